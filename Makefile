@@ -1,0 +1,112 @@
+# `make` prints what there is. Every target that needs the environment makes it first, and only once.
+
+VENV      := .venv
+BIN       := $(VENV)/bin
+READY     := $(VENV)/.ready
+PROJECTS  := packages/agentkit/pyproject.toml packages/ops-core/pyproject.toml
+PIP       := $(BIN)/python -m pip --disable-pip-version-check --no-input
+DEMO_GOAL := Count the words in README.md and in CHANGELOG.md, then multiply the two counts.
+ARGS      :=
+
+# uv_build looks for its program on the PATH; tests start `opspawn` by name.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lint types layers deps shape docs bench fmt lock clean
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# ----------------------------------------------------------------------------------------------------------- set-up
+
+setup: $(READY) ## make the environment in .venv (any Python >= 3.11; choose one with PYTHON=…)
+
+# The first Python that is new enough and can make an environment; otherwise say what to do.
+define find_python
+chosen=; old=; bare=; \
+for candidate in $(PYTHON) $(if $(PYTHON),,python3 python3.14 python3.13 python3.12 python3.11 python); do \
+  found=$$(command -v "$$candidate" 2>/dev/null) || continue; \
+  case "$$found" in "$(CURDIR)/$(VENV)/"*) continue;; esac; \
+  "$$found" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { old="$$old $$candidate"; continue; }; \
+  "$$found" -c 'import ensurepip, venv' 2>/dev/null || { bare="$$bare $$candidate"; continue; }; \
+  chosen=$$found; break; \
+done; \
+if [ -z "$$chosen" ]; then \
+  echo "Opspawn needs Python 3.11 or newer, with the venv module." >&2; \
+  [ -z "$$old" ]  || echo "  too old:$$old" >&2; \
+  [ -z "$$bare" ] || echo "  without venv/ensurepip:$$bare (on Debian and Ubuntu: apt-get install python3-venv)" >&2; \
+  echo "  Install one, or name one: make setup PYTHON=/path/to/python3" >&2; \
+  exit 1; \
+fi
+endef
+
+$(READY): requirements.lock $(PROJECTS)
+	@if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then $(find_python); \
+	  echo "setup: environment in $(VENV) ($$("$$chosen" --version 2>&1))"; \
+	  "$$chosen" -m venv --clear $(VENV); fi
+	@echo "setup: $$(grep -c '==' requirements.lock) locked dependencies"
+	@$(PIP) install -qq --no-compile --require-hashes --no-deps -r requirements.lock
+	@echo "setup: agentkit and ops-core, editable"
+	@$(PIP) install -qq --no-deps --no-build-isolation -e packages/agentkit -e packages/ops-core
+	@touch $@
+
+# -------------------------------------------------------------------------------------------------------------- use
+
+demo: setup ## run one goal from start to end: no key, no server
+	@$(BIN)/opspawn run "$(DEMO_GOAL)"
+
+test: setup ## run all tests (make test ARGS="-k claim -x")
+	@$(BIN)/pytest $(ARGS)
+
+# quietly COMMAND: its output only where it fails.
+quietly = output=$$($(1) 2>&1) || { echo "$$output"; exit 1; }
+
+check: lint types layers deps shape docs ## everything that is checked without running it
+
+lint: setup
+	@$(BIN)/ruff check -q .
+	@$(BIN)/ruff format -q --check .
+	@echo "lint: style and format hold"
+
+# Each tests folder has a conftest of its own, so each is a run of its own.
+types: setup
+	@$(BIN)/mypy --no-error-summary
+	@for folder in packages/agentkit/tests packages/ops-core/tests tests; do \
+	  [ -z "$$(find $$folder -name '*.py' 2>/dev/null)" ] || $(BIN)/mypy --no-error-summary $$folder || exit 1; \
+	done
+	@$(call quietly,$(BIN)/basedpyright --warnings)
+	@echo "types: mypy and pyright find nothing"
+
+layers: setup
+	@$(call quietly,$(BIN)/lint-imports --no-logo)
+	@echo "layers: every module imports only downwards"
+
+deps: setup
+	@$(call quietly,cd packages/agentkit && deptry src)
+	@$(call quietly,cd packages/ops-core && deptry src)
+	@echo "deps: what is imported is declared, and the other way round"
+
+shape: setup
+	@$(BIN)/pytest -q tests/test_shape.py
+
+docs: setup ## build the documentation into docs/_build/html
+	@$(BIN)/sphinx-build -q -W --keep-going -n docs docs/_build/html
+	@echo "docs: docs/_build/html/index.html"
+
+bench: setup ## run the benchmarks (make bench ARGS=name runs one)
+	@for script in benchmarks/bench_$(or $(ARGS),*).py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+fmt: setup ## mend style and format in place
+	@$(BIN)/ruff check -q --fix-only .
+	@$(BIN)/ruff format -q .
+
+lock: setup ## resolve requirements.lock anew
+	@$(BIN)/uv --version >/dev/null 2>&1 || $(PIP) install -qq 'uv>=0.13,<0.14'
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes \
+	  --no-header --no-annotate --no-emit-index-url \
+	  --no-emit-package agentkit --no-emit-package ops-core \
+	  --all-extras --group pyproject.toml:dev --output-file requirements.lock $(PROJECTS)
+
+clean: ## remove the environment, builds and caches
+	@rm -rf $(VENV) dist docs/_build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find packages tests docs -type d -name __pycache__ -prune -exec rm -rf {} +

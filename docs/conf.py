@@ -1,0 +1,43 @@
+"""How the documentation is built. Nothing is fetched: no intersphinx, no outside fonts or scripts."""
+
+from importlib.metadata import version as version_of
+
+project = "Opspawn"
+author = "The Opspawn authors"
+copyright = "the Opspawn authors, Apache-2.0"
+version = release = version_of("ops-core")
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "sphinx_design",
+]
+exclude_patterns = ["_build"]
+root_doc = "index"
+
+myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]
+myst_heading_anchors = 3
+
+autodoc_default_options = {"members": True, "show-inheritance": True, "member-order": "bysource"}
+autodoc_typehints = "signature"
+autodoc_class_signature = "mixed"
+autodoc_preserve_defaults = True
+python_use_unqualified_type_names = True
+napoleon_numpy_docstring = False
+
+# Every reference must lead somewhere, except to other people's modules: their pages are on other hosts.
+nitpicky = True
+nitpick_ignore_regex = [
+    (r"py:.*", r"(?!agentkit\.|ops_core\.)[\w.]+\..*"),  # a dotted name that is not ours
+    (r"py:.*", r"[\w ]+"),  # a bare name: a builtin, a type variable, an alias that is written out
+]
+
+copybutton_prompt_text = r"\$ |>>> "
+copybutton_prompt_is_regexp = True
+
+html_theme = "furo"
+html_title = f"Opspawn {release}"
+html_show_sphinx = False
+html_copy_source = False

@@ -50,11 +50,8 @@ ROOT_ENTRIES = {
 # In pieces, so that this file does not find itself.
 FORBIDDEN_TEXTS = [
     *("/" + folder + "/" for folder in ("work", "root")),
-    *(
-        ".".join(parts)
-        for parts in [("pypi", "org"), ("python" + "hosted", "org"), ("registry", "npmjs", "org")]
-    ),
-    *(".".join(parts) for parts in [("deb", "debian", "org"), ("archive", "ubuntu", "com")]),
+    *(name + "." + "org" for name in ("pypi", "pythonhosted", "registry.npmjs", "deb.debian")),
+    "archive.ubuntu" + "." + "com",
 ]
 
 SKIPPED_TOKENS = {

@@ -1,0 +1,64 @@
+"""agentkit: typed async agents that can be stopped anywhere and carried on.
+
+::
+
+    from agentkit import Agent, tool
+
+    @tool(effect="pure")
+    def add(a: int, b: int) -> int:
+        "Add two numbers."
+        return a + b
+
+    outcome = Agent("openai:gpt-5.5", tools=[add]).run_sync("What is 2 + 3?")
+    print(outcome.unwrap())
+"""
+
+from agentkit.agent import Agent, RunOptions
+from agentkit.calls import ToolProgress
+from agentkit.errors import Actor, AgentkitError, ModelError, RunError, RunFailed, ToolError, UsageError
+from agentkit.journals import FileJournal, MemoryJournal
+from agentkit.limits import Limits
+from agentkit.loop import Control, Event
+from agentkit.messages import Effect, ReasoningDelta, TextDelta, ToolCall, Usage
+from agentkit.models import open_model
+from agentkit.outcomes import Cancelled, Completed, Failed, Outcome, Waiting
+from agentkit.policies import Rules
+from agentkit.ports import ToolContext
+from agentkit.tools import FunctionToolset, Tool, tool
+from agentkit.transcript import Recorded, Step
+
+__all__ = [
+    "Actor",
+    "Agent",
+    "AgentkitError",
+    "Cancelled",
+    "Completed",
+    "Control",
+    "Effect",
+    "Event",
+    "Failed",
+    "FileJournal",
+    "FunctionToolset",
+    "Limits",
+    "MemoryJournal",
+    "ModelError",
+    "Outcome",
+    "ReasoningDelta",
+    "Recorded",
+    "Rules",
+    "RunError",
+    "RunFailed",
+    "RunOptions",
+    "Step",
+    "TextDelta",
+    "Tool",
+    "ToolCall",
+    "ToolContext",
+    "ToolError",
+    "ToolProgress",
+    "Usage",
+    "UsageError",
+    "Waiting",
+    "open_model",
+    "tool",
+]

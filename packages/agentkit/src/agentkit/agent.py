@@ -1,0 +1,215 @@
+"""An agent: what it is, and the ways to run it."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, replace
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypedDict, Unpack, cast
+
+from agentkit.errors import BadArguments, UsageError
+from agentkit.journals import MemoryJournal
+from agentkit.limits import Limits
+from agentkit.loop import Control, Event, Loop, OnEvent, Work
+from agentkit.messages import JsonValue, ToolSpec
+from agentkit.models import opened
+from agentkit.outcomes import Completed, Outcome
+from agentkit.planning import NATIVE, REACT, Brief, Planning
+from agentkit.policies import Rules
+from agentkit.ports import Journal, Model, Policy, Toolset
+from agentkit.schema import OutputSchema, to_json_value
+from agentkit.tools import FunctionToolset, Tool
+from agentkit.transcript import RunStarted
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar  # defaults of type variables reach typing in Python 3.13
+
+    Deps = TypeVar("Deps", default=None)
+    Output = TypeVar("Output", default=str)
+else:
+    from typing import TypeVar
+
+    Deps = TypeVar("Deps")
+    Output = TypeVar("Output")
+
+AnyTool: TypeAlias = Tool | Toolset | Callable[..., Any]
+_PLANNINGS: Mapping[str, Planning] = {"native": NATIVE, "react": REACT}
+
+
+class RunOptions(TypedDict, Generic[Deps], total=False):
+    """What may be said about one run; all of it optional.
+
+    Attributes:
+        deps: passed on to the tools as ``ToolContext.deps``; of the type that the agent declares.
+        journal: where the steps go, and where an earlier attempt left them; in memory where not given.
+        run_id: the run's id, part of every idempotency key; made up where not given.
+        limits: tightens the agent's own limits.
+        control: to stop the run from outside.
+        on_event: called with each step and delta, in the event loop; must not block.
+    """
+
+    deps: Deps
+    journal: Journal
+    run_id: str
+    limits: Limits | None
+    control: Control
+    on_event: OnEvent
+
+
+@dataclass(frozen=True)
+class Agent(Generic[Deps, Output]):
+    """The declaration of an agent. It never changes, holds nothing of any run, and may carry many runs at once.
+
+    Attributes:
+        model: ``provider:name``, opened and closed with each run, or an open :class:`~agentkit.ports.Model`.
+        name: for logs and for whoever submits work to it by name.
+        instructions: what the model is told before everything else.
+        tools: tools, toolsets, or plain functions (which count as ``unsafe``).
+        output: the type of the output; ``str`` for whatever the model says last.
+        deps: the type of what the tools are given as ``ToolContext.deps``.
+        limits: the budget of each run.
+        policy: decides about each tool call.
+        planning: ``native`` tool calls, or ``react`` for models that have none.
+        patience: so many turns in a row may be malformed, or repeat a failing call, before the run is failed.
+    """
+
+    model: str | Model
+    _: KW_ONLY
+    name: str = "agent"
+    instructions: str = ""
+    tools: Sequence[AnyTool] = ()
+    output: type[Output] = cast("type[Output]", str)
+    deps: type[Deps] = cast("type[Deps]", NoneType)
+    limits: Limits = Limits()
+    policy: Policy = Rules()
+    planning: Literal["native", "react"] = "native"
+    patience: int = 3
+
+    async def run(self, input: JsonValue = None, **options: Unpack[RunOptions[Deps]]) -> Outcome[Output]:  # noqa: A002
+        """Carry a run to its end, or as far as it goes without a person.
+
+        A ``journal`` that already holds steps is carried on: what is recorded is not done again. Cancelling this
+        coroutine stops the run and records nothing, so that it can be carried on as well; to end a run as cancelled
+        use :meth:`Control.cancel`.
+
+        Args:
+            input: what the run is to work on; may be left out for a run that is carried on.
+            options: see :class:`RunOptions`.
+
+        Returns:
+            Completed, Failed, Cancelled or Waiting; nothing about the run's own course is raised.
+
+        Raises:
+            UsageError: the agent, its tools or the options make no sense, or the journal holds another run.
+            JournalError: a step could not be recorded.
+            TranscriptError: the journal cannot be read.
+            RunReleased: :meth:`Control.release` was called.
+        """
+        deps = options.get("deps")
+        if not isinstance(deps, self.deps):
+            message = f"agent {self.name}: deps must be a {self.deps.__name__}, not a {type(deps).__name__}"
+            raise UsageError(message)
+        given = RunStarted(
+            run_id=options.get("run_id") or uuid.uuid4().hex, agent=self.name, input=to_json_value(input)
+        )
+        async with opened(self.model) as model:
+            loop = Loop(
+                work=await self._work(model, options.get("limits")),
+                journal=options.get("journal") or MemoryJournal(),
+                deps=deps,
+                control=options.get("control") or Control(),
+                on_event=options.get("on_event") or _ignore,
+            )
+            outcome = await loop.carry(given)
+        return self._typed(outcome)
+
+    async def stream(
+        self,
+        input: JsonValue = None,  # noqa: A002
+        **options: Unpack[RunOptions[Deps]],
+    ) -> AsyncIterator[Event | Outcome[Output]]:
+        """Like :meth:`run`, telling what happens while it happens; the last thing it yields is the outcome.
+
+        Leaving the iteration early stops the run and records nothing, so that it can be carried on.
+        """
+        events: asyncio.Queue[Event | None] = asyncio.Queue()
+        watcher = options.get("on_event") or _ignore
+
+        def show(event: Event) -> None:
+            watcher(event)
+            events.put_nowait(event)
+
+        options["on_event"] = show
+        running = asyncio.create_task(self.run(input, **options))
+        running.add_done_callback(lambda _done: events.put_nowait(None))
+        try:
+            while (event := await events.get()) is not None:
+                yield event
+            yield running.result()
+        finally:
+            running.cancel()
+            await asyncio.wait({running})
+
+    def run_sync(self, input: JsonValue = None, **options: Unpack[RunOptions[Deps]]) -> Outcome[Output]:  # noqa: A002
+        """:meth:`run` for scripts without an event loop.
+
+        Raises:
+            UsageError: there is a running event loop in this thread: await :meth:`run` there.
+        """
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return asyncio.run(self.run(input, **options))
+        message = "run_sync was called inside a running event loop: `await agent.run(…)` instead"
+        raise UsageError(message)
+
+    async def _work(self, model: Model, limits: Limits | None) -> Work:
+        functions = [given for given in self.tools if not _is_toolset(given)]
+        toolsets = [cast("Toolset", given) for given in self.tools if _is_toolset(given)]
+        by_name: dict[str, Toolset] = {}
+        specs: dict[str, ToolSpec] = {}
+        for toolset in (FunctionToolset(cast("list[Tool]", functions)), *toolsets):
+            for spec in await toolset.specs():
+                if spec.name in specs:
+                    message = f"agent {self.name}: two tools are called {spec.name}"
+                    raise UsageError(message)
+                specs[spec.name], by_name[spec.name] = spec, toolset
+        output = OutputSchema(self.output)
+        return Work(
+            model=model,
+            planning=self._planning(),
+            brief=Brief(
+                instructions=self.instructions, tools=tuple(specs.values()), output_schema=output.json_schema
+            ),
+            toolsets=by_name,
+            specs=specs,
+            policy=self.policy,
+            output=output,
+            limits=self.limits.tightened(limits),
+            patience=self.patience,
+        )
+
+    def _planning(self) -> Planning:
+        if self.planning not in _PLANNINGS:
+            message = f"agent {self.name}: planning is one of {', '.join(_PLANNINGS)}, not {self.planning!r}"
+            raise UsageError(message)
+        return _PLANNINGS[self.planning]
+
+    def _typed(self, outcome: Outcome[JsonValue]) -> Outcome[Output]:
+        if not isinstance(outcome, Completed):
+            return outcome
+        try:
+            return replace(outcome, output=OutputSchema(self.output).validate(outcome.output))  # type: ignore[return-value]
+        except BadArguments as error:
+            message = f"agent {self.name}: the recorded output no longer fits the type of the output: {error}"
+            raise UsageError(message) from None
+
+
+def _is_toolset(given: AnyTool) -> bool:
+    return not isinstance(given, Tool) and hasattr(given, "specs")
+
+
+def _ignore(_event: Event) -> None:
+    pass

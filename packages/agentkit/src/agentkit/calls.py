@@ -1,0 +1,167 @@
+"""What happens to one tool call: policy, effect, deadline, result. Every way out is a recorded step."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from agentkit.errors import AgentkitError, BadArguments, RunError, ToolDenied, ToolError, ToolTimeout, UnknownTool
+from agentkit.messages import Effect, JsonValue, ToolCall, ToolSpec
+from agentkit.ports import Ask, Deny, Policy, Question, ToolContext, Toolset
+from agentkit.transcript import ApprovalAsked, OpenCall, Recorded, Step, ToolReturned, ToolStarted, Transcript
+
+log = logging.getLogger("agentkit")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolProgress:
+    """What a tool reports while it works. Shown, never stored."""
+
+    call_id: str
+    tool: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Settles tool calls of one run.
+
+    Attributes:
+        run_id: part of every idempotency key.
+        deps: for the tools.
+        policy: asked about each call.
+        toolsets: the toolset of each tool, by name.
+        specs: the tools by name.
+        deadline: of the run, on the event loop's clock.
+        record: appends a step to the journal.
+        show: tells watchers about progress.
+    """
+
+    run_id: str
+    deps: Any
+    policy: Policy
+    toolsets: Mapping[str, Toolset]
+    specs: Mapping[str, ToolSpec]
+    deadline: float | None
+    record: Callable[[Step], Awaitable[Recorded]]
+    show: Callable[[ToolProgress], None]
+
+    async def settle(self, owed: OpenCall, transcript: Transcript) -> None:
+        """Carry out a call, refuse it, or ask a person about it, and record which."""
+        call = owed.call
+        problem = self._problem_with(call)
+        if problem is not None:
+            await self._refuse(call, problem)
+        elif owed.answer is not None and not owed.answer.approved:
+            await self._refuse(call, _denied_by_person(owed))
+        elif owed.answer is not None or await self._permitted(owed, transcript):
+            await self._carry_out(call, self.specs[call.name])
+
+    def _problem_with(self, call: ToolCall) -> ToolError | None:
+        if call.name not in self.specs:
+            return UnknownTool(f"there is no tool {call.name!r}; there are: {', '.join(self.specs) or 'none'}")
+        if call.invalid is not None:
+            return BadArguments(f"{call.name}: the arguments must be one JSON object")
+        return None
+
+    async def _permitted(self, owed: OpenCall, transcript: Transcript) -> bool:
+        call = owed.call
+        question = Question(call=call, spec=self.specs[call.name], interrupted=owed.started)
+        decision = await self.policy.decide(question)
+        if isinstance(decision, Deny):
+            await self._refuse(call, ToolDenied(f"not allowed: {decision.reason}"))
+        elif isinstance(decision, Ask):
+            earlier = sum(
+                isinstance(recorded.step, ApprovalAsked) and recorded.step.call_id == call.id for recorded in transcript
+            )
+            asked = ApprovalAsked(
+                approval_id=f"{call.id}.{earlier + 1}",
+                call_id=call.id,
+                tool=call.name,
+                arguments=call.arguments,
+                reason=decision.reason,
+                interrupted=owed.started,
+            )
+            await self.record(asked)
+        else:
+            return True
+        return False
+
+    async def _refuse(self, call: ToolCall, error: ToolError) -> None:
+        await self.record(ToolReturned(call_id=call.id, tool=call.name, error=error.as_run_error()))
+
+    async def _carry_out(self, call: ToolCall, spec: ToolSpec) -> None:
+        if spec.effect is Effect.UNSAFE:
+            await self.record(ToolStarted(call_id=call.id, tool=call.name))
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        output, error = await self._result_of(call, spec)
+        seconds = round(clock() - began, 6)
+        await self.record(
+            ToolReturned(call_id=call.id, tool=call.name, output=output, error=error, seconds=seconds)
+        )
+
+    async def _result_of(self, call: ToolCall, spec: ToolSpec) -> tuple[JsonValue, RunError | None]:
+        until = self._deadline_of(spec)
+        context = ToolContext(
+            deps=self.deps,
+            run_id=self.run_id,
+            call_id=call.id,
+            idempotency_key=f"{self.run_id}:{call.id}",
+            deadline=until,
+            report=lambda text: self.show(ToolProgress(call_id=call.id, tool=call.name, text=text)),
+            stopped=threading.Event(),
+        )
+        try:
+            async with asyncio.timeout_at(until) as timer:
+                return await self.toolsets[call.name].call(call, context), None
+        except ToolError as error:
+            return None, error.as_run_error()
+        except TimeoutError as error:
+            if timer.expired():
+                return None, ToolTimeout(f"{call.name} was given up after its time limit").as_run_error()
+            return None, _unexpected(call, error)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            return None, _unexpected(call, error)  # a cancellation of the tool's own making
+        except Exception as error:  # noqa: BLE001  (whatever a tool raises is that call's result, never the run's end)
+            return None, _unexpected(call, error)
+        finally:
+            context.stopped.set()
+
+    def _deadline_of(self, spec: ToolSpec) -> float | None:
+        own = None
+        if spec.timeout_seconds is not None:
+            own = asyncio.get_running_loop().time() + spec.timeout_seconds
+        given = [deadline for deadline in (own, self.deadline) if deadline is not None]
+        return min(given) if given else None
+
+
+def _denied_by_person(owed: OpenCall) -> ToolDenied:
+    reason = owed.answer.reason if owed.answer is not None else ""
+    what = "it is not known whether this call took effect; it was not repeated" if owed.started else "not approved"
+    return ToolDenied(f"{what}: {reason}" if reason else what)
+
+
+def _unexpected(call: ToolCall, error: BaseException) -> RunError:
+    """An exception that is no ToolError: its text may hold secrets, so only its type and place are told."""
+    if isinstance(error, AgentkitError):
+        message = f"{call.name} failed: {error}"
+    else:
+        message = f"{call.name} failed with {type(error).__name__}"
+        log.warning("tool %s raised %s at %s", call.name, type(error).__name__, place_of(error))
+    return ToolError(message).as_run_error()
+
+
+def place_of(error: BaseException) -> str:
+    """Where an exception was raised, as ``file:line``: what can be told of it without its text."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else "unknown"

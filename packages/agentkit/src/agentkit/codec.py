@@ -1,0 +1,218 @@
+"""The stored form of steps: one JSON object each, with the version of the form and the kind of the step.
+
+::
+
+    {"v": 1, "kind": "tool_returned", "call_id": "call_1", "tool": "add", "output": 3, …}
+
+Readers accept every version in :data:`VERSIONS`. A newer version, an unknown kind or an unknown field is refused: to
+guess at what happened in a run would be worse than to stop. A field that has a default may be missing, so that a new
+field does not need a new version; a new meaning does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields
+from enum import StrEnum
+from functools import lru_cache
+from typing import Any
+
+from agentkit.errors import Actor, RunError, TranscriptError
+from agentkit.messages import JsonObject, JsonValue, Reasoning, StopReason, Text, ToolCall, Usage
+from agentkit.transcript import (
+    ApprovalAsked,
+    ApprovalGiven,
+    Finished,
+    ModelReplied,
+    Recorded,
+    RunRetried,
+    RunStarted,
+    Step,
+    ToolReturned,
+    ToolStarted,
+)
+
+VERSIONS: Mapping[int, str] = {1: "the first form"}
+"""What each version of the stored form brought."""
+
+CURRENT = max(VERSIONS)
+
+_STEPS: Mapping[str, type[Any]] = {
+    "run_started": RunStarted,
+    "model_replied": ModelReplied,
+    "tool_started": ToolStarted,
+    "tool_returned": ToolReturned,
+    "approval_asked": ApprovalAsked,
+    "approval_given": ApprovalGiven,
+    "run_retried": RunRetried,
+    "finished": Finished,
+}
+_PARTS: Mapping[str, type[Any]] = {"text": Text, "reasoning": Reasoning, "tool_call": ToolCall}
+_KIND_OF: Mapping[type[Any], str] = {cls: kind for kinds in (_STEPS, _PARTS) for kind, cls in kinds.items()}
+
+
+def kind_of(step: Step) -> str:
+    """The name under which this kind of step is stored, for example ``model_replied``."""
+    return _KIND_OF[type(step)]
+
+
+def step_to_json(step: Step) -> JsonObject:
+    """The stored form of ``step`` as a JSON object."""
+    return {"v": CURRENT, **_dump(step)}
+
+
+def step_from_json(stored: Mapping[str, Any]) -> Step:
+    """The step whose stored form is given.
+
+    Raises:
+        TranscriptError: it was written by a newer release, or is damaged.
+    """
+    body = dict(stored)
+    version = body.pop("v", None)
+    if version not in VERSIONS:
+        message = f"a step is stored in form {version!r}; this release reads {sorted(VERSIONS)}: upgrade it"
+        raise TranscriptError(message)
+    step: Step = _load_tagged(body, _STEPS, "step")
+    return step
+
+
+def encode_step(step: Step) -> str:
+    """The stored form of ``step`` as compact JSON text.
+
+    Raises:
+        TranscriptError: it holds something that JSON cannot express.
+    """
+    return to_json_text(step_to_json(step))
+
+
+def decode_step(text: str | bytes) -> Step:
+    """The step that :func:`encode_step` stored.
+
+    Raises:
+        TranscriptError: it was written by a newer release, or is damaged.
+    """
+    try:
+        stored = json.loads(text)
+    except ValueError as error:
+        message = f"a stored step is not JSON (position {getattr(error, 'pos', '?')})"
+        raise TranscriptError(message) from None
+    if not isinstance(stored, dict):
+        message = "a stored step is not a JSON object"
+        raise TranscriptError(message)
+    return step_from_json(stored)
+
+
+def recorded_to_json(recorded: Recorded) -> JsonObject:
+    """A step with its number and time as one JSON object, for files and wires."""
+    return {"seq": recorded.seq, "at": recorded.at, **step_to_json(recorded.step)}
+
+
+def recorded_from_json(stored: Mapping[str, Any]) -> Recorded:
+    """The inverse of :func:`recorded_to_json`.
+
+    Raises:
+        TranscriptError: it was written by a newer release, or is damaged.
+    """
+    body = dict(stored)
+    seq, at = body.pop("seq", None), body.pop("at", None)
+    if not isinstance(seq, int) or not isinstance(at, int | float):
+        message = "a stored step has no number or time"
+        raise TranscriptError(message)
+    return Recorded(seq=seq, at=float(at), step=step_from_json(body))
+
+
+def to_json_text(value: object) -> str:
+    """``value`` as compact, strict JSON: no NaN, no lone surrogates, no keys that are not texts.
+
+    Raises:
+        TranscriptError: JSON cannot express it.
+    """
+    try:
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"), check_circular=True)
+        text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        message = f"a step holds a value that JSON cannot express ({type(error).__name__})"
+        raise TranscriptError(message) from None
+    return text
+
+
+# --- fields ------------------------------------------------------------------------------------------------------
+
+
+def _dump(value: Any) -> dict[str, JsonValue]:
+    body: dict[str, JsonValue] = {"kind": _KIND_OF[type(value)]} if type(value) in _KIND_OF else {}
+    for name, default in _fields(type(value)):
+        field = getattr(value, name)
+        if default is not MISSING and field == default and type(field) is type(default):
+            continue
+        body[name] = _plain(field)
+    return body
+
+
+def _plain(field: Any) -> JsonValue:
+    if isinstance(field, StrEnum):
+        return str(field)
+    if isinstance(field, Usage | RunError):
+        return _dump(field)
+    if isinstance(field, tuple):
+        return [_dump(part) for part in field]  # pyright: ignore[reportUnknownVariableType]
+    return field  # type: ignore[no-any-return]
+
+
+def _load_tagged(stored: Any, kinds: Mapping[str, type[Any]], what: str) -> Any:
+    kind = stored.get("kind") if isinstance(stored, dict) else None
+    cls = kinds.get(kind) if isinstance(kind, str) else None
+    if cls is None:
+        message = f"a stored {what} is of the unknown kind {kind!r}: was it written by a newer release?"
+        raise TranscriptError(message)
+    return _load(cls, {name: value for name, value in stored.items() if name != "kind"})
+
+
+def _load(cls: type[Any], stored: Mapping[str, Any]) -> Any:
+    known = {name for name, _default in _fields(cls)}
+    if not known.issuperset(stored):
+        unknown = ", ".join(sorted(set(stored) - known))
+        message = f"a stored {cls.__name__} has the unknown field {unknown}: was it written by a newer release?"
+        raise TranscriptError(message)
+    try:
+        return cls(**{name: _NESTED.get((cls, name), _as_is)(value) for name, value in stored.items()})
+    except (TypeError, ValueError) as error:
+        message = f"a stored {cls.__name__} is damaged: {error}"
+        raise TranscriptError(message) from None
+
+
+def _as_is(value: Any) -> Any:
+    return value
+
+
+def _parts(stored: Any) -> Any:
+    return tuple(_load_tagged(part, _PARTS, "part") for part in stored)
+
+
+def _usage(stored: Any) -> Usage:
+    usage: Usage = _load(Usage, stored)
+    return usage
+
+
+def _error(stored: Any) -> RunError | None:
+    return None if stored is None else _load(RunError, stored)
+
+
+_NESTED: Mapping[tuple[type[Any], str], Callable[[Any], Any]] = {
+    (ModelReplied, "parts"): _parts,
+    (ModelReplied, "stop_reason"): StopReason,
+    (ModelReplied, "usage"): _usage,
+    (ToolReturned, "error"): _error,
+    (Finished, "error"): _error,
+    (RunError, "actor"): Actor,
+}
+
+
+@lru_cache(maxsize=64)
+def _fields(cls: type[Any]) -> tuple[tuple[str, Any], ...]:
+    found: list[tuple[str, Any]] = []
+    for field in fields(cls):
+        factory = field.default_factory
+        found.append((field.name, field.default if factory is MISSING else factory()))
+    return tuple(found)

@@ -1,0 +1,245 @@
+"""What can go wrong, named by who must act.
+
+::
+
+    AgentkitError
+    ├── UsageError              the developer: the library was used wrongly
+    ├── TranscriptError         the operator: stored steps cannot be read
+    ├── JournalError            the operator: a step could not be recorded
+    ├── ModelError              the provider (or whoever pays for it)
+    │   ├── ModelBadRequest     the developer: the provider refuses this request
+    │   │   └── ContextTooLong  the developer: the conversation does not fit the model
+    │   ├── ModelAuthError      the operator: the key is missing, wrong or without rights
+    │   ├── ModelRateLimited    nobody: wait, then go on
+    │   ├── ModelOverloaded     nobody: wait, then go on
+    │   ├── ModelTimeout        nobody: the provider did not answer in time
+    │   ├── ModelUnreachable    nobody: the connection failed
+    │   ├── ModelBadResponse    the provider: what came back cannot be used
+    │   └── ContentRefused      the user: the provider will not answer this
+    ├── ToolError               the model: it is shown the text and may try otherwise
+    │   ├── UnknownTool
+    │   ├── BadArguments
+    │   ├── ToolTimeout
+    │   └── ToolDenied
+    ├── LimitReached            the budget's owner
+    └── RunFailed               raised by ``Outcome.unwrap()`` for a run that did not complete
+
+    RunReleased                 (a BaseException) nobody: the run was let go and may be resumed
+
+An exception's text never holds a key, a prompt or a tool's arguments.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Actor(StrEnum):
+    """Who must act before the same thing can succeed."""
+
+    DEVELOPER = "developer"
+    OPERATOR = "operator"
+    PROVIDER = "provider"
+    BUDGET_OWNER = "budget_owner"
+    USER = "user"
+    MODEL = "model"
+    NOBODY = "nobody"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunError:
+    """Why a run failed, as a value that can be stored.
+
+    Attributes:
+        code: a stable word for programs, for example ``limit_reached``.
+        message: one or two sentences for people.
+        actor: who must act.
+        transient: the same run may succeed if it is simply resumed later; such an end is never recorded.
+    """
+
+    code: str
+    message: str
+    actor: Actor = Actor.DEVELOPER
+    transient: bool = False
+
+
+class AgentkitError(Exception):
+    """Root of everything this library raises on purpose."""
+
+    code: str = "error"
+    actor: Actor = Actor.DEVELOPER
+    transient: bool = False
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (type(self).__doc__ or "").strip().split("\n", maxsplit=1)[0])
+
+    def as_run_error(self) -> RunError:
+        """The same facts as a storable value."""
+        return RunError(code=self.code, message=str(self), actor=self.actor, transient=self.transient)
+
+
+class UsageError(AgentkitError):
+    """The library was used wrongly."""
+
+    code = "usage"
+
+
+class TranscriptError(AgentkitError):
+    """Stored steps cannot be read."""
+
+    code = "transcript_unreadable"
+    actor = Actor.OPERATOR
+
+
+class JournalError(AgentkitError):
+    """A step could not be recorded."""
+
+    code = "journal_failed"
+    actor = Actor.OPERATOR
+    transient = True
+
+
+class ModelError(AgentkitError):
+    """The model gave no usable reply."""
+
+    code = "model_error"
+    actor = Actor.PROVIDER
+
+
+class ModelBadRequest(ModelError):
+    """The provider refuses this request."""
+
+    code = "model_bad_request"
+    actor = Actor.DEVELOPER
+
+
+class ContextTooLong(ModelBadRequest):
+    """The conversation does not fit into the model's context."""
+
+    code = "context_too_long"
+
+
+class ModelAuthError(ModelError):
+    """The provider does not accept the key."""
+
+    code = "model_auth"
+    actor = Actor.OPERATOR
+
+
+class ModelRateLimited(ModelError):
+    """The provider asks to slow down.
+
+    Attributes:
+        retry_after: seconds to wait, where the provider said so (RFC 9110, section 10.2.3).
+    """
+
+    code = "model_rate_limited"
+    actor = Actor.NOBODY
+    transient = True
+
+    def __init__(self, message: str | None = None, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class ModelOverloaded(ModelError):
+    """The provider cannot answer just now."""
+
+    code = "model_overloaded"
+    actor = Actor.NOBODY
+    transient = True
+
+    def __init__(self, message: str | None = None, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class ModelTimeout(ModelError):
+    """The provider did not answer in time."""
+
+    code = "model_timeout"
+    actor = Actor.NOBODY
+    transient = True
+
+
+class ModelUnreachable(ModelError):
+    """The connection to the provider failed."""
+
+    code = "model_unreachable"
+    actor = Actor.NOBODY
+    transient = True
+
+
+class ModelBadResponse(ModelError):
+    """What the provider sent cannot be used: truncated, garbled or not of its protocol."""
+
+    code = "model_bad_response"
+    transient = True
+
+
+class ContentRefused(ModelError):
+    """The provider will not answer this."""
+
+    code = "content_refused"
+    actor = Actor.USER
+
+
+class ToolError(AgentkitError):
+    """A tool's way of telling the model that the call failed; the model sees the text."""
+
+    code = "tool_error"
+    actor = Actor.MODEL
+
+
+class UnknownTool(ToolError):
+    """There is no tool of this name."""
+
+    code = "unknown_tool"
+
+
+class BadArguments(ToolError):
+    """The arguments do not fit the tool's schema."""
+
+    code = "bad_arguments"
+
+
+class ToolTimeout(ToolError):
+    """The tool did not return in time."""
+
+    code = "tool_timeout"
+
+
+class ToolDenied(ToolError):
+    """The policy, or a person, does not allow this call."""
+
+    code = "tool_denied"
+
+
+class LimitReached(AgentkitError):
+    """The run has used up its budget."""
+
+    code = "limit_reached"
+    actor = Actor.BUDGET_OWNER
+
+
+class RunFailed(AgentkitError):
+    """The run did not complete.
+
+    Attributes:
+        error: why, as stored.
+    """
+
+    code = "run_failed"
+
+    def __init__(self, error: RunError) -> None:
+        super().__init__(f"{error.code}: {error.message}")
+        self.error = error
+        self.actor = error.actor
+
+
+class RunReleased(BaseException):
+    """The run was let go between two steps; whoever resumes its journal carries it on.
+
+    Not an :class:`Exception`, so that a tool's ``except Exception`` cannot swallow it.
+    """

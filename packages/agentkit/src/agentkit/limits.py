@@ -1,0 +1,79 @@
+"""What a run may use, counted from its transcript, so that it holds across crashes and restarts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+from agentkit.errors import LimitReached, UsageError
+from agentkit.transcript import Transcript, since_retry, usage, waited_seconds
+
+Number = TypeVar("Number", int, float)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """A budget for one run. ``None`` means no limit of this kind.
+
+    Attributes:
+        steps: recorded steps (a model reply and a tool result are one step each, an unsafe call is two).
+        tokens: input and output tokens of all model calls together.
+        seconds: time from the first step on, without the time in which the run waits for a person.
+    """
+
+    steps: int | None = 100
+    tokens: int | None = None
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "tokens", "seconds"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                message = f"limits: {name} must be positive, not {value!r}"
+                raise UsageError(message)
+
+    def tightened(self, other: Limits | None) -> Limits:
+        """The smaller of the two for each kind of limit."""
+        if other is None:
+            return self
+        return Limits(
+            steps=_smaller(self.steps, other.steps),
+            tokens=_smaller(self.tokens, other.tokens),
+            seconds=_smaller(self.seconds, other.seconds),
+        )
+
+    def seconds_left(self, transcript: Transcript, since_last: float) -> float | None:
+        """Seconds until the run must end; ``None`` for no limit, zero or less when it is over.
+
+        Args:
+            transcript: all steps so far.
+            since_last: seconds since the last of them was recorded or loaded. Only differences of the journal's
+                clock are used, so a host whose clock is wrong shortens or prolongs nothing.
+        """
+        if self.seconds is None:
+            return None
+        counted = since_retry(transcript)
+        if not counted:
+            return self.seconds
+        return self.seconds - (counted[-1].at - counted[0].at - waited_seconds(transcript) + since_last)
+
+    def check(self, transcript: Transcript) -> None:
+        """Refuse another turn when steps or tokens are used up.
+
+        Raises:
+            LimitReached: the text says which limit, and how it stands.
+        """
+        if self.steps is None and self.tokens is None:
+            return
+        used = usage(transcript)
+        if self.steps is not None and used.steps >= self.steps:
+            message = f"the run has recorded {used.steps} of {self.steps} steps"
+            raise LimitReached(message)
+        if self.tokens is not None and used.tokens.tokens >= self.tokens:
+            message = f"the run has used {used.tokens.tokens} of {self.tokens} tokens"
+            raise LimitReached(message)
+
+
+def _smaller(one: Number | None, other: Number | None) -> Number | None:
+    given = [limit for limit in (one, other) if limit is not None]
+    return min(given) if given else None

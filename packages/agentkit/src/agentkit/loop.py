@@ -1,0 +1,443 @@
+"""The loop: look at the transcript, do what is owed, record it; nothing else.
+
+Everything the loop knows is in the steps. A crash, a deployment, an approval and a cancellation are therefore one and
+the same event: the run stops, and whoever loads its journal goes on with what is still owed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from agentkit.calls import Caller, ToolProgress
+from agentkit.errors import (
+    Actor,
+    AgentkitError,
+    BadArguments,
+    ContentRefused,
+    JournalError,
+    LimitReached,
+    ModelAuthError,
+    ModelUnreachable,
+    RunError,
+    RunReleased,
+    UsageError,
+)
+from agentkit.limits import Limits
+from agentkit.messages import Delta, JsonValue, ModelReply, Part, StopReason, ToolCall, ToolSpec
+from agentkit.outcomes import Cancelled, Completed, Failed, Outcome, Waiting
+from agentkit.planning import Brief, Planning, Reading
+from agentkit.ports import Journal, Model, Policy, Toolset
+from agentkit.schema import OutputSchema
+from agentkit.transcript import (
+    ApprovalAsked,
+    Finished,
+    ModelReplied,
+    OpenCall,
+    Recorded,
+    RunStarted,
+    Step,
+    Transcript,
+    beginning,
+    ending,
+    faulty_turns,
+    last_turn,
+    open_calls,
+)
+
+Event: TypeAlias = Recorded | Delta | ToolProgress
+"""What a watcher of a run sees: recorded steps, and what is shown but not recorded."""
+
+OnEvent: TypeAlias = Callable[[Event], None]
+
+STUBBORN_SECONDS = 5.0
+"""How long a cancelled run waits for a tool that ignores its cancellation before it ends without it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What a run needs of its agent.
+
+    Attributes:
+        model: opened.
+        planning: how the transcript becomes a request and a reply a wish.
+        brief: instructions, tools and output schema for the model.
+        toolsets: the toolset of each tool, by name.
+        specs: the tools by name.
+        policy: decides about each call.
+        output: the type of the output.
+        limits: the budget.
+        patience: so many turns in a row may bring the run no further.
+    """
+
+    model: Model
+    planning: Planning
+    brief: Brief
+    toolsets: Mapping[str, Toolset]
+    specs: Mapping[str, ToolSpec]
+    policy: Policy
+    output: OutputSchema[Any]
+    limits: Limits
+    patience: int
+
+
+# --- what is owed ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CallModel:
+    """The model is to be asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallTools:
+    """These calls have no result and wait for nobody."""
+
+    calls: tuple[OpenCall, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing can be done before these questions are answered."""
+
+    on: tuple[ApprovalAsked, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Conclude:
+    """The run is over and this is to be recorded."""
+
+    step: Finished
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The run is over and that is recorded."""
+
+    step: Finished
+
+
+Owed: TypeAlias = CallModel | CallTools | Wait | Conclude | Ended
+
+
+def next_owed(transcript: Transcript, work: Work, since_last: float = 0.0) -> Owed:
+    """What a run with this transcript owes next. Pure.
+
+    Args:
+        transcript: all steps so far, the first of them a :class:`RunStarted`.
+        work: the agent.
+        since_last: seconds since the last step was recorded or loaded.
+    """
+    finished = ending(transcript)
+    if finished is not None:
+        return Ended(finished)
+    seconds_left = work.limits.seconds_left(transcript, since_last)
+    if seconds_left is not None and seconds_left <= 0:
+        return Conclude(_failed(_out_of_time(work.limits)))
+    calls = open_calls(transcript)
+    if calls:
+        ready = tuple(owed for owed in calls if not owed.waiting)
+        return CallTools(ready) if ready else Wait(tuple(owed.asked for owed in calls if owed.asked is not None))
+    turn = last_turn(transcript)
+    reply = turn[0].step if turn else None
+    if isinstance(reply, ModelReplied) and not reply.tool_calls and reply.problem is None:
+        return Conclude(_concluded(reply, work.output))
+    return _another_turn(transcript, work)
+
+
+def _another_turn(transcript: Transcript, work: Work) -> Owed:
+    """Limits are looked at between turns only: a transcript that ends here can always be carried on."""
+    faults = faulty_turns(transcript)
+    if faults > work.patience:
+        message = f"{faults} turns in a row brought the run no further (malformed or repeated failing calls or replies)"
+        return Conclude(_failed(RunError(code="no_progress", message=message, actor=Actor.DEVELOPER)))
+    try:
+        work.limits.check(transcript)
+    except LimitReached as error:
+        return Conclude(_failed(error.as_run_error()))
+    return CallModel()
+
+
+def _concluded(reply: ModelReplied, output: OutputSchema[Any]) -> Finished:
+    if reply.stop_reason is StopReason.REFUSED:
+        return _failed(ContentRefused(f"the model declined: {reply.text.strip() or 'no reason given'}").as_run_error())
+    return Finished(status="completed", output=output.from_text(reply.text))
+
+
+def _failed(error: RunError) -> Finished:
+    return Finished(status="failed", error=error)
+
+
+def _out_of_time(limits: Limits) -> RunError:
+    return LimitReached(f"the run has used its {limits.seconds:g} seconds").as_run_error()
+
+
+# --- doing it ----------------------------------------------------------------------------------------------------
+
+
+class Control:
+    """How a run in flight is told to stop. One control belongs to one run; call it from the run's event loop."""
+
+    def __init__(self) -> None:
+        self.ending: Finished | None = None
+        self.released = False
+        self._turns: asyncio.Task[Any] | None = None
+
+    def cancel(self) -> None:
+        """End the run as cancelled, now: a model call or tool in flight is cancelled. Finished work is kept."""
+        self.end(Finished(status="cancelled"))
+
+    def end(self, ending: Finished) -> None:
+        """End the run in this way, now. The first ending counts."""
+        if self.ending is None:
+            self.ending = ending
+            if self._turns is not None:
+                self._turns.cancel()
+
+    def release(self) -> None:
+        """Let the run go at its next step; ``run`` then raises :class:`RunReleased`, and the journal can be resumed."""
+        self.released = True
+
+    def steer(self, turns: asyncio.Task[Any]) -> None:
+        """Take over a run; for the loop itself."""
+        self._turns = turns
+        if self.ending is not None:
+            turns.cancel()
+
+
+@dataclass(kw_only=True)
+class Loop:
+    """One run being carried.
+
+    Attributes:
+        work: the agent.
+        journal: where the steps are.
+        deps: for the tools.
+        control: how the run is told to stop.
+        on_event: told about each step and delta.
+        steps: the transcript.
+    """
+
+    work: Work
+    journal: Journal
+    deps: object
+    control: Control
+    on_event: OnEvent
+    steps: list[Recorded] = field(default_factory=list[Recorded])
+    _last: float = 0.0
+    _abandoned: bool = False
+
+    async def carry(self, given: RunStarted) -> Outcome[JsonValue]:
+        """Carry the run as far as it goes.
+
+        Raises:
+            RunReleased: it was let go.
+            JournalError: a step could not be recorded; the journal can be resumed.
+        """
+        await self._begin(given)
+        turns = asyncio.create_task(self._turns())
+        self.control.steer(turns)
+        try:
+            await asyncio.wait({turns})
+        except asyncio.CancelledError:  # from outside: nothing is recorded, the run can be resumed
+            await self._give_up(turns)
+            raise
+        return await self._outcome_of(turns)
+
+    async def _begin(self, given: RunStarted) -> None:
+        self.steps = list(await self.journal.load())
+        self._last = _now()
+        if not self.steps:
+            await self._record(given)
+            return
+        first = beginning(self.steps)
+        if first is None or given.input not in (None, first.input):
+            message = "the journal holds another run: its first step has another input"
+            raise UsageError(message)
+
+    async def _outcome_of(self, turns: asyncio.Task[Outcome[JsonValue]]) -> Outcome[JsonValue]:
+        if not turns.cancelled():
+            return turns.result()
+        if self.control.ending is None:
+            raise asyncio.CancelledError
+        self.steps = list(await self.journal.load())  # what was being recorded at that moment is kept
+        if ending(self.steps) is None:
+            self._show(await self.journal.append(self.control.ending))
+        return self._outcome()
+
+    async def _give_up(self, turns: asyncio.Task[Any]) -> None:
+        turns.cancel()
+        await asyncio.wait({turns}, timeout=STUBBORN_SECONDS)
+        self._abandoned = True
+
+    async def _turns(self) -> Outcome[JsonValue]:
+        while True:
+            if self.control.released:
+                raise RunReleased
+            match next_owed(self.steps, self.work, _now() - self._last):
+                case Ended():
+                    return self._outcome()
+                case Wait(on):
+                    return Waiting(run_id=self._run_id, transcript=tuple(self.steps), on=on)
+                case Conclude(step):
+                    await self._record(step)
+                case CallTools(calls):
+                    await self._call_tools(calls)
+                case CallModel():
+                    failed = await self._call_model()
+                    if failed is not None:
+                        return failed
+
+    async def _call_model(self) -> Failed | None:
+        """One turn of the model; an unrecorded failure ends the carrying, not the run."""
+        work, began = self.work, _now()
+        request = work.planning.request(self.steps, work.brief)
+        try:
+            async with asyncio.timeout(self._seconds_left()) as deadline:
+                reply = await work.model.reply(request, self._show)
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            return None  # the time is up, as next_owed will find
+        except asyncio.CancelledError:
+            if _is_being_cancelled():
+                raise
+            return self._interrupted(ModelUnreachable("the model's connection was cancelled from within"))
+        except AgentkitError as error:
+            if _is_the_runs_own(error):
+                await self._record(_failed(error.as_run_error()))
+                return None
+            return self._interrupted(error)
+        await self._record(self._read(reply, _now() - began))
+        return None
+
+    def _interrupted(self, error: AgentkitError) -> Failed:
+        return Failed(
+            run_id=self._run_id, transcript=tuple(self.steps), error=error.as_run_error(), resumable=True
+        )
+
+    def _read(self, reply: ModelReply, seconds: float) -> ModelReplied:
+        reading = self.work.planning.read(reply, self.work.brief)
+        parts = _with_unique_ids(reading.parts, self.steps)
+        refused = reply.stop_reason is StopReason.REFUSED
+        problem = None if refused else self._problem_with(reading)
+        return ModelReplied(
+            parts=parts,
+            stop_reason=reply.stop_reason,
+            usage=reply.usage,
+            model=reply.model,
+            seconds=round(seconds, 6),
+            problem=problem,
+        )
+
+    def _problem_with(self, reading: Reading) -> str | None:
+        said = ModelReplied(parts=reading.parts)
+        if reading.problem is not None or said.tool_calls:
+            return reading.problem
+        try:
+            self.work.output.from_text(said.text)
+        except BadArguments as error:
+            return str(error)
+        return None
+
+    async def _call_tools(self, calls: Sequence[OpenCall]) -> None:
+        seconds_left = self._seconds_left()
+        caller = Caller(
+            run_id=self._run_id,
+            deps=self.deps,
+            policy=self.work.policy,
+            toolsets=self.work.toolsets,
+            specs=self.work.specs,
+            deadline=None if seconds_left is None else _now() + seconds_left,
+            record=self._record,
+            show=self._show,
+        )
+        if len(calls) == 1:
+            await caller.settle(calls[0], self.steps)
+            return
+        try:
+            async with asyncio.TaskGroup() as group:
+                for owed in calls:
+                    group.create_task(caller.settle(owed, self.steps))
+        except BaseExceptionGroup as several:
+            raise _first(several) from None
+
+    async def _record(self, step: Step) -> Recorded:
+        """The one durable line."""
+        if self._abandoned:
+            message = "this run was given up; a tool that ignored its cancellation may not go on with it"
+            raise JournalError(message)
+        recorded = await self.journal.append(step)
+        self.steps.append(recorded)
+        self._last = _now()
+        self._show(recorded)
+        return recorded
+
+    def _show(self, event: Event) -> None:
+        self.on_event(event)
+
+    def _seconds_left(self) -> float | None:
+        return self.work.limits.seconds_left(self.steps, _now() - self._last)
+
+    @property
+    def _run_id(self) -> str:
+        first = beginning(self.steps)
+        assert first is not None  # noqa: S101  (checked when the journal was loaded)
+        return first.run_id
+
+    def _outcome(self) -> Outcome[JsonValue]:
+        finished = ending(self.steps)
+        assert finished is not None  # noqa: S101  (only called when there is one)
+        transcript = tuple(self.steps)
+        if finished.status == "completed":
+            return Completed(run_id=self._run_id, transcript=transcript, output=finished.output)
+        if finished.status == "cancelled":
+            return Cancelled(run_id=self._run_id, transcript=transcript)
+        error = finished.error or RunError(code="error", message="no reason was recorded")
+        return Failed(run_id=self._run_id, transcript=transcript, error=error)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _is_being_cancelled() -> bool:
+    """Whether a CancelledError is meant for us; some libraries let one escape when a connection of theirs dies."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _is_the_runs_own(error: AgentkitError) -> bool:
+    """Whether carrying on the same transcript must fail again: then the failure is a fact of the run."""
+    return not (error.transient or isinstance(error, ModelAuthError))
+
+
+def _with_unique_ids(parts: Sequence[Part], transcript: Transcript) -> tuple[Part, ...]:
+    """Give calls without an id, or with one that was used before, an id of our own."""
+    taken = {
+        call.id for recorded in transcript if isinstance(recorded.step, ModelReplied) for call in recorded.step.tool_calls
+    }
+    unique: list[Part] = []
+    for index, part in enumerate(parts):
+        if isinstance(part, ToolCall):
+            call_id = part.id if _is_usable(part.id) and part.id not in taken else f"call_{len(transcript)}_{index}"
+            taken.add(call_id)
+            unique.append(
+                part
+                if call_id == part.id
+                else ToolCall(id=call_id, name=part.name, arguments=part.arguments, invalid=part.invalid)
+            )
+        else:
+            unique.append(part)
+    return tuple(unique)
+
+
+def _is_usable(call_id: str) -> bool:
+    return 0 < len(call_id) <= 64 and call_id.isascii() and call_id.replace("-", "_").isidentifier()
+
+
+def _first(several: BaseExceptionGroup[BaseException]) -> BaseException:
+    first = several.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first

@@ -1,0 +1,241 @@
+"""What is said between an agent, its model and its tools: frozen values, no behaviour beyond sums and lookups.
+
+The types follow what the wire formats of the providers have in common; nothing here belongs to one vendor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeAlias
+
+JsonValue: TypeAlias = "None | bool | int | float | str | Sequence[JsonValue] | Mapping[str, JsonValue]"
+JsonObject: TypeAlias = "Mapping[str, JsonValue]"
+
+
+class Effect(StrEnum):
+    """What repeating a tool call would do; decides what happens to a call whose result was not recorded."""
+
+    PURE = "pure"
+    """Changes nothing: called again."""
+    IDEMPOTENT = "idempotent"
+    """Changes something, once for each idempotency key: called again with the same key."""
+    UNSAFE = "unsafe"
+    """Repeating it may do harm: recorded before it starts, and the policy is asked before it is called again."""
+
+
+class StopReason(StrEnum):
+    """Why the model stopped."""
+
+    END = "end"
+    TOOL_CALLS = "tool_calls"
+    LENGTH = "length"
+    """The reply was cut at the token limit."""
+    REFUSED = "refused"
+    """The model or a filter of its provider declined."""
+
+
+# --- parts of a message ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Text:
+    """Text, from a person or from the model."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reasoning:
+    """What a model says to itself; replayed to the same provider unchanged.
+
+    Attributes:
+        text: the readable part, which may be empty.
+        data: what the provider needs back verbatim (signatures, encrypted parts).
+    """
+
+    text: str
+    data: JsonObject | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """A model's wish to have a tool called.
+
+    Attributes:
+        id: unique within the run; the loop replaces a missing or repeated one before it is recorded.
+        name: the tool's name.
+        arguments: a JSON object.
+        invalid: the raw text, where what the model sent was not a JSON object; ``arguments`` is then empty.
+    """
+
+    id: str
+    name: str
+    arguments: JsonObject = field(default_factory=dict[str, JsonValue])
+    invalid: str | None = None
+
+
+Part: TypeAlias = Text | Reasoning | ToolCall
+
+
+# --- messages ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserMessage:
+    """What a person (or the loop, when it corrects the model) says."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssistantMessage:
+    """What the model said earlier, part by part, in its order."""
+
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolMessage:
+    """The result of one tool call.
+
+    Attributes:
+        call_id: the ``id`` of the :class:`ToolCall` it answers.
+        name: the tool's name.
+        content: the output as the model shall read it: a text as it is, anything else as JSON.
+        is_error: the call failed and ``content`` says why.
+    """
+
+    call_id: str
+    name: str
+    content: str
+    is_error: bool = False
+
+
+Message: TypeAlias = UserMessage | AssistantMessage | ToolMessage
+
+
+# --- request and reply -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolSpec:
+    """A tool as a model and a policy see it.
+
+    Attributes:
+        name: letters, digits, ``_`` and ``-``; at most 64.
+        description: what it does, for the model.
+        parameters: JSON schema (draft 2020-12) of an object.
+        effect: what repeating a call would do.
+        timeout_seconds: after this long a call is given up; ``None`` leaves only the run's own deadline.
+        approval: a person must approve each call.
+    """
+
+    name: str
+    description: str
+    parameters: JsonObject
+    effect: Effect = Effect.UNSAFE
+    timeout_seconds: float | None = None
+    approval: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRequest:
+    """Everything a model is told for one reply.
+
+    Attributes:
+        instructions: the system text; empty for none.
+        messages: the conversation, oldest first.
+        tools: what the model may call; empty for none.
+        output_schema: JSON schema that the final text must satisfy; ``None`` for free text.
+        stop: the model stops before it writes any of these.
+        max_tokens: upper bound of the reply, in tokens.
+        temperature: randomness, where the model knows it.
+    """
+
+    messages: tuple[Message, ...]
+    instructions: str = ""
+    tools: tuple[ToolSpec, ...] = ()
+    output_schema: JsonObject | None = None
+    stop: tuple[str, ...] = ()
+    max_tokens: int | None = None
+    temperature: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What a model call, or a run, has used.
+
+    Attributes:
+        input_tokens: tokens read, cached ones included.
+        output_tokens: tokens written, reasoning included.
+        cached_tokens: the part of ``input_tokens`` that the provider had cached.
+        reasoning_tokens: the part of ``output_tokens`` that was reasoning.
+        cost_usd: in US dollars; ``None`` where nobody knows, which is not the same as zero.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost_usd: float | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Input and output together."""
+        return self.input_tokens + self.output_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        costs = [cost for cost in (self.cost_usd, other.cost_usd) if cost is not None]
+        return Usage(
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
+            cost_usd=sum(costs) if costs else None,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelReply:
+    """One reply of a model.
+
+    Attributes:
+        parts: text, reasoning and tool calls in the model's order.
+        stop_reason: why it stopped.
+        usage: what it cost.
+        model: ``provider:name`` of the model that answered.
+    """
+
+    parts: tuple[Part, ...]
+    stop_reason: StopReason = StopReason.END
+    usage: Usage = field(default_factory=Usage)
+    model: str = ""
+
+    @property
+    def text(self) -> str:
+        """All text parts, joined."""
+        return "".join(part.text for part in self.parts if isinstance(part, Text))
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The calls in their order."""
+        return tuple(part for part in self.parts if isinstance(part, ToolCall))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextDelta:
+    """A piece of text as it is being written. Shown, never stored."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReasoningDelta:
+    """A piece of reasoning as it is being written. Shown, never stored."""
+
+    text: str
+
+
+Delta: TypeAlias = TextDelta | ReasoningDelta

@@ -1,0 +1,90 @@
+"""The transcript as a conversation, in the form that both ways of planning share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from agentkit.messages import (
+    AssistantMessage,
+    JsonObject,
+    JsonValue,
+    Message,
+    ModelReply,
+    ModelRequest,
+    Part,
+    ToolMessage,
+    ToolSpec,
+    UserMessage,
+)
+from agentkit.transcript import ModelReplied, RunStarted, ToolReturned, Transcript
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Brief:
+    """What an agent tells its model besides the conversation.
+
+    Attributes:
+        instructions: the system text.
+        tools: what may be called.
+        output_schema: JSON schema of the final output; ``None`` for free text.
+    """
+
+    instructions: str = ""
+    tools: tuple[ToolSpec, ...] = ()
+    output_schema: JsonObject | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What a reply means.
+
+    Attributes:
+        parts: what is recorded: reasoning, tool calls and text; the text is the output where there are no calls.
+        problem: why the reply cannot be acted on, in words for the model; ``None`` where it can.
+    """
+
+    parts: tuple[Part, ...]
+    problem: str | None = None
+
+
+class Planning(Protocol):
+    """One way to plan; both methods are pure."""
+
+    def request(self, transcript: Transcript, brief: Brief) -> ModelRequest:
+        """What the model is told next."""
+        ...
+
+    def read(self, reply: ModelReply, brief: Brief) -> Reading:
+        """What the model's reply means. Never raises: what cannot be understood is a ``problem``."""
+        ...
+
+
+def messages(transcript: Transcript) -> Iterator[Message]:
+    """The conversation so far, oldest message first."""
+    for recorded in transcript:
+        match recorded.step:
+            case RunStarted(input=given):
+                yield UserMessage(text=as_text(given))
+            case ModelReplied(parts=parts, problem=problem):
+                yield AssistantMessage(parts=parts)
+                if problem is not None:
+                    yield UserMessage(text=f"{problem}\nPlease reply again.")
+            case ToolReturned() as returned:
+                yield tool_message(returned)
+            case _:
+                pass
+
+
+def tool_message(returned: ToolReturned) -> ToolMessage:
+    """A tool's result as the model reads it."""
+    failed = returned.error is not None
+    content = returned.error.message if returned.error is not None else as_text(returned.output)
+    return ToolMessage(call_id=returned.call_id, name=returned.tool, content=content, is_error=failed)
+
+
+def as_text(value: JsonValue) -> str:
+    """A text as it is, anything else as compact JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(", ", ": "))

@@ -1,0 +1,32 @@
+"""Planning with the provider's own tool calls."""
+
+from __future__ import annotations
+
+from agentkit.messages import ModelReply, ModelRequest, StopReason
+from agentkit.planning.conversation import Brief, Planning, Reading, messages
+from agentkit.transcript import Transcript
+
+
+class NativePlanning:
+    """Tools and schema are passed on as such; the reply is taken as it is."""
+
+    def request(self, transcript: Transcript, brief: Brief) -> ModelRequest:
+        """The conversation, the instructions, the tools and the schema."""
+        return ModelRequest(
+            messages=tuple(messages(transcript)),
+            instructions=brief.instructions,
+            tools=brief.tools,
+            output_schema=brief.output_schema,
+        )
+
+    def read(self, reply: ModelReply, brief: Brief) -> Reading:  # noqa: ARG002  (the port's signature)
+        """The reply's own parts; an empty or truncated reply is a problem."""
+        if reply.stop_reason is StopReason.LENGTH:
+            problem = "Your reply was cut off at the token limit."
+            return Reading(parts=tuple(part for part in reply.parts if part not in reply.tool_calls), problem=problem)
+        if not reply.tool_calls and not reply.text.strip():
+            return Reading(parts=reply.parts, problem="Your reply was empty.")
+        return Reading(parts=reply.parts)
+
+
+NATIVE: Planning = NativePlanning()

@@ -1,0 +1,148 @@
+"""What can be swapped: a model, a set of tools, a policy, a journal.
+
+Each port is a small Protocol with a fake and a contract suite in :mod:`agentkit.testing`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeAlias, TypeVar
+
+from agentkit.messages import Delta, JsonValue, ModelReply, ModelRequest, ToolCall, ToolSpec
+from agentkit.transcript import Recorded, Step
+
+Deps = TypeVar("Deps")
+OnDelta: TypeAlias = Callable[[Delta], None]
+
+
+class Model(Protocol):
+    """Answers a conversation."""
+
+    @property
+    def name(self) -> str:
+        """``provider:name``."""
+        ...
+
+    async def reply(self, request: ModelRequest, on_delta: OnDelta | None = None) -> ModelReply:
+        """One reply to ``request``.
+
+        With ``on_delta`` the reply is streamed: each piece is passed on as it arrives, and the pieces add up to the
+        text of the returned reply. Cancelling the call closes its connection.
+
+        Raises:
+            ModelError: one of its subclasses; no exception of an SDK or HTTP library leaks. Never retries.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolContext(Generic[Deps]):
+    """What a tool may know about the call it serves.
+
+    Attributes:
+        deps: what the caller of the run passed in.
+        run_id: the run's id.
+        call_id: the call's id within the run.
+        idempotency_key: the same for every repetition of this very call, also after a crash; pass it on to whatever
+            can recognise a repeated request.
+        deadline: when the call is given up, in :func:`time.monotonic` seconds; ``None`` for never.
+        report: shows progress (any short text) to whoever watches; never stored.
+        stopped: set as soon as the call is given up; a long synchronous tool should look at it.
+    """
+
+    deps: Deps
+    run_id: str
+    call_id: str
+    idempotency_key: str
+    deadline: float | None = None
+    report: Callable[[str], None] = field(default=lambda _text: None)
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+    def seconds_left(self) -> float | None:
+        """Seconds until the call is given up; ``None`` for no limit, never below zero."""
+        return None if self.deadline is None else max(0.0, self.deadline - asyncio.get_running_loop().time())
+
+
+class Toolset(Protocol):
+    """A group of tools that can be listed and called."""
+
+    async def specs(self) -> Sequence[ToolSpec]:
+        """The tools as they are now, names unique."""
+        ...
+
+    async def call(self, call: ToolCall, context: ToolContext[object]) -> JsonValue:
+        """Carry out ``call`` and return its output.
+
+        Raises:
+            UnknownTool: no such tool here.
+            BadArguments: the arguments do not fit the schema; the text names the field.
+            ToolError: the tool says that the call failed; the model is shown the text.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allow:
+    """The call may be carried out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deny:
+    """The call is not carried out; the model is told why."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """A person must decide; the run waits."""
+
+    reason: str
+
+
+Decision: TypeAlias = Allow | Deny | Ask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What a policy is asked.
+
+    Attributes:
+        call: the call with its true arguments.
+        spec: the tool.
+        interrupted: the call was started before and nobody knows whether it took effect.
+    """
+
+    call: ToolCall
+    spec: ToolSpec
+    interrupted: bool = False
+
+
+class Policy(Protocol):
+    """Decides about each tool call."""
+
+    async def decide(self, question: Question) -> Decision:
+        """Allow, deny or ask a person. An exception stops the run: a policy that cannot decide permits nothing."""
+        ...
+
+
+class Journal(Protocol):
+    """The durable list of one run's steps."""
+
+    async def load(self) -> Sequence[Recorded]:
+        """All steps recorded so far, in order, numbered from 0 without a gap."""
+        ...
+
+    async def append(self, step: Step) -> Recorded:
+        """Record ``step`` and return it with its number and time; durable when this returns.
+
+        Steps become part of the journal in the order in which ``append`` was called, each wholly or not at all, also
+        when the caller is cancelled while it waits.
+
+        Raises:
+            JournalError: nothing was recorded.
+        """
+        ...

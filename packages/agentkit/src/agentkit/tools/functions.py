@@ -1,0 +1,216 @@
+"""Python functions as tools."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import re
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from typing import Any, Literal, get_origin, get_type_hints, overload
+
+from agentkit.errors import ToolError, UnknownTool, UsageError
+from agentkit.messages import Effect, JsonValue, ToolCall, ToolSpec
+from agentkit.ports import ToolContext
+from agentkit.schema import ArgumentsSchema, summary_of, to_json_value
+
+Function = Callable[..., Any]
+_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]{0,63}")
+
+
+class Tool:
+    """A function that a model may call. Still callable as the plain function.
+
+    Args:
+        function: sync or async; a parameter annotated with ``ToolContext`` receives the context and is not shown to
+            the model. A synchronous function runs in a thread of its own and never blocks the event loop.
+        name: what the model calls it; the function's name where not given.
+        effect: what repeating a call would do.
+        timeout: seconds after which a call is given up. A thread cannot be stopped from outside: the run goes on
+            without it, and ``ToolContext.stopped`` is set so that the function can see it.
+        approval: a person must approve each call.
+
+    Raises:
+        UsageError: the name is not usable, or the timeout is not positive.
+    """
+
+    def __init__(
+        self,
+        function: Function,
+        *,
+        name: str | None = None,
+        effect: Effect | str = Effect.UNSAFE,
+        timeout: float | None = None,
+        approval: bool = False,
+    ) -> None:
+        self.function = function
+        self.name = name or function.__name__
+        if not _NAME.fullmatch(self.name):
+            message = f"a tool cannot be called {self.name!r}: letters, digits, _ and -, at most 64"
+            raise UsageError(message)
+        if timeout is not None and timeout <= 0:
+            message = f"tool {self.name}: timeout must be positive seconds"
+            raise UsageError(message)
+        self.effect = Effect(effect)
+        self.timeout = timeout
+        self.approval = approval
+        self.__doc__ = function.__doc__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<Tool {self.name} ({self.effect})>"
+
+    @cached_property
+    def _context_parameter(self) -> str | None:
+        hints = get_type_hints(self.function)
+        for name, hint in hints.items():
+            if name != "return" and (hint is ToolContext or get_origin(hint) is ToolContext):
+                return name
+        return None
+
+    @cached_property
+    def _schema(self) -> ArgumentsSchema:
+        skip = frozenset({self._context_parameter} if self._context_parameter else ())
+        return ArgumentsSchema(self.function, skip)
+
+    @cached_property
+    def spec(self) -> ToolSpec:
+        """The tool as a model sees it.
+
+        Raises:
+            UsageError: a parameter has no annotation, or one that JSON cannot express.
+        """
+        return ToolSpec(
+            name=self.name,
+            description=summary_of(self.function),
+            parameters=self._schema.json_schema,
+            effect=self.effect,
+            timeout_seconds=self.timeout,
+            approval=self.approval,
+        )
+
+    async def call(self, call: ToolCall, context: ToolContext[Any]) -> JsonValue:
+        """Validate the arguments, call the function, and return its result as JSON.
+
+        Raises:
+            BadArguments: the arguments do not fit.
+            ToolError: as raised by the function itself.
+        """
+        arguments = self._schema.validate(call.arguments)
+        if self._context_parameter:
+            arguments[self._context_parameter] = context
+        if inspect.iscoroutinefunction(self.function):
+            result = await self.function(**arguments)
+        else:
+            result = await _in_thread(self.function, arguments, context.stopped)
+        return to_json_value(result)
+
+
+@overload
+def tool(function: Function, /) -> Tool: ...
+@overload
+def tool(
+    *,
+    effect: Effect | Literal["pure", "idempotent", "unsafe"] = Effect.UNSAFE,
+    name: str | None = None,
+    timeout: float | None = None,
+    approval: bool = False,
+) -> Callable[[Function], Tool]: ...
+def tool(
+    function: Function | None = None,
+    /,
+    *,
+    effect: Effect | str = Effect.UNSAFE,
+    name: str | None = None,
+    timeout: float | None = None,
+    approval: bool = False,
+) -> Tool | Callable[[Function], Tool]:
+    """Make a :class:`Tool` of a function; see there for the arguments.
+
+    A tool that declares no effect counts as ``unsafe``: after a crash a person is asked before it is called again.
+    """
+
+    def wrap(wrapped: Function) -> Tool:
+        return Tool(wrapped, name=name, effect=effect, timeout=timeout, approval=approval)
+
+    return wrap if function is None else wrap(function)
+
+
+class FunctionToolset:
+    """Functions as a :class:`~agentkit.ports.Toolset`.
+
+    Args:
+        tools: tools, or plain functions, which count as ``unsafe``.
+
+    Raises:
+        UsageError: two tools have one name.
+    """
+
+    def __init__(self, tools: Iterable[Tool | Function]) -> None:
+        self._tools: dict[str, Tool] = {}
+        for given in tools:
+            made = given if isinstance(given, Tool) else Tool(given)
+            if made.name in self._tools:
+                message = f"two tools are called {made.name}"
+                raise UsageError(message)
+            self._tools[made.name] = made
+
+    async def specs(self) -> Sequence[ToolSpec]:
+        """The tools in the order in which they were given."""
+        return [made.spec for made in self._tools.values()]
+
+    async def call(self, call: ToolCall, context: ToolContext[Any]) -> JsonValue:
+        """Call the function of that name.
+
+        Raises:
+            UnknownTool: there is none.
+            BadArguments: the arguments do not fit.
+            ToolError: as raised by the function.
+        """
+        made = self._tools.get(call.name)
+        if made is None:
+            message = f"there is no tool {call.name!r}; there are: {', '.join(self._tools) or 'none'}"
+            raise UnknownTool(message)
+        return await made.call(call, context)
+
+
+async def _in_thread(function: Function, arguments: dict[str, Any], stopped: threading.Event) -> Any:
+    """Run a function in a daemon thread of its own.
+
+    Not in the loop's pool: a handful of hanging tools would fill it and stop all others, and its threads are joined
+    when the process ends, so one of them could keep a worker from leaving.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Any] = loop.create_future()
+    context = contextvars.copy_context()
+
+    def deliver(result: Any, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is None:
+            future.set_result(result)
+        elif isinstance(error, Exception) and not isinstance(error, StopIteration):
+            future.set_exception(error)
+        else:  # a future refuses StopIteration; SystemExit would end the whole process
+            future.set_exception(ToolError(f"{function.__name__} raised {type(error).__name__}"))
+
+    def work() -> None:
+        result, error = None, None
+        try:
+            result = context.run(function, **arguments)
+        except BaseException as raised:  # noqa: BLE001  (handed over to the awaiting side, whatever it is)
+            error = raised
+        try:
+            loop.call_soon_threadsafe(deliver, result, error)
+        except RuntimeError:
+            pass  # the loop has ended before the function did: nobody waits for the result
+
+    threading.Thread(target=work, name=f"tool-{function.__name__}", daemon=True).start()
+    try:
+        return await future
+    finally:
+        stopped.set()

@@ -1,0 +1,362 @@
+"""What has happened in a run: the steps and pure folds over them.
+
+The transcript is the whole state of a run. Everything the loop wants to know is computed from it, so a run can be
+carried on by anybody who has the list. The stored form is in :mod:`agentkit.codec`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from agentkit.errors import RunError
+from agentkit.messages import JsonObject, JsonValue, Part, StopReason, Text, ToolCall, Usage
+
+FAULTS = frozenset({"unknown_tool", "bad_arguments"})
+"""Codes of failed calls that are the model's own mistake in form."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted:
+    """The first step of every run.
+
+    Attributes:
+        run_id: part of every idempotency key.
+        agent: name of the agent.
+        input: what the run is to work on.
+    """
+
+    run_id: str
+    agent: str
+    input: JsonValue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelReplied:
+    """The model answered.
+
+    Attributes:
+        parts: text, reasoning and tool calls; the ids of calls are unique within the run.
+        stop_reason: why the model stopped.
+        usage: what the call cost.
+        model: ``provider:name``.
+        seconds: how long it took.
+        problem: why the reply cannot be acted on; shown to the model with the next request.
+    """
+
+    parts: tuple[Part, ...]
+    stop_reason: StopReason = StopReason.END
+    usage: Usage = field(default_factory=Usage)
+    model: str = ""
+    seconds: float = 0.0
+    problem: str | None = None
+
+    @property
+    def text(self) -> str:
+        """All text parts, joined."""
+        return "".join(part.text for part in self.parts if isinstance(part, Text))
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The calls in their order."""
+        return tuple(part for part in self.parts if isinstance(part, ToolCall))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolStarted:
+    """An unsafe call is about to be carried out."""
+
+    call_id: str
+    tool: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolReturned:
+    """A call has ended.
+
+    Attributes:
+        call_id: which call.
+        tool: the tool's name.
+        output: what the tool returned, where it did not fail.
+        error: why it failed, as the model is shown it.
+        seconds: how long it took.
+    """
+
+    call_id: str
+    tool: str
+    output: JsonValue = None
+    error: RunError | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalAsked:
+    """A call waits for a person.
+
+    Attributes:
+        approval_id: what the answer refers to; unique within the run.
+        call_id: which call.
+        tool: the tool's name.
+        arguments: what the person is asked to approve.
+        reason: why a person is asked.
+        interrupted: the call was started before and nobody knows whether it took effect.
+    """
+
+    approval_id: str
+    call_id: str
+    tool: str
+    arguments: JsonObject
+    reason: str
+    interrupted: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalGiven:
+    """A person has answered.
+
+    Attributes:
+        approval_id: which question.
+        approved: yes or no.
+        reason: what the model is told with a no.
+        by: who answered.
+    """
+
+    approval_id: str
+    approved: bool
+    reason: str = ""
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRetried:
+    """What came before is carried on with a new budget, after the run had ended without success.
+
+    Attributes:
+        of: id of the run or task whose steps were taken over.
+    """
+
+    of: str
+
+
+FinalStatus: TypeAlias = Literal["completed", "failed", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """The last step of every run that has ended.
+
+    Attributes:
+        status: how it ended.
+        output: what a completed run has produced, as JSON.
+        error: why a failed run failed.
+    """
+
+    status: FinalStatus
+    output: JsonValue = None
+    error: RunError | None = None
+
+
+Step: TypeAlias = (
+    RunStarted
+    | ModelReplied
+    | ToolStarted
+    | ToolReturned
+    | ApprovalAsked
+    | ApprovalGiven
+    | RunRetried
+    | Finished
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """A step in its place.
+
+    Attributes:
+        seq: position in the run, from 0 without a gap.
+        at: when it was recorded, in seconds since the epoch, by the journal's clock.
+        step: the fact.
+    """
+
+    seq: int
+    at: float
+    step: Step
+
+
+Transcript: TypeAlias = Sequence[Recorded]
+
+
+# --- folds -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenCall:
+    """A call that has no result yet.
+
+    Attributes:
+        call: what the model wants.
+        started: an unsafe call was begun, and nobody knows whether it took effect.
+        asked: the open or answered question to a person.
+        answer: the person's answer to ``asked``.
+    """
+
+    call: ToolCall
+    started: bool = False
+    asked: ApprovalAsked | None = None
+    answer: ApprovalGiven | None = None
+
+    @property
+    def waiting(self) -> bool:
+        """A person was asked and has not answered."""
+        return self.asked is not None and self.answer is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunUsage:
+    """What a run has used so far.
+
+    Attributes:
+        steps: recorded steps.
+        model_calls: replies received.
+        tool_calls: calls that have ended.
+        tokens: the sum over all replies.
+    """
+
+    steps: int = 0
+    model_calls: int = 0
+    tool_calls: int = 0
+    tokens: Usage = field(default_factory=Usage)
+
+
+def beginning(transcript: Transcript) -> RunStarted | None:
+    """The first step; ``None`` for a run that has not begun."""
+    first = transcript[0].step if transcript else None
+    return first if isinstance(first, RunStarted) else None
+
+
+def ending(transcript: Transcript) -> Finished | None:
+    """The last step of a run that has ended, else ``None``."""
+    last = transcript[-1].step if transcript else None
+    return last if isinstance(last, Finished) else None
+
+
+def last_turn(transcript: Transcript) -> Transcript:
+    """From the last model reply to the end; empty before the first reply and right after a retry."""
+    for index in range(len(transcript) - 1, -1, -1):
+        if isinstance(transcript[index].step, ModelReplied):
+            return transcript[index:]
+    return ()
+
+
+def open_calls(transcript: Transcript) -> tuple[OpenCall, ...]:
+    """Calls of the last reply that have no result yet: what a resumed run still owes."""
+    turn = last_turn(transcript)
+    reply = turn[0].step if turn else None
+    if not isinstance(reply, ModelReplied) or not reply.tool_calls:
+        return ()
+    started: set[str] = set()
+    returned: set[str] = set()
+    asked: dict[str, ApprovalAsked] = {}
+    answers: dict[str, ApprovalGiven] = {}
+    for step in (recorded.step for recorded in turn[1:]):
+        match step:
+            case ToolStarted():
+                started.add(step.call_id)
+                asked.pop(step.call_id, None)  # an answer permits one start only
+            case ToolReturned():
+                returned.add(step.call_id)
+            case ApprovalAsked():
+                asked[step.call_id] = step
+            case ApprovalGiven():
+                answers[step.approval_id] = step
+            case _:
+                pass
+    calls: list[OpenCall] = []
+    for call in reply.tool_calls:
+        if call.id not in returned:
+            question = asked.get(call.id)
+            answer = answers.get(question.approval_id) if question else None
+            calls.append(OpenCall(call=call, started=call.id in started, asked=question, answer=answer))
+    return tuple(calls)
+
+
+def since_retry(transcript: Transcript) -> Transcript:
+    """The part that counts towards the budget: what came after the last :class:`RunRetried`, or everything."""
+    for index in range(len(transcript) - 1, -1, -1):
+        if isinstance(transcript[index].step, RunRetried):
+            return transcript[index:]
+    return transcript
+
+
+def usage(transcript: Transcript) -> RunUsage:
+    """What the run has used, without what an earlier run paid before a retry."""
+    counted = since_retry(transcript)
+    replies = [recorded.step for recorded in counted if isinstance(recorded.step, ModelReplied)]
+    total = Usage()
+    for reply in replies:
+        total += reply.usage
+    tool_calls = sum(isinstance(recorded.step, ToolReturned) for recorded in counted)
+    return RunUsage(steps=len(counted), model_calls=len(replies), tool_calls=tool_calls, tokens=total)
+
+
+def waited_seconds(transcript: Transcript) -> float:
+    """How long the run has been waiting for people: it does not count towards the seconds of a budget."""
+    total, since, waiting = 0.0, 0.0, set[str]()
+    for recorded in since_retry(transcript):
+        match recorded.step:
+            case ApprovalAsked(approval_id=approval_id):
+                if not waiting:
+                    since = recorded.at
+                waiting.add(approval_id)
+            case ApprovalGiven(approval_id=approval_id) if approval_id in waiting:
+                waiting.discard(approval_id)
+                if not waiting:
+                    total += recorded.at - since
+            case _:
+                pass
+    return total
+
+
+def faulty_turns(transcript: Transcript) -> int:
+    """How many of the last turns, in a row, brought the run no further.
+
+    A turn is faulty when its reply could not be acted on, when every call in it was malformed, or when it repeats
+    calls of the turn before, with the same arguments, that fail again.
+    """
+    turns = _turns(since_retry(transcript))
+    count = 0
+    for index in range(len(turns) - 1, -1, -1):
+        if not _is_faulty(turns[index], turns[index - 1] if index else None):
+            break
+        count += 1
+    return count
+
+
+def _turns(transcript: Transcript) -> list[tuple[ModelReplied, dict[str, ToolReturned]]]:
+    turns: list[tuple[ModelReplied, dict[str, ToolReturned]]] = []
+    for recorded in transcript:
+        if isinstance(recorded.step, ModelReplied):
+            turns.append((recorded.step, {}))
+        elif isinstance(recorded.step, ToolReturned) and turns:
+            turns[-1][1][recorded.step.call_id] = recorded.step
+    return turns
+
+
+def _is_faulty(
+    turn: tuple[ModelReplied, dict[str, ToolReturned]],
+    before: tuple[ModelReplied, dict[str, ToolReturned]] | None,
+) -> bool:
+    reply, results = turn
+    if reply.problem is not None:
+        return True
+    failed = [results[call.id].error for call in reply.tool_calls if call.id in results]
+    if not failed or len(failed) < len(reply.tool_calls) or any(error is None for error in failed):
+        return False
+    if all(error is not None and error.code in FAULTS for error in failed):
+        return True
+    return before is not None and _wishes(reply) == _wishes(before[0])
+
+
+def _wishes(reply: ModelReplied) -> list[tuple[str, str]]:
+    return sorted((call.name, repr(call.arguments)) for call in reply.tool_calls)

@@ -1,0 +1,1 @@
+"""ops_core: the platform that carries agents to their end."""

@@ -1,0 +1,110 @@
+"""Where the parts meet: settings become an open platform. Nothing else builds."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ops_core.catalog import Catalog, default_catalog, import_catalog, read_catalog
+from ops_core.dispatchers import open_dispatcher
+from ops_core.engine import Engine
+from ops_core.errors import ConfigError
+from ops_core.runner import OnTaskEvent, Runner, RunnerOptions
+from ops_core.settings import Settings
+from ops_core.stores import REVISION, SqlStore, migrations, open_store
+from ops_core.sweeper import sweep_forever
+
+CONFIG_FILE = "opspawn.toml"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ops:
+    """An open platform.
+
+    Attributes:
+        settings: how it was opened.
+        catalog: what it can run.
+        engine: the verbs.
+    """
+
+    settings: Settings
+    catalog: Catalog
+    engine: Engine
+
+    @asynccontextmanager
+    async def working(self, on_event: OnTaskEvent | None = None) -> AsyncIterator[Runner]:
+        """A worker and a sweeper in this process; leaving lets go of the tasks within ``grace_seconds``."""
+        settings = self.settings
+        options = RunnerOptions(
+            owner=worker_name(),
+            concurrency=settings.concurrency,
+            lease_seconds=settings.lease_seconds,
+            poll_seconds=settings.poll_seconds,
+            grace_seconds=settings.grace_seconds,
+            on_event=on_event,
+        )
+        runner = Runner(self.engine, self.catalog, options)
+        async with asyncio.TaskGroup() as group:
+            sweeping = group.create_task(sweep_forever(self.engine, settings.sweep_seconds))
+            group.create_task(runner.run())
+            try:
+                yield runner
+            finally:
+                sweeping.cancel()
+                runner.stop()
+
+
+@asynccontextmanager
+async def open_ops(settings: Settings, catalog: Catalog | None = None) -> AsyncIterator[Ops]:
+    """The platform that ``settings`` describe.
+
+    Args:
+        settings: see there.
+        catalog: takes the place of what the settings name.
+
+    Raises:
+        ConfigError: a setting or a declaration is wrong.
+        SchemaMismatch: the database is to be migrated first, or was migrated by a newer release.
+        StoreUnavailable: the database cannot be opened.
+    """
+    catalog = load_catalog(settings) if catalog is None else catalog
+    store = open_store(settings.store_url)
+    if settings.auto_migrate:
+        await asyncio.to_thread(migrate_if_needed, store)
+    async with store:
+        await store.check()
+        yield Ops(
+            settings=settings, catalog=catalog, engine=Engine(store, open_dispatcher(settings.dispatcher_url))
+        )
+
+
+def migrate_if_needed(store: SqlStore) -> None:
+    """Bring the schema of a store that is not open yet up to date. Blocks."""
+    if store.revision() != REVISION:
+        migrations.upgrade(store)
+
+
+def load_catalog(settings: Settings) -> Catalog:
+    """The agents that the settings name: an app, a file, or the default agent where there is neither.
+
+    Raises:
+        ConfigError: what is named does not exist or is wrong.
+    """
+    here = Path.cwd()
+    if settings.app is not None:
+        return import_catalog(settings.app, here)
+    file = settings.config or here / CONFIG_FILE
+    if settings.config is not None or file.exists():
+        return read_catalog(file)
+    return default_catalog(here)
+
+
+def worker_name() -> str:
+    """A name for the leases of this process: says where it is, and is unique."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"

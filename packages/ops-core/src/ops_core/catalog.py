@@ -1,0 +1,229 @@
+"""What this deployment can run: agents by name, declared in Python or in ``opspawn.toml``."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+
+from agentkit.agent import Agent
+from agentkit.limits import Limits
+from agentkit.messages import Effect
+from agentkit.policies import Rules
+from agentkit.tools import Tool
+from agentkit.tools.everyday import everyday_tools
+from ops_core.errors import AgentNotFound, ConfigError
+
+DEFAULT_AGENT = "assistant"
+DEFAULT_MODEL = "offline:planner"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """An agent as this deployment runs it.
+
+    Attributes:
+        agent: the declaration.
+        deps: what its tools are given as ``ToolContext.deps``.
+    """
+
+    agent: Agent[Any, Any]
+    deps: Any = None
+
+
+class Catalog:
+    """Agents by name.
+
+    Args:
+        agents: agents that need no dependencies; others are added with :meth:`add`.
+
+    Raises:
+        ConfigError: two agents have one name.
+    """
+
+    def __init__(self, agents: Iterable[Agent[Any, Any]] = ()) -> None:
+        self._served: dict[str, Served] = {}
+        for agent in agents:
+            self.add(agent)
+
+    def add(self, agent: Agent[Any, Any], deps: Any = None) -> None:
+        """Serve ``agent`` under its name, with ``deps`` for its tools.
+
+        Raises:
+            ConfigError: there is an agent of this name.
+        """
+        if agent.name in self._served:
+            message = f"two agents are called {agent.name}"
+            raise ConfigError(message, field="agents")
+        self._served[agent.name] = Served(agent=agent, deps=deps)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all agents, in the order of their declaration."""
+        return tuple(self._served)
+
+    def get(self, name: str) -> Served:
+        """The agent of this name.
+
+        Raises:
+            AgentNotFound: there is none.
+        """
+        if name not in self._served:
+            message = f"there is no agent {name!r} here; there are: {', '.join(self._served) or 'none'}"
+            raise AgentNotFound(message, field="agent")
+        return self._served[name]
+
+
+def default_catalog(directory: Path) -> Catalog:
+    """One agent for a first look: the offline model with the everyday tools, reading in ``directory`` only."""
+    return Catalog([Agent(DEFAULT_MODEL, name=DEFAULT_AGENT, tools=everyday_tools(directory))])
+
+
+# --- opspawn.toml ------------------------------------------------------------------------------------------------
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Budget(_Strict):
+    """``[agents.NAME.budget]``: see :class:`agentkit.Limits`."""
+
+    steps: PositiveInt | None = 100
+    tokens: PositiveInt | None = None
+    seconds: PositiveFloat | None = None
+
+
+class PolicyTable(_Strict):
+    """``[agents.NAME.policy]``: see :class:`agentkit.Rules`."""
+
+    allow: tuple[str, ...] = ("*",)
+    deny: tuple[str, ...] = ()
+    ask: tuple[str, ...] = ()
+    ask_effects: tuple[Effect, ...] = ()
+    ask_interrupted: bool = True
+
+
+class AgentTable(_Strict):
+    """``[agents.NAME]`` in ``opspawn.toml``.
+
+    Attributes:
+        model: ``provider:name``.
+        instructions: what the model is told before everything else.
+        tools: import paths ``package.module:name`` of tools, functions, toolsets, or lists of these; ``everyday``
+            stands for the built-in ones, reading below the folder of the file.
+        planning: ``native`` or ``react``.
+        budget: the limits of each run.
+        policy: rules about tool calls.
+        patience: fruitless turns in a row before a run is failed.
+    """
+
+    model: str = DEFAULT_MODEL
+    instructions: str = ""
+    tools: tuple[str, ...] = ()
+    planning: Literal["native", "react"] = "native"
+    budget: Budget = Budget()
+    policy: PolicyTable = PolicyTable()
+    patience: PositiveInt = 3
+
+
+class ConfigFile(_Strict):
+    """``opspawn.toml`` as a whole."""
+
+    agents: Mapping[str, AgentTable] = Field(default_factory=dict)
+
+
+def read_catalog(path: Path) -> Catalog:
+    """The agents that are declared in a file.
+
+    Raises:
+        ConfigError: the file cannot be read, or a field is wrong; the message names it.
+    """
+    try:
+        config = ConfigFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        message = f"{path}: {error.strerror}"
+        raise ConfigError(message, field="config") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        message = f"{path} is not TOML: {error}"
+        raise ConfigError(message, field="config") from None
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        message = f"{path}: {problems}"
+        raise ConfigError(message, field="config") from None
+    return Catalog(_agent(name, declared, path) for name, declared in config.agents.items())
+
+
+def _agent(name: str, declared: AgentTable, path: Path) -> Agent[Any, Any]:
+    tools: list[Any] = []
+    for index, wanted in enumerate(declared.tools):
+        if wanted == "everyday":
+            tools += everyday_tools(path.parent)
+            continue
+        field = f"{path}: agents.{name}.tools.{index}"
+        found = import_object(wanted, path.parent, field)
+        tools += found if isinstance(found, list | tuple) else [found]
+        if not all(isinstance(tool, Tool) or callable(tool) or hasattr(tool, "specs") for tool in tools):
+            message = f"{field}: {wanted} is neither a tool, a function, a toolset, nor a list of these"
+            raise ConfigError(message, field="config")
+    return Agent(
+        declared.model,
+        name=name,
+        instructions=declared.instructions,
+        tools=tools,
+        limits=Limits(**declared.budget.model_dump()),
+        policy=Rules(**declared.policy.model_dump()),
+        planning=declared.planning,
+        patience=declared.patience,
+    )
+
+
+def import_catalog(path: str, directory: Path) -> Catalog:
+    """The catalog at an import path ``package.module:name``: a Catalog, an Agent, a list of Agents, or a function
+    without arguments that returns one of these.
+
+    Raises:
+        ConfigError: it cannot be imported, or is something else.
+    """
+    found = import_object(path, directory, "app")
+    if callable(found) and not isinstance(found, Catalog | Agent):
+        found = found()
+    if isinstance(found, Agent):
+        found = [found]
+    if isinstance(found, list | tuple) and all(isinstance(agent, Agent) for agent in found):
+        found = Catalog(found)
+    if not isinstance(found, Catalog):
+        message = f"app: {path} is neither a Catalog, an Agent, a list of Agents, nor a function that returns one"
+        raise ConfigError(message, field="app")
+    return found
+
+
+def import_object(path: str, directory: Path, field: str) -> Any:
+    """What stands at ``package.module:name``; modules in ``directory`` are found too.
+
+    Raises:
+        ConfigError: there is nothing; the message begins with ``field``.
+    """
+    module_name, colon, name = path.partition(":")
+    if not colon or not name:
+        message = f"{field}: {path!r} is not an import path package.module:name"
+        raise ConfigError(message, field=field)
+    if str(directory.resolve()) not in sys.path:
+        sys.path.insert(0, str(directory.resolve()))
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ImportError as error:
+        message = f"{field}: cannot import {module_name}: {error}"
+        raise ConfigError(message, field=field) from error
+    for part in name.split("."):
+        if not hasattr(found, part):
+            message = f"{field}: {module_name} has no {name}"
+            raise ConfigError(message, field=field)
+        found = getattr(found, part)
+    return found

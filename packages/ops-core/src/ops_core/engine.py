@@ -1,0 +1,226 @@
+"""The verbs: what can be done with tasks. Every surface and every worker goes through here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+from agentkit.transcript import ApprovalAsked, ApprovalGiven, Finished, Recorded
+from ops_core.errors import ApprovalNotFound, TransitionRefused
+from ops_core.ports import Dispatcher, Inserted, Renewed, RetryLater, Store, Swept, TaskFilter
+from ops_core.task import Claimed, Lease, NewTask, Task
+
+POLL_SECONDS = 0.5
+"""How often a watcher looks at the store, in case that another process has written there."""
+
+PAGE = 200
+"""So many steps a watcher reads at a time."""
+
+
+class Engine:
+    """Tasks, from their submission to their end.
+
+    Args:
+        store: the truth.
+        dispatcher: wakes workers after something became due.
+    """
+
+    def __init__(self, store: Store, dispatcher: Dispatcher) -> None:
+        self.store = store
+        self.dispatcher = dispatcher
+        self._watchers: dict[str, set[asyncio.Event]] = {}
+        self._carried: dict[str, Callable[[], None]] = {}
+
+    # --- people ---------------------------------------------------------------------------------------------------
+
+    async def submit(self, new: NewTask) -> Inserted:
+        """Accept a task; it is durable when this returns.
+
+        Raises:
+            IdempotencyConflict: the key was used for another request.
+        """
+        inserted = await self.store.insert(new)
+        if inserted.created:
+            await self.dispatcher.wake()
+        return inserted
+
+    async def get(self, tenant: str, task_id: str) -> Task:
+        """One task.
+
+        Raises:
+            TaskNotFound: there is none of this id.
+        """
+        return await self.store.get(tenant, task_id)
+
+    async def list(self, tenant: str, wanted: TaskFilter) -> Sequence[Task]:
+        """Tasks, newest first."""
+        return await self.store.list(tenant, wanted)
+
+    async def steps(
+        self, tenant: str, task_id: str, after: int = -1, limit: int | None = None
+    ) -> Sequence[Recorded]:
+        """Steps with a number greater than ``after``, in order.
+
+        Raises:
+            TaskNotFound: there is no task of this id.
+        """
+        return await self.store.steps(tenant, task_id, after, limit)
+
+    async def cancel(self, tenant: str, task_id: str) -> Task:
+        """Cancel a task; one that has ended stays as it is.
+
+        Raises:
+            TaskNotFound: there is none of this id.
+        """
+        task = await self.store.cancel(tenant, task_id)
+        if task.cancel_requested and task_id in self._carried:
+            self._carried[task_id]()
+        self.changed(task_id)
+        return task
+
+    async def retry(self, tenant: str, task_id: str) -> Task:
+        """A new task that carries on what a failed or cancelled one has recorded, with a budget of its own.
+
+        Raises:
+            TaskNotFound: there is none of this id.
+            TransitionRefused: it neither failed nor was cancelled.
+        """
+        task = await self.store.retry(tenant, task_id)
+        await self.dispatcher.wake()
+        return task
+
+    async def answer(self, tenant: str, task_id: str, given: ApprovalGiven) -> Task:
+        """Record a person's answer to an open approval; a waiting task goes on.
+
+        Raises:
+            TaskNotFound: there is no task of this id.
+            ApprovalNotFound: it does not exist, or was answered.
+            TransitionRefused: the task has ended.
+        """
+        while True:
+            steps = [recorded.step for recorded in await self.store.steps(tenant, task_id)]
+            if steps and isinstance(steps[-1], Finished):
+                message = "the task has ended; its approvals are closed"
+                raise TransitionRefused(message)
+            asked = {step.approval_id for step in steps if isinstance(step, ApprovalAsked)}
+            answered = {step.approval_id for step in steps if isinstance(step, ApprovalGiven)}
+            if given.approval_id not in asked - answered:
+                message = f"task {task_id} has no open approval {given.approval_id}"
+                raise ApprovalNotFound(message)
+            if await self.store.answer(tenant, task_id, given, len(steps)):
+                break
+        self.changed(task_id)
+        await self.dispatcher.wake()
+        return await self.store.get(tenant, task_id)
+
+    # --- watching -------------------------------------------------------------------------------------------------
+
+    async def watch(self, tenant: str, task_id: str, after: int = -1) -> AsyncIterator[Recorded]:
+        """Steps as they are recorded, from ``after`` on; ends when the task has ended and all are told.
+
+        Raises:
+            TaskNotFound: there is no task of this id.
+        """
+        with self._watching(task_id) as changed:
+            while True:
+                changed.clear()
+                task = await self.store.get(tenant, task_id)  # before the steps: a last step is never missed
+                steps = await self.store.steps(tenant, task_id, after, PAGE)
+                for recorded in steps:
+                    yield recorded
+                    after = recorded.seq
+                if len(steps) < PAGE:
+                    if task.status.terminal:
+                        return
+                    await _until(changed, POLL_SECONDS)
+
+    async def until_ended(self, tenant: str, task_id: str, timeout_seconds: float | None = None) -> Task:
+        """The task when it has ended, or as it is after ``timeout_seconds``.
+
+        Raises:
+            TaskNotFound: there is none of this id.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_seconds):
+                with self._watching(task_id) as changed:
+                    while not (task := await self.store.get(tenant, task_id)).status.terminal:
+                        await _until(changed, POLL_SECONDS)
+                        changed.clear()
+                    return task
+        return await self.store.get(tenant, task_id)
+
+    @contextmanager
+    def _watching(self, task_id: str) -> Iterator[asyncio.Event]:
+        changed = asyncio.Event()
+        self._watchers.setdefault(task_id, set()).add(changed)
+        try:
+            yield changed
+        finally:
+            others = self._watchers[task_id]
+            others.discard(changed)
+            if not others:
+                del self._watchers[task_id]
+
+    def changed(self, task_id: str) -> None:
+        """Tell the watchers of this process that something was written about a task."""
+        for watcher in self._watchers.get(task_id, ()):
+            watcher.set()
+
+    # --- workers --------------------------------------------------------------------------------------------------
+
+    async def claim(
+        self, owner: str, slots: int, lease_seconds: float, agents: Collection[str]
+    ) -> Sequence[Claimed]:
+        """Take up to ``slots`` due tasks."""
+        return await self.store.claim(owner, slots, lease_seconds, agents)
+
+    @contextmanager
+    def carrying(self, task_id: str, cancel: Callable[[], None]) -> Iterator[None]:
+        """While a task is carried in this process, a cancellation that is requested here calls ``cancel`` at once."""
+        self._carried[task_id] = cancel
+        try:
+            yield
+        finally:
+            if self._carried.get(task_id) is cancel:
+                del self._carried[task_id]
+
+    async def wait(self, lease: Lease, seen: int) -> None:
+        """Put a task to waiting for an answer; ``seen`` is how many steps its worker knows.
+
+        Raises:
+            LeaseLost: another worker owns the task.
+        """
+        await self.store.wait(lease, seen)
+        self.changed(lease.task_id)
+        await self.dispatcher.wake()
+
+    async def release(self, lease: Lease, later: RetryLater | None = None) -> None:
+        """Give a task back, at once or for later.
+
+        Raises:
+            LeaseLost: another worker owns the task.
+        """
+        await self.store.release(lease, later)
+        self.changed(lease.task_id)
+        if later is None:
+            await self.dispatcher.wake()
+
+    async def renew(self, leases: Collection[Lease], lease_seconds: float) -> Renewed:
+        """Prolong leases, and learn which are lost and which tasks are to be cancelled."""
+        return await self.store.renew(leases, lease_seconds)
+
+    async def sweep(self) -> Swept:
+        """Take tasks from dead workers, end what is out of time, and wake workers when something is due."""
+        swept = await self.store.sweep()
+        for task_id in swept.ended:
+            self.changed(task_id)
+        if swept.due:
+            await self.dispatcher.wake()
+        return swept
+
+
+async def _until(changed: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await changed.wait()

@@ -1,0 +1,107 @@
+"""What can go wrong on the platform, named by who must act.
+
+::
+
+    OpsError
+    ├── InvalidRequest              the caller: a field is wrong; ``field`` names it
+    │   ├── AgentNotFound           the caller: nothing of that name can be run here
+    │   └── IdempotencyConflict     the caller: the key was used for another request
+    ├── TaskNotFound                the caller
+    ├── ApprovalNotFound            the caller
+    ├── TransitionRefused           the caller: the task's status does not allow this
+    ├── LeaseLost                   nobody: the worker stops, another one owns the task
+    ├── ConfigError                 the operator: a setting or a declaration is wrong
+    ├── SchemaMismatch              the operator: migrate, or upgrade
+    └── StoreUnavailable            the operator: the database does not answer
+
+Each surface (HTTP, command line) has one table from these classes to its own codes.
+"""
+
+from __future__ import annotations
+
+from agentkit.errors import Actor
+
+
+class OpsError(Exception):
+    """Root of everything the platform raises on purpose.
+
+    Attributes:
+        code: a stable word for programs.
+        actor: who must act.
+        field: the name of the field at fault, where there is one.
+    """
+
+    code: str = "error"
+    actor: Actor = Actor.DEVELOPER
+
+    def __init__(self, message: str | None = None, *, field: str | None = None) -> None:
+        super().__init__(message or (type(self).__doc__ or "").strip().split("\n", maxsplit=1)[0])
+        self.field = field
+
+
+class InvalidRequest(OpsError):
+    """The request is not valid."""
+
+    code = "invalid_request"
+    actor = Actor.USER
+
+
+class AgentNotFound(InvalidRequest):
+    """There is no agent of this name here."""
+
+    code = "agent_not_found"
+
+
+class IdempotencyConflict(InvalidRequest):
+    """The idempotency key was used for another request."""
+
+    code = "idempotency_conflict"
+
+
+class TaskNotFound(OpsError):
+    """There is no task of this id."""
+
+    code = "task_not_found"
+    actor = Actor.USER
+
+
+class ApprovalNotFound(OpsError):
+    """There is no open approval of this id: it does not exist, or was answered."""
+
+    code = "approval_not_found"
+    actor = Actor.USER
+
+
+class TransitionRefused(OpsError):
+    """The task's status does not allow this."""
+
+    code = "transition_refused"
+    actor = Actor.USER
+
+
+class LeaseLost(OpsError):
+    """Another worker owns this task now; stop at once and write nothing more."""
+
+    code = "lease_lost"
+    actor = Actor.NOBODY
+
+
+class ConfigError(OpsError):
+    """A setting or a declaration is wrong."""
+
+    code = "config"
+    actor = Actor.OPERATOR
+
+
+class SchemaMismatch(OpsError):
+    """The database's schema is not the one that this release knows."""
+
+    code = "schema_mismatch"
+    actor = Actor.OPERATOR
+
+
+class StoreUnavailable(OpsError):
+    """The database does not answer."""
+
+    code = "store_unavailable"
+    actor = Actor.OPERATOR

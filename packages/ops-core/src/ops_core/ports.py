@@ -1,0 +1,168 @@
+"""What can be swapped on the platform: where tasks are kept, how workers are woken, what time it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+from agentkit.errors import RunError
+from agentkit.transcript import ApprovalGiven, Finished, Recorded, Step
+from ops_core.task import Claimed, Lease, NewTask, Task, TaskStatus
+
+Clock: TypeAlias = Callable[[], float]
+"""Seconds since the epoch. Only the store's clock decides anything; a store on a server uses the server's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inserted:
+    """The answer to a submit.
+
+    Attributes:
+        task: the task.
+        created: ``False`` for a repeated submit that found its task.
+    """
+
+    task: Task
+    created: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFilter:
+    """Which tasks a list shows. Empty fields do not filter.
+
+    Attributes:
+        status: in one of these.
+        agent: of this agent.
+        label: ``key`` or ``key=value``.
+        before: older than the task of this id (a list is newest first).
+        limit: at most so many.
+    """
+
+    status: Collection[TaskStatus] = ()
+    agent: str | None = None
+    label: str | None = None
+    before: str | None = None
+    limit: int = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryLater:
+    """Why and when a released task is to be tried again.
+
+    Attributes:
+        delay_seconds: not earlier than this.
+        error: what went wrong; shown on the task until it ends.
+    """
+
+    delay_seconds: float
+    error: RunError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renewed:
+    """What a heartbeat learns.
+
+    Attributes:
+        lost: leases on tasks that another worker owns, or that have ended.
+        cancelled: leases on tasks whose cancellation was requested.
+    """
+
+    lost: frozenset[Lease] = field(default_factory=frozenset[Lease])
+    cancelled: frozenset[Lease] = field(default_factory=frozenset[Lease])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Swept:
+    """What a sweep has done.
+
+    Attributes:
+        released: ids of tasks that can be claimed again.
+        ended: ids of tasks that it ended (out of time, out of attempts, cancelled).
+        due: so many tasks could be claimed now.
+    """
+
+    released: tuple[str, ...] = ()
+    ended: tuple[str, ...] = ()
+    due: int = 0
+
+
+class Store(Protocol):
+    """Keeps tasks and their steps. Every method is one transaction; what it returns is durable.
+
+    Methods that take a lease are fenced: when the lease is no longer the task's they change nothing and raise
+    LeaseLost. Methods that take a tenant see that tenant's tasks only and raise TaskNotFound for all others.
+    Any method may raise StoreUnavailable.
+    """
+
+    async def insert(self, new: NewTask) -> Inserted:
+        """Accept a task. Raises IdempotencyConflict for a used key with another fingerprint."""
+        ...
+
+    async def get(self, tenant: str, task_id: str) -> Task:
+        """One task."""
+        ...
+
+    async def list(self, tenant: str, wanted: TaskFilter) -> Sequence[Task]:
+        """Tasks, newest first."""
+        ...
+
+    async def steps(self, tenant: str, task_id: str, after: int = -1, limit: int | None = None) -> Sequence[Recorded]:
+        """Steps with a number greater than ``after``, in order."""
+        ...
+
+    async def claim(self, owner: str, slots: int, lease_seconds: float, agents: Collection[str]) -> Sequence[Claimed]:
+        """Take up to ``slots`` due tasks of these agents, highest priority first; raises their epochs."""
+        ...
+
+    async def append(self, lease: Lease, step: Step) -> Recorded:
+        """Record a step of a running task."""
+        ...
+
+    async def finish(self, lease: Lease, step: Finished) -> Recorded:
+        """Record the last step and end the task with it."""
+        ...
+
+    async def wait(self, lease: Lease, seen: int) -> None:
+        """Put a running task to waiting. If more than ``seen`` steps are recorded by now, it is due at once."""
+        ...
+
+    async def release(self, lease: Lease, later: RetryLater | None = None) -> None:
+        """Give a running task back: due at once and not counted as an attempt, or to be tried again later."""
+        ...
+
+    async def renew(self, leases: Collection[Lease], lease_seconds: float) -> Renewed:
+        """Prolong these leases. Never raises LeaseLost: what was lost is in the answer."""
+        ...
+
+    async def cancel(self, tenant: str, task_id: str) -> Task:
+        """End a task that no worker holds, ask the worker of one that is running; a task that has ended stays."""
+        ...
+
+    async def answer(self, tenant: str, task_id: str, step: ApprovalGiven, seen: int) -> bool:
+        """Record a person's answer and make a waiting task due; ``False`` when more than ``seen`` steps exist."""
+        ...
+
+    async def retry(self, tenant: str, task_id: str) -> Task:
+        """A new task that carries on the steps of one that failed or was cancelled; else TransitionRefused."""
+        ...
+
+    async def sweep(self, limit: int = 500) -> Swept:
+        """Take tasks from dead workers and end what is out of time."""
+        ...
+
+    async def check(self) -> None:
+        """Raises StoreUnavailable or SchemaMismatch where the store cannot be used."""
+        ...
+
+
+class Dispatcher(Protocol):
+    """Wakes workers. A wake-up is a hint: it may be lost, doubled or late, and holds nothing of value."""
+
+    async def wake(self) -> None:
+        """Say that there may be work. Never raises and never waits for long."""
+        ...
+
+    async def woken(self, timeout_seconds: float) -> bool:
+        """Wait for a wake-up; ``False`` when none came in time. One that came between two calls is not lost."""
+        ...

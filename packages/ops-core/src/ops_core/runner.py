@@ -1,0 +1,285 @@
+"""Carries claimed tasks: agent, journal, heartbeat, cancellation; many runs on one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+from agentkit.agent import Agent
+from agentkit.calls import place_of
+from agentkit.errors import Actor, AgentkitError, RunError, RunReleased
+from agentkit.loop import Control, Event
+from agentkit.messages import JsonValue
+from agentkit.models import opened
+from agentkit.outcomes import Failed, Outcome, Waiting
+from agentkit.ports import Model
+from agentkit.transcript import Finished
+from ops_core.catalog import Catalog, Served
+from ops_core.engine import Engine
+from ops_core.errors import LeaseLost, OpsError
+from ops_core.journal import TaskJournal
+from ops_core.ports import RetryLater
+from ops_core.task import Claimed, Lease, RetryPolicy, out_of_time
+
+log = logging.getLogger("ops_core.runner")
+
+OnTaskEvent: TypeAlias = Callable[[str, Event], None]
+"""Told the task's id and what happened in its run, in the event loop; must not block."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerOptions:
+    """How a runner works.
+
+    Attributes:
+        owner: the name on its leases; unique among all workers, ever.
+        concurrency: so many runs at a time.
+        lease_seconds: silent for so long, it has lost its tasks.
+        poll_seconds: when nobody wakes it, it looks for work this often.
+        grace_seconds: when stopping, so long a run may take to reach its next step.
+        retry: when a failed attempt is tried again.
+        on_event: told what happens in the runs.
+    """
+
+    owner: str
+    concurrency: int = 100
+    lease_seconds: float = 15.0
+    poll_seconds: float = 1.0
+    grace_seconds: float = 10.0
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    on_event: OnTaskEvent | None = None
+
+
+@dataclass(slots=True)
+class _Carried:
+    control: Control
+    running: asyncio.Task[None]
+    lost: bool = False
+
+
+class Runner:
+    """Claims tasks and carries them.
+
+    Args:
+        engine: where the tasks are.
+        catalog: the agents it can run; tasks for others are left to other workers.
+        options: see :class:`RunnerOptions`.
+    """
+
+    def __init__(self, engine: Engine, catalog: Catalog, options: RunnerOptions) -> None:
+        self._engine = engine
+        self._catalog = catalog
+        self._options = options
+        self._carried: dict[Lease, _Carried] = {}
+        self._stopping = asyncio.Event()
+        self._slot_freed = asyncio.Event()
+        self._models: _Models
+
+    @property
+    def carrying(self) -> int:
+        """So many runs are in its hands."""
+        return len(self._carried)
+
+    def stop(self) -> None:
+        """Claim nothing more and let the runs go at their next step; :meth:`run` then returns. Safe to call twice."""
+        self._stopping.set()
+        for carried in self._carried.values():
+            carried.control.release()
+
+    async def run(self) -> None:
+        """Work until :meth:`stop`, which takes ``grace_seconds`` at most; cancelled, let go of everything at once."""
+        async with AsyncExitStack() as stack:
+            self._models = _Models(stack)
+            heartbeat = asyncio.create_task(self._heartbeat())
+            claiming = asyncio.create_task(self._claim())
+            try:
+                await self._stopping.wait()
+            finally:
+                claiming.cancel()
+                await asyncio.wait({claiming})
+                await self._drain()
+                heartbeat.cancel()
+                await asyncio.wait({heartbeat})
+
+    async def _drain(self) -> None:
+        self.stop()
+        running = {carried.running for carried in self._carried.values()}
+        if running:
+            _done, late = await asyncio.wait(running, timeout=self._options.grace_seconds)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=self._options.lease_seconds)
+
+    # --- claiming -------------------------------------------------------------------------------------------------
+
+    async def _claim(self) -> None:
+        options = self._options
+        while True:
+            free = options.concurrency - len(self._carried)
+            if free <= 0:
+                self._slot_freed.clear()
+                await self._slot_freed.wait()
+                continue
+            if len(await self._claim_some(free)) < free:
+                await self._engine.dispatcher.woken(options.poll_seconds * random.uniform(0.8, 1.2))  # noqa: S311
+
+    async def _claim_some(self, free: int) -> Sequence[Claimed]:
+        options = self._options
+        # a claim under way when the runner stops is waited for: nobody would know of its leases
+        claim = asyncio.ensure_future(
+            self._engine.claim(options.owner, free, options.lease_seconds, self._catalog.names)
+        )
+        try:
+            claimed = await asyncio.shield(claim)
+        except asyncio.CancelledError:
+            with suppress(OpsError):
+                for late in await claim:
+                    await self._engine.release(late.lease)
+            raise
+        except OpsError as error:
+            log.error("cannot claim: %s", error)
+            return ()
+        for one in claimed:
+            self._start(one)
+        return claimed
+
+    def _start(self, claimed: Claimed) -> None:
+        lease, control = claimed.lease, Control()
+        running = asyncio.create_task(self._carry(claimed, control), name=f"task-{lease.task_id}")
+        self._carried[lease] = _Carried(control, running)
+
+        def end(_done: asyncio.Task[None]) -> None:
+            del self._carried[lease]
+            self._slot_freed.set()
+
+        running.add_done_callback(end)
+
+    # --- heartbeat ------------------------------------------------------------------------------------------------
+
+    async def _heartbeat(self) -> None:
+        """Renew all leases, on the loop that carries the runs: a loop that is blocked counts as dead."""
+        while True:
+            await asyncio.sleep(self._options.lease_seconds / 3)
+            if not self._carried:
+                continue
+            try:
+                renewed = await self._engine.renew(tuple(self._carried), self._options.lease_seconds)
+            except OpsError as error:
+                log.error("cannot renew leases: %s", error)
+                continue
+            for lease in renewed.cancelled & self._carried.keys():
+                self._carried[lease].control.cancel()
+            for lease in renewed.lost & self._carried.keys():
+                self._carried[lease].lost = True
+                self._carried[lease].running.cancel()
+
+    # --- one task -------------------------------------------------------------------------------------------------
+
+    async def _carry(self, claimed: Claimed, control: Control) -> None:
+        task, lease = claimed.task, claimed.lease
+        if self._stopping.is_set():
+            control.release()
+        if task.cancel_requested:
+            control.cancel()
+        try:
+            with self._engine.carrying(task.id, control.cancel):
+                await self._carry_to_its_end(claimed, control)
+        except LeaseLost:
+            log.warning("task %s: the lease was lost; another worker goes on with it", task.id)
+        except RunReleased:
+            await self._let_go(claimed)
+        except asyncio.CancelledError:
+            if not self._carried[lease].lost:
+                await self._let_go(claimed)
+        except OpsError as error:
+            log.error("task %s: %s; it goes on when its lease has run out", lease.task_id, error)
+
+    async def _let_go(self, claimed: Claimed) -> None:
+        try:
+            await self._engine.release(claimed.lease)
+        except OpsError as error:
+            log.warning("task %s: cannot be released: %s", claimed.task.id, error)
+
+    async def _carry_to_its_end(self, claimed: Claimed, control: Control) -> None:
+        task, lease = claimed.task, claimed.lease
+        try:
+            with _deadline(claimed, control):
+                outcome = await self._run(claimed, control)
+        except (OpsError, RunReleased):
+            raise
+        except AgentkitError as error:  # the agent or its model cannot be used at all
+            await self._fail(claimed, error.as_run_error())
+        except Exception as error:  # noqa: BLE001  (a fault of one task must not end the worker)
+            log.error("task %s: unexpected %s at %s", task.id, type(error).__name__, place_of(error))
+            message = f"the run ended with an unexpected {type(error).__name__}"
+            await self._fail(claimed, RunError(code="internal", message=message, transient=True))
+        else:
+            if isinstance(outcome, Waiting):
+                await self._engine.wait(lease, len(outcome.transcript))
+            elif isinstance(outcome, Failed) and outcome.resumable:
+                await self._fail(claimed, outcome.error)
+
+    async def _run(self, claimed: Claimed, control: Control) -> Outcome[JsonValue]:
+        task, watcher = claimed.task, self._options.on_event
+        served = self._catalog.get(task.agent)
+        return await (await self._ready(served)).run(
+            task.input,
+            deps=served.deps,
+            journal=TaskJournal(self._engine.store, claimed.lease, self._engine.changed),
+            run_id=task.id,
+            limits=task.budget,
+            control=control,
+            on_event=(lambda event: watcher(task.id, event)) if watcher is not None else _ignore,
+        )
+
+    async def _ready(self, served: Served) -> Agent[Any, Any]:
+        agent = served.agent
+        return replace(agent, model=await self._models.get(agent.model)) if isinstance(agent.model, str) else agent
+
+    async def _fail(self, claimed: Claimed, error: RunError) -> None:
+        """Try again later where that can help, else record the end."""
+        task, lease = claimed.task, claimed.lease
+        if error.transient and task.attempt < task.max_attempts:
+            delay = self._options.retry.delay(task.attempt, random.random())  # noqa: S311  (spreads retries)
+            log.warning("task %s: attempt %d failed (%s); again in %.1f s", task.id, task.attempt, error.code, delay)
+            await self._engine.release(lease, RetryLater(delay_seconds=delay, error=error))
+            return
+        journal = TaskJournal(self._engine.store, lease, self._engine.changed)
+        await journal.append(Finished(status="failed", error=error))
+
+
+class _Models:
+    """Each model that is named in the catalog, opened once, when it is first needed."""
+
+    def __init__(self, stack: AsyncExitStack) -> None:
+        self._stack = stack
+        self._open: dict[str, Model] = {}
+
+    async def get(self, name: str) -> Model:
+        if name not in self._open:
+            self._open[name] = await self._stack.enter_async_context(opened(name))
+        return self._open[name]
+
+
+@contextmanager
+def _deadline(claimed: Claimed, control: Control) -> Iterator[None]:
+    """End the run as out of time when the task's deadline comes."""
+    if claimed.seconds_left is None or claimed.task.timeout_seconds is None:
+        yield
+        return
+    ending = out_of_time(claimed.task.timeout_seconds)
+    timer = asyncio.get_running_loop().call_later(max(0.0, claimed.seconds_left), control.end, ending)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _ignore(_event: Event) -> None:
+    pass

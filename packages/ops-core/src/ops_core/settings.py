@@ -1,0 +1,92 @@
+"""What an operator can set: environment variables ``OPSPAWN_…``, read here and nowhere else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+
+from ops_core.errors import ConfigError
+
+PREFIX = "OPSPAWN_"
+
+
+class Settings(BaseModel):
+    """All settings. Each is the environment variable ``OPSPAWN_`` + its name in capitals."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    store_url: str = Field(default="sqlite:///opspawn.db", description="Where tasks are kept: `sqlite:///FILE`.")
+    dispatcher_url: str = Field(default="local://", description="How workers are woken: `local://`.")
+    auto_migrate: bool = Field(
+        default=True, description="Bring the schema of an SQLite file up to date when it is opened."
+    )
+    config: Path | None = Field(
+        default=None, description="The file that declares agents; `opspawn.toml` where there is one."
+    )
+    app: str | None = Field(
+        default=None, description="Import path `package.module:name` of a catalog; takes the place of the file."
+    )
+    url: str | None = Field(
+        default=None,
+        description="A running server for `submit`, `list`, `show`, `watch`, `cancel` and `retry`; without it these "
+        "work on the store directly.",
+    )
+    host: Literal["127.0.0.1", "::1", "localhost"] = Field(
+        default="127.0.0.1", description="Where `serve` listens; loopback only, as there is no authentication yet."
+    )
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        default=8700, description="Port of `serve`; 0 for any free one."
+    )
+    concurrency: PositiveInt = Field(default=100, description="So many runs a worker carries at a time.")
+    lease_seconds: Annotated[float, Field(ge=1, le=3600)] = Field(
+        default=15.0, description="A worker that is silent for so long has lost its tasks; it reports three times as often."
+    )
+    poll_seconds: PositiveFloat = Field(
+        default=1.0, description="A worker that nobody wakes looks for work this often."
+    )
+    sweep_seconds: PositiveFloat = Field(
+        default=1.0, description="How often tasks of dead workers and tasks out of time are looked for."
+    )
+    grace_seconds: Annotated[float, Field(ge=0, le=3600)] = Field(
+        default=10.0, description="When stopping, so long a step may take to reach its end before it is given up."
+    )
+    max_body_bytes: Annotated[int, Field(ge=1024, le=1 << 30)] = Field(
+        default=1 << 20, description="Largest request body that the API accepts."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="How much `serve` and `worker` log."
+    )
+
+
+def read_settings(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+    """The settings of this process.
+
+    Args:
+        environ: the environment; the process's own where not given.
+        overrides: values from the command line, which win; ``None`` for those that were not given.
+
+    Raises:
+        ConfigError: a variable is unknown or its value wrong; the message names it, and never holds the value.
+    """
+    environ = os.environ if environ is None else environ
+    given = {name[len(PREFIX) :].lower(): value for name, value in environ.items() if name.startswith(PREFIX)}
+    for name in given:
+        if name not in Settings.model_fields:
+            close = get_close_matches(name, Settings.model_fields, n=1)
+            hint = f"; did you mean {PREFIX}{close[0].upper()}?" if close else ""
+            message = f"{PREFIX}{name.upper()} is not a setting{hint}"
+            raise ConfigError(message, field=name)
+    given = {name: value for name, value in given.items() if value != ""}
+    given.update({name: value for name, value in overrides.items() if value is not None})
+    try:
+        return Settings.model_validate(given)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{PREFIX}{'.'.join(map(str, item['loc'])).upper()}: {item['msg']}" for item in error.errors()
+        )
+        raise ConfigError(problems, field=str(error.errors()[0]["loc"][0])) from None

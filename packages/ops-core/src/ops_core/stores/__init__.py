@@ -1,0 +1,25 @@
+"""Where tasks and their steps are kept: one implementation for every database."""
+
+from __future__ import annotations
+
+import time
+
+from ops_core.ports import Clock
+from ops_core.stores.dialects import parse_url
+from ops_core.stores.store import SqlStore
+from ops_core.stores.tables import REVISION
+
+__all__ = ["REVISION", "SqlStore", "open_store"]
+
+
+def open_store(url: str, *, clock: Clock = time.time) -> SqlStore:
+    """The store at ``url``; use it as an async context manager. Its schema is made by ``migrations.upgrade`` only.
+
+    Args:
+        url: ``sqlite:///FILE``, or ``sqlite://`` for a database in memory that is gone with the process.
+        clock: the database's clock, where the database is a file and has none of its own.
+
+    Raises:
+        ConfigError: the URL is not one that can be used.
+    """
+    return SqlStore(parse_url(url), clock)

@@ -1,0 +1,48 @@
+"""The only way in which the schema comes to be: Alembic's migrations, shipped with the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine
+
+from ops_core.errors import SchemaMismatch
+from ops_core.stores.store import SqlStore, schema_revision
+
+HERE = Path(__file__).parent
+
+
+def upgrade(store: SqlStore, revision: str = "head") -> None:
+    """Bring the database of ``store``, which need not be open, to ``revision``. Blocks.
+
+    Raises:
+        SchemaMismatch: the database was migrated by a newer release.
+    """
+    _run(store, "upgrade", revision)
+
+
+def downgrade(store: SqlStore, revision: str) -> None:
+    """Take the database of ``store`` back to ``revision``; ``base`` is an empty database. Blocks."""
+    _run(store, "downgrade", revision)
+
+
+def config(engine: Engine | None = None) -> Config:
+    """Alembic's configuration, without a file."""
+    made = Config()
+    made.set_main_option("script_location", str(HERE).replace("%", "%%"))
+    made.attributes["engine"] = engine
+    return made
+
+
+def _run(store: SqlStore, verb: str, revision: str) -> None:
+    engine = store.migration_engine
+    known = {script.revision for script in ScriptDirectory.from_config(config()).walk_revisions()}
+    with engine.begin() as connection:
+        found = schema_revision(connection)
+    if found is not None and found not in known:
+        message = f"the database has the schema {found}, which this release does not know: upgrade Opspawn"
+        raise SchemaMismatch(message)
+    getattr(command, verb)(config(engine), revision)

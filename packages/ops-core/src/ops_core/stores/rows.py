@@ -1,0 +1,106 @@
+"""Rows ↔ values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy import Row
+
+from agentkit.codec import decode_step, to_json_text
+from agentkit.errors import Actor, RunError
+from agentkit.limits import Limits
+from agentkit.messages import Usage
+from agentkit.transcript import Finished, ModelReplied, Recorded, Step, ToolReturned
+from ops_core.task import NewTask, Task, TaskStatus
+
+
+def task_of(row: Row[Any]) -> Task:
+    """A task from a whole row of its table."""
+    found = row._mapping  # noqa: SLF001  (the documented name of a row's mapping)
+    return Task(
+        id=found["id"],
+        tenant=found["tenant"],
+        agent=found["agent"],
+        status=TaskStatus(found["status"]),
+        input=json.loads(found["input"]),
+        output=None if found["output"] is None else json.loads(found["output"]),
+        error=_error_of(found["error"]),
+        labels=json.loads(found["labels"]),
+        priority=found["priority"],
+        run_after=found["run_after"],
+        timeout_seconds=found["timeout_seconds"],
+        deadline_at=found["deadline_at"],
+        budget=None if found["budget"] is None else Limits(**json.loads(found["budget"])),
+        attempt=found["attempt"],
+        max_attempts=found["max_attempts"],
+        epoch=found["epoch"],
+        steps=found["steps"],
+        cancel_requested=found["cancel_requested"],
+        lease_owner=found["lease_owner"],
+        lease_until=found["lease_until"],
+        model_calls=found["model_calls"],
+        tool_calls=found["tool_calls"],
+        tokens=Usage(
+            input_tokens=found["input_tokens"], output_tokens=found["output_tokens"], cost_usd=found["cost_usd"]
+        ),
+        created_at=found["created_at"],
+        updated_at=found["updated_at"],
+        started_at=found["started_at"],
+        finished_at=found["finished_at"],
+    )
+
+
+def _error_of(stored: str | None) -> RunError | None:
+    if stored is None:
+        return None
+    fields: dict[str, Any] = json.loads(stored)
+    return RunError(**{**fields, "actor": Actor(fields["actor"])})
+
+
+def error_text(error: RunError | None) -> str | None:
+    """An error as it is stored on its task."""
+    return None if error is None else to_json_text({**asdict(error), "actor": str(error.actor)})
+
+
+def recorded_of(row: Row[Any]) -> Recorded:
+    """A step from its row (``seq``, ``at``, ``body``)."""
+    return Recorded(seq=row.seq, at=row.at, step=decode_step(row.body))
+
+
+def new_task_values(new: NewTask, task_id: str) -> dict[str, Any]:
+    """The columns of a task that the caller decides."""
+    return {
+        "id": task_id,
+        "tenant": new.tenant,
+        "agent": new.agent,
+        "status": TaskStatus.PENDING,
+        "input": to_json_text(new.input),
+        "labels": to_json_text(dict(new.labels)),
+        "priority": new.priority,
+        "timeout_seconds": new.timeout_seconds,
+        "budget": None if new.budget is None else to_json_text(asdict(new.budget)),
+        "max_attempts": new.max_attempts,
+        "idempotency_key": new.idempotency_key,
+        "fingerprint": new.fingerprint,
+    }
+
+
+def used_by(step: Step) -> Mapping[str, int | float]:
+    """What a step adds to the sums that its task keeps."""
+    match step:
+        case ModelReplied(usage=used):
+            sums = {"model_calls": 1, "input_tokens": used.input_tokens, "output_tokens": used.output_tokens}
+            return sums if used.cost_usd is None else {**sums, "cost_usd": used.cost_usd}
+        case ToolReturned():
+            return {"tool_calls": 1}
+        case _:
+            return {}
+
+
+def ending_values(step: Finished) -> dict[str, Any]:
+    """The columns that a last step sets."""
+    output = to_json_text(step.output) if step.status == "completed" else None
+    return {"status": TaskStatus(step.status), "output": output, "error": error_text(step.error), "run_after": None}

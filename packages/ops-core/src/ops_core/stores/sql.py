@@ -1,0 +1,404 @@
+"""Every statement, once. Each function is one verb inside a transaction that the caller has begun.
+
+A function raises an :class:`~ops_core.errors.OpsError` only before it has written anything, so that several verbs can
+share a transaction and fail alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    bindparam,
+    case,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    update,
+)
+
+from agentkit.codec import encode_step, kind_of
+from agentkit.errors import Actor, RunError
+from agentkit.transcript import ApprovalGiven, Finished, Recorded, RunRetried, Step
+from ops_core.errors import IdempotencyConflict, LeaseLost, TaskNotFound, TransitionRefused
+from ops_core.ports import Inserted, Renewed, RetryLater, Swept, TaskFilter
+from ops_core.stores.dialects import now
+from ops_core.stores.rows import ending_values, error_text, new_task_values, recorded_of, task_of, used_by
+from ops_core.stores.tables import step as s
+from ops_core.stores.tables import task as t
+from ops_core.stores.tables import task_label
+from ops_core.task import Claimed, Lease, NewTask, Task, TaskStatus, Verb, out_of_time, statuses_that, transition
+
+CLAIMABLE = statuses_that(Verb.CLAIM)
+_NO_LEASE: Mapping[str, Any] = {"lease_owner": None, "lease_until": None}
+
+_fence = (t.c.id == bindparam("of_task"), t.c.epoch == bindparam("of_epoch"), t.c.status == TaskStatus.RUNNING)
+
+_count_step: Mapping[str, Any] = {
+    "steps": t.c.steps + 1,
+    "updated_at": now(),
+    "model_calls": t.c.model_calls + bindparam("add_model_calls"),
+    "tool_calls": t.c.tool_calls + bindparam("add_tool_calls"),
+    "input_tokens": t.c.input_tokens + bindparam("add_input_tokens"),
+    "output_tokens": t.c.output_tokens + bindparam("add_output_tokens"),
+    "cost_usd": case(
+        (bindparam("add_cost_usd", type_=t.c.cost_usd.type).is_(None), t.c.cost_usd),
+        else_=func.coalesce(t.c.cost_usd, 0.0) + bindparam("add_cost_usd", type_=t.c.cost_usd.type),
+    ),
+}
+_append = update(t).where(*_fence).values(**_count_step).returning(t.c.tenant, t.c.steps, t.c.updated_at)
+_finish = (
+    update(t)
+    .where(*_fence)
+    .values(
+        **_count_step,
+        **_NO_LEASE,
+        finished_at=now(),
+        run_after=None,
+        status=bindparam("to_status"),
+        output=bindparam("to_output"),
+        error=bindparam("to_error"),
+    )
+    .returning(t.c.tenant, t.c.steps, t.c.updated_at)
+)
+_insert_step = insert(s)
+_renew = update(t).where(*_fence).values(lease_until=now() + bindparam("seconds")).returning(t.c.cancel_requested)
+
+
+# --- submitting and looking --------------------------------------------------------------------------------------
+
+
+def insert_task(connection: Connection, new: NewTask, task_id: str) -> Inserted:
+    """Accept a task, or find the one that was accepted under the same key."""
+    if new.idempotency_key is not None:
+        same_key = (t.c.tenant == new.tenant, t.c.idempotency_key == new.idempotency_key)
+        found = connection.execute(select(t).where(*same_key)).first()
+        if found is not None:
+            if found.fingerprint != new.fingerprint:
+                message = "this idempotency key was used for a request with another body"
+                raise IdempotencyConflict(message, field="Idempotency-Key")
+            return Inserted(task=task_of(found), created=False)
+    return Inserted(task=_insert(connection, new_task_values(new, task_id), new), created=True)
+
+
+def _insert(connection: Connection, values: Mapping[str, Any], new: NewTask) -> Task:
+    moment = {"created_at": now(), "updated_at": now(), "run_after": now() if new.run_at is None else new.run_at}
+    row = connection.execute(insert(t).values(**values, **moment).returning(t)).one()
+    if new.labels:
+        of = {"tenant": new.tenant, "task_id": row.id}
+        connection.execute(
+            insert(task_label), [{**of, "key": key, "value": value} for key, value in new.labels.items()]
+        )
+    return task_of(row)
+
+
+def get_task(connection: Connection, tenant: str, task_id: str) -> Task:
+    """One task of this tenant."""
+    return task_of(_row(connection, tenant, task_id))
+
+
+def _row(connection: Connection, tenant: str, task_id: str) -> Row[Any]:
+    row = connection.execute(select(t).where(t.c.tenant == tenant, t.c.id == task_id)).first()
+    if row is None:
+        message = f"there is no task {task_id}"
+        raise TaskNotFound(message)
+    return row
+
+
+def list_tasks(connection: Connection, tenant: str, wanted: TaskFilter) -> Sequence[Task]:
+    """Tasks of this tenant, newest first (their ids sort by the moment of submission)."""
+    conditions: list[ColumnElement[bool]] = [t.c.tenant == tenant]
+    if wanted.status:
+        conditions.append(t.c.status.in_(wanted.status))
+    if wanted.agent is not None:
+        conditions.append(t.c.agent == wanted.agent)
+    if wanted.before is not None:
+        conditions.append(t.c.id < wanted.before)
+    if wanted.label is not None:
+        key, given, value = wanted.label.partition("=")
+        labelled = [task_label.c.tenant == tenant, task_label.c.key == key]
+        if given:
+            labelled.append(task_label.c.value == value)
+        conditions.append(t.c.id.in_(select(task_label.c.task_id).where(*labelled)))
+    rows = connection.execute(select(t).where(*conditions).order_by(t.c.id.desc()).limit(wanted.limit))
+    return [task_of(row) for row in rows]
+
+
+def list_steps(
+    connection: Connection, tenant: str, task_id: str, after: int, limit: int | None
+) -> Sequence[Recorded]:
+    """Steps of one task of this tenant, in order."""
+    wanted = (
+        select(s.c.seq, s.c.at, s.c.body)
+        .where(s.c.task_id == task_id, s.c.tenant == tenant, s.c.seq > after)
+        .order_by(s.c.seq)
+        .limit(limit)
+    )
+    steps = [recorded_of(row) for row in connection.execute(wanted)]
+    if not steps:
+        _row(connection, tenant, task_id)  # no steps, or no task?
+    return steps
+
+
+# --- what workers do ---------------------------------------------------------------------------------------------
+
+
+def claim_tasks(
+    connection: Connection, owner: str, slots: int, lease_seconds: float, agents: Collection[str]
+) -> Sequence[Claimed]:
+    """Take due tasks. One statement: whoever else looks at the same time finds them taken."""
+    due = (
+        select(t.c.id)
+        .where(t.c.status.in_(CLAIMABLE), t.c.run_after <= now(), t.c.agent.in_(agents))
+        .order_by(t.c.priority.desc(), t.c.run_after, t.c.id)
+        .limit(slots)
+        .with_for_update(skip_locked=True)
+    )
+    taken = (
+        update(t)
+        .where(t.c.id.in_(due))
+        .values(
+            status=TaskStatus.RUNNING,
+            epoch=t.c.epoch + 1,
+            attempt=t.c.attempt + case((t.c.status == TaskStatus.PENDING, 1), else_=0),
+            steps_at_claim=t.c.steps,
+            lease_owner=owner,
+            lease_until=now() + lease_seconds,
+            started_at=func.coalesce(t.c.started_at, now()),
+            deadline_at=func.coalesce(t.c.deadline_at, now() + t.c.timeout_seconds),
+            updated_at=now(),
+        )
+        .returning(t, now().label("moment"))
+    )
+    rows = sorted(connection.execute(taken), key=lambda row: (-row.priority, row.run_after, row.id))
+    return [_claimed(row) for row in rows]
+
+
+def _claimed(row: Row[Any]) -> Claimed:
+    task = task_of(row)
+    lease = Lease(tenant=task.tenant, task_id=task.id, owner=row.lease_owner, epoch=task.epoch)
+    seconds_left = None if task.deadline_at is None else task.deadline_at - row.moment
+    return Claimed(task=task, lease=lease, seconds_left=seconds_left)
+
+
+def append_step(connection: Connection, lease: Lease, body: str, step: Step) -> Recorded:
+    """Record a step under a lease; the number and the time come from the task's row, which this locks."""
+    row = connection.execute(_append, {**_of(lease), **_sums(step)}).first()
+    return _written(connection, lease, row, body, step)
+
+
+def finish_task(connection: Connection, lease: Lease, body: str, step: Finished) -> Recorded:
+    """Record the last step and the status that goes with it."""
+    ending = ending_values(step)
+    to = {"to_status": ending["status"], "to_output": ending["output"], "to_error": ending["error"]}
+    row = connection.execute(_finish, {**_of(lease), **_sums(step), **to}).first()
+    return _written(connection, lease, row, body, step)
+
+
+def _written(connection: Connection, lease: Lease, row: Row[Any] | None, body: str, step: Step) -> Recorded:
+    if row is None:
+        raise _lost(lease)
+    recorded = Recorded(seq=row.steps - 1, at=row.updated_at, step=step)
+    _add_step(connection, (row.tenant, lease.task_id, lease.epoch), recorded, body)
+    return recorded
+
+
+def _add_step(connection: Connection, of: tuple[str, str, int], recorded: Recorded, body: str) -> None:
+    tenant, task_id, epoch = of
+    values = {"tenant": tenant, "task_id": task_id, "epoch": epoch, "seq": recorded.seq, "at": recorded.at}
+    connection.execute(_insert_step, {**values, "kind": kind_of(recorded.step), "body": body})
+
+
+def _of(lease: Lease) -> dict[str, Any]:
+    return {"of_task": lease.task_id, "of_epoch": lease.epoch}
+
+
+def _sums(step: Step) -> dict[str, Any]:
+    used = used_by(step)
+    names = ("model_calls", "tool_calls", "input_tokens", "output_tokens")
+    return {**{f"add_{name}": used.get(name, 0) for name in names}, "add_cost_usd": used.get("cost_usd")}
+
+
+def _lost(lease: Lease) -> LeaseLost:
+    return LeaseLost(f"the lease on task {lease.task_id} (epoch {lease.epoch}) is lost")
+
+
+def wait_task(connection: Connection, lease: Lease, seen: int) -> None:
+    """Put a task to waiting; due at once where a step was added that its worker has not seen."""
+    waiting = (
+        update(t)
+        .where(*_fence)
+        .values(
+            status=transition(TaskStatus.RUNNING, Verb.WAIT),
+            run_after=case((t.c.steps > seen, now()), else_=None),
+            updated_at=now(),
+            **_NO_LEASE,
+        )
+    )
+    if connection.execute(waiting, _of(lease)).rowcount == 0:
+        raise _lost(lease)
+
+
+def release_task(connection: Connection, lease: Lease, later: RetryLater | None) -> None:
+    """Give a task back. A hand-over in good order is no attempt."""
+    values: dict[str, Any] = {"attempt": t.c.attempt - 1, "run_after": now()}
+    if later is not None:
+        values = {"run_after": now() + later.delay_seconds, "error": error_text(later.error)}
+    released = (
+        update(t)
+        .where(*_fence)
+        .values(status=transition(TaskStatus.RUNNING, Verb.RELEASE), updated_at=now(), **_NO_LEASE, **values)
+    )
+    if connection.execute(released, _of(lease)).rowcount == 0:
+        raise _lost(lease)
+
+
+def renew_leases(connection: Connection, leases: Collection[Lease], lease_seconds: float) -> Renewed:
+    """Prolong leases, and say which are lost and which tasks are to be cancelled."""
+    lost: set[Lease] = set()
+    cancelled: set[Lease] = set()
+    for lease in leases:
+        row = connection.execute(_renew, {**_of(lease), "seconds": lease_seconds}).first()
+        if row is None:
+            lost.add(lease)
+        elif row.cancel_requested:
+            cancelled.add(lease)
+    return Renewed(lost=frozenset(lost), cancelled=frozenset(cancelled))
+
+
+# --- what people do ----------------------------------------------------------------------------------------------
+
+
+def cancel_task(connection: Connection, tenant: str, task_id: str) -> Task:
+    """Cancel: at once where no worker holds the task, else by asking its worker."""
+    row = _row(connection, tenant, task_id)
+    status = TaskStatus(row.status)
+    if status is TaskStatus.RUNNING:
+        connection.execute(update(t).where(t.c.id == task_id).values(cancel_requested=True, updated_at=now()))
+    elif not status.terminal:
+        _end(connection, row, Finished(status="cancelled"))
+    return get_task(connection, tenant, task_id)
+
+
+def _end(connection: Connection, row: Row[Any], step: Finished) -> bool:
+    """End a task that no live worker holds; ``False`` where it was changed since ``row`` was read."""
+    ended = (
+        update(t)
+        .where(t.c.id == row.id, t.c.epoch == row.epoch, t.c.status == row.status)
+        .values(
+            **ending_values(step), **_NO_LEASE, epoch=t.c.epoch + 1, steps=t.c.steps + 1,
+            finished_at=now(), updated_at=now(),
+        )
+        .returning(t.c.steps, t.c.epoch, t.c.updated_at)
+    )  # fmt: skip
+    after = connection.execute(ended).first()
+    if after is not None:
+        recorded = Recorded(seq=after.steps - 1, at=after.updated_at, step=step)
+        _add_step(connection, (row.tenant, row.id, after.epoch), recorded, encode_step(step))
+    return after is not None
+
+
+def answer_approval(
+    connection: Connection, tenant: str, task_id: str, step: ApprovalGiven, seen: int
+) -> bool:
+    """Record an answer, unless steps were added since the caller looked; makes a waiting task due."""
+    waiting = t.c.status == TaskStatus.WAITING
+    answered = (
+        update(t)
+        .where(t.c.tenant == tenant, t.c.id == task_id, t.c.steps == seen)
+        .where(or_(waiting, t.c.status == TaskStatus.RUNNING))
+        .values(steps=t.c.steps + 1, updated_at=now(), run_after=case((waiting, now()), else_=t.c.run_after))
+        .returning(t.c.steps, t.c.epoch, t.c.updated_at)
+    )
+    row = connection.execute(answered).first()
+    if row is None:
+        return False
+    recorded = Recorded(seq=row.steps - 1, at=row.updated_at, step=step)
+    _add_step(connection, (tenant, task_id, row.epoch), recorded, encode_step(step))
+    return True
+
+
+def retry_task(connection: Connection, tenant: str, task_id: str, new_id: str) -> Task:
+    """A new task that starts with the steps of one that did not complete, its last step excepted."""
+    row = _row(connection, tenant, task_id)
+    if TaskStatus(row.status) not in (TaskStatus.FAILED, TaskStatus.CANCELLED):
+        message = f"only a failed or cancelled task can be retried; this one is {row.status}"
+        raise TransitionRefused(message)
+    task = task_of(row)
+    new = NewTask(
+        agent=task.agent, input=task.input, tenant=tenant, labels=task.labels, priority=task.priority,
+        timeout_seconds=task.timeout_seconds, budget=task.budget, max_attempts=task.max_attempts,
+    )  # fmt: skip
+    kept = task.steps - 1
+    values = {**new_task_values(new, new_id), "steps": kept + 1 if kept else 0}
+    _insert(connection, values, new)
+    if kept:
+        copied = select(s.c.tenant, literal(new_id), s.c.seq, literal(0), s.c.at, s.c.kind, s.c.body)
+        columns = ["tenant", "task_id", "seq", "epoch", "at", "kind", "body"]
+        connection.execute(insert(s).from_select(columns, copied.where(s.c.task_id == task_id, s.c.seq < kept)))
+        mark = RunRetried(of=task_id)
+        moment = connection.execute(select(now())).scalar_one()
+        recorded = Recorded(seq=kept, at=moment, step=mark)
+        _add_step(connection, (tenant, new_id, 0), recorded, encode_step(mark))
+    return get_task(connection, tenant, new_id)
+
+
+# --- what the sweeper does ---------------------------------------------------------------------------------------
+
+
+def sweep_tasks(connection: Connection, limit: int) -> Swept:
+    """Take tasks from workers that are gone, end what is out of time, and count what is due."""
+    released: list[str] = []
+    ended: list[str] = []
+    expired = (t.c.status == TaskStatus.RUNNING, t.c.lease_until < now())
+    for row in connection.execute(select(t, now().label("moment")).where(*expired).limit(limit)).all():
+        ending = _ending_of_lost(row)
+        if ending is None:
+            if _release_lost(connection, row):
+                released.append(row.id)
+        elif _end(connection, row, ending):
+            ended.append(row.id)
+    late = (t.c.status.in_(CLAIMABLE), t.c.deadline_at < now())
+    for row in connection.execute(select(t).where(*late).limit(limit)).all():
+        if _end(connection, row, out_of_time(row.timeout_seconds)):
+            ended.append(row.id)
+    due = select(func.count()).select_from(t).where(t.c.status.in_(CLAIMABLE), t.c.run_after <= now())
+    return Swept(released=tuple(released), ended=tuple(ended), due=connection.execute(due).scalar_one())
+
+
+def _ending_of_lost(row: Row[Any]) -> Finished | None:
+    """How a task ends whose worker is gone; ``None`` where it is to go on."""
+    if row.cancel_requested:
+        return Finished(status="cancelled")
+    if row.deadline_at is not None and row.deadline_at < row.moment:
+        return out_of_time(row.timeout_seconds)
+    if row.steps == row.steps_at_claim and row.attempt >= row.max_attempts:
+        message = f"its worker was lost in {row.attempt} attempts that recorded nothing"
+        return Finished(
+            status="failed", error=RunError(code="worker_lost", message=message, actor=Actor.OPERATOR)
+        )
+    return None
+
+
+def _release_lost(connection: Connection, row: Row[Any]) -> bool:
+    """An attempt that recorded something before its worker died is not held against the task."""
+    progressed = row.steps > row.steps_at_claim
+    released = (
+        update(t)
+        .where(t.c.id == row.id, t.c.epoch == row.epoch, t.c.status == TaskStatus.RUNNING)
+        .values(
+            status=transition(TaskStatus.RUNNING, Verb.RELEASE),
+            attempt=row.attempt - 1 if progressed else row.attempt,
+            run_after=now(),
+            updated_at=now(),
+            **_NO_LEASE,
+        )
+    )
+    return connection.execute(released).rowcount == 1
+

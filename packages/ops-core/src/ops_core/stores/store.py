@@ -1,0 +1,194 @@
+"""The store: the verbs of :mod:`ops_core.stores.sql` behind the port."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from types import TracebackType
+from typing import Self, TypeVar
+
+import uuid_utils
+from sqlalchemy import Connection, Engine, select, table, text
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from agentkit.codec import encode_step
+from agentkit.transcript import ApprovalGiven, Finished, Recorded, Step
+from ops_core.errors import SchemaMismatch, StoreUnavailable
+from ops_core.ports import Clock, Inserted, Renewed, RetryLater, Swept, TaskFilter
+from ops_core.stores import sql
+from ops_core.stores.dialects import is_in_memory, reading_engine, writing_engine
+from ops_core.stores.tables import REVISION
+from ops_core.stores.writer import Writer
+from ops_core.task import Claimed, Lease, NewTask, Task
+
+Result = TypeVar("Result")
+READERS = 4
+"""So many threads read at a time."""
+
+
+class SqlStore:
+    """Tasks and steps in an SQL database; see :class:`ops_core.ports.Store` for what is promised.
+
+    An async context manager. Writes go through one thread, which combines them; reads through a few others.
+
+    Args:
+        url: as :func:`~ops_core.stores.dialects.parse_url` returns it.
+        clock: the database's clock, where the database is a file and has none of its own.
+    """
+
+    def __init__(self, url: URL, clock: Clock) -> None:
+        self.url = url
+        self._write_engine: Engine = writing_engine(url, clock)
+        # a database in memory is one connection, so its reads take their turn among the writes
+        self._read_engine: Engine | None = None if is_in_memory(url) else reading_engine(url, clock)
+        self._readers: ThreadPoolExecutor | None = None
+        self._writer: Writer | None = None
+
+    async def __aenter__(self) -> Self:
+        self._readers = ThreadPoolExecutor(max_workers=READERS, thread_name_prefix="store-reader")
+        self._writer = Writer(self._write_engine)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        writer, readers = self._opened()
+        await asyncio.get_running_loop().run_in_executor(readers, writer.close)
+        readers.shutdown(wait=True)
+        self._write_engine.dispose()
+        if self._read_engine is not None:
+            self._read_engine.dispose()
+        self._writer = self._readers = None
+
+    @property
+    def migration_engine(self) -> Engine:
+        """For the migrations, while the store is not open."""
+        return self._write_engine
+
+    def revision(self) -> str | None:
+        """The revision of the schema in the database; ``None`` for an empty one. Blocks; for a store not yet open.
+
+        Raises:
+            StoreUnavailable: the database cannot be opened.
+        """
+        return _in_transaction(self._write_engine, schema_revision)
+
+    def _opened(self) -> tuple[Writer, ThreadPoolExecutor]:
+        if self._writer is None or self._readers is None:
+            message = "the store is not open: use `async with open_store(…) as store`"
+            raise StoreUnavailable(message)
+        return self._writer, self._readers
+
+    async def _write(self, work: Callable[[Connection], Result]) -> Result:
+        writer, _readers = self._opened()
+        return await writer.do(work)
+
+    async def _read(self, work: Callable[[Connection], Result]) -> Result:
+        writer, readers = self._opened()
+        engine = self._read_engine
+        if engine is None:
+            return await writer.do(work)
+        return await asyncio.get_running_loop().run_in_executor(readers, _in_transaction, engine, work)
+
+    # --- the port ------------------------------------------------------------------------------------------------
+
+    async def insert(self, new: NewTask) -> Inserted:
+        """Accept a task."""
+        return await self._write(partial(sql.insert_task, new=new, task_id=new_id()))
+
+    async def get(self, tenant: str, task_id: str) -> Task:
+        """One task."""
+        return await self._read(partial(sql.get_task, tenant=tenant, task_id=task_id))
+
+    async def list(self, tenant: str, wanted: TaskFilter) -> Sequence[Task]:
+        """Tasks, newest first."""
+        return await self._read(partial(sql.list_tasks, tenant=tenant, wanted=wanted))
+
+    async def steps(
+        self, tenant: str, task_id: str, after: int = -1, limit: int | None = None
+    ) -> Sequence[Recorded]:
+        """Steps in order."""
+        return await self._read(
+            partial(sql.list_steps, tenant=tenant, task_id=task_id, after=after, limit=limit)
+        )
+
+    async def claim(
+        self, owner: str, slots: int, lease_seconds: float, agents: Collection[str]
+    ) -> Sequence[Claimed]:
+        """Take due tasks."""
+        return await self._write(
+            partial(sql.claim_tasks, owner=owner, slots=slots, lease_seconds=lease_seconds, agents=agents)
+        )
+
+    async def append(self, lease: Lease, step: Step) -> Recorded:
+        """Record a step; it is put into its stored form here, not in the thread that all writes share."""
+        return await self._write(partial(sql.append_step, lease=lease, body=encode_step(step), step=step))
+
+    async def finish(self, lease: Lease, step: Finished) -> Recorded:
+        """Record the last step and end the task."""
+        return await self._write(partial(sql.finish_task, lease=lease, body=encode_step(step), step=step))
+
+    async def wait(self, lease: Lease, seen: int) -> None:
+        """Put a task to waiting."""
+        await self._write(partial(sql.wait_task, lease=lease, seen=seen))
+
+    async def release(self, lease: Lease, later: RetryLater | None = None) -> None:
+        """Give a task back."""
+        await self._write(partial(sql.release_task, lease=lease, later=later))
+
+    async def renew(self, leases: Collection[Lease], lease_seconds: float) -> Renewed:
+        """Prolong leases."""
+        return await self._write(partial(sql.renew_leases, leases=leases, lease_seconds=lease_seconds))
+
+    async def cancel(self, tenant: str, task_id: str) -> Task:
+        """Cancel, or ask the worker to."""
+        return await self._write(partial(sql.cancel_task, tenant=tenant, task_id=task_id))
+
+    async def answer(self, tenant: str, task_id: str, step: ApprovalGiven, seen: int) -> bool:
+        """Record a person's answer."""
+        return await self._write(
+            partial(sql.answer_approval, tenant=tenant, task_id=task_id, step=step, seen=seen)
+        )
+
+    async def retry(self, tenant: str, task_id: str) -> Task:
+        """A new task that carries an ended one on."""
+        return await self._write(partial(sql.retry_task, tenant=tenant, task_id=task_id, new_id=new_id()))
+
+    async def sweep(self, limit: int = 500) -> Swept:
+        """Take tasks from dead workers and end what is out of time."""
+        return await self._write(partial(sql.sweep_tasks, limit=limit))
+
+    async def check(self) -> None:
+        """Reachable, and of the schema that this release knows?"""
+        found = await self._read(schema_revision)
+        if found != REVISION:
+            what = "no schema" if found is None else f"the schema {found}"
+            message = f"the database has {what}, this release works with {REVISION}: run `opspawn migrate`"
+            raise SchemaMismatch(message)
+
+
+def new_id() -> str:
+    """A UUIDv7 (RFC 9562) as text: sorts by the moment at which it was made."""
+    return str(uuid_utils.uuid7())
+
+
+def schema_revision(connection: Connection) -> str | None:
+    """The schema's revision in the database; ``None`` where it has none."""
+    try:
+        return connection.execute(select(text("version_num")).select_from(table("alembic_version"))).scalar()
+    except OperationalError as error:
+        if "no such table" in str(error.orig):
+            return None
+        raise
+
+
+def _in_transaction(engine: Engine, work: Callable[[Connection], Result]) -> Result:
+    try:
+        with engine.begin() as connection:
+            return work(connection)
+    except DBAPIError as error:
+        message = f"the database refused a read: {type(error.orig).__name__}: {error.orig}"
+        raise StoreUnavailable(message) from None

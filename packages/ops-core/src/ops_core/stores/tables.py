@@ -1,0 +1,114 @@
+"""The tables. The migrations make them; a test holds that both say the same.
+
+Times are seconds since the epoch by the database's clock, as double precision: one arithmetic for both databases.
+JSON is stored as text, as it was written: it is never searched, and a ``jsonb`` column refuses NUL characters.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Double,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    text,
+)
+
+REVISION = "0001"
+"""The schema that this release works with: the head of the migrations."""
+
+metadata = MetaData(
+    naming_convention={"pk": "pk_%(table_name)s", "ix": "ix_%(column_0_label)s", "fk": "fk_%(table_name)s"}
+)
+
+_OPEN = "status IN ('pending', 'waiting')"
+
+task = Table(
+    "task",
+    metadata,
+    Column("id", String(36), nullable=False),
+    Column("tenant", String(64), nullable=False),
+    Column("agent", String(200), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("input", Text, nullable=False),
+    Column("output", Text),
+    Column("error", Text),
+    Column("labels", Text, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("run_after", Double),
+    Column("timeout_seconds", Double),
+    Column("deadline_at", Double),
+    Column("budget", Text),
+    Column("attempt", Integer, nullable=False, server_default=text("0")),
+    Column("max_attempts", Integer, nullable=False),
+    Column("epoch", Integer, nullable=False, server_default=text("0")),
+    Column("steps", Integer, nullable=False, server_default=text("0")),
+    Column("steps_at_claim", Integer, nullable=False, server_default=text("0")),
+    Column("cancel_requested", Boolean, nullable=False, server_default=text("false")),
+    Column("lease_owner", String(200)),
+    Column("lease_until", Double),
+    Column("model_calls", Integer, nullable=False, server_default=text("0")),
+    Column("tool_calls", Integer, nullable=False, server_default=text("0")),
+    Column("input_tokens", Integer, nullable=False, server_default=text("0")),
+    Column("output_tokens", Integer, nullable=False, server_default=text("0")),
+    Column("cost_usd", Double),
+    Column("idempotency_key", String(255)),
+    Column("fingerprint", String(64)),
+    Column("created_at", Double, nullable=False),
+    Column("updated_at", Double, nullable=False),
+    Column("started_at", Double),
+    Column("finished_at", Double),
+    PrimaryKeyConstraint("id", name="pk_task"),
+    # due tasks, in the order in which they are claimed
+    Index("ix_task_due", text("priority DESC"), "run_after", "id", sqlite_where=text(_OPEN), postgresql_where=text(_OPEN)),
+    # what the sweeper looks at
+    Index(
+        "ix_task_lease",
+        "lease_until",
+        sqlite_where=text("status = 'running'"),
+        postgresql_where=text("status = 'running'"),
+    ),
+    Index(
+        "ix_task_deadline",
+        "deadline_at",
+        sqlite_where=text(_OPEN),
+        postgresql_where=text(_OPEN),
+    ),
+    Index("ix_task_listed", "tenant", "id"),
+    Index("ix_task_listed_by_status", "tenant", "status", "id"),
+    Index("ix_task_listed_by_agent", "tenant", "agent", "id"),
+    Index("uq_task_idempotency_key", "tenant", "idempotency_key", unique=True),
+)
+
+task_label = Table(
+    "task_label",
+    metadata,
+    Column("tenant", String(64), nullable=False),
+    Column("key", String(64), nullable=False),
+    Column("value", String(256), nullable=False),
+    Column("task_id", String(36), nullable=False),
+    PrimaryKeyConstraint("tenant", "key", "task_id", name="pk_task_label"),
+    ForeignKeyConstraint(["task_id"], ["task.id"], name="fk_task_label", ondelete="CASCADE"),
+    Index("ix_task_label_task", "task_id"),
+)
+
+step = Table(
+    "step",
+    metadata,
+    Column("tenant", String(64), nullable=False),
+    Column("task_id", String(36), nullable=False),
+    Column("seq", Integer, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("body", Text, nullable=False),
+    PrimaryKeyConstraint("task_id", "seq", name="pk_step"),
+    ForeignKeyConstraint(["task_id"], ["task.id"], name="fk_step", ondelete="CASCADE"),
+)

@@ -1,0 +1,224 @@
+"""A task and what can happen to it. Pure: decisions are functions and a table, nothing here has an effect."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from agentkit.errors import Actor, RunError
+from agentkit.limits import Limits
+from agentkit.messages import JsonValue, Usage
+from agentkit.transcript import Finished
+from ops_core.errors import TransitionRefused
+
+DEFAULT_TENANT = "default"
+"""Owner of everything until there are keys that belong to tenants."""
+
+
+class TaskStatus(StrEnum):
+    """Where a task stands."""
+
+    PENDING = "pending"
+    """Accepted; a worker may claim it once its time has come."""
+    RUNNING = "running"
+    """A worker holds its lease."""
+    WAITING = "waiting"
+    """It needs an answer or a moment in time, and holds no worker."""
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def terminal(self) -> bool:
+        """It ended, and never changes again."""
+        return self in (TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED)
+
+
+class Verb(StrEnum):
+    """What can happen to a task."""
+
+    CLAIM = "claim"
+    """A worker takes it."""
+    RELEASE = "release"
+    """Its worker lets it go: shutting down, gone, or to try again later."""
+    WAIT = "wait"
+    """Its run cannot go on without an answer."""
+    COMPLETE = "complete"
+    FAIL = "fail"
+    CANCEL = "cancel"
+
+
+TRANSITIONS: Mapping[TaskStatus, Mapping[Verb, TaskStatus]] = {
+    TaskStatus.PENDING: {
+        Verb.CLAIM: TaskStatus.RUNNING,
+        Verb.FAIL: TaskStatus.FAILED,
+        Verb.CANCEL: TaskStatus.CANCELLED,
+    },
+    TaskStatus.RUNNING: {
+        Verb.RELEASE: TaskStatus.PENDING,
+        Verb.WAIT: TaskStatus.WAITING,
+        Verb.COMPLETE: TaskStatus.COMPLETED,
+        Verb.FAIL: TaskStatus.FAILED,
+        Verb.CANCEL: TaskStatus.CANCELLED,
+    },
+    TaskStatus.WAITING: {
+        Verb.CLAIM: TaskStatus.RUNNING,
+        Verb.FAIL: TaskStatus.FAILED,
+        Verb.CANCEL: TaskStatus.CANCELLED,
+    },
+    TaskStatus.COMPLETED: {},
+    TaskStatus.FAILED: {},
+    TaskStatus.CANCELLED: {},
+}
+"""The whole life of a task. A terminal status has no way out."""
+
+
+def transition(status: TaskStatus, verb: Verb) -> TaskStatus:
+    """The status after ``verb``.
+
+    Raises:
+        TransitionRefused: the status does not allow it.
+    """
+    after = TRANSITIONS[status].get(verb)
+    if after is None:
+        message = f"a task that is {status} cannot {verb}"
+        raise TransitionRefused(message)
+    return after
+
+
+def statuses_that(verb: Verb) -> tuple[TaskStatus, ...]:
+    """The statuses in which ``verb`` is allowed; statements take their conditions from here."""
+    return tuple(status for status, verbs in TRANSITIONS.items() if verb in verbs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewTask:
+    """What is submitted.
+
+    Attributes:
+        agent: name of the agent in the catalog.
+        input: what the run is to work on.
+        tenant: who owns it.
+        labels: for finding it again.
+        priority: higher ones are claimed first.
+        run_at: not before this moment, in seconds since the epoch; ``None`` for now.
+        timeout_seconds: from its first start to its end, waiting included.
+        budget: tightens the agent's own limits.
+        max_attempts: so often it is started before it is given up.
+        idempotency_key: the same key with the same request is the same task.
+        fingerprint: of the request, to tell a repeated one from another one with the same key.
+    """
+
+    agent: str
+    input: JsonValue
+    tenant: str = DEFAULT_TENANT
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    priority: int = 0
+    run_at: float | None = None
+    timeout_seconds: float | None = None
+    budget: Limits | None = None
+    max_attempts: int = 5
+    idempotency_key: str | None = None
+    fingerprint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A promise to run something.
+
+    Attributes:
+        id: UUIDv7 as text: sorts by the moment of submission.
+        status: where it stands.
+        run_after: a worker may claim it from then on; ``None`` while it waits for an answer.
+        attempt: how often it was started, without starts that made progress or were handed over in good order.
+        epoch: raised by every claim; what an older holder writes is refused.
+        steps: how many are recorded.
+        cancel_requested: the worker that holds it will end it as cancelled.
+        deadline_at: when ``timeout_seconds`` run out; ``None`` before the first start.
+        lease_owner: the worker that holds it.
+        lease_until: until then nobody else may claim it.
+        error: why it failed, or why the last attempt did.
+    """
+
+    id: str
+    tenant: str
+    agent: str
+    status: TaskStatus
+    input: JsonValue
+    output: JsonValue = None
+    error: RunError | None = None
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    priority: int = 0
+    run_after: float | None = None
+    timeout_seconds: float | None = None
+    deadline_at: float | None = None
+    budget: Limits | None = None
+    attempt: int = 0
+    max_attempts: int = 5
+    epoch: int = 0
+    steps: int = 0
+    cancel_requested: bool = False
+    lease_owner: str | None = None
+    lease_until: float | None = None
+    model_calls: int = 0
+    tool_calls: int = 0
+    tokens: Usage = field(default_factory=Usage)
+    created_at: float = 0.0
+    updated_at: float = 0.0
+    started_at: float | None = None
+    finished_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """One worker's claim on a task; the fence that every write of a worker carries."""
+
+    tenant: str
+    task_id: str
+    owner: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """A task with the lease under which it may be written to.
+
+    Attributes:
+        seconds_left: until its deadline, by the database's clock; ``None`` for no deadline.
+    """
+
+    task: Task
+    lease: Lease
+    seconds_left: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """When a failed attempt is tried again: exponential, capped, with full jitter.
+
+    Attributes:
+        first_seconds: the longest wait before the second attempt.
+        factor: each further wait may be so many times longer.
+        most_seconds: no wait is longer.
+    """
+
+    first_seconds: float = 1.0
+    factor: float = 2.0
+    most_seconds: float = 300.0
+
+    def delay(self, attempt: int, chance: float) -> float:
+        """Seconds to wait after ``attempt`` (from 1) has failed.
+
+        Args:
+            attempt: the one that failed.
+            chance: a random number in [0, 1]; at least half of the longest wait is always kept.
+        """
+        longest = min(self.most_seconds, self.first_seconds * self.factor ** min(attempt - 1, 64))
+        return longest * (0.5 + 0.5 * chance)
+
+
+def out_of_time(timeout_seconds: float) -> Finished:
+    """The end of a task whose ``timeout_seconds`` have run out."""
+    message = f"the task did not end within its {timeout_seconds:g} seconds"
+    return Finished(status="failed", error=RunError(code="timeout", message=message, actor=Actor.USER))

@@ -1,0 +1,192 @@
+"""Streamed Chat Completions, as pure state: bytes to server-sent events, events to deltas and the reply."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from agentkit.errors import ModelBadResponse
+from agentkit.messages import Delta, ModelReply, Part, ReasoningDelta, Text, TextDelta, Usage
+from agentkit.models.openai_wire import (
+    CallDraft,
+    Dialect,
+    arguments_of,
+    as_list,
+    as_object,
+    as_text,
+    content_of,
+    finished_reply,
+    id_of,
+    mend,
+    model_name,
+    raw_calls,
+    reasoning_of,
+    reasoning_part,
+    tool_calls,
+    usage_of,
+)
+
+_FIELDS = frozenset({b"data", b"event", b"id", b"retry"})
+
+
+class EventReader:
+    """Cuts a stream of bytes into the data of its events (WHATWG HTML, section 9.2.6, "server-sent events").
+
+    Stricter than the standard in one point: a line that is no field of an event is an error and not ignored, since
+    it is how a proxy's error page looks. A JSON object on a line of its own, as some servers report an error in the
+    middle of a stream, counts as an event.
+    """
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+        self._data: list[bytes] = []
+        self._started = False
+
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        """The data of every event that ``chunk`` completes.
+
+        Raises:
+            ModelBadResponse: this is no event stream.
+        """
+        if b"\n" not in chunk:  # looked at once: a long line must not cost quadratic time
+            self._rest += chunk
+            return
+        *lines, rest = (bytes(self._rest) + chunk).split(b"\n")
+        self._rest = bytearray(rest)
+        for line in lines:
+            yield from self._line(line.removesuffix(b"\r"))
+
+    def close(self) -> Iterator[bytes]:
+        """What the end of the stream completes: servers forget the empty line after the last event."""
+        yield from self._line(bytes(self._rest).removesuffix(b"\r"))
+        yield from self._line(b"")
+
+    def _line(self, line: bytes) -> Iterator[bytes]:
+        if not self._started:
+            self._started, line = True, line.removeprefix(b"\xef\xbb\xbf")
+        name, _, value = line.partition(b":")
+        if name == b"data":
+            self._data.append(value.removeprefix(b" "))
+        elif line.startswith(b"{"):
+            yield line
+        elif not line:
+            if self._data:
+                data, self._data = b"\n".join(self._data), []
+                yield data
+        elif name and name not in _FIELDS:  # an empty name is a comment
+            raise ModelBadResponse("the stream holds what is no server-sent event")
+
+
+@dataclass(slots=True)
+class _Run:
+    """Consecutive pieces of one kind."""
+
+    is_thought: bool
+    pieces: list[str] = field(default_factory=list[str])
+
+
+class ReplyDraft:
+    """A reply that arrives in pieces."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
+        self._runs: list[_Run] = []
+        self._half = ""
+        self._reasoning_field = ""
+        self._calls: list[CallDraft] = []
+        self._at: dict[int, CallDraft] = {}
+        self._finish_reason: object = None
+        self._refused = False
+        self._usage = Usage()
+        self._model = f"{dialect.provider}:{dialect.model}"
+
+    def feed(self, event: Mapping[str, Any]) -> Iterator[Delta]:
+        """What is new for somebody who watches."""
+        if event.get("model"):
+            self._model = model_name(event, self._dialect)
+        if event.get("usage"):
+            self._usage = usage_of(event, self._dialect)
+        for choice in map(as_object, as_list(event.get("choices"))):
+            if choice.get("index") in (0, None):
+                yield from self._read(as_object(choice.get("delta") or choice.get("message")))
+                self._finish_reason = choice.get("finish_reason") or self._finish_reason
+
+    def finish(self, *, done: bool) -> ModelReply:
+        """The whole reply, once the stream has ended; ``done`` says that it said ``[DONE]``.
+
+        Raises:
+            ModelBadResponse: it ended early.
+        """
+        if not self._finish_reason and not (done and (self._runs or self._calls)):
+            raise ModelBadResponse(f"{self._model} stopped in the middle of its reply")
+        return finished_reply(
+            [*self._said(), *tool_calls(self._calls, self._dialect)],
+            finish_reason=self._finish_reason,
+            refused=self._refused,
+            usage=self._usage,
+            model=self._model,
+        )
+
+    def _said(self) -> Iterator[Part]:
+        if self._reasoning_field and not any(run.is_thought for run in self._runs):
+            yield reasoning_part(self._reasoning_field, "")
+        for run in self._runs:
+            text = "".join(run.pieces)
+            yield reasoning_part(self._reasoning_field, text) if run.is_thought else Text(text=text)
+
+    def _read(self, delta: Mapping[str, Any]) -> Iterator[Delta]:
+        name, reasoning = reasoning_of(delta)
+        self._reasoning_field = self._reasoning_field or name
+        yield from self._say(reasoning, is_thought=True)
+        for is_thought, text in content_of(delta.get("content")):
+            yield from self._say(text, is_thought=is_thought)
+        if refusal := as_text(delta.get("refusal")):
+            self._refused = True
+            yield from self._say(refusal, is_thought=False)
+        for raw in raw_calls(delta):
+            self._read_call(raw)
+
+    def _say(self, piece: str, *, is_thought: bool) -> Iterator[Delta]:
+        if not piece:
+            return
+        piece, self._half = self._half + piece, ""
+        if "\ud800" <= piece[-1] <= "\udbff":  # servers that count in UTF-16 cut an emoji in two
+            piece, self._half = piece[:-1], piece[-1]
+        piece = mend(piece)
+        self._append(piece, is_thought=is_thought)
+        if piece:
+            yield ReasoningDelta(text=piece) if is_thought else TextDelta(text=piece)
+
+    def _append(self, piece: str, *, is_thought: bool) -> None:
+        if not self._runs or self._runs[-1].is_thought != is_thought:
+            self._runs.append(_Run(is_thought))
+        self._runs[-1].pieces.append(piece)
+
+    def _read_call(self, raw: Mapping[str, Any]) -> None:
+        function = as_object(raw.get("function"))
+        call_id, name = id_of(raw), as_text(function.get("name"))
+        call = self._continued(raw.get("index"), call_id, name)
+        if call is None:
+            call = CallDraft(id=call_id, name="", arguments="")
+            self._calls.append(call)
+        if isinstance(index := raw.get("index"), int):
+            self._at[index] = call
+        call.id = call.id or call_id
+        if name != call.name:  # some send the name in pieces, some whole with every piece
+            call.name += name
+        call.arguments += arguments_of(function)
+
+    def _continued(self, index: object, call_id: str, name: str) -> CallDraft | None:
+        """The call that a piece belongs to; ``None`` where it begins one.
+
+        The ``index`` decides. Some servers give every call the index 0, or none has one: then a new id with a name
+        begins a call, and without an id a name does.
+        """
+        if isinstance(index, int):
+            call = self._at.get(index)
+            begins = call is not None and name and call_id and call.id and call_id != call.id
+            return None if begins else call
+        if call_id and (known := next((call for call in self._calls if call.id == call_id), None)):
+            return known
+        return None if name or not self._calls else self._calls[-1]

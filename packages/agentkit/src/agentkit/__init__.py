@@ -4,10 +4,12 @@
 
     from agentkit import Agent, tool
 
+
     @tool(effect="pure")
     def add(a: int, b: int) -> int:
         "Add two numbers."
         return a + b
+
 
     outcome = Agent("openai:gpt-5.5", tools=[add]).run_sync("What is 2 + 3?")
     print(outcome.unwrap())

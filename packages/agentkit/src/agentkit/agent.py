@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypedDict, Unpack, cast
 
@@ -201,10 +201,11 @@ class Agent(Generic[Deps, Output]):
         if not isinstance(outcome, Completed):
             return outcome
         try:
-            return replace(outcome, output=OutputSchema(self.output).validate(outcome.output))  # type: ignore[return-value]
+            output = OutputSchema(self.output).validate(outcome.output)
         except BadArguments as error:
             message = f"agent {self.name}: the recorded output no longer fits the type of the output: {error}"
             raise UsageError(message) from None
+        return Completed(run_id=outcome.run_id, transcript=outcome.transcript, output=output)
 
 
 def _is_toolset(given: AnyTool) -> bool:

@@ -9,7 +9,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agentkit.errors import AgentkitError, BadArguments, RunError, ToolDenied, ToolError, ToolTimeout, UnknownTool
+from agentkit.errors import (
+    AgentkitError,
+    BadArguments,
+    RunError,
+    ToolDenied,
+    ToolError,
+    ToolTimeout,
+    UnknownTool,
+)
 from agentkit.messages import Effect, JsonValue, ToolCall, ToolSpec
 from agentkit.ports import Ask, Deny, Policy, Question, ToolContext, Toolset
 from agentkit.transcript import ApprovalAsked, OpenCall, Recorded, Step, ToolReturned, ToolStarted, Transcript
@@ -63,7 +71,9 @@ class Caller:
 
     def _problem_with(self, call: ToolCall) -> ToolError | None:
         if call.name not in self.specs:
-            return UnknownTool(f"there is no tool {call.name!r}; there are: {', '.join(self.specs) or 'none'}")
+            return UnknownTool(
+                f"there is no tool {call.name!r}; there are: {', '.join(self.specs) or 'none'}"
+            )
         if call.invalid is not None:
             return BadArguments(f"{call.name}: the arguments must be one JSON object")
         return None
@@ -76,7 +86,8 @@ class Caller:
             await self._refuse(call, ToolDenied(f"not allowed: {decision.reason}"))
         elif isinstance(decision, Ask):
             earlier = sum(
-                isinstance(recorded.step, ApprovalAsked) and recorded.step.call_id == call.id for recorded in transcript
+                isinstance(recorded.step, ApprovalAsked) and recorded.step.call_id == call.id
+                for recorded in transcript
             )
             asked = ApprovalAsked(
                 approval_id=f"{call.id}.{earlier + 1}",
@@ -116,8 +127,9 @@ class Caller:
             report=lambda text: self.show(ToolProgress(call_id=call.id, tool=call.name, text=text)),
             stopped=threading.Event(),
         )
+        timer = asyncio.timeout_at(until)
         try:
-            async with asyncio.timeout_at(until) as timer:
+            async with timer:
                 return await self.toolsets[call.name].call(call, context), None
         except ToolError as error:
             return None, error.as_run_error()
@@ -145,7 +157,11 @@ class Caller:
 
 def _denied_by_person(owed: OpenCall) -> ToolDenied:
     reason = owed.answer.reason if owed.answer is not None else ""
-    what = "it is not known whether this call took effect; it was not repeated" if owed.started else "not approved"
+    what = (
+        "it is not known whether this call took effect; it was not repeated"
+        if owed.started
+        else "not approved"
+    )
     return ToolDenied(f"{what}: {reason}" if reason else what)
 
 

@@ -12,14 +12,13 @@ field does not need a new version; a new meaning does.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, fields
 from enum import StrEnum
-from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 from agentkit.errors import Actor, RunError, TranscriptError
-from agentkit.messages import JsonObject, JsonValue, Reasoning, StopReason, Text, ToolCall, Usage
+from agentkit.messages import JsonObject, JsonValue, Part, Reasoning, StopReason, Text, ToolCall, Usage
 from agentkit.transcript import (
     ApprovalAsked,
     ApprovalGiven,
@@ -100,7 +99,7 @@ def decode_step(text: str | bytes) -> Step:
     if not isinstance(stored, dict):
         message = "a stored step is not a JSON object"
         raise TranscriptError(message)
-    return step_from_json(stored)
+    return step_from_json(cast("dict[str, Any]", stored))
 
 
 def recorded_to_json(recorded: Recorded) -> JsonObject:
@@ -129,7 +128,9 @@ def to_json_text(value: object) -> str:
         TranscriptError: JSON cannot express it.
     """
     try:
-        text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"), check_circular=True)
+        text = json.dumps(
+            value, allow_nan=False, ensure_ascii=False, separators=(",", ":"), check_circular=True
+        )
         text.encode()
     except (TypeError, ValueError, RecursionError) as error:
         message = f"a step holds a value that JSON cannot express ({type(error).__name__})"
@@ -142,7 +143,8 @@ def to_json_text(value: object) -> str:
 
 def _dump(value: Any) -> dict[str, JsonValue]:
     body: dict[str, JsonValue] = {"kind": _KIND_OF[type(value)]} if type(value) in _KIND_OF else {}
-    for name, default in _fields(type(value)):
+    cls: type[Any] = type(value)
+    for name, default in _fields(cls):
         field = getattr(value, name)
         if default is not MISSING and field == default and type(field) is type(default):
             continue
@@ -160,8 +162,8 @@ def _plain(field: Any) -> JsonValue:
     return field  # type: ignore[no-any-return]
 
 
-def _load_tagged(stored: Any, kinds: Mapping[str, type[Any]], what: str) -> Any:
-    kind = stored.get("kind") if isinstance(stored, dict) else None
+def _load_tagged(stored: Mapping[str, Any], kinds: Mapping[str, type[Any]], what: str) -> Any:
+    kind = stored.get("kind")
     cls = kinds.get(kind) if isinstance(kind, str) else None
     if cls is None:
         message = f"a stored {what} is of the unknown kind {kind!r}: was it written by a newer release?"
@@ -173,11 +175,13 @@ def _load(cls: type[Any], stored: Mapping[str, Any]) -> Any:
     known = {name for name, _default in _fields(cls)}
     if not known.issuperset(stored):
         unknown = ", ".join(sorted(set(stored) - known))
-        message = f"a stored {cls.__name__} has the unknown field {unknown}: was it written by a newer release?"
+        message = (
+            f"a stored {cls.__name__} has the unknown field {unknown}: was it written by a newer release?"
+        )
         raise TranscriptError(message)
     try:
         return cls(**{name: _NESTED.get((cls, name), _as_is)(value) for name, value in stored.items()})
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AttributeError) as error:
         message = f"a stored {cls.__name__} is damaged: {error}"
         raise TranscriptError(message) from None
 
@@ -186,8 +190,11 @@ def _as_is(value: Any) -> Any:
     return value
 
 
-def _parts(stored: Any) -> Any:
-    return tuple(_load_tagged(part, _PARTS, "part") for part in stored)
+def _parts(stored: Any) -> tuple[Part, ...]:
+    if not isinstance(stored, list):
+        message = "parts is not a list"
+        raise TypeError(message)
+    return tuple(_load_tagged(part, _PARTS, "part") for part in cast("list[dict[str, Any]]", stored))
 
 
 def _usage(stored: Any) -> Usage:
@@ -209,10 +216,16 @@ _NESTED: Mapping[tuple[type[Any], str], Callable[[Any], Any]] = {
 }
 
 
-@lru_cache(maxsize=64)
 def _fields(cls: type[Any]) -> tuple[tuple[str, Any], ...]:
-    found: list[tuple[str, Any]] = []
+    if cls not in _FIELDS:
+        _FIELDS[cls] = tuple(_with_defaults(cls))
+    return _FIELDS[cls]
+
+
+_FIELDS: dict[type[Any], tuple[tuple[str, Any], ...]] = {}
+
+
+def _with_defaults(cls: type[Any]) -> Iterator[tuple[str, Any]]:
     for field in fields(cls):
         factory = field.default_factory
-        found.append((field.name, field.default if factory is MISSING else factory()))
-    return tuple(found)
+        yield field.name, field.default if factory is MISSING else factory()

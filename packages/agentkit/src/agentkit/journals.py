@@ -151,7 +151,7 @@ def _read(line: bytes, number: int, path: Path) -> Recorded:
 
 def _lock(file: BinaryIO, path: Path) -> None:
     try:
-        import fcntl  # noqa: PLC0415  (not on Windows, where a second writer is not noticed)
+        import fcntl
     except ImportError:
         return
     try:

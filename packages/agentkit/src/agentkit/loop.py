@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from agentkit.calls import Caller, ToolProgress
 from agentkit.errors import (
@@ -139,7 +139,9 @@ def next_owed(transcript: Transcript, work: Work, since_last: float = 0.0) -> Ow
     calls = open_calls(transcript)
     if calls:
         ready = tuple(owed for owed in calls if not owed.waiting)
-        return CallTools(ready) if ready else Wait(tuple(owed.asked for owed in calls if owed.asked is not None))
+        return (
+            CallTools(ready) if ready else Wait(tuple(owed.asked for owed in calls if owed.asked is not None))
+        )
     turn = last_turn(transcript)
     reply = turn[0].step if turn else None
     if isinstance(reply, ModelReplied) and not reply.tool_calls and reply.problem is None:
@@ -162,7 +164,9 @@ def _another_turn(transcript: Transcript, work: Work) -> Owed:
 
 def _concluded(reply: ModelReplied, output: OutputSchema[Any]) -> Finished:
     if reply.stop_reason is StopReason.REFUSED:
-        return _failed(ContentRefused(f"the model declined: {reply.text.strip() or 'no reason given'}").as_run_error())
+        return _failed(
+            ContentRefused(f"the model declined: {reply.text.strip() or 'no reason given'}").as_run_error()
+        )
     return Finished(status="completed", output=output.from_text(reply.text))
 
 
@@ -294,8 +298,9 @@ class Loop:
         """One turn of the model; an unrecorded failure ends the carrying, not the run."""
         work, began = self.work, _now()
         request = work.planning.request(self.steps, work.brief)
+        deadline = asyncio.timeout(self._seconds_left())
         try:
-            async with asyncio.timeout(self._seconds_left()) as deadline:
+            async with deadline:
                 reply = await work.model.reply(request, self._show)
         except TimeoutError:
             if not deadline.expired():
@@ -384,12 +389,12 @@ class Loop:
     @property
     def _run_id(self) -> str:
         first = beginning(self.steps)
-        assert first is not None  # noqa: S101  (checked when the journal was loaded)
+        assert first is not None
         return first.run_id
 
     def _outcome(self) -> Outcome[JsonValue]:
         finished = ending(self.steps)
-        assert finished is not None  # noqa: S101  (only called when there is one)
+        assert finished is not None
         transcript = tuple(self.steps)
         if finished.status == "completed":
             return Completed(run_id=self._run_id, transcript=transcript, output=finished.output)
@@ -417,12 +422,17 @@ def _is_the_runs_own(error: AgentkitError) -> bool:
 def _with_unique_ids(parts: Sequence[Part], transcript: Transcript) -> tuple[Part, ...]:
     """Give calls without an id, or with one that was used before, an id of our own."""
     taken = {
-        call.id for recorded in transcript if isinstance(recorded.step, ModelReplied) for call in recorded.step.tool_calls
+        call.id
+        for recorded in transcript
+        if isinstance(recorded.step, ModelReplied)
+        for call in recorded.step.tool_calls
     }
     unique: list[Part] = []
     for index, part in enumerate(parts):
         if isinstance(part, ToolCall):
-            call_id = part.id if _is_usable(part.id) and part.id not in taken else f"call_{len(transcript)}_{index}"
+            call_id = (
+                part.id if _is_usable(part.id) and part.id not in taken else f"call_{len(transcript)}_{index}"
+            )
             taken.add(call_id)
             unique.append(
                 part
@@ -438,6 +448,8 @@ def _is_usable(call_id: str) -> bool:
     return 0 < len(call_id) <= 64 and call_id.isascii() and call_id.replace("-", "_").isidentifier()
 
 
-def _first(several: BaseExceptionGroup[BaseException]) -> BaseException:
-    first = several.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+def _first(several: BaseExceptionGroup[Any]) -> BaseException:
+    first: Any = several.exceptions[0]
+    while isinstance(first, BaseExceptionGroup):
+        first = cast("Any", first).exceptions[0]
+    return cast("BaseException", first)

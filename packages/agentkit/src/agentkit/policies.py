@@ -37,7 +37,9 @@ class Rules:
         if _matches(name, self.deny) or not _matches(name, self.allow):
             return Deny(reason=f"the policy does not allow {name}")
         if question.interrupted and self.ask_interrupted:
-            return Ask(reason=f"{name} was started, but its result was not recorded: it may have taken effect")
+            return Ask(
+                reason=f"{name} was started, but its result was not recorded: it may have taken effect"
+            )
         if spec.approval or _matches(name, self.ask):
             return Ask(reason=f"{name} needs approval")
         if spec.effect in self.ask_effects:

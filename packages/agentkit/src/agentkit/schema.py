@@ -33,7 +33,7 @@ class OutputSchema(Generic[Value]):
 
     @cached_property
     def _adapter(self) -> Any:
-        from pydantic import TypeAdapter  # noqa: PLC0415  (a third of the import time; not every agent needs it)
+        from pydantic import TypeAdapter
 
         return TypeAdapter(self.type)
 
@@ -69,7 +69,7 @@ class OutputSchema(Generic[Value]):
         """
         if self.free_text and isinstance(value, str):
             return value  # type: ignore[return-value]
-        from pydantic import ValidationError  # noqa: PLC0415
+        from pydantic import ValidationError
 
         try:
             output: Value = self._adapter.validate_json(json.dumps(value))
@@ -95,7 +95,7 @@ class ArgumentsSchema:
 
     @cached_property
     def _model(self) -> Any:
-        from pydantic import ConfigDict, Field, create_model  # noqa: PLC0415
+        from pydantic import ConfigDict, Field, create_model
 
         described = _described_parameters(inspect.getdoc(self._function) or "")
         try:
@@ -130,13 +130,13 @@ class ArgumentsSchema:
         Raises:
             BadArguments: they do not fit; the message names each field, for the model.
         """
-        from pydantic import ValidationError  # noqa: PLC0415
+        from pydantic import ValidationError
 
         try:
             model = self._model.model_validate_json(json.dumps(arguments))
         except ValidationError as error:
             raise BadArguments(_explain(f"{self._function.__name__}: bad arguments", error)) from None
-        return {name: getattr(model, name) for name in type(model).model_fields}
+        return {name: getattr(model, name) for name in self._model.model_fields}
 
 
 def to_json_value(value: Any) -> JsonValue:
@@ -147,10 +147,12 @@ def to_json_value(value: Any) -> JsonValue:
     """
     if value is None or isinstance(value, str | bool | int):
         return value
-    from pydantic_core import PydanticSerializationError, to_json  # noqa: PLC0415
+    from pydantic_core import PydanticSerializationError, to_json
 
     try:
-        plain: JsonValue = json.loads(to_json(value, inf_nan_mode="constants"), parse_constant=_refuse_constant)
+        plain: JsonValue = json.loads(
+            to_json(value, inf_nan_mode="constants"), parse_constant=_refuse_constant
+        )
     except (PydanticSerializationError, ValueError, RecursionError) as error:
         message = f"a {type(value).__name__} cannot be expressed as JSON: {error}"
         raise UsageError(message) from None
@@ -167,7 +169,9 @@ def _described_parameters(docstring: str) -> Mapping[str, str]:
     section = re.search(r"^Args:\s*\n((?:[ \t]+.*\n?|\n)+)", docstring, flags=re.MULTILINE)
     if section is None:
         return {}
-    entries = re.findall(r"^[ \t]{1,4}(\w+)(?: \([^)]*\))?:[ \t]*(.+(?:\n[ \t]{5,}.+)*)", section[1], re.MULTILINE)
+    entries = re.findall(
+        r"^[ \t]{1,4}(\w+)(?: \([^)]*\))?:[ \t]*(.+(?:\n[ \t]{5,}.+)*)", section[1], re.MULTILINE
+    )
     return {name: " ".join(text.split()) for name, text in entries}
 
 

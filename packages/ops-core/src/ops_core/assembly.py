@@ -6,7 +6,7 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,6 @@ from pathlib import Path
 from ops_core.catalog import Catalog, default_catalog, import_catalog, read_catalog
 from ops_core.dispatchers import open_dispatcher
 from ops_core.engine import Engine
-from ops_core.errors import ConfigError
 from ops_core.runner import OnTaskEvent, Runner, RunnerOptions
 from ops_core.settings import Settings
 from ops_core.stores import REVISION, SqlStore, migrations, open_store
@@ -38,7 +37,7 @@ class Ops:
     engine: Engine
 
     @asynccontextmanager
-    async def working(self, on_event: OnTaskEvent | None = None) -> AsyncIterator[Runner]:
+    async def working(self, on_event: OnTaskEvent | None = None) -> AsyncGenerator[Runner]:
         """A worker and a sweeper in this process; leaving lets go of the tasks within ``grace_seconds``."""
         settings = self.settings
         options = RunnerOptions(
@@ -61,7 +60,7 @@ class Ops:
 
 
 @asynccontextmanager
-async def open_ops(settings: Settings, catalog: Catalog | None = None) -> AsyncIterator[Ops]:
+async def open_ops(settings: Settings, catalog: Catalog | None = None) -> AsyncGenerator[Ops]:
     """The platform that ``settings`` describe.
 
     Args:

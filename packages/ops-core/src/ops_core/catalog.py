@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 import sys
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
@@ -195,11 +195,14 @@ def import_catalog(path: str, directory: Path) -> Catalog:
     if callable(found) and not isinstance(found, Catalog | Agent):
         found = found()
     if isinstance(found, Agent):
-        found = [found]
-    if isinstance(found, list | tuple) and all(isinstance(agent, Agent) for agent in found):
-        found = Catalog(found)
+        found = (found,)
+    if isinstance(found, list | tuple):
+        agents = cast("Sequence[Any]", found)
+        found = Catalog(agents) if all(isinstance(agent, Agent) for agent in agents) else None
     if not isinstance(found, Catalog):
-        message = f"app: {path} is neither a Catalog, an Agent, a list of Agents, nor a function that returns one"
+        message = (
+            f"app: {path} is neither a Catalog, an Agent, a list of Agents, nor a function that returns one"
+        )
         raise ConfigError(message, field="app")
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Generator, Sequence
 from contextlib import contextmanager, suppress
 
 from agentkit.transcript import ApprovalAsked, ApprovalGiven, Finished, Recorded
@@ -151,7 +151,7 @@ class Engine:
         return await self.store.get(tenant, task_id)
 
     @contextmanager
-    def _watching(self, task_id: str) -> Iterator[asyncio.Event]:
+    def _watching(self, task_id: str) -> Generator[asyncio.Event]:
         changed = asyncio.Event()
         self._watchers.setdefault(task_id, set()).add(changed)
         try:
@@ -176,7 +176,7 @@ class Engine:
         return await self.store.claim(owner, slots, lease_seconds, agents)
 
     @contextmanager
-    def carrying(self, task_id: str, cancel: Callable[[], None]) -> Iterator[None]:
+    def carrying(self, task_id: str, cancel: Callable[[], None]) -> Generator[None]:
         """While a task is carried in this process, a cancellation that is requested here calls ``cancel`` at once."""
         self._carried[task_id] = cancel
         try:

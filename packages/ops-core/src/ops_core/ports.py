@@ -107,11 +107,15 @@ class Store(Protocol):
         """Tasks, newest first."""
         ...
 
-    async def steps(self, tenant: str, task_id: str, after: int = -1, limit: int | None = None) -> Sequence[Recorded]:
+    async def steps(
+        self, tenant: str, task_id: str, after: int = -1, limit: int | None = None
+    ) -> Sequence[Recorded]:
         """Steps with a number greater than ``after``, in order."""
         ...
 
-    async def claim(self, owner: str, slots: int, lease_seconds: float, agents: Collection[str]) -> Sequence[Claimed]:
+    async def claim(
+        self, owner: str, slots: int, lease_seconds: float, agents: Collection[str]
+    ) -> Sequence[Claimed]:
         """Take up to ``slots`` due tasks of these agents, highest priority first; raises their epochs."""
         ...
 

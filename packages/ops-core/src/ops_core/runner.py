@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from agentkit.agent import Agent
 from agentkit.calls import place_of
-from agentkit.errors import Actor, AgentkitError, RunError, RunReleased
+from agentkit.errors import AgentkitError, RunError, RunReleased
 from agentkit.loop import Control, Event
 from agentkit.messages import JsonValue
 from agentkit.models import opened
@@ -240,14 +240,20 @@ class Runner:
 
     async def _ready(self, served: Served) -> Agent[Any, Any]:
         agent = served.agent
-        return replace(agent, model=await self._models.get(agent.model)) if isinstance(agent.model, str) else agent
+        return (
+            replace(agent, model=await self._models.get(agent.model))
+            if isinstance(agent.model, str)
+            else agent
+        )
 
     async def _fail(self, claimed: Claimed, error: RunError) -> None:
         """Try again later where that can help, else record the end."""
         task, lease = claimed.task, claimed.lease
         if error.transient and task.attempt < task.max_attempts:
             delay = self._options.retry.delay(task.attempt, random.random())  # noqa: S311  (spreads retries)
-            log.warning("task %s: attempt %d failed (%s); again in %.1f s", task.id, task.attempt, error.code, delay)
+            log.warning(
+                "task %s: attempt %d failed (%s); again in %.1f s", task.id, task.attempt, error.code, delay
+            )
             await self._engine.release(lease, RetryLater(delay_seconds=delay, error=error))
             return
         journal = TaskJournal(self._engine.store, lease, self._engine.changed)
@@ -268,7 +274,7 @@ class _Models:
 
 
 @contextmanager
-def _deadline(claimed: Claimed, control: Control) -> Iterator[None]:
+def _deadline(claimed: Claimed, control: Control) -> Generator[None]:
     """End the run as out of time when the task's deadline comes."""
     if claimed.seconds_left is None or claimed.task.timeout_seconds is None:
         yield

@@ -20,7 +20,9 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    store_url: str = Field(default="sqlite:///opspawn.db", description="Where tasks are kept: `sqlite:///FILE`.")
+    store_url: str = Field(
+        default="sqlite:///opspawn.db", description="Where tasks are kept: `sqlite:///FILE`."
+    )
     dispatcher_url: str = Field(default="local://", description="How workers are woken: `local://`.")
     auto_migrate: bool = Field(
         default=True, description="Bring the schema of an SQLite file up to date when it is opened."
@@ -29,7 +31,8 @@ class Settings(BaseModel):
         default=None, description="The file that declares agents; `opspawn.toml` where there is one."
     )
     app: str | None = Field(
-        default=None, description="Import path `package.module:name` of a catalog; takes the place of the file."
+        default=None,
+        description="Import path `package.module:name` of a catalog; takes the place of the file.",
     )
     url: str | None = Field(
         default=None,
@@ -37,14 +40,16 @@ class Settings(BaseModel):
         "work on the store directly.",
     )
     host: Literal["127.0.0.1", "::1", "localhost"] = Field(
-        default="127.0.0.1", description="Where `serve` listens; loopback only, as there is no authentication yet."
+        default="127.0.0.1",
+        description="Where `serve` listens; loopback only, as there is no authentication yet.",
     )
     port: Annotated[int, Field(ge=0, le=65535)] = Field(
         default=8700, description="Port of `serve`; 0 for any free one."
     )
     concurrency: PositiveInt = Field(default=100, description="So many runs a worker carries at a time.")
     lease_seconds: Annotated[float, Field(ge=1, le=3600)] = Field(
-        default=15.0, description="A worker that is silent for so long has lost its tasks; it reports three times as often."
+        default=15.0,
+        description="A worker that is silent for so long has lost its tasks; it reports three times as often.",
     )
     poll_seconds: PositiveFloat = Field(
         default=1.0, description="A worker that nobody wakes looks for work this often."
@@ -53,7 +58,8 @@ class Settings(BaseModel):
         default=1.0, description="How often tasks of dead workers and tasks out of time are looked for."
     )
     grace_seconds: Annotated[float, Field(ge=0, le=3600)] = Field(
-        default=10.0, description="When stopping, so long a step may take to reach its end before it is given up."
+        default=10.0,
+        description="When stopping, so long a step may take to reach its end before it is given up.",
     )
     max_body_bytes: Annotated[int, Field(ge=1024, le=1 << 30)] = Field(
         default=1 << 20, description="Largest request body that the API accepts."

@@ -26,7 +26,9 @@ async def sweep_forever(engine: Engine, every_seconds: float) -> None:
             log.error("cannot sweep: %s", error)
         else:
             if swept.released:
-                log.warning("workers lost; %d task(s) go on elsewhere: %s", len(swept.released), swept.released[:10])
+                log.warning(
+                    "workers lost; %d task(s) go on elsewhere: %s", len(swept.released), swept.released[:10]
+                )
             if swept.ended:
                 log.warning("ended %d task(s): %s", len(swept.ended), swept.ended[:10])
         await asyncio.sleep(every_seconds * random.uniform(0.8, 1.2))  # noqa: S311  (no secret depends on it)

@@ -13,7 +13,9 @@ from agentkit.limits import Limits
 from ops_core.task import DEFAULT_TENANT, NewTask, Task, TaskStatus
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
-LabelKey = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")]
+LabelKey = Annotated[
+    str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")
+]
 LabelValue = Annotated[str, StringConstraints(max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
 
@@ -31,7 +33,8 @@ class BudgetBody(_Strict):
         default=None, description="Input and output tokens of all model calls together."
     )
     seconds: Annotated[float, Field(gt=0, le=31_536_000)] | None = Field(
-        default=None, description="Time from the first step on, without the time in which the run waits for a person."
+        default=None,
+        description="Time from the first step on, without the time in which the run waits for a person.",
     )
 
 
@@ -52,9 +55,12 @@ class TaskRequest(_Strict):
     priority: Annotated[int, Field(strict=True, ge=-1000, le=1000)] = Field(
         default=0, description="Higher ones are started first."
     )
-    run_at: AwareDatetime | None = Field(default=None, description="Not before this moment (RFC 3339, with an offset).")
+    run_at: AwareDatetime | None = Field(
+        default=None, description="Not before this moment (RFC 3339, with an offset)."
+    )
     timeout_seconds: Annotated[float, Field(gt=0, le=31_536_000)] | None = Field(
-        default=None, description="From the first start to the end, waiting included; after that the task has failed."
+        default=None,
+        description="From the first start to the end, waiting included; after that the task has failed.",
     )
     budget: BudgetBody | None = Field(default=None, description="Limits of the run.")
     max_attempts: Annotated[int, Field(strict=True, ge=1, le=1000)] = Field(
@@ -98,7 +104,9 @@ class UsageBody(_Strict):
     tool_calls: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
-    cost_usd: float | None = Field(default=None, description="`null` where no price is known, which is not zero.")
+    cost_usd: float | None = Field(
+        default=None, description="`null` where no price is known, which is not zero."
+    )
 
 
 class TaskBody(_Strict):
@@ -112,7 +120,9 @@ class TaskBody(_Strict):
     error: ErrorBody | None
     labels: dict[str, str]
     priority: int
-    attempt: int = Field(description="How often it was started, hand-overs and attempts that made progress not counted.")
+    attempt: int = Field(
+        description="How often it was started, hand-overs and attempts that made progress not counted."
+    )
     usage: UsageBody
     created_at: datetime
     updated_at: datetime
@@ -152,7 +162,9 @@ class TaskPage(_Strict):
     """Tasks, newest first."""
 
     items: list[TaskBody]
-    next_cursor: str | None = Field(description="Pass it as `cursor` for the next page; `null` on the last one.")
+    next_cursor: str | None = Field(
+        description="Pass it as `cursor` for the next page; `null` on the last one."
+    )
 
 
 class StepPage(_Strict):
@@ -165,7 +177,9 @@ class ApprovalRequest(_Strict):
     """A person's answer to an open approval."""
 
     approved: Annotated[bool, Field(strict=True)]
-    reason: Annotated[str, StringConstraints(max_length=2000)] = Field(default="", description="The model is told it.")
+    reason: Annotated[str, StringConstraints(max_length=2000)] = Field(
+        default="", description="The model is told it."
+    )
     by: Annotated[str, StringConstraints(max_length=200)] = Field(default="", description="Who answered.")
 
 
@@ -216,5 +230,3 @@ def _plain(value: Any) -> JsonValue:
 
 def _moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
-
-

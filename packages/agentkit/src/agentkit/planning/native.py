@@ -19,11 +19,13 @@ class NativePlanning:
             output_schema=brief.output_schema,
         )
 
-    def read(self, reply: ModelReply, brief: Brief) -> Reading:  # noqa: ARG002  (the port's signature)
+    def read(self, reply: ModelReply, brief: Brief) -> Reading:
         """The reply's own parts; an empty or truncated reply is a problem."""
         if reply.stop_reason is StopReason.LENGTH:
             problem = "Your reply was cut off at the token limit."
-            return Reading(parts=tuple(part for part in reply.parts if part not in reply.tool_calls), problem=problem)
+            return Reading(
+                parts=tuple(part for part in reply.parts if part not in reply.tool_calls), problem=problem
+            )
         if not reply.tool_calls and not reply.text.strip():
             return Reading(parts=reply.parts, problem="Your reply was empty.")
         return Reading(parts=reply.parts)

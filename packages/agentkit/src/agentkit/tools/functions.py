@@ -8,6 +8,7 @@ import inspect
 import re
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any, Literal, get_origin, get_type_hints, overload
 
@@ -204,10 +205,10 @@ async def _in_thread(function: Function, arguments: dict[str, Any], stopped: thr
             result = context.run(function, **arguments)
         except BaseException as raised:  # noqa: BLE001  (handed over to the awaiting side, whatever it is)
             error = raised
-        try:
+        with suppress(
+            RuntimeError
+        ):  # the loop has ended before the function did: nobody waits for the result
             loop.call_soon_threadsafe(deliver, result, error)
-        except RuntimeError:
-            pass  # the loop has ended before the function did: nobody waits for the result
 
     threading.Thread(target=work, name=f"tool-{function.__name__}", daemon=True).start()
     try:

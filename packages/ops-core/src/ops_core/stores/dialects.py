@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Double, Engine, create_engine, event
+from sqlalchemy import Connection, Double, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.compiler import compiles
@@ -18,7 +18,7 @@ from ops_core.ports import Clock
 class now(FunctionElement[float]):  # noqa: N801  (reads as SQL)
     """Seconds since the epoch by the database's clock."""
 
-    type = Double()
+    type = Double[float]()
     inherit_cache = True
 
 
@@ -60,15 +60,23 @@ def writing_engine(url: URL, clock: Clock) -> Engine:
     A transaction that reads first and then finds that it may not write would fail; waiting at its beginning does not.
     """
     engine = _sqlite_engine(url, clock)
-    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    event.listen(engine, "begin", _begin_immediate)
     return engine
 
 
 def reading_engine(url: URL, clock: Clock) -> Engine:
     """An engine for consistent reads that never wait for a writer."""
     engine = _sqlite_engine(url, clock)
-    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+    event.listen(engine, "begin", _begin)
     return engine
+
+
+def _begin_immediate(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
 
 
 def _sqlite_engine(url: URL, clock: Clock) -> Engine:

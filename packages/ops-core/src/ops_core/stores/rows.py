@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlalchemy import Row
 
@@ -16,8 +16,10 @@ from agentkit.messages import Usage
 from agentkit.transcript import Finished, ModelReplied, Recorded, Step, ToolReturned
 from ops_core.task import NewTask, Task, TaskStatus
 
+AnyRow: TypeAlias = Row[*tuple[Any, ...]]
 
-def task_of(row: Row[Any]) -> Task:
+
+def task_of(row: AnyRow) -> Task:
     """A task from a whole row of its table."""
     found = row._mapping  # noqa: SLF001  (the documented name of a row's mapping)
     return Task(
@@ -44,7 +46,9 @@ def task_of(row: Row[Any]) -> Task:
         model_calls=found["model_calls"],
         tool_calls=found["tool_calls"],
         tokens=Usage(
-            input_tokens=found["input_tokens"], output_tokens=found["output_tokens"], cost_usd=found["cost_usd"]
+            input_tokens=found["input_tokens"],
+            output_tokens=found["output_tokens"],
+            cost_usd=found["cost_usd"],
         ),
         created_at=found["created_at"],
         updated_at=found["updated_at"],
@@ -57,7 +61,8 @@ def _error_of(stored: str | None) -> RunError | None:
     if stored is None:
         return None
     fields: dict[str, Any] = json.loads(stored)
-    return RunError(**{**fields, "actor": Actor(fields["actor"])})
+    fields["actor"] = Actor(fields["actor"])
+    return RunError(**fields)
 
 
 def error_text(error: RunError | None) -> str | None:
@@ -65,7 +70,7 @@ def error_text(error: RunError | None) -> str | None:
     return None if error is None else to_json_text({**asdict(error), "actor": str(error.actor)})
 
 
-def recorded_of(row: Row[Any]) -> Recorded:
+def recorded_of(row: AnyRow) -> Recorded:
     """A step from its row (``seq``, ``at``, ``body``)."""
     return Recorded(seq=row.seq, at=row.at, step=decode_step(row.body))
 
@@ -103,4 +108,9 @@ def used_by(step: Step) -> Mapping[str, int | float]:
 def ending_values(step: Finished) -> dict[str, Any]:
     """The columns that a last step sets."""
     output = to_json_text(step.output) if step.status == "completed" else None
-    return {"status": TaskStatus(step.status), "output": output, "error": error_text(step.error), "run_after": None}
+    return {
+        "status": TaskStatus(step.status),
+        "output": output,
+        "error": error_text(step.error),
+        "run_after": None,
+    }

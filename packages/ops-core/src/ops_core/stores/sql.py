@@ -12,7 +12,6 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Row,
     bindparam,
     case,
     func,
@@ -29,16 +28,38 @@ from agentkit.transcript import ApprovalGiven, Finished, Recorded, RunRetried, S
 from ops_core.errors import IdempotencyConflict, LeaseLost, TaskNotFound, TransitionRefused
 from ops_core.ports import Inserted, Renewed, RetryLater, Swept, TaskFilter
 from ops_core.stores.dialects import now
-from ops_core.stores.rows import ending_values, error_text, new_task_values, recorded_of, task_of, used_by
+from ops_core.stores.rows import (
+    AnyRow,
+    ending_values,
+    error_text,
+    new_task_values,
+    recorded_of,
+    task_of,
+    used_by,
+)
 from ops_core.stores.tables import step as s
 from ops_core.stores.tables import task as t
 from ops_core.stores.tables import task_label
-from ops_core.task import Claimed, Lease, NewTask, Task, TaskStatus, Verb, out_of_time, statuses_that, transition
+from ops_core.task import (
+    Claimed,
+    Lease,
+    NewTask,
+    Task,
+    TaskStatus,
+    Verb,
+    out_of_time,
+    statuses_that,
+    transition,
+)
 
 CLAIMABLE = statuses_that(Verb.CLAIM)
 _NO_LEASE: Mapping[str, Any] = {"lease_owner": None, "lease_until": None}
 
-_fence = (t.c.id == bindparam("of_task"), t.c.epoch == bindparam("of_epoch"), t.c.status == TaskStatus.RUNNING)
+_fence = (
+    t.c.id == bindparam("of_task"),
+    t.c.epoch == bindparam("of_epoch"),
+    t.c.status == TaskStatus.RUNNING,
+)
 
 _count_step: Mapping[str, Any] = {
     "steps": t.c.steps + 1,
@@ -68,7 +89,9 @@ _finish = (
     .returning(t.c.tenant, t.c.steps, t.c.updated_at)
 )
 _insert_step = insert(s)
-_renew = update(t).where(*_fence).values(lease_until=now() + bindparam("seconds")).returning(t.c.cancel_requested)
+_renew = (
+    update(t).where(*_fence).values(lease_until=now() + bindparam("seconds")).returning(t.c.cancel_requested)
+)
 
 
 # --- submitting and looking --------------------------------------------------------------------------------------
@@ -88,7 +111,11 @@ def insert_task(connection: Connection, new: NewTask, task_id: str) -> Inserted:
 
 
 def _insert(connection: Connection, values: Mapping[str, Any], new: NewTask) -> Task:
-    moment = {"created_at": now(), "updated_at": now(), "run_after": now() if new.run_at is None else new.run_at}
+    moment = {
+        "created_at": now(),
+        "updated_at": now(),
+        "run_after": now() if new.run_at is None else new.run_at,
+    }
     row = connection.execute(insert(t).values(**values, **moment).returning(t)).one()
     if new.labels:
         of = {"tenant": new.tenant, "task_id": row.id}
@@ -103,7 +130,7 @@ def get_task(connection: Connection, tenant: str, task_id: str) -> Task:
     return task_of(_row(connection, tenant, task_id))
 
 
-def _row(connection: Connection, tenant: str, task_id: str) -> Row[Any]:
+def _row(connection: Connection, tenant: str, task_id: str) -> AnyRow:
     row = connection.execute(select(t).where(t.c.tenant == tenant, t.c.id == task_id)).first()
     if row is None:
         message = f"there is no task {task_id}"
@@ -180,7 +207,7 @@ def claim_tasks(
     return [_claimed(row) for row in rows]
 
 
-def _claimed(row: Row[Any]) -> Claimed:
+def _claimed(row: AnyRow) -> Claimed:
     task = task_of(row)
     lease = Lease(tenant=task.tenant, task_id=task.id, owner=row.lease_owner, epoch=task.epoch)
     seconds_left = None if task.deadline_at is None else task.deadline_at - row.moment
@@ -201,7 +228,7 @@ def finish_task(connection: Connection, lease: Lease, body: str, step: Finished)
     return _written(connection, lease, row, body, step)
 
 
-def _written(connection: Connection, lease: Lease, row: Row[Any] | None, body: str, step: Step) -> Recorded:
+def _written(connection: Connection, lease: Lease, row: AnyRow | None, body: str, step: Step) -> Recorded:
     if row is None:
         raise _lost(lease)
     recorded = Recorded(seq=row.steps - 1, at=row.updated_at, step=step)
@@ -286,7 +313,7 @@ def cancel_task(connection: Connection, tenant: str, task_id: str) -> Task:
     return get_task(connection, tenant, task_id)
 
 
-def _end(connection: Connection, row: Row[Any], step: Finished) -> bool:
+def _end(connection: Connection, row: AnyRow, step: Finished) -> bool:
     """End a task that no live worker holds; ``False`` where it was changed since ``row`` was read."""
     ended = (
         update(t)
@@ -341,7 +368,9 @@ def retry_task(connection: Connection, tenant: str, task_id: str, new_id: str) -
     if kept:
         copied = select(s.c.tenant, literal(new_id), s.c.seq, literal(0), s.c.at, s.c.kind, s.c.body)
         columns = ["tenant", "task_id", "seq", "epoch", "at", "kind", "body"]
-        connection.execute(insert(s).from_select(columns, copied.where(s.c.task_id == task_id, s.c.seq < kept)))
+        connection.execute(
+            insert(s).from_select(columns, copied.where(s.c.task_id == task_id, s.c.seq < kept))
+        )
         mark = RunRetried(of=task_id)
         moment = connection.execute(select(now())).scalar_one()
         recorded = Recorded(seq=kept, at=moment, step=mark)
@@ -365,14 +394,13 @@ def sweep_tasks(connection: Connection, limit: int) -> Swept:
         elif _end(connection, row, ending):
             ended.append(row.id)
     late = (t.c.status.in_(CLAIMABLE), t.c.deadline_at < now())
-    for row in connection.execute(select(t).where(*late).limit(limit)).all():
-        if _end(connection, row, out_of_time(row.timeout_seconds)):
-            ended.append(row.id)
+    overdue = connection.execute(select(t).where(*late).limit(limit)).all()
+    ended += [row.id for row in overdue if _end(connection, row, out_of_time(row.timeout_seconds))]
     due = select(func.count()).select_from(t).where(t.c.status.in_(CLAIMABLE), t.c.run_after <= now())
     return Swept(released=tuple(released), ended=tuple(ended), due=connection.execute(due).scalar_one())
 
 
-def _ending_of_lost(row: Row[Any]) -> Finished | None:
+def _ending_of_lost(row: AnyRow) -> Finished | None:
     """How a task ends whose worker is gone; ``None`` where it is to go on."""
     if row.cancel_requested:
         return Finished(status="cancelled")
@@ -386,7 +414,7 @@ def _ending_of_lost(row: Row[Any]) -> Finished | None:
     return None
 
 
-def _release_lost(connection: Connection, row: Row[Any]) -> bool:
+def _release_lost(connection: Connection, row: AnyRow) -> bool:
     """An attempt that recorded something before its worker died is not held against the task."""
     progressed = row.steps > row.steps_at_claim
     released = (
@@ -401,4 +429,3 @@ def _release_lost(connection: Connection, row: Row[Any]) -> bool:
         )
     )
     return connection.execute(released).rowcount == 1
-

@@ -67,7 +67,14 @@ task = Table(
     Column("finished_at", Double),
     PrimaryKeyConstraint("id", name="pk_task"),
     # due tasks, in the order in which they are claimed
-    Index("ix_task_due", text("priority DESC"), "run_after", "id", sqlite_where=text(_OPEN), postgresql_where=text(_OPEN)),
+    Index(
+        "ix_task_due",
+        text("priority DESC"),
+        "run_after",
+        "id",
+        sqlite_where=text(_OPEN),
+        postgresql_where=text(_OPEN),
+    ),
     # what the sweeper looks at
     Index(
         "ix_task_lease",

@@ -49,7 +49,11 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_task"),
     )
     op.create_index(
-        "ix_task_due", "task", [sa.text("priority DESC"), "run_after", "id"], sqlite_where=OPEN, postgresql_where=OPEN
+        "ix_task_due",
+        "task",
+        [sa.text("priority DESC"), "run_after", "id"],
+        sqlite_where=OPEN,
+        postgresql_where=OPEN,
     )
     op.create_index("ix_task_lease", "task", ["lease_until"], sqlite_where=RUNNING, postgresql_where=RUNNING)
     op.create_index("ix_task_deadline", "task", ["deadline_at"], sqlite_where=OPEN, postgresql_where=OPEN)

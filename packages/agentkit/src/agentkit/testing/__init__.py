@@ -1,0 +1,14 @@
+"""For tests of agents, and of what is plugged into agentkit: fakes, faults, and the contract of each port.
+
+A contract is a class of pytest tests that needs a fixture or two::
+
+    class TestMyJournal(JournalContract):
+        @pytest.fixture
+        async def journal(self): ...
+"""
+
+from agentkit.testing.journals import Crash, CrashingJournal, JournalContract
+from agentkit.testing.models import ModelContract, ScriptedModel
+from agentkit.testing.toolsets import ToolsetContract
+
+__all__ = ["Crash", "CrashingJournal", "JournalContract", "ModelContract", "ScriptedModel", "ToolsetContract"]

@@ -591,6 +591,16 @@ async def test_an_error_text_holds_the_providers_words_and_the_request(
     )
 
 
+async def test_a_key_that_comes_back_as_a_word_is_not_passed_on(
+    server: OpenAIServer, model: OpenAIModel
+) -> None:
+    headers = {"x-request-id": f"req-{KEY}"}
+    server.plan(as_json({"error": {"code": KEY, "type": f"x.{KEY}"}}, status=401, headers=headers))
+    with pytest.raises(ModelAuthError) as caught:
+        await model.reply(HELLO)
+    assert str(caught.value) == "test:tiny: the provider does not accept the key (status 401)"
+
+
 async def test_no_credit_is_the_operators(server: OpenAIServer, model: OpenAIModel) -> None:
     server.plan(as_json(error("insufficient_quota", "insufficient_quota", {}), status=429))
     with pytest.raises(ModelAuthError, match="no credit") as caught:

@@ -37,8 +37,15 @@ class Ops:
     engine: Engine
 
     @asynccontextmanager
-    async def working(self, on_event: OnTaskEvent | None = None) -> AsyncGenerator[Runner]:
-        """A worker and a sweeper in this process; leaving lets go of the tasks within ``grace_seconds``."""
+    async def working(
+        self, on_event: OnTaskEvent | None = None, only: frozenset[str] | None = None
+    ) -> AsyncGenerator[Runner]:
+        """A worker and a sweeper in this process; leaving lets go of the tasks within ``grace_seconds``.
+
+        Args:
+            on_event: told what happens in the runs.
+            only: ids of the tasks that it may take; ``None`` for any.
+        """
         settings = self.settings
         options = RunnerOptions(
             owner=worker_name(),
@@ -47,6 +54,7 @@ class Ops:
             poll_seconds=settings.poll_seconds,
             grace_seconds=settings.grace_seconds,
             on_event=on_event,
+            only=only,
         )
         runner = Runner(self.engine, self.catalog, options)
         async with asyncio.TaskGroup() as group:

@@ -170,10 +170,15 @@ class Engine:
     # --- workers --------------------------------------------------------------------------------------------------
 
     async def claim(
-        self, owner: str, slots: int, lease_seconds: float, agents: Collection[str]
+        self,
+        owner: str,
+        slots: int,
+        lease_seconds: float,
+        agents: Collection[str],
+        only: Collection[str] | None = None,
     ) -> Sequence[Claimed]:
-        """Take up to ``slots`` due tasks."""
-        return await self.store.claim(owner, slots, lease_seconds, agents)
+        """Take up to ``slots`` due tasks; with ``only``, none but these ids."""
+        return await self.store.claim(owner, slots, lease_seconds, agents, only)
 
     @contextmanager
     def carrying(self, task_id: str, cancel: Callable[[], None]) -> Generator[None]:

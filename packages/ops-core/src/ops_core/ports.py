@@ -114,9 +114,17 @@ class Store(Protocol):
         ...
 
     async def claim(
-        self, owner: str, slots: int, lease_seconds: float, agents: Collection[str]
+        self,
+        owner: str,
+        slots: int,
+        lease_seconds: float,
+        agents: Collection[str],
+        only: Collection[str] | None = None,
     ) -> Sequence[Claimed]:
-        """Take up to ``slots`` due tasks of these agents, highest priority first; raises their epochs."""
+        """Take up to ``slots`` due tasks of these agents, highest priority first; raises their epochs.
+
+        With ``only``, no task but these ids is taken.
+        """
         ...
 
     async def append(self, lease: Lease, step: Step) -> Recorded:

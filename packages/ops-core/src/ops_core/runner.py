@@ -44,6 +44,7 @@ class RunnerOptions:
         grace_seconds: when stopping, so long a run may take to reach its next step.
         retry: when a failed attempt is tried again.
         on_event: told what happens in the runs.
+        only: ids of the tasks that it may take; ``None`` for any.
     """
 
     owner: str
@@ -53,6 +54,7 @@ class RunnerOptions:
     grace_seconds: float = 10.0
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     on_event: OnTaskEvent | None = None
+    only: frozenset[str] | None = None
 
 
 @dataclass(slots=True)
@@ -85,11 +87,17 @@ class Runner:
         """So many runs are in its hands."""
         return len(self._carried)
 
-    def stop(self) -> None:
-        """Claim nothing more and let the runs go at their next step; :meth:`run` then returns. Safe to call twice."""
+    def stop(self, *, at_once: bool = False) -> None:
+        """Claim nothing more and let the runs go; :meth:`run` then returns. Safe to call twice.
+
+        Args:
+            at_once: do not wait for the next step of each run: what is under way is given up and owed again.
+        """
         self._stopping.set()
         for carried in self._carried.values():
             carried.control.release()
+            if at_once:
+                carried.running.cancel()
 
     async def run(self) -> None:
         """Work until :meth:`stop`, which takes ``grace_seconds`` at most; cancelled, let go of everything at once."""
@@ -133,7 +141,7 @@ class Runner:
         options = self._options
         # a claim under way when the runner stops is waited for: nobody would know of its leases
         claim = asyncio.ensure_future(
-            self._engine.claim(options.owner, free, options.lease_seconds, self._catalog.names)
+            self._engine.claim(options.owner, free, options.lease_seconds, self._catalog.names, options.only)
         )
         try:
             claimed = await asyncio.shield(claim)

@@ -177,12 +177,18 @@ def list_steps(
 
 
 def claim_tasks(
-    connection: Connection, owner: str, slots: int, lease_seconds: float, agents: Collection[str]
+    connection: Connection,
+    owner: str,
+    slots: int,
+    lease_seconds: float,
+    agents: Collection[str],
+    only: Collection[str] | None = None,
 ) -> Sequence[Claimed]:
     """Take due tasks. One statement: whoever else looks at the same time finds them taken."""
+    wanted = () if only is None else (t.c.id.in_(only),)
     due = (
         select(t.c.id)
-        .where(t.c.status.in_(CLAIMABLE), t.c.run_after <= now(), t.c.agent.in_(agents))
+        .where(t.c.status.in_(CLAIMABLE), t.c.run_after <= now(), t.c.agent.in_(agents), *wanted)
         .order_by(t.c.priority.desc(), t.c.run_after, t.c.id)
         .limit(slots)
         .with_for_update(skip_locked=True)

@@ -116,12 +116,16 @@ class SqlStore:
         )
 
     async def claim(
-        self, owner: str, slots: int, lease_seconds: float, agents: Collection[str]
+        self,
+        owner: str,
+        slots: int,
+        lease_seconds: float,
+        agents: Collection[str],
+        only: Collection[str] | None = None,
     ) -> Sequence[Claimed]:
         """Take due tasks."""
-        return await self._write(
-            partial(sql.claim_tasks, owner=owner, slots=slots, lease_seconds=lease_seconds, agents=agents)
-        )
+        claim = partial(sql.claim_tasks, owner=owner, slots=slots, lease_seconds=lease_seconds)
+        return await self._write(partial(claim, agents=agents, only=only))
 
     async def append(self, lease: Lease, step: Step) -> Recorded:
         """Record a step; it is put into its stored form here, not in the thread that all writes share."""

@@ -12,7 +12,8 @@
     ├── LeaseLost                   nobody: the worker stops, another one owns the task
     ├── ConfigError                 the operator: a setting or a declaration is wrong
     ├── SchemaMismatch              the operator: migrate, or upgrade
-    └── StoreUnavailable            the operator: the database does not answer
+    ├── StoreUnavailable            the operator: the database does not answer
+    └── ServerUnavailable           the operator: the server does not answer, or not as it should
 
 Each surface (HTTP, command line) has one table from these classes to its own codes.
 """
@@ -104,4 +105,11 @@ class StoreUnavailable(OpsError):
     """The database does not answer."""
 
     code = "store_unavailable"
+    actor = Actor.OPERATOR
+
+
+class ServerUnavailable(OpsError):
+    """The server does not answer."""
+
+    code = "server_unavailable"
     actor = Actor.OPERATOR

@@ -2,21 +2,78 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import json
+import re
+from collections.abc import Collection
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeGuard, cast
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, StringConstraints
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
+from agentkit.codec import to_json_text
+from agentkit.errors import TranscriptError
 from agentkit.limits import Limits
+from agentkit.ports import Toolset
+from agentkit.tools import FunctionToolset, Tool
+from ops_core.catalog import Served
+from ops_core.errors import InvalidRequest
+from ops_core.ports import TaskFilter
 from ops_core.task import DEFAULT_TENANT, NewTask, Task, TaskStatus
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
-LabelKey = Annotated[
-    str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")
-]
-LabelValue = Annotated[str, StringConstraints(max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]
+PAGE_DEFAULT, PAGE_MOST = 50, 200
+"""So many tasks are on a page, where nothing or the most is asked for."""
+
+STEPS_MOST = 1000
+"""So many steps are on a page at most."""
+
+MAX_SEQ = 2**31 - 1
+"""No step has a greater number."""
+
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
+_TASK_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def _as_rfc3339(value: Any) -> Any:
+    # left to itself, pydantic also takes numbers, in seconds or milliseconds as it sees fit
+    if isinstance(value, datetime) or (isinstance(value, str) and _RFC3339.fullmatch(value)):
+        return value
+    message = "must be a moment as RFC 3339 writes it, with an offset, for example 2030-01-31T09:00:00Z"
+    raise ValueError(message)
+
+
+def _as_text_or_object(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    # one error instead of one for each alternative
+    try:
+        to_json_text(value)
+        return handler(value)
+    except (ValidationError, TranscriptError):
+        message = "must be a text or a JSON object"
+        raise ValueError(message) from None
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_as_rfc3339, json_schema_input_type=AwareDatetime)]
+TextOrObject = Annotated[str | dict[str, JsonValue], WrapValidator(_as_text_or_object)]
+_NAME = r"^[^\x00-\x1f\x7f]{1,200}$"
+_LABEL_KEY = r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,63}$"
+_LABEL_VALUE = r"^[^\x00-\x1f\x7f]{0,256}$"
+
+Name = Annotated[str, StringConstraints(pattern=_NAME)]
+LabelKey = Annotated[str, StringConstraints(pattern=_LABEL_KEY)]
+LabelValue = Annotated[str, StringConstraints(pattern=_LABEL_VALUE)]
 
 
 class _Strict(BaseModel):
@@ -32,7 +89,7 @@ class BudgetBody(_Strict):
     tokens: Annotated[int, Field(strict=True, ge=1, le=2**53)] | None = Field(
         default=None, description="Input and output tokens of all model calls together."
     )
-    seconds: Annotated[float, Field(gt=0, le=31_536_000)] | None = Field(
+    seconds: Annotated[float, Field(strict=True, gt=0, le=31_536_000)] | None = Field(
         default=None,
         description="Time from the first step on, without the time in which the run waits for a person.",
     )
@@ -48,17 +105,19 @@ class TaskRequest(_Strict):
     )
 
     agent: Name = Field(description="Name of the agent; `GET /agents` lists them.")
-    input: str | dict[str, JsonValue] = Field(description="What the run is to work on: a text or an object.")
+    input: TextOrObject = Field(description="What the run is to work on: a text or an object.")
     labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=32)] = Field(
-        default_factory=dict, description="For finding the task again."
+        default_factory=dict,
+        description="For finding the task again.",
+        json_schema_extra={"additionalProperties": False},  # beside the patternProperties
     )
     priority: Annotated[int, Field(strict=True, ge=-1000, le=1000)] = Field(
         default=0, description="Higher ones are started first."
     )
-    run_at: AwareDatetime | None = Field(
+    run_at: Moment | None = Field(
         default=None, description="Not before this moment (RFC 3339, with an offset)."
     )
-    timeout_seconds: Annotated[float, Field(gt=0, le=31_536_000)] | None = Field(
+    timeout_seconds: Annotated[float, Field(strict=True, gt=0, le=31_536_000)] | None = Field(
         default=None,
         description="From the first start to the end, waiting included; after that the task has failed.",
     )
@@ -202,6 +261,31 @@ class AgentBody(_Strict):
     tools: list[ToolBody]
     budget: BudgetBody
 
+    @classmethod
+    async def of(cls, served: Served) -> AgentBody:
+        """An agent as it is told. Its toolsets are asked what they hold."""
+        agent, tools = served.agent, list[ToolBody]()
+        for given in agent.tools:
+            toolset = given if _is_toolset(given) else FunctionToolset([cast("Tool", given)])
+            for spec in await toolset.specs():
+                tools.append(
+                    ToolBody(
+                        name=spec.name,
+                        description=spec.description,
+                        effect=spec.effect,
+                        approval=spec.approval,
+                    )
+                )
+        limits = agent.limits
+        return cls(
+            name=agent.name,
+            model=agent.model if isinstance(agent.model, str) else agent.model.name,
+            planning=agent.planning,
+            instructions=agent.instructions,
+            tools=tools,
+            budget=BudgetBody(steps=limits.steps, tokens=limits.tokens, seconds=limits.seconds),
+        )
+
 
 class AgentPage(_Strict):
     """All agents."""
@@ -209,10 +293,32 @@ class AgentPage(_Strict):
     items: list[AgentBody]
 
 
-class Problem(BaseModel):
-    """An error, as RFC 9457 describes it, with three members of our own."""
+class FieldProblem(_Strict):
+    """One of the fields at fault."""
 
-    model_config = ConfigDict(extra="allow")
+    field: str = Field(description="Its dotted path, or the name of a header or parameter.")
+    message: str
+
+
+class Problem(BaseModel):
+    """An error, as RFC 9457 describes it, with four members of our own."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "about:blank",
+                    "title": "Unprocessable Content",
+                    "status": 422,
+                    "detail": "labels.team: Input should be a valid string",
+                    "code": "invalid_request",
+                    "actor": "user",
+                    "field": "labels.team",
+                    "errors": [{"field": "labels.team", "message": "Input should be a valid string"}],
+                }
+            ]
+        }
+    )
 
     type: str = "about:blank"
     title: str
@@ -221,6 +327,87 @@ class Problem(BaseModel):
     code: str = Field(description="A stable word for programs.")
     actor: str | None = Field(default=None, description="Who must act.")
     field: str | None = Field(default=None, description="The field at fault, where there is one.")
+    errors: list[FieldProblem] = Field(
+        default_factory=list[FieldProblem],
+        description="All fields at fault (at most 100), where that is known.",
+    )
+
+
+# --- what a list shows --------------------------------------------------------------------------------------------
+
+
+def task_filter(
+    *,
+    status: Collection[str] = (),
+    agent: str | None = None,
+    label: str | None = None,
+    cursor: str | None = None,
+    limit: int = PAGE_DEFAULT,
+) -> TaskFilter:
+    """What the store is asked for a page: up to one task more than the page holds, to know whether there is another.
+
+    Raises:
+        InvalidRequest: a value makes no sense; ``field`` names it.
+    """
+    if not 1 <= limit <= PAGE_MOST:
+        message = f"limit must be from 1 to {PAGE_MOST}"
+        raise InvalidRequest(message, field="limit")
+    return TaskFilter(
+        status=tuple(_status(value) for value in status),
+        agent=_checked(agent, _NAME, "agent", "must be the name of an agent"),
+        label=None if label is None else _label(label),
+        before=None if cursor is None else _decode_cursor(cursor),
+        limit=limit + 1,
+    )
+
+
+def _status(value: str) -> TaskStatus:
+    if value not in set(TaskStatus):
+        message = f"status must be among {', '.join(TaskStatus)}"
+        raise InvalidRequest(message, field="status")
+    return TaskStatus(value)
+
+
+def _label(value: str) -> str:
+    key, _equals, wanted = value.partition("=")
+    _checked(key, _LABEL_KEY, "label", "must be `key` or `key=value`")
+    _checked(wanted, _LABEL_VALUE, "label", "must be `key` or `key=value`")
+    return value
+
+
+def _checked(value: str | None, pattern: str, field: str, rule: str) -> str | None:
+    if value is not None and not re.fullmatch(pattern, value):
+        message = f"{field} {rule}"
+        raise InvalidRequest(message, field=field)
+    return value
+
+
+def _encode_cursor(before: str) -> str:
+    text = json.dumps({"v": 1, "tasks_before": before}, separators=(",", ":"))
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _decode_cursor(cursor: str) -> str:
+    try:
+        text = base64.b64decode(
+            cursor.encode("ascii") + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True
+        )
+        match json.loads(text):
+            case {"v": 1, "tasks_before": str(before)} if _TASK_ID.fullmatch(before):
+                return before
+            case _:
+                pass
+    except (ValueError, RecursionError, binascii.Error):
+        pass
+    message = "cursor must be a `next_cursor` that this list has given"
+    raise InvalidRequest(message, field="cursor")
+
+
+# --- helpers ------------------------------------------------------------------------------------------------------
+
+
+def _is_toolset(given: Any) -> TypeGuard[Toolset]:
+    return not isinstance(given, Tool) and hasattr(given, "specs")
 
 
 def _plain(value: Any) -> JsonValue:

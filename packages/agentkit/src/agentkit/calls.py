@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from agentkit.codec import to_json_text
 from agentkit.errors import (
     AgentkitError,
     BadArguments,
@@ -16,11 +17,15 @@ from agentkit.errors import (
     ToolDenied,
     ToolError,
     ToolTimeout,
+    TranscriptError,
     UnknownTool,
 )
 from agentkit.messages import Effect, JsonValue, ToolCall, ToolSpec
 from agentkit.ports import Ask, Deny, Policy, Question, ToolContext, Toolset
 from agentkit.transcript import ApprovalAsked, OpenCall, Recorded, Step, ToolReturned, ToolStarted, Transcript
+
+MOST_OUTPUT = 4_000_000
+"""Characters of JSON that the output of one call may have; the transcript, and with it every later request, holds it."""
 
 log = logging.getLogger("agentkit")
 
@@ -130,7 +135,7 @@ class Caller:
         timer = asyncio.timeout_at(until)
         try:
             async with timer:
-                return await self.toolsets[call.name].call(call, context), None
+                return _storable(call, await self.toolsets[call.name].call(call, context)), None
         except ToolError as error:
             return None, error.as_run_error()
         except TimeoutError as error:
@@ -153,6 +158,18 @@ class Caller:
             own = asyncio.get_running_loop().time() + spec.timeout_seconds
         given = [deadline for deadline in (own, self.deadline) if deadline is not None]
         return min(given) if given else None
+
+
+def _storable(call: ToolCall, output: JsonValue) -> JsonValue:
+    try:
+        size = len(to_json_text(output))
+    except TranscriptError:
+        message = f"{call.name} returned something that JSON cannot express"
+        raise ToolError(message) from None
+    if size > MOST_OUTPUT:
+        message = f"{call.name} returned {size} characters; at most {MOST_OUTPUT} are taken: ask for less"
+        raise ToolError(message)
+    return output
 
 
 def _denied_by_person(owed: OpenCall) -> ToolDenied:

@@ -140,9 +140,10 @@ class FileJournal:
 def _read(line: bytes, number: int, path: Path) -> Recorded:
     try:
         recorded = recorded_from_json(json.loads(line))
-    except (ValueError, AttributeError, TypeError) as error:
-        message = f"{path}, line {number + 1}: not a step"
-        raise TranscriptError(message) from error
+    except (ValueError, TypeError, TranscriptError) as error:
+        reason = error if isinstance(error, TranscriptError) else "not a step"
+        message = f"{path}, line {number + 1}: {reason}"
+        raise TranscriptError(message) from None
     if recorded.seq != number:
         message = f"{path}, line {number + 1}: has the number {recorded.seq}, expected {number}"
         raise TranscriptError(message)

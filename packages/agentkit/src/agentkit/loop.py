@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, cast
 
 from agentkit.calls import Caller, ToolProgress
+from agentkit.codec import to_json_text
 from agentkit.errors import (
     Actor,
     AgentkitError,
@@ -23,10 +24,21 @@ from agentkit.errors import (
     ModelUnreachable,
     RunError,
     RunReleased,
+    TranscriptError,
     UsageError,
 )
 from agentkit.limits import Limits
-from agentkit.messages import Delta, JsonValue, ModelReply, Part, StopReason, ToolCall, ToolSpec
+from agentkit.messages import (
+    Delta,
+    JsonValue,
+    ModelReply,
+    Part,
+    Reasoning,
+    StopReason,
+    Text,
+    ToolCall,
+    ToolSpec,
+)
 from agentkit.outcomes import Cancelled, Completed, Failed, Outcome, Waiting
 from agentkit.planning import Brief, Planning, Reading
 from agentkit.ports import Journal, Model, Policy, Toolset
@@ -268,7 +280,7 @@ class Loop:
             raise asyncio.CancelledError
         self.steps = list(await self.journal.load())  # what was being recorded at that moment is kept
         if ending(self.steps) is None:
-            self._show(await self.journal.append(self.control.ending))
+            await self._record(self.control.ending)
         return self._outcome()
 
     async def _give_up(self, turns: asyncio.Task[Any]) -> None:
@@ -325,7 +337,7 @@ class Loop:
 
     def _read(self, reply: ModelReply, seconds: float) -> ModelReplied:
         reading = self.work.planning.read(reply, self.work.brief)
-        parts = _with_unique_ids(reading.parts, self.steps)
+        parts = _with_unique_ids([_storable(part) for part in reading.parts], self.steps)
         refused = reply.stop_reason is StopReason.REFUSED
         problem = None if refused else self._problem_with(reading)
         return ModelReplied(
@@ -419,6 +431,28 @@ def _is_the_runs_own(error: AgentkitError) -> bool:
     return not (error.transient or isinstance(error, ModelAuthError))
 
 
+def _storable(part: Part) -> Part:
+    """Providers may send halves of surrogate pairs, which no text may hold: they become replacement characters."""
+    try:
+        match part:
+            case Text(text=text) | Reasoning(text=text):
+                text.encode()
+            case ToolCall():
+                to_json_text([part.name, part.arguments, part.invalid])
+    except UnicodeEncodeError:
+        return replace(cast("Text", part), text=_whole(cast("Text", part).text))
+    except TranscriptError:
+        call = cast("ToolCall", part)
+        return ToolCall(
+            id=call.id, name=_whole(call.name), invalid=_whole(call.invalid or repr(call.arguments))
+        )
+    return part
+
+
+def _whole(text: str) -> str:
+    return text.encode(errors="replace").decode()
+
+
 def _with_unique_ids(parts: Sequence[Part], transcript: Transcript) -> tuple[Part, ...]:
     """Give calls without an id, or with one that was used before, an id of our own."""
     taken = {
@@ -434,11 +468,7 @@ def _with_unique_ids(parts: Sequence[Part], transcript: Transcript) -> tuple[Par
                 part.id if _is_usable(part.id) and part.id not in taken else f"call_{len(transcript)}_{index}"
             )
             taken.add(call_id)
-            unique.append(
-                part
-                if call_id == part.id
-                else ToolCall(id=call_id, name=part.name, arguments=part.arguments, invalid=part.invalid)
-            )
+            unique.append(part if call_id == part.id else replace(part, id=call_id))
         else:
             unique.append(part)
     return tuple(unique)

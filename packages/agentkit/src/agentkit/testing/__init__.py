@@ -8,7 +8,23 @@ A contract is a class of pytest tests that needs a fixture or two::
 """
 
 from agentkit.testing.journals import Crash, CrashingJournal, JournalContract
-from agentkit.testing.models import ModelContract, ScriptedModel
+from agentkit.testing.models import (
+    ConversationContract,
+    Fault,
+    ModelContract,
+    ScriptedModel,
+    UnplannedRequest,
+)
 from agentkit.testing.toolsets import ToolsetContract
 
-__all__ = ["Crash", "CrashingJournal", "JournalContract", "ModelContract", "ScriptedModel", "ToolsetContract"]
+__all__ = [
+    "ConversationContract",
+    "Crash",
+    "CrashingJournal",
+    "Fault",
+    "JournalContract",
+    "ModelContract",
+    "ScriptedModel",
+    "ToolsetContract",
+    "UnplannedRequest",
+]

@@ -71,7 +71,9 @@ class CrashingJournal:
 
 
 EVERY_KIND: Sequence[Step] = (
-    RunStarted(run_id="run-1", agent="tester", input={"goal": "naïve ☃ \x00 \n", "big": 2**70, "kind": "text"}),
+    RunStarted(
+        run_id="run-1", agent="tester", input={"goal": "naïve ☃ \x00 \n", "big": 2**70, "kind": "text"}
+    ),
     ModelReplied(
         parts=(
             Reasoning(text="hm", data={"signature": "abc", "kind": "reasoning"}),
@@ -86,9 +88,13 @@ EVERY_KIND: Sequence[Step] = (
     ),
     ToolStarted(call_id="c1", tool="add"),
     ToolReturned(call_id="c2", tool="add", error=RunError(code="bad_arguments", message="no JSON")),
-    ApprovalAsked(approval_id="c1.1", call_id="c1", tool="add", arguments={"a": 1}, reason="?", interrupted=True),
+    ApprovalAsked(
+        approval_id="c1.1", call_id="c1", tool="add", arguments={"a": 1}, reason="?", interrupted=True
+    ),
     ApprovalGiven(approval_id="c1.1", approved=True, reason="fine", by="anna"),
-    ToolReturned(call_id="c1", tool="add", output={"sum": 3, "nested": {"kind": "finished", "parts": []}}, seconds=1.5),
+    ToolReturned(
+        call_id="c1", tool="add", output={"sum": 3, "nested": {"kind": "finished", "parts": []}}, seconds=1.5
+    ),
     ModelReplied(parts=(), stop_reason=StopReason.LENGTH, problem="cut off"),
     RunRetried(of="task-0"),
     Finished(status="completed", output=[1, "two", None]),
@@ -115,7 +121,9 @@ class JournalContract:
             assert [recorded.seq for recorded in appended] == list(range(len(EVERY_KIND)))
             assert list(await journal.load()) == appended
 
-    async def test_what_was_appended_is_there_when_opened_again(self, journal_factory: Callable[[], Opened]) -> None:
+    async def test_what_was_appended_is_there_when_opened_again(
+        self, journal_factory: Callable[[], Opened]
+    ) -> None:
         """An acknowledged step outlives the one who appended it; numbers go on."""
         async with journal_factory() as journal:
             first = await journal.append(EVERY_KIND[0])
@@ -125,7 +133,9 @@ class JournalContract:
             assert second.seq == 1
             assert second.at >= first.at
 
-    async def test_concurrent_appends_are_numbered_without_gaps(self, journal_factory: Callable[[], Opened]) -> None:
+    async def test_concurrent_appends_are_numbered_without_gaps(
+        self, journal_factory: Callable[[], Opened]
+    ) -> None:
         """Parallel tools record as they end."""
         async with journal_factory() as journal:
             await journal.append(EVERY_KIND[0])
@@ -134,7 +144,9 @@ class JournalContract:
             assert sorted(recorded.seq for recorded in appended) == list(range(1, 21))
             assert list(await journal.load())[1:] == sorted(appended, key=lambda recorded: recorded.seq)
 
-    async def test_a_cancelled_append_is_whole_or_nothing(self, journal_factory: Callable[[], Opened]) -> None:
+    async def test_a_cancelled_append_is_whole_or_nothing(
+        self, journal_factory: Callable[[], Opened]
+    ) -> None:
         """Whoever stops waiting leaves no half a step, and later ones come after it."""
         async with journal_factory() as journal:
             await journal.append(EVERY_KIND[0])
@@ -147,4 +159,3 @@ class JournalContract:
             assert [recorded.seq for recorded in steps] == list(range(len(steps)))
             assert steps[-1] == last
             assert len(steps) in (2, 3)
-

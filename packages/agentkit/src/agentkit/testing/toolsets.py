@@ -59,7 +59,11 @@ class ToolsetContract:
 
     async def test_bad_arguments_name_the_field(self, toolset: Toolset) -> None:
         """A missing, a wrong and an unknown one."""
-        for arguments, field in (({"a": 1}, "b"), ({"a": 1, "b": "two"}, "b"), ({"a": 1, "b": 2, "c": 3}, "c")):
+        for arguments, field in (
+            ({"a": 1}, "b"),
+            ({"a": 1, "b": "two"}, "b"),
+            ({"a": 1, "b": 2, "c": 3}, "c"),
+        ):
             error = await failure_of(toolset, ToolCall(id="call_1", name="add", arguments=arguments))
             assert isinstance(error, BadArguments)
             assert field in str(error)

@@ -29,7 +29,7 @@ class Point:
 
 
 @pytest.mark.parametrize(
-    ("output", "said", "expected"),
+    "output, said, expected",
     [
         (City, '{"name": "Oslo", "people": 700000}', City(name="Oslo", people=700000)),
         (City, '```json\n{"name": "Oslo", "people": 1}\n```', City(name="Oslo", people=1)),

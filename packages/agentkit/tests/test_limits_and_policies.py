@@ -26,7 +26,7 @@ def question(name="send", effect=Effect.UNSAFE, approval=False, interrupted=Fals
 
 
 @pytest.mark.parametrize(
-    ("rules", "asked", "decision"),
+    "rules, asked, decision",
     [
         (Rules(), question(), Allow),
         (Rules(), question(approval=True), Ask),

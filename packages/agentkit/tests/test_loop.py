@@ -195,7 +195,7 @@ async def test_a_refusal_is_a_failure_not_an_output():
 
 
 @pytest.mark.parametrize(
-    ("given", "replacement"),
+    "given, replacement",
     [("", "call_1_0"), ("a b", "call_1_0"), ("x" * 65, "call_1_0"), ("fine-1", "fine-1")],
 )
 async def test_ids_of_calls_are_usable_and_unique_in_the_run(given, replacement):
@@ -507,7 +507,7 @@ async def test_a_denied_call_is_not_carried_out_and_the_model_is_told_why():
     assert steps_of(outcome.transcript, ToolReturned)[0].error.code == "tool_denied"
 
 
-@pytest.mark.parametrize(("approved", "expected"), [(True, ["x"]), (False, [])])
+@pytest.mark.parametrize("approved, expected", [(True, ["x"]), (False, [])])
 async def test_an_approval_is_waited_for_and_obeyed(approved, expected):
     called = []
 
@@ -623,7 +623,7 @@ def test_run_sync_runs():
 
 
 async def test_run_sync_inside_a_loop_is_refused_with_a_hint():
-    with pytest.raises(UsageError, match="await agent.run"):
+    with pytest.raises(UsageError, match="await agent"):
         Agent(ScriptedModel([])).run_sync("go")
 
 

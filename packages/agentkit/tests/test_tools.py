@@ -1,7 +1,7 @@
 """Functions as tools: schema, validation, results."""
 
 import asyncio
-import datetime
+import datetime as dt
 import enum
 import pathlib
 from dataclasses import dataclass
@@ -75,7 +75,7 @@ async def test_arguments_become_typed_values():
         address: Address,
         size: Size,
         colour: Colour,
-        when: datetime.date,
+        when: dt.date,
         how: Literal["fast", "slow"],
         many: list[int],
         maybe: str | None = None,
@@ -96,7 +96,7 @@ async def test_arguments_become_typed_values():
     assert seen["address"] == Address(street="Main", number=1)
     assert seen["size"] == Size(2.0)
     assert seen["colour"] is Colour.RED
-    assert seen["when"] == datetime.date(2026, 11, 22)
+    assert seen["when"] == dt.date(2026, 11, 22)
     assert (seen["many"], seen["maybe"], seen["few"]) == ([1, 2], None, 2)
     for field, wrong in (("few", 9), ("how", "sideways"), ("when", "soon"), ("address", {"street": 3})):
         with pytest.raises(BadArguments, match=field):
@@ -113,12 +113,12 @@ async def test_bad_arguments_do_not_repeat_the_values():
 
 
 @pytest.mark.parametrize(
-    ("returned", "expected"),
+    "returned, expected",
     [
         (Address(street="Main"), {"street": "Main", "number": 1}),
         (Size(2.0), {"width": 2.0}),
         (Colour.RED, "red"),
-        (datetime.date(2026, 11, 22), "2026-11-22"),
+        (dt.date(2026, 11, 22), "2026-11-22"),
         (pathlib.Path("a/b"), "a/b"),
         ({"a": (1, 2), "b": {3}}, {"a": [1, 2], "b": [3]}),
         (b"bytes", "bytes"),

@@ -56,7 +56,7 @@ def test_anything_else_is_refused_and_never_misread(stored):
 
 
 @pytest.mark.parametrize(
-    ("stored", "says"),
+    "stored, says",
     [
         ("{", "not JSON"),
         ("[]", "not a JSON object"),

@@ -136,11 +136,17 @@ class Store(Protocol):
         ...
 
     async def wait(self, lease: Lease, seen: int) -> None:
-        """Put a running task to waiting. If more than ``seen`` steps are recorded by now, it is due at once."""
+        """Put a running task to waiting. If more than ``seen`` steps are recorded by now, it is due at once.
+
+        A task whose cancellation was requested is ended as cancelled instead; so it is by ``release``.
+        """
         ...
 
     async def release(self, lease: Lease, later: RetryLater | None = None) -> None:
-        """Give a running task back: due at once and not counted as an attempt, or to be tried again later."""
+        """Give a running task back: due at once and not counted as an attempt, or to be tried again later.
+
+        An attempt that is tried again counts if it recorded nothing (that the run began is nothing).
+        """
         ...
 
     async def renew(self, leases: Collection[Lease], lease_seconds: float) -> Renewed:
@@ -152,7 +158,10 @@ class Store(Protocol):
         ...
 
     async def answer(self, tenant: str, task_id: str, step: ApprovalGiven, seen: int) -> bool:
-        """Record a person's answer and make a waiting task due; ``False`` when more than ``seen`` steps exist."""
+        """Record a person's answer and make a waiting task due; ``False`` when not just ``seen`` steps exist.
+
+        Raises TransitionRefused for a task that has ended.
+        """
         ...
 
     async def retry(self, tenant: str, task_id: str) -> Task:
@@ -169,12 +178,16 @@ class Store(Protocol):
 
 
 class Dispatcher(Protocol):
-    """Wakes workers. A wake-up is a hint: it may be lost, doubled or late, and holds nothing of value."""
+    """Wakes workers. A wake-up is a hint: it may be lost, doubled or late, and holds nothing of value.
+
+    Within one process none is lost: after every ``wake`` at least one call of ``woken``, under way or the next one,
+    returns ``True``. Several wake-ups may be heard as one.
+    """
 
     async def wake(self) -> None:
         """Say that there may be work. Never raises and never waits for long."""
         ...
 
     async def woken(self, timeout_seconds: float) -> bool:
-        """Wait for a wake-up; ``False`` when none came in time. One that came between two calls is not lost."""
+        """Wait for a wake-up; ``False`` when none came in time."""
         ...

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import inf, isfinite
+from typing import NoReturn
 
 from agentkit.errors import Actor, RunError
 from agentkit.limits import Limits
 from agentkit.messages import JsonValue, Usage
 from agentkit.transcript import Finished
-from ops_core.errors import TransitionRefused
+from ops_core.errors import InvalidRequest, TransitionRefused
+
+LARGEST = 2**31 - 1
+"""What every database can keep in an integer column."""
 
 DEFAULT_TENANT = "default"
 """Owner of everything until there are keys that belong to tenants."""
@@ -108,6 +113,9 @@ class NewTask:
         max_attempts: so often it is started before it is given up.
         idempotency_key: the same key with the same request is the same task.
         fingerprint: of the request, to tell a repeated one from another one with the same key.
+
+    Raises:
+        InvalidRequest: a field cannot be what it is; ``field`` names it.
     """
 
     agent: str
@@ -121,6 +129,36 @@ class NewTask:
     max_attempts: int = 5
     idempotency_key: str | None = None
     fingerprint: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, longest in (("agent", 200), ("tenant", 64), ("idempotency_key", 255)):
+            _check_text(name, getattr(self, name), longest)
+        for key, value in self.labels.items():
+            _check_text("labels", key, 64)
+            _check_text("labels", value, 256)
+        if self.run_at is not None and not isfinite(self.run_at):
+            _refuse("run_at", "must be a moment in seconds since the epoch")
+        if self.timeout_seconds is not None and not 0 < self.timeout_seconds < inf:
+            _refuse("timeout_seconds", "must be more than 0")
+        if not -LARGEST <= self.priority <= LARGEST:
+            _refuse("priority", f"must be between {-LARGEST} and {LARGEST}")
+        if not 1 <= self.max_attempts <= LARGEST:
+            _refuse("max_attempts", f"must be between 1 and {LARGEST}")
+
+
+def _check_text(name: str, text: str | None, longest: int) -> None:
+    """What every database can keep in an indexed column: no NUL, no half characters, not too long."""
+    if text is None:
+        return
+    if len(text) > longest:
+        _refuse(name, f"must have at most {longest} characters")
+    if "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        _refuse(name, "must not hold NUL or half characters (lone surrogates)")
+
+
+def _refuse(name: str, problem: str) -> NoReturn:
+    message = f"{name} {problem}"
+    raise InvalidRequest(message, field=name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +233,7 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """When a failed attempt is tried again: exponential, capped, with full jitter.
+    """When a failed attempt is tried again: exponential, capped, with jitter.
 
     Attributes:
         first_seconds: the longest wait before the second attempt.
@@ -214,7 +252,10 @@ class RetryPolicy:
             attempt: the one that failed.
             chance: a random number in [0, 1]; at least half of the longest wait is always kept.
         """
-        longest = min(self.most_seconds, self.first_seconds * self.factor ** min(attempt - 1, 64))
+        try:
+            longest = min(self.most_seconds, self.first_seconds * self.factor ** (attempt - 1))
+        except OverflowError:
+            longest = self.most_seconds
         return longest * (0.5 + 0.5 * chance)
 
 

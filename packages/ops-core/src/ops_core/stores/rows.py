@@ -10,10 +10,11 @@ from typing import Any, TypeAlias
 from sqlalchemy import Row
 
 from agentkit.codec import decode_step, to_json_text
-from agentkit.errors import Actor, RunError
+from agentkit.errors import Actor, RunError, TranscriptError
 from agentkit.limits import Limits
 from agentkit.messages import Usage
 from agentkit.transcript import Finished, ModelReplied, Recorded, Step, ToolReturned
+from ops_core.errors import InvalidRequest
 from ops_core.task import NewTask, Task, TaskStatus
 
 AnyRow: TypeAlias = Row[*tuple[Any, ...]]
@@ -76,13 +77,22 @@ def recorded_of(row: AnyRow) -> Recorded:
 
 
 def new_task_values(new: NewTask, task_id: str) -> dict[str, Any]:
-    """The columns of a task that the caller decides."""
+    """The columns of a task that the caller decides.
+
+    Raises:
+        InvalidRequest: JSON cannot express the input.
+    """
+    try:
+        given = to_json_text(new.input)
+    except TranscriptError:
+        message = "input: JSON cannot express it (not a number, half a character, or no JSON type at all)"
+        raise InvalidRequest(message, field="input") from None
     return {
         "id": task_id,
         "tenant": new.tenant,
         "agent": new.agent,
         "status": TaskStatus.PENDING,
-        "input": to_json_text(new.input),
+        "input": given,
         "labels": to_json_text(dict(new.labels)),
         "priority": new.priority,
         "timeout_seconds": new.timeout_seconds,

@@ -17,7 +17,6 @@ from sqlalchemy import (
     func,
     insert,
     literal,
-    or_,
     select,
     update,
 )
@@ -53,13 +52,16 @@ from ops_core.task import (
 )
 
 CLAIMABLE = statuses_that(Verb.CLAIM)
+OPEN = statuses_that(Verb.CANCEL)
 _NO_LEASE: Mapping[str, Any] = {"lease_owner": None, "lease_until": None}
 
 _fence = (
     t.c.id == bindparam("of_task"),
+    t.c.tenant == bindparam("of_tenant"),
     t.c.epoch == bindparam("of_epoch"),
     t.c.status == TaskStatus.RUNNING,
 )
+_progressed = t.c.steps > t.c.steps_at_claim
 
 _count_step: Mapping[str, Any] = {
     "steps": t.c.steps + 1,
@@ -97,8 +99,8 @@ _renew = (
 # --- submitting and looking --------------------------------------------------------------------------------------
 
 
-def insert_task(connection: Connection, new: NewTask, task_id: str) -> Inserted:
-    """Accept a task, or find the one that was accepted under the same key."""
+def insert_task(connection: Connection, new: NewTask, values: Mapping[str, Any]) -> Inserted:
+    """Accept a task whose columns are ``values``, or find the one that was accepted under the same key."""
     if new.idempotency_key is not None:
         same_key = (t.c.tenant == new.tenant, t.c.idempotency_key == new.idempotency_key)
         found = connection.execute(select(t).where(*same_key)).first()
@@ -107,7 +109,7 @@ def insert_task(connection: Connection, new: NewTask, task_id: str) -> Inserted:
                 message = "this idempotency key was used for a request with another body"
                 raise IdempotencyConflict(message, field="Idempotency-Key")
             return Inserted(task=task_of(found), created=False)
-    return Inserted(task=_insert(connection, new_task_values(new, task_id), new), created=True)
+    return Inserted(task=_insert(connection, values, new), created=True)
 
 
 def _insert(connection: Connection, values: Mapping[str, Any], new: NewTask) -> Task:
@@ -200,7 +202,8 @@ def claim_tasks(
             status=TaskStatus.RUNNING,
             epoch=t.c.epoch + 1,
             attempt=t.c.attempt + case((t.c.status == TaskStatus.PENDING, 1), else_=0),
-            steps_at_claim=t.c.steps,
+            # the first step says only that the run began: recording it is no progress
+            steps_at_claim=case((t.c.steps == 0, 1), else_=t.c.steps),
             lease_owner=owner,
             lease_until=now() + lease_seconds,
             started_at=func.coalesce(t.c.started_at, now()),
@@ -249,7 +252,7 @@ def _add_step(connection: Connection, of: tuple[str, str, int], recorded: Record
 
 
 def _of(lease: Lease) -> dict[str, Any]:
-    return {"of_task": lease.task_id, "of_epoch": lease.epoch}
+    return {"of_task": lease.task_id, "of_tenant": lease.tenant, "of_epoch": lease.epoch}
 
 
 def _sums(step: Step) -> dict[str, Any]:
@@ -264,32 +267,33 @@ def _lost(lease: Lease) -> LeaseLost:
 
 def wait_task(connection: Connection, lease: Lease, seen: int) -> None:
     """Put a task to waiting; due at once where a step was added that its worker has not seen."""
-    waiting = (
-        update(t)
-        .where(*_fence)
-        .values(
-            status=transition(TaskStatus.RUNNING, Verb.WAIT),
-            run_after=case((t.c.steps > seen, now()), else_=None),
-            updated_at=now(),
-            **_NO_LEASE,
-        )
-    )
-    if connection.execute(waiting, _of(lease)).rowcount == 0:
-        raise _lost(lease)
+    _let_go(connection, lease, Verb.WAIT, {"run_after": case((t.c.steps > seen, now()), else_=None)})
 
 
 def release_task(connection: Connection, lease: Lease, later: RetryLater | None) -> None:
-    """Give a task back. A hand-over in good order is no attempt."""
+    """Give a task back. Neither a hand-over in good order nor one that made progress is an attempt."""
     values: dict[str, Any] = {"attempt": t.c.attempt - 1, "run_after": now()}
     if later is not None:
-        values = {"run_after": now() + later.delay_seconds, "error": error_text(later.error)}
-    released = (
+        attempt = t.c.attempt - case((_progressed, 1), else_=0)
+        values = {
+            "attempt": attempt, "run_after": now() + later.delay_seconds, "error": error_text(later.error),
+        }  # fmt: skip
+    _let_go(connection, lease, Verb.RELEASE, values)
+
+
+def _let_go(connection: Connection, lease: Lease, verb: Verb, values: Mapping[str, Any]) -> None:
+    """A task that its worker lets go ends here where it was to be cancelled: nobody else would be asked again."""
+    let_go = (
         update(t)
         .where(*_fence)
-        .values(status=transition(TaskStatus.RUNNING, Verb.RELEASE), updated_at=now(), **_NO_LEASE, **values)
+        .values(status=transition(TaskStatus.RUNNING, verb), updated_at=now(), **_NO_LEASE, **values)
+        .returning(t)
     )
-    if connection.execute(released, _of(lease)).rowcount == 0:
+    row = connection.execute(let_go, _of(lease)).first()
+    if row is None:
         raise _lost(lease)
+    if row.cancel_requested:
+        _end(connection, row, Finished(status="cancelled"))
 
 
 def renew_leases(connection: Connection, leases: Collection[Lease], lease_seconds: float) -> Renewed:
@@ -340,17 +344,24 @@ def _end(connection: Connection, row: AnyRow, step: Finished) -> bool:
 def answer_approval(
     connection: Connection, tenant: str, task_id: str, step: ApprovalGiven, seen: int
 ) -> bool:
-    """Record an answer, unless steps were added since the caller looked; makes a waiting task due."""
+    """Record an answer, unless steps were added since the caller looked; makes a waiting task due.
+
+    A task that is pending can have an open approval, too: its worker was lost, or stopped, before it could wait.
+    """
     waiting = t.c.status == TaskStatus.WAITING
     answered = (
         update(t)
         .where(t.c.tenant == tenant, t.c.id == task_id, t.c.steps == seen)
-        .where(or_(waiting, t.c.status == TaskStatus.RUNNING))
+        .where(t.c.status.in_(OPEN))
         .values(steps=t.c.steps + 1, updated_at=now(), run_after=case((waiting, now()), else_=t.c.run_after))
         .returning(t.c.steps, t.c.epoch, t.c.updated_at)
     )
     row = connection.execute(answered).first()
     if row is None:
+        status = _row(connection, tenant, task_id).status
+        if TaskStatus(status).terminal:
+            message = f"the task is {status}; its approvals are closed"
+            raise TransitionRefused(message)
         return False
     recorded = Recorded(seq=row.steps - 1, at=row.updated_at, step=step)
     _add_step(connection, (tenant, task_id, row.epoch), recorded, encode_step(step))
@@ -412,7 +423,7 @@ def _ending_of_lost(row: AnyRow) -> Finished | None:
         return Finished(status="cancelled")
     if row.deadline_at is not None and row.deadline_at < row.moment:
         return out_of_time(row.timeout_seconds)
-    if row.steps == row.steps_at_claim and row.attempt >= row.max_attempts:
+    if row.steps <= row.steps_at_claim and row.attempt >= row.max_attempts:
         message = f"its worker was lost in {row.attempt} attempts that recorded nothing"
         return Finished(
             status="failed", error=RunError(code="worker_lost", message=message, actor=Actor.OPERATOR)
@@ -422,13 +433,12 @@ def _ending_of_lost(row: AnyRow) -> Finished | None:
 
 def _release_lost(connection: Connection, row: AnyRow) -> bool:
     """An attempt that recorded something before its worker died is not held against the task."""
-    progressed = row.steps > row.steps_at_claim
     released = (
         update(t)
         .where(t.c.id == row.id, t.c.epoch == row.epoch, t.c.status == TaskStatus.RUNNING)
         .values(
             status=transition(TaskStatus.RUNNING, Verb.RELEASE),
-            attempt=row.attempt - 1 if progressed else row.attempt,
+            attempt=t.c.attempt - case((_progressed, 1), else_=0),
             run_after=now(),
             updated_at=now(),
             **_NO_LEASE,

@@ -20,6 +20,7 @@ from ops_core.errors import SchemaMismatch, StoreUnavailable
 from ops_core.ports import Clock, Inserted, Renewed, RetryLater, Swept, TaskFilter
 from ops_core.stores import sql
 from ops_core.stores.dialects import is_in_memory, reading_engine, writing_engine
+from ops_core.stores.rows import new_task_values
 from ops_core.stores.tables import REVISION
 from ops_core.stores.writer import Writer
 from ops_core.task import Claimed, Lease, NewTask, Task
@@ -96,8 +97,8 @@ class SqlStore:
     # --- the port ------------------------------------------------------------------------------------------------
 
     async def insert(self, new: NewTask) -> Inserted:
-        """Accept a task."""
-        return await self._write(partial(sql.insert_task, new=new, task_id=new_id()))
+        """Accept a task; as in :meth:`append`, it is put into its stored form here."""
+        return await self._write(partial(sql.insert_task, new=new, values=new_task_values(new, new_id())))
 
     async def get(self, tenant: str, task_id: str) -> Task:
         """One task."""

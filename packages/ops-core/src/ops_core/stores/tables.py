@@ -7,6 +7,7 @@ JSON is stored as text, as it was written: it is never searched, and a ``jsonb``
 from __future__ import annotations
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     Column,
     Double,
@@ -56,8 +57,8 @@ task = Table(
     Column("lease_until", Double),
     Column("model_calls", Integer, nullable=False, server_default=text("0")),
     Column("tool_calls", Integer, nullable=False, server_default=text("0")),
-    Column("input_tokens", Integer, nullable=False, server_default=text("0")),
-    Column("output_tokens", Integer, nullable=False, server_default=text("0")),
+    Column("input_tokens", BigInteger, nullable=False, server_default=text("0")),
+    Column("output_tokens", BigInteger, nullable=False, server_default=text("0")),
     Column("cost_usd", Double),
     Column("idempotency_key", String(255)),
     Column("fingerprint", String(64)),

@@ -1,0 +1,13 @@
+"""For tests: a platform in memory, a clock that is told the time, and the contract suite of each port.
+
+The suites need no test framework of their own: subclass one, give it the fixtures that it names, and let pytest (with
+``pytest-asyncio`` in its auto mode) collect it.
+"""
+
+from __future__ import annotations
+
+from ops_core.testing.dispatchers import DispatcherContract
+from ops_core.testing.opening import FakeClock, open_test_ops, open_test_store
+from ops_core.testing.stores import StoreContract
+
+__all__ = ["DispatcherContract", "FakeClock", "StoreContract", "open_test_ops", "open_test_store"]

@@ -1,0 +1,35 @@
+"""The contract of a store."""
+
+from __future__ import annotations
+
+from ops_core.ports import Store
+from ops_core.testing.store_ending import FinishingContract, RetryingContract, SweepingContract
+from ops_core.testing.store_leasing import (
+    AnsweringContract,
+    ClaimingContract,
+    FencingContract,
+    RenewingContract,
+    WritingTogetherContract,
+)
+from ops_core.testing.store_submitting import SubmittingContract
+
+
+class StoreContract(
+    SubmittingContract,
+    ClaimingContract,
+    FencingContract,
+    RenewingContract,
+    AnsweringContract,
+    WritingTogetherContract,
+    FinishingContract,
+    RetryingContract,
+    SweepingContract,
+):
+    """Everything that :class:`ops_core.ports.Store` promises.
+
+    Subclass it and give it two fixtures: ``store``, open and empty, and ``clock``, with a method ``advance(seconds)``
+    that moves the store's own clock.
+    """
+
+    async def test_a_store_in_order_is_found_in_order(self, store: Store) -> None:
+        await store.check()

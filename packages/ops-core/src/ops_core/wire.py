@@ -7,7 +7,7 @@ import binascii
 import hashlib
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeGuard, cast
 
@@ -24,11 +24,12 @@ from pydantic import (
     WrapValidator,
 )
 
-from agentkit.codec import to_json_text
+from agentkit.codec import recorded_to_json, to_json_text
 from agentkit.errors import TranscriptError
 from agentkit.limits import Limits
 from agentkit.ports import Toolset
 from agentkit.tools import FunctionToolset, Tool
+from agentkit.transcript import Recorded
 from ops_core.catalog import Served
 from ops_core.errors import InvalidRequest
 from ops_core.ports import TaskFilter
@@ -171,6 +172,29 @@ class UsageBody(_Strict):
 class TaskBody(_Strict):
     """A task."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "01996c2e-5d1a-7c3e-9f60-2b1f3c8a4d77",
+                    "agent": "assistant",
+                    "status": "completed",
+                    "input": "What is 12 * 7?",
+                    "output": "84",
+                    "error": None,
+                    "labels": {"team": "search"},
+                    "priority": 0,
+                    "attempt": 1,
+                    "usage": {"model_calls": 2, "tool_calls": 1, "input_tokens": 240, "output_tokens": 31},
+                    "created_at": "2026-11-22T09:00:00.120000Z",
+                    "updated_at": "2026-11-22T09:00:01.840000Z",
+                    "started_at": "2026-11-22T09:00:00.130000Z",
+                    "finished_at": "2026-11-22T09:00:01.840000Z",
+                }
+            ]
+        }
+    )
+
     id: str
     agent: str
     status: TaskStatus
@@ -225,15 +249,38 @@ class TaskPage(_Strict):
         description="Pass it as `cursor` for the next page; `null` on the last one."
     )
 
+    @classmethod
+    def of(cls, tasks: Sequence[Task], limit: int) -> TaskPage:
+        """A page of at most ``limit`` tasks, made from up to one more than that."""
+        shown = tasks[:limit]
+        following = _encode_cursor(shown[-1].id) if len(tasks) > limit else None
+        return cls(items=[TaskBody.of(task) for task in shown], next_cursor=following)
+
 
 class StepPage(_Strict):
     """Steps in their order; each is the stored form of a step with its number `seq` and its time `at`."""
 
     items: list[dict[str, JsonValue]]
+    next_after: int | None = Field(
+        default=None,
+        description="Pass it as `after` for the next page; `null` when these are all there are now.",
+    )
+
+    @classmethod
+    def of(cls, steps: Sequence[Recorded], limit: int) -> StepPage:
+        """A page of at most ``limit`` steps, made from up to one more than that."""
+        shown = steps[:limit]
+        following = shown[-1].seq if len(steps) > limit else None
+        items = [cast("dict[str, JsonValue]", recorded_to_json(recorded)) for recorded in shown]
+        return cls(items=items, next_after=following)
 
 
 class ApprovalRequest(_Strict):
     """A person's answer to an open approval."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"approved": False, "reason": "Not on a Friday.", "by": "kim"}]}
+    )
 
     approved: Annotated[bool, Field(strict=True)]
     reason: Annotated[str, StringConstraints(max_length=2000)] = Field(

@@ -1,0 +1,52 @@
+"""The REST API under ``/api/v1``."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.metadata import version
+
+from fastapi import FastAPI
+
+from ops_core.api.agents import AgentRoutes
+from ops_core.api.bodies import Bodies
+from ops_core.api.docs import add_docs
+from ops_core.api.errors import add_error_handlers
+from ops_core.api.events import EventRoutes
+from ops_core.api.guard import Guard
+from ops_core.api.health import HealthRoutes
+from ops_core.api.openapi import Application
+from ops_core.api.tasks import TaskRoutes
+from ops_core.assembly import Ops
+
+DESCRIPTION = """Opspawn runs LLM agents so that they finish.
+
+A task that is accepted is durable. Errors are `application/problem+json` (RFC 9457): `code` is a stable word for
+programs, `field` names what is wrong, `actor` says who must act. Fields and parameters that are not known are refused.
+"""
+
+
+def create_api(ops: Ops, closing: asyncio.Event | None = None) -> FastAPI:
+    """The application that answers for ``ops``, which must be open as long as it is used.
+
+    Args:
+        ops: the platform.
+        closing: set when the server stops: streams of events end, and whoever waits for a task is answered.
+    """
+    closing = asyncio.Event() if closing is None else closing
+    app = Application(
+        title="Opspawn",
+        version=version("ops-core"),
+        description=DESCRIPTION,
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
+    )
+    add_error_handlers(app)
+    TaskRoutes(ops, closing).add_to(app)
+    EventRoutes(ops.engine, closing).add_to(app)
+    AgentRoutes(ops.catalog).add_to(app)
+    HealthRoutes(ops.engine.store).add_to(app)
+    add_docs(app)
+    app.add_middleware(Bodies, max_bytes=ops.settings.max_body_bytes)
+    app.add_middleware(Guard)  # the last one added is the outermost
+    return app

@@ -1,0 +1,143 @@
+"""What stands in headers, addresses and queries: their types, and how they are read."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import Annotated, Any
+
+from fastapi import Header, Path, Query, Request
+from fastapi.routing import APIRoute
+from pydantic import BeforeValidator
+
+from ops_core.errors import InvalidRequest, TaskNotFound
+from ops_core.wire import MAX_SEQ, PAGE_MOST, STEPS_MOST
+
+MOST_WAIT_SECONDS = 60
+"""Nobody may wait longer for the answer to one request."""
+
+_KEY = r'^("([ !#-\[\]-~]|\\["\\]){1,255}"|[!#-~]([ -~]{0,253}[!-~])?)$'
+_TASK_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_REPEATABLE = frozenset({"status"})
+
+
+def _whole(value: Any) -> Any:
+    # left to itself, pydantic also takes "5.0" and "1_000"
+    if isinstance(value, str) and not re.fullmatch(r"-?\d{1,10}", value):
+        message = "must be a whole number"
+        raise ValueError(message)
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_whole, json_schema_input_type=int)]
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        pattern=_KEY,
+        description="1 to 255 printable ASCII characters, plain or as a quoted string. The same key with the same "
+        "body is the same task, however often it is sent.",
+        examples=["nightly-report-2026-11-22"],
+    ),
+]
+Prefer = Annotated[
+    str | None,
+    Header(
+        alias="Prefer",
+        description=f"`wait=N` answers when the task has ended, or after N seconds (at most {MOST_WAIT_SECONDS}); "
+        "the status stays 202.",
+        examples=["wait=10"],
+    ),
+]
+LastEventId = Annotated[
+    Whole | None,
+    Header(
+        alias="Last-Event-ID",
+        ge=0,
+        le=MAX_SEQ,
+        description="Number of the last step that was seen; wins over `after`.",
+    ),
+]
+After = Annotated[Whole, Query(ge=-1, le=MAX_SEQ, description="Only steps with a greater number than this.")]
+StepsLimit = Annotated[Whole, Query(ge=1, le=STEPS_MOST, description="So many steps at most.")]
+PageLimit = Annotated[Whole, Query(ge=1, le=PAGE_MOST, description="So many tasks at most.")]
+Statuses = Annotated[
+    list[str] | None,
+    Query(description="In one of these statuses; repeated, or separated by commas.", examples=[["failed"]]),
+]
+OfAgent = Annotated[str | None, Query(description="Of this agent.")]
+Label = Annotated[
+    str | None, Query(description="With this label: `key` or `key=value`.", examples=["team=search"])
+]
+Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before.")]
+TaskId = Annotated[
+    str, Path(description="Id of the task.", examples=["01996c2e-5d1a-7c3e-9f60-2b1f3c8a4d77"])
+]
+ApprovalId = Annotated[str, Path(description="Id of the approval, from the step that asked for it.")]
+AgentName = Annotated[str, Path(description="Name of the agent.", examples=["assistant"])]
+
+
+async def known_query(request: Request) -> None:
+    """Refuse parameters that the operation does not know, and those that are given twice.
+
+    Raises:
+        InvalidRequest: ``field`` names it.
+    """
+    route: APIRoute = request.scope["route"]
+    known = {field.alias for field in route.dependant.query_params}
+    for name, count in Counter(name for name, _value in request.query_params.multi_items()).items():
+        if name not in known:
+            there_are = ", ".join(sorted(known)) or "none"
+            message = f"{name} is not a parameter of this operation; there are: {there_are}"
+            raise InvalidRequest(message, field=name)
+        if count > 1 and name not in _REPEATABLE:
+            message = f"{name} is there {count} times"
+            raise InvalidRequest(message, field=name)
+
+
+async def no_body(request: Request) -> None:
+    """Refuse a body where none is read.
+
+    Raises:
+        InvalidRequest: there is one.
+    """
+    if await request.body():
+        message = "this operation takes no body"
+        raise InvalidRequest(message, field="body")
+
+
+def task_id_of(given: str) -> str:
+    """The id as it is stored.
+
+    Raises:
+        TaskNotFound: no task can have this id.
+    """
+    if not _TASK_ID.fullmatch(given):
+        message = "there is no task of this id: it is not a UUID"
+        raise TaskNotFound(message)
+    return given.lower()
+
+
+def key_of(header: str | None) -> str | None:
+    """The key in an ``Idempotency-Key``; a quoted one (as the IETF's draft writes it) is the same as a plain one."""
+    if header is None or not header.startswith('"'):
+        return header
+    return re.sub(r"\\(.)", r"\1", header[1:-1])
+
+
+def wait_of(prefer: str | None) -> int | None:
+    """The seconds in a ``Prefer`` header's ``wait=N``, capped; ``None`` without one. Other preferences are ignored.
+
+    Raises:
+        InvalidRequest: N is not a whole number.
+    """
+    for preference in (prefer or "").split(","):
+        name, equals, value = preference.partition(";")[0].partition("=")
+        if name.strip().lower() == "wait":
+            seconds = value.strip().strip('"')
+            if not equals or not re.fullmatch(r"\d{1,9}", seconds):
+                message = "wait must be a whole number of seconds, for example wait=10"
+                raise InvalidRequest(message, field="Prefer")
+            return min(int(seconds), MOST_WAIT_SECONDS)
+    return None

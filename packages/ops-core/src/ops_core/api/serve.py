@@ -1,0 +1,160 @@
+"""The server: the API and a worker in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from ops_core.api import create_api
+from ops_core.assembly import Ops
+from ops_core.errors import ConfigError
+
+DRAIN_SECONDS = 3
+"""When stopping, so long an answer that has begun may take to reach its end."""
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+async def serve(ops: Ops, announce: Callable[[str], None]) -> None:
+    """Serve the API and work, until SIGINT or SIGTERM; a second signal ends the process at once.
+
+    Stopping, it takes no more connections and claims no more tasks, lets the runs go at their next step, and is back
+    within ``grace_seconds`` and a few more.
+
+    Args:
+        ops: the platform, open.
+        announce: told each address once connections are accepted there.
+
+    Raises:
+        ConfigError: the address cannot be listened on.
+    """
+    closing = asyncio.Event()
+    with _signals(closing):
+        async with serving(ops, closing) as addresses:
+            for address in addresses:
+                announce(address)
+            await closing.wait()
+
+
+@asynccontextmanager
+async def serving(ops: Ops, closing: asyncio.Event | None = None) -> AsyncIterator[Sequence[str]]:
+    """The API and a worker while the context lasts; gives the addresses, which are ready.
+
+    Args:
+        ops: the platform, open.
+        closing: set when the context is left, or by the caller before that: whoever waits for a task is answered.
+
+    Raises:
+        ConfigError: the address cannot be listened on.
+    """
+    closing = asyncio.Event() if closing is None else closing
+    sockets = _listen(ops.settings.host, ops.settings.port)
+    server = _Server(
+        uvicorn.Config(
+            create_api(ops, closing),
+            lifespan="off",
+            ws="none",
+            log_config=None,  # the process has one configuration of logging, and it is not uvicorn's
+            log_level="warning",
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+        )
+    )
+    try:
+        async with asyncio.TaskGroup() as group, ops.working():
+            group.create_task(server.serve(sockets))
+            await server.accepting.wait()
+            try:
+                yield [_address(listening) for listening in sockets]
+            finally:  # both come to their end at the same time
+                closing.set()
+                server.should_exit = True
+    finally:
+        for listening in sockets:
+            listening.close()
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn, without its handling of signals, and with a word when it is ready."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.accepting = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.accepting.set()
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+@contextmanager
+def _signals(closing: asyncio.Event) -> Iterator[None]:
+    """The first signal sets ``closing``; after that, a signal does what it does to any process."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals come to the main thread only; whoever runs us in another one stops us otherwise
+        return
+    loop = asyncio.get_running_loop()
+
+    def first(_number: int, _frame: FrameType | None) -> None:
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        loop.call_soon_threadsafe(closing.set)
+
+    before = {number: signal.signal(number, first) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _listen(host: str, port: int) -> list[socket.socket]:
+    """A socket for each address of ``host``, all on one port.
+
+    Raises:
+        ConfigError: it is taken, or may not be used.
+    """
+    sockets: list[socket.socket] = []
+    try:
+        for family in (socket.AF_INET, socket.AF_INET6):
+            for *_what, place in _addresses(host, port, family)[:1]:
+                listening = socket.create_server(place[:2], family=family, backlog=2048)
+                sockets.append(listening)
+                port = listening.getsockname()[1]  # where it was any free one, the second is to be the same
+        if not sockets:
+            raise OSError(errno.EADDRNOTAVAIL, "")
+    except OSError as error:
+        for listening in sockets:
+            listening.close()
+        message = f"cannot listen on {host}, port {port}: {os.strerror(error.errno or 0)}"
+        raise ConfigError(message, field="port") from None
+    return sockets
+
+
+def _addresses(host: str, port: int, family: socket.AddressFamily) -> Sequence[tuple[Any, ...]]:
+    if family == socket.AF_INET6 and not socket.has_dualstack_ipv6():
+        return ()
+    try:
+        return socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
+    except socket.gaierror:  # a name need not have addresses of both families
+        return ()
+
+
+def _address(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if listening.family == socket.AF_INET6 else f"http://{host}:{port}"

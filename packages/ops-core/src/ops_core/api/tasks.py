@@ -1,0 +1,154 @@
+"""The routes of tasks: each translates, and calls one verb of the engine."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import FastAPI, Response
+
+from agentkit.transcript import ApprovalGiven
+from ops_core.api.closing import unless_closing
+from ops_core.api.openapi import TASKS, location, reading, writing
+from ops_core.api.parameters import (
+    After,
+    ApprovalId,
+    Cursor,
+    IdempotencyKey,
+    Label,
+    OfAgent,
+    PageLimit,
+    Prefer,
+    Statuses,
+    StepsLimit,
+    TaskId,
+    key_of,
+    task_id_of,
+    wait_of,
+)
+from ops_core.assembly import Ops
+from ops_core.task import DEFAULT_TENANT, Task
+from ops_core.wire import (
+    PAGE_DEFAULT,
+    STEPS_MOST,
+    ApprovalRequest,
+    StepPage,
+    TaskBody,
+    TaskPage,
+    TaskRequest,
+    task_filter,
+)
+
+
+class TaskRoutes:
+    """The routes below ``/tasks``, without the events.
+
+    Args:
+        ops: the platform.
+        closing: set when the server stops; whoever waits is then answered at once.
+    """
+
+    def __init__(self, ops: Ops, closing: asyncio.Event) -> None:
+        self._ops = ops
+        self._engine = ops.engine
+        self._closing = closing
+
+    def add_to(self, app: FastAPI) -> None:
+        """Add them to ``app``."""
+        one = f"{TASKS}/{{task_id}}"
+        submitted = writing("submit_task")
+        headers = location("Where the task is.")
+        submitted["responses"][200] = {
+            "description": "The task that was submitted before with this `Idempotency-Key`.",
+            "model": TaskBody,
+            "headers": headers,
+        }
+        submitted["responses"][202] = {
+            "description": "The task is accepted, and durable.",
+            "headers": headers,
+        }
+        retried = writing("retry_task", 404, 409, body=False)
+        retried["responses"][202] = {"description": "The new task is accepted.", "headers": headers}
+        app.add_api_route(TASKS, self.submit, status_code=202, **submitted)
+        app.add_api_route(TASKS, self.list_tasks, **reading("list_tasks"))
+        app.add_api_route(one, self.get, **reading("get_task", 404))
+        app.add_api_route(f"{one}/steps", self.steps, **reading("list_steps", 404))
+        app.add_api_route(f"{one}/cancel", self.cancel, **writing("cancel_task", 404, body=False))
+        app.add_api_route(f"{one}/retry", self.retry, status_code=202, **retried)
+        app.add_api_route(
+            f"{one}/approvals/{{approval_id}}", self.answer, **writing("answer_approval", 404, 409)
+        )
+
+    async def submit(
+        self,
+        request: TaskRequest,
+        response: Response,
+        idempotency_key: IdempotencyKey = None,
+        prefer: Prefer = None,
+    ) -> TaskBody:
+        """Submit a task.
+
+        It is durable when this answers. With an `Idempotency-Key` a repeated request finds its task (200) instead of
+        making another one; the same key with another body is refused (422).
+        """
+        wait = wait_of(prefer)
+        self._ops.catalog.get(request.agent)
+        inserted = await self._engine.submit(request.as_new_task(key_of(idempotency_key)))
+        task = inserted.task
+        if wait is not None:
+            task = await self._until_ended(task, wait)
+            response.headers["Preference-Applied"] = f"wait={wait}"
+        response.headers["Location"] = _address(task)
+        if not inserted.created:
+            response.status_code = 200
+        return TaskBody.of(task)
+
+    async def _until_ended(self, task: Task, seconds: int) -> Task:
+        waiting = self._engine.until_ended(DEFAULT_TENANT, task.id, seconds)
+        return await unless_closing(self._closing, waiting) or await self._engine.get(DEFAULT_TENANT, task.id)
+
+    async def list_tasks(
+        self,
+        status: Statuses = None,
+        agent: OfAgent = None,
+        label: Label = None,
+        cursor: Cursor = None,
+        limit: PageLimit = PAGE_DEFAULT,
+    ) -> TaskPage:
+        """Tasks, newest first. A filter that is left out does not filter."""
+        wanted = [value for values in status or () for value in values.split(",")]
+        asked = task_filter(status=wanted, agent=agent, label=label, cursor=cursor, limit=limit)
+        return TaskPage.of(await self._engine.list(DEFAULT_TENANT, asked), limit)
+
+    async def get(self, task_id: TaskId) -> TaskBody:
+        """One task."""
+        return TaskBody.of(await self._engine.get(DEFAULT_TENANT, task_id_of(task_id)))
+
+    async def steps(self, task_id: TaskId, after: After = -1, limit: StepsLimit = STEPS_MOST) -> StepPage:
+        """What is recorded of a task, in order."""
+        found = await self._engine.steps(DEFAULT_TENANT, task_id_of(task_id), after, limit + 1)
+        return StepPage.of(found, limit)
+
+    async def cancel(self, task_id: TaskId) -> TaskBody:
+        """Cancel a task.
+
+        One that no worker holds ends at once. The worker of a running one is asked to end it: the answer may still
+        say `running`. One that has ended stays as it is.
+        """
+        return TaskBody.of(await self._engine.cancel(DEFAULT_TENANT, task_id_of(task_id)))
+
+    async def retry(self, task_id: TaskId, response: Response) -> TaskBody:
+        """A new task that carries on what a failed or cancelled one has recorded, with a budget of its own."""
+        task = await self._engine.retry(DEFAULT_TENANT, task_id_of(task_id))
+        response.headers["Location"] = _address(task)
+        return TaskBody.of(task)
+
+    async def answer(self, task_id: TaskId, approval_id: ApprovalId, request: ApprovalRequest) -> TaskBody:
+        """Answer an open approval; the task goes on."""
+        given = ApprovalGiven(
+            approval_id=approval_id, approved=request.approved, reason=request.reason, by=request.by
+        )
+        return TaskBody.of(await self._engine.answer(DEFAULT_TENANT, task_id_of(task_id), given))
+
+
+def _address(task: Task) -> str:
+    return f"{TASKS}/{task.id}"

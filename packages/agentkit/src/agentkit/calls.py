@@ -25,7 +25,7 @@ from agentkit.ports import Ask, Deny, Policy, Question, ToolContext, Toolset
 from agentkit.transcript import ApprovalAsked, OpenCall, Recorded, Step, ToolReturned, ToolStarted, Transcript
 
 MOST_OUTPUT = 4_000_000
-"""Characters of JSON that the output of one call may have; the transcript, and with it every later request, holds it."""
+"""Characters of JSON that the output of one call may have; every later request holds it too."""
 
 log = logging.getLogger("agentkit")
 

@@ -93,7 +93,7 @@ class _Strict(BaseModel):
 
 
 class Budget(_Strict):
-    """``[agents.NAME.budget]``: see :class:`agentkit.Limits`."""
+    """``[agents.NAME.budget]``: see :class:`agentkit.limits.Limits`."""
 
     steps: PositiveInt | None = 100
     tokens: PositiveInt | None = None
@@ -101,7 +101,7 @@ class Budget(_Strict):
 
 
 class PolicyTable(_Strict):
-    """``[agents.NAME.policy]``: see :class:`agentkit.Rules`."""
+    """``[agents.NAME.policy]``: see :class:`agentkit.policies.Rules`."""
 
     allow: tuple[str, ...] = ("*",)
     deny: tuple[str, ...] = ()

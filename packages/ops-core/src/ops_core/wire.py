@@ -44,6 +44,9 @@ STEPS_MOST = 1000
 MAX_SEQ = 2**31 - 1
 """No step has a greater number."""
 
+IDEMPOTENCY_KEY = r"[!#-~]([ -~]{0,253}[!-~])?"
+"""What a key may be: 1 to 255 printable ASCII characters, without spaces around it."""
+
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
 _TASK_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -406,6 +409,17 @@ def task_filter(
         before=None if cursor is None else _decode_cursor(cursor),
         limit=limit + 1,
     )
+
+
+def checked_key(key: str) -> str:
+    """An idempotency key that can be sent.
+
+    Raises:
+        InvalidRequest: it cannot.
+    """
+    rule = "must be 1 to 255 printable ASCII characters, not beginning with a quotation mark"
+    _checked(key, IDEMPOTENCY_KEY, "Idempotency-Key", rule)
+    return key
 
 
 def _status(value: str) -> TaskStatus:

@@ -27,7 +27,7 @@ class AgentRoutes:
     def add_to(self, app: FastAPI) -> None:
         """Add them to ``app``."""
         app.add_api_route(f"{API}/agents", self.list_agents, **reading("list_agents"))
-        app.add_api_route(f"{API}/agents/{{name}}", self.get, **reading("get_agent", 404))
+        app.add_api_route(f"{API}/agents/{{name:path}}", self.get, **reading("get_agent", 404))
 
     async def list_agents(self) -> AgentPage:
         """All agents that can be run here, in the order of their declaration."""

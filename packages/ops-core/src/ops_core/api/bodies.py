@@ -203,8 +203,7 @@ def _items(value: Any) -> Iterable[tuple[str | int, Any]]:
     if isinstance(value, dict):
         return cast("dict[str, Any]", value).items()
     if isinstance(value, list):
-        inside: list[Any] = value
-        return enumerate(inside)
+        return enumerate(cast("Iterable[Any]", value))
     return ()
 
 

@@ -11,12 +11,12 @@ from fastapi.routing import APIRoute
 from pydantic import BeforeValidator
 
 from ops_core.errors import InvalidRequest, TaskNotFound
-from ops_core.wire import MAX_SEQ, PAGE_MOST, STEPS_MOST
+from ops_core.wire import IDEMPOTENCY_KEY, MAX_SEQ, PAGE_MOST, STEPS_MOST
 
 MOST_WAIT_SECONDS = 60
 """Nobody may wait longer for the answer to one request."""
 
-_KEY = r'^("([ !#-\[\]-~]|\\["\\]){1,255}"|[!#-~]([ -~]{0,253}[!-~])?)$'
+_KEY = rf'^("([ !#-\[\]-~]|\\["\\]){{1,255}}"|{IDEMPOTENCY_KEY})$'
 _TASK_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _REPEATABLE = frozenset({"status"})
 

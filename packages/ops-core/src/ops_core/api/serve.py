@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import signal
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from types import FrameType
 from typing import Any
@@ -47,7 +46,7 @@ async def serve(ops: Ops, announce: Callable[[str], None]) -> None:
 
 
 @asynccontextmanager
-async def serving(ops: Ops, closing: asyncio.Event | None = None) -> AsyncIterator[Sequence[str]]:
+async def serving(ops: Ops, closing: asyncio.Event | None = None) -> AsyncGenerator[Sequence[str], None]:
     """The API and a worker while the context lasts; gives the addresses, which are ready.
 
     Args:
@@ -103,7 +102,7 @@ class _Server(uvicorn.Server):
 
 
 @contextmanager
-def _signals(closing: asyncio.Event) -> Iterator[None]:
+def _signals(closing: asyncio.Event) -> Generator[None, None, None]:
     """The first signal sets ``closing``; after that, a signal does what it does to any process."""
     if threading.current_thread() is not threading.main_thread():
         yield  # signals come to the main thread only; whoever runs us in another one stops us otherwise
@@ -136,13 +135,14 @@ def _listen(host: str, port: int) -> list[socket.socket]:
                 listening = socket.create_server(place[:2], family=family, backlog=2048)
                 sockets.append(listening)
                 port = listening.getsockname()[1]  # where it was any free one, the second is to be the same
-        if not sockets:
-            raise OSError(errno.EADDRNOTAVAIL, "")
     except OSError as error:
         for listening in sockets:
             listening.close()
         message = f"cannot listen on {host}, port {port}: {os.strerror(error.errno or 0)}"
         raise ConfigError(message, field="port") from None
+    if not sockets:
+        message = f"cannot listen on {host}: it has no address"
+        raise ConfigError(message, field="host")
     return sockets
 
 

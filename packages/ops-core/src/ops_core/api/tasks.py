@@ -75,7 +75,7 @@ class TaskRoutes:
         app.add_api_route(f"{one}/cancel", self.cancel, **writing("cancel_task", 404, body=False))
         app.add_api_route(f"{one}/retry", self.retry, status_code=202, **retried)
         app.add_api_route(
-            f"{one}/approvals/{{approval_id}}", self.answer, **writing("answer_approval", 404, 409)
+            f"{one}/approvals/{{approval_id:path}}", self.answer, **writing("answer_approval", 404, 409)
         )
 
     async def submit(

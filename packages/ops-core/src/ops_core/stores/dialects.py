@@ -40,11 +40,16 @@ def parse_url(url: str) -> URL:
     """
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # ValueError: a port that is no number
         message = "store_url is not a URL; use sqlite:///FILE"
         raise ConfigError(message, field="store_url") from None
-    if parsed.get_backend_name() != "sqlite":
-        message = f"store_url: {parsed.get_backend_name()} is not supported yet; use sqlite:///FILE"
+    if parsed.drivername not in ("sqlite", "sqlite+pysqlite"):
+        message = f"store_url: {parsed.drivername} is not supported yet; use sqlite:///FILE"
+        raise ConfigError(message, field="store_url")
+    if parsed.host or parsed.username or parsed.port:
+        message = (
+            "store_url: a file has no host; use three slashes, sqlite:///FILE, or four for an absolute path"
+        )
         raise ConfigError(message, field="store_url")
     return parsed
 

@@ -57,12 +57,14 @@ class SqlStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         writer, readers = self._opened()
+        self._writer = self._readers = (
+            None  # from here on everybody is refused; nobody waits for a writer that is gone
+        )
         await asyncio.get_running_loop().run_in_executor(readers, writer.close)
         readers.shutdown(wait=True)
         self._write_engine.dispose()
         if self._read_engine is not None:
             self._read_engine.dispose()
-        self._writer = self._readers = None
 
     @property
     def migration_engine(self) -> Engine:

@@ -7,9 +7,10 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine, inspect
+from sqlalchemy.exc import DBAPIError
 
-from ops_core.errors import SchemaMismatch
+from ops_core.errors import SchemaMismatch, StoreUnavailable
 from ops_core.stores.store import SqlStore, schema_revision
 
 HERE = Path(__file__).parent
@@ -19,13 +20,18 @@ def upgrade(store: SqlStore, revision: str = "head") -> None:
     """Bring the database of ``store``, which need not be open, to ``revision``. Blocks.
 
     Raises:
-        SchemaMismatch: the database was migrated by a newer release.
+        SchemaMismatch: the database was migrated by a newer release, or holds tables of something else.
+        StoreUnavailable: the database cannot be opened or written.
     """
     _run(store, "upgrade", revision)
 
 
 def downgrade(store: SqlStore, revision: str) -> None:
-    """Take the database of ``store`` back to ``revision``; ``base`` is an empty database. Blocks."""
+    """Take the database of ``store`` back to ``revision``; ``base`` is an empty database. Blocks.
+
+    Raises:
+        SchemaMismatch, StoreUnavailable: as :func:`upgrade`.
+    """
     _run(store, "downgrade", revision)
 
 
@@ -39,10 +45,22 @@ def config(engine: Engine | None = None) -> Config:
 
 def _run(store: SqlStore, verb: str, revision: str) -> None:
     engine = store.migration_engine
+    try:
+        with engine.begin() as connection:
+            _check_is_ours(connection)
+        getattr(command, verb)(config(engine), revision)
+    except DBAPIError as error:
+        message = f"the database refused a migration: {type(error.orig).__name__}: {error.orig}"
+        raise StoreUnavailable(message) from None
+
+
+def _check_is_ours(connection: Connection) -> None:
+    found = schema_revision(connection)
     known = {script.revision for script in ScriptDirectory.from_config(config()).walk_revisions()}
-    with engine.begin() as connection:
-        found = schema_revision(connection)
     if found is not None and found not in known:
         message = f"the database has the schema {found}, which this release does not know: upgrade Opspawn"
         raise SchemaMismatch(message)
-    getattr(command, verb)(config(engine), revision)
+    others = sorted(set(inspect(connection).get_table_names()) - {"alembic_version"})
+    if found is None and others:
+        message = f"the database holds tables of something else ({', '.join(others[:3])}): give Opspawn one of its own"
+        raise SchemaMismatch(message)

@@ -1,0 +1,59 @@
+"""The commands."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ops_core.cli import doctor, run, serve, tasks
+from ops_core.cli.exits import MEANINGS
+
+_TABLE = "\n".join(f"  {code.value:>3}  {meaning}" for code, meaning in MEANINGS.items())
+_SETTINGS = "Settings are environment variables OPSPAWN_…; `opspawn doctor` lists those in force."
+
+app = typer.Typer(
+    help="Runs LLM agents so that they finish.",
+    epilog=f"\b\nExit codes:\n{_TABLE}\n\n{_SETTINGS}",
+    no_args_is_help=True,
+    add_completion=False,
+    # plain text, made without loading rich: `--help` is quick, and its text is the documentation's
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"opspawn {version('ops-core')}")
+        raise typer.Exit
+
+
+@app.callback()
+def opspawn(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    del version
+
+
+for _command in (
+    run.run,
+    serve.serve,
+    tasks.submit,
+    tasks.list_tasks,
+    tasks.show,
+    tasks.watch,
+    tasks.cancel,
+    tasks.retry,
+    tasks.approve,
+    tasks.deny,
+    tasks.agents,
+    serve.migrate,
+    doctor.doctor,
+):
+    app.command(name=_command.__name__.removesuffix("_tasks"))(_command)

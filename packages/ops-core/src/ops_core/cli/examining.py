@@ -1,0 +1,246 @@
+"""What ``opspawn doctor`` looks at. Nothing here changes anything, or tells a secret."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import re
+import shutil
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import httpx2
+from rich.text import Text
+
+from agentkit.errors import AgentkitError
+from agentkit.models import opened
+from ops_core.assembly import CONFIG_FILE, load_catalog
+from ops_core.cli.exits import Exit
+from ops_core.cli.narration import counted
+from ops_core.cli.places import store_file
+from ops_core.cli.screen import STYLES, Screen
+from ops_core.cli.text import one_line
+from ops_core.errors import ConfigError, OpsError
+from ops_core.ports import TaskFilter
+from ops_core.settings import PREFIX, Settings, read_settings
+from ops_core.stores import REVISION, SqlStore, open_store
+from ops_core.task import DEFAULT_TENANT, TaskStatus
+
+State: TypeAlias = Literal["ok", "note", "warning", "missing"]
+MARKS = {"ok": ("✓", "good"), "note": ("·", "quiet"), "warning": ("!", "person"), "missing": ("✗", "bad")}
+PLAIN_MARKS = {"ok": "+", "note": "-", "warning": "!", "missing": "x"}
+
+SAFE_SQLITE = (3, 51, 3)
+"""Before it, two processes that write to one file at the wrong moment can damage it (SQLite's WAL-reset bug)."""
+
+LITTLE_DISK = 200 * 1024 * 1024
+SERVER_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that was looked at."""
+
+    about: str
+    name: str
+    state: State
+    text: str
+
+
+async def examine(*, url: str | None, as_json: bool) -> Exit:
+    """Look at everything and tell it."""
+    screen = Screen()
+    missing = False
+    about = ""
+    async for finding in _findings(url):
+        missing = missing or finding.state == "missing"
+        if as_json:
+            screen.json(asdict(finding))
+            continue
+        if finding.about != about:
+            screen.print(Text(("\n" if about else "") + finding.about, style=STYLES["strong"]))
+            about = finding.about
+        _tell(screen, finding)
+    if screen.closed:
+        return Exit.OUTPUT_CLOSED
+    return Exit.FAILED if missing else Exit.OK
+
+
+def _tell(screen: Screen, finding: Finding) -> None:
+    mark, tone = MARKS[finding.state]
+    if not screen.encoding.lower().startswith("utf"):
+        mark = PLAIN_MARKS[finding.state]
+    style = STYLES["quiet"] if finding.state == "note" else ""
+    row = Text.assemble("  ", (mark, STYLES[tone]), f" {finding.name:<16} ", (one_line(finding.text), style))
+    screen.print(row, soft_wrap=True)
+
+
+async def _findings(url: str | None) -> AsyncIterator[Finding]:
+    for finding in _versions():
+        yield finding
+    try:
+        settings = read_settings(url=url)
+    except ConfigError as error:
+        yield Finding(about="Settings", name="environment", state="missing", text=str(error))
+        return
+    for finding in _settings(settings, url):
+        yield finding
+    async for finding in _store(settings):
+        yield finding
+    async for finding in _agents(settings):
+        yield finding
+    if settings.url is not None:
+        yield await _server(settings.url)
+
+
+# --- versions and settings ----------------------------------------------------------------------------------------
+
+
+def _versions() -> Iterator[Finding]:
+    about = "Versions"
+    yield Finding(
+        about=about, name="opspawn", state="ok", text=f"{version('ops-core')}, agentkit {version('agentkit')}"
+    )
+    yield Finding(
+        about=about, name="Python", state="ok", text=f"{platform.python_version()} on {platform.system()}"
+    )
+    found = sqlite3.sqlite_version
+    if sqlite3.sqlite_version_info >= SAFE_SQLITE:
+        yield Finding(about=about, name="SQLite", state="ok", text=found)
+    else:
+        safe = ".".join(map(str, SAFE_SQLITE))
+        text = f"{found}: before {safe}, several processes that write to one store may damage it; let one process write"
+        yield Finding(about=about, name="SQLite", state="warning", text=text)
+
+
+def _settings(settings: Settings, url: str | None) -> Iterator[Finding]:
+    for name in Settings.model_fields:
+        value = getattr(settings, name)
+        if name == "url" and url is not None:
+            source = "--url"
+        else:
+            source = f"{PREFIX}{name.upper()}" if name in settings.model_fields_set else "default"
+        text = f"{'—' if value is None else without_secrets(str(value))}  ({source})"
+        yield Finding(about="Settings", name=name, state="note" if source == "default" else "ok", text=text)
+
+
+def without_secrets(value: str) -> str:
+    """A setting as it may be shown: of an address, neither the password nor what follows a question mark."""
+    return re.sub(r"\?.*", "?…", re.sub(r"(://)[^/@]*@", r"\1…@", value)) if "://" in value else value
+
+
+# --- store --------------------------------------------------------------------------------------------------------
+
+
+async def _store(settings: Settings) -> AsyncIterator[Finding]:
+    about = "Store"
+    try:
+        file = store_file(settings)
+        if file is not None:
+            for finding in _file(file):
+                yield finding
+            if not file.exists():
+                return
+        store = open_store(settings.store_url)
+        found = await asyncio.to_thread(store.revision)
+        yield Finding(about=about, name="writable", state="ok", text="yes")
+        yield _schema(found, settings)
+        if found == REVISION:
+            yield await _leases(store)
+    except OpsError as error:
+        yield Finding(about=about, name="usable", state="missing", text=str(error))
+
+
+def _file(file: Path) -> Iterator[Finding]:
+    folder = file.absolute().parent
+    if not file.exists():
+        if not folder.is_dir():
+            yield Finding(
+                about="Store", name="file", state="missing", text=f"the folder of {file} does not exist"
+            )
+            return
+        yield Finding(about="Store", name="file", state="ok", text=f"{file} is made when it is first needed")
+    else:
+        yield Finding(
+            about="Store", name="file", state="ok", text=f"{file}, {file.stat().st_size / 1e6:,.1f} MB"
+        )
+    free = shutil.disk_usage(folder).free
+    state: State = "ok" if free >= LITTLE_DISK else "warning"
+    yield Finding(about="Store", name="free disk", state=state, text=f"{free / 1e9:,.1f} GB")
+
+
+def _schema(found: str | None, settings: Settings) -> Finding:
+    if found == REVISION:
+        return Finding(about="Store", name="schema", state="ok", text=found)
+    what = "none" if found is None else found
+    if found is not None and found > REVISION:
+        text = f"{what} is of a newer release; this one works with {REVISION}: upgrade Opspawn"
+        return Finding(about="Store", name="schema", state="missing", text=text)
+    if settings.auto_migrate:
+        text = f"{what}; brought to {REVISION} when the store is opened"
+        return Finding(about="Store", name="schema", state="ok", text=text)
+    text = f"{what}; this release works with {REVISION}: run `opspawn migrate`"
+    return Finding(about="Store", name="schema", state="missing", text=text)
+
+
+async def _leases(store: SqlStore) -> Finding:
+    async with store:
+        running = await store.list(DEFAULT_TENANT, TaskFilter(status=(TaskStatus.RUNNING,), limit=1000))
+    lost = [task for task in running if task.lease_until is not None and task.lease_until < time.time()]
+    text = f"{counted(len(running), 'task')} running"
+    if not lost:
+        return Finding(about="Store", name="leases", state="ok", text=text)
+    text += f", {len(lost)} of a worker that is gone; the next worker takes them over"
+    return Finding(about="Store", name="leases", state="warning", text=text)
+
+
+# --- agents and server --------------------------------------------------------------------------------------------
+
+
+async def _agents(settings: Settings) -> AsyncIterator[Finding]:
+    about = "Agents"
+    try:
+        catalog = load_catalog(settings)
+    except OpsError as error:
+        yield Finding(about=about, name="declared in", state="missing", text=str(error))
+        return
+    yield Finding(about=about, name="declared in", state="ok", text=_source(settings))
+    if not catalog.names:
+        yield Finding(about=about, name="agents", state="warning", text="none: nothing can be run")
+    for name in catalog.names:
+        model = catalog.get(name).agent.model
+        called = model if isinstance(model, str) else model.name
+        try:
+            async with opened(model):
+                yield Finding(about=about, name=one_line(name), state="ok", text=f"{called} can be opened")
+        except AgentkitError as error:
+            yield Finding(about=about, name=one_line(name), state="missing", text=f"{called}: {error}")
+
+
+def _source(settings: Settings) -> str:
+    if settings.app is not None:
+        return settings.app
+    if settings.config is not None or Path(CONFIG_FILE).exists():
+        return str(settings.config or CONFIG_FILE)
+    return f"the default agent, as there is no {CONFIG_FILE}"
+
+
+async def _server(url: str) -> Finding:
+    shown = without_secrets(url)
+    try:
+        async with httpx2.AsyncClient(timeout=SERVER_SECONDS, trust_env=False) as client:
+            answer = await client.get(f"{url.rstrip('/')}/health/ready")
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        return Finding(
+            about="Server", name="reachable", state="missing", text=f"{shown}: {type(error).__name__}"
+        )
+    if answer.status_code == 200:
+        return Finding(about="Server", name="ready", state="ok", text=shown)
+    return Finding(
+        about="Server", name="ready", state="missing", text=f"{shown} answers {answer.status_code}"
+    )

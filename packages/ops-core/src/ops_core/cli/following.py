@@ -1,0 +1,263 @@
+"""What the commands about tasks do."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from agentkit.codec import recorded_to_json
+from agentkit.transcript import ApprovalAsked
+from ops_core.cli.choosing import chosen_agent
+from ops_core.cli.connecting import connected
+from ops_core.cli.exits import Exit
+from ops_core.cli.failures import exit_of_status
+from ops_core.cli.screen import Screen
+from ops_core.cli.tables import told_agents, told_task, told_tasks
+from ops_core.cli.tasks import ListOptions, SubmitOptions
+from ops_core.cli.views import JsonView, PeopleView, View, told_goal
+from ops_core.client import Client
+from ops_core.errors import InvalidRequest
+from ops_core.task import TaskStatus
+from ops_core.wire import ApprovalRequest, TaskBody, TaskRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Following:
+    """How a task is followed."""
+
+    after: int = -1
+    within: float | None = None
+    url: str | None = None
+    as_json: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A person's answer."""
+
+    approved: bool
+    reason: str = ""
+
+
+# --- submitting ---------------------------------------------------------------------------------------------------
+
+
+async def submit(options: SubmitOptions) -> Exit:
+    """Hand in a task, and follow it where that is wanted."""
+    given = _input_of(options)
+    screen = Screen()
+    async with connected(options.url, with_agents=True) as client:
+        names = [agent.name for agent in await client.agents()]
+        request = _request(options, given, chosen_agent(names, options.agent))
+        task = await client.submit(request, idempotency_key=options.idempotency_key)
+        if options.wait:
+            return await _follow(
+                client, task, Following(within=options.within, as_json=options.as_json), screen
+            )
+    if options.as_json:
+        screen.json(task.model_dump(mode="json"))
+    elif not screen.is_terminal:
+        screen.raw(task.id)
+    else:
+        screen.raw(task.id)
+        screen.pairs({"follow it": f"opspawn watch {task.id}"})
+    return Exit.OK
+
+
+def _input_of(options: SubmitOptions) -> Any:
+    if (options.goal is None) == (options.input is None):
+        message = "give a GOAL, or the input with --input JSON"
+        raise InvalidRequest(message, field="goal")
+    if options.input is None:
+        return options.goal
+    text = options.input
+    try:
+        if text.startswith("@"):
+            text = Path(text[1:]).read_text(encoding="utf-8")
+        return json.loads(text)
+    except OSError as error:
+        message = f"--input: {options.input[1:]}: {error.strerror}"
+    except ValueError:
+        message = "--input is not JSON; for a plain text use GOAL"
+    raise InvalidRequest(message, field="input")
+
+
+def _request(options: SubmitOptions, given: Any, agent: str) -> TaskRequest:
+    budget = {
+        "steps": options.budget_steps,
+        "tokens": options.budget_tokens,
+        "seconds": options.budget_seconds,
+    }
+    asked: dict[str, Any] = {
+        "agent": agent,
+        "input": given,
+        "labels": _labels(options.label or []),
+        "priority": options.priority,
+        "run_at": options.run_at,
+        "timeout_seconds": options.timeout,
+        "budget": budget if any(limit is not None for limit in budget.values()) else None,
+        "max_attempts": options.max_attempts,
+    }
+    try:
+        return TaskRequest.model_validate({name: value for name, value in asked.items() if value is not None})
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, item['loc']))}: {item['msg'].removeprefix('Value error, ')}"
+            for item in error.errors()
+        )
+        raise InvalidRequest(problems, field=str(error.errors()[0]["loc"][0])) from None
+
+
+def _labels(given: Sequence[str]) -> dict[str, str]:
+    labels: dict[str, str] = {}
+    for label in given:
+        key, equals, value = label.partition("=")
+        if not equals or key in labels:
+            message = f"--label {label}: " + ("given twice" if equals else "write KEY=VALUE")
+            raise InvalidRequest(message, field="labels")
+        labels[key] = value
+    return labels
+
+
+# --- looking ------------------------------------------------------------------------------------------------------
+
+
+async def list_tasks(options: ListOptions) -> Exit:
+    """The newest tasks."""
+    screen = Screen()
+    async with connected(options.url) as client:
+        page = await client.list(
+            status=options.status or (), agent=options.agent, label=options.label, limit=options.limit
+        )
+    if options.as_json:
+        for task in page.items:
+            screen.json(task.model_dump(mode="json"))
+    else:
+        told_tasks(screen, page)
+    return _unless_closed(screen, Exit.OK)
+
+
+async def show(task_id: str, url: str | None, as_json: bool) -> Exit:
+    """A task and its steps."""
+    screen = Screen()
+    async with connected(url) as client:
+        task = await client.get(task_id)
+        steps = await client.steps(task_id)
+    if as_json:
+        for recorded in steps:
+            screen.json(recorded_to_json(recorded))
+        screen.json(task.model_dump(mode="json"))
+    else:
+        told_task(screen, task, steps)
+    return _unless_closed(screen, Exit.OK)
+
+
+async def watch(task_id: str, how: Following) -> Exit:
+    """A task until its end."""
+    screen = Screen()
+    async with connected(how.url) as client:
+        return await _follow(client, await client.get(task_id), how, screen)
+
+
+async def _follow(client: Client, task: TaskBody, how: Following, screen: Screen) -> Exit:
+    view: View = JsonView(screen, how.after) if how.as_json else PeopleView(screen, how.after)
+    if not how.as_json:
+        told_goal(screen, task)
+    try:
+        async with asyncio.timeout(how.within):
+            await _show_steps(client, task.id, how, view, screen)
+    except TimeoutError:
+        pass
+    finally:
+        view.pause()
+    task = await client.get(task.id)
+    view.end(task)
+    return _unless_closed(screen, exit_of_status(task.status))
+
+
+async def _show_steps(client: Client, task_id: str, how: Following, view: View, screen: Screen) -> None:
+    gone = asyncio.Event()
+    screen.when_closed = gone.set
+    async for recorded in client.watch(task_id, after=how.after):
+        view.step(recorded)
+        if isinstance(recorded.step, ApprovalAsked):
+            view.note(f"opspawn approve {task_id} {recorded.step.approval_id}")
+        if gone.is_set():
+            return
+
+
+def _unless_closed(screen: Screen, code: Exit) -> Exit:
+    return Exit.OUTPUT_CLOSED if screen.closed else code
+
+
+# --- acting -------------------------------------------------------------------------------------------------------
+
+
+async def cancel(task_id: str, url: str | None, as_json: bool) -> Exit:
+    """Cancel a task."""
+    async with connected(url) as client:
+        task = await client.cancel(task_id)
+    asked = task.status is TaskStatus.RUNNING
+    _said(task, "cancelling: it ends at its next step" if asked else f"{task.status}", as_json)
+    return Exit.OK
+
+
+async def retry(task_id: str, url: str | None, as_json: bool) -> Exit:
+    """Carry on a task that did not complete."""
+    async with connected(url) as client:
+        task = await client.retry(task_id)
+    screen = Screen()
+    if as_json:
+        screen.json(task.model_dump(mode="json"))
+    else:
+        screen.raw(task.id)
+        if screen.is_terminal:
+            screen.pairs(
+                {"follow it": f"opspawn watch {task.id}", "or run it": f"opspawn run --resume {task.id}"}
+            )
+    return Exit.OK
+
+
+async def answer(task_id: str, approval_id: str, given: Answer, url: str | None, as_json: bool) -> Exit:
+    """Answer an open approval."""
+    try:
+        request = ApprovalRequest(approved=given.approved, reason=given.reason, by=getpass.getuser()[:200])
+    except ValidationError as error:
+        message = f"--reason: {error.errors()[0]['msg']}"
+        raise InvalidRequest(message, field="reason") from None
+    async with connected(url) as client:
+        task = await client.answer(task_id, approval_id, request)
+    _said(
+        task,
+        f"{'approved' if given.approved else 'denied'}; the task goes on as soon as a worker takes it",
+        as_json,
+    )
+    return Exit.OK
+
+
+def _said(task: TaskBody, text: str, as_json: bool) -> None:
+    screen = Screen()
+    if as_json:
+        screen.json(task.model_dump(mode="json"))
+    else:
+        screen.raw(text)
+
+
+async def agents(url: str | None, as_json: bool) -> Exit:
+    """What can be run."""
+    screen = Screen()
+    async with connected(url, with_agents=True) as client:
+        found = await client.agents()
+    if as_json:
+        for agent in found:
+            screen.json(agent.model_dump(mode="json"))
+    else:
+        told_agents(screen, found)
+    return _unless_closed(screen, Exit.OK)

@@ -1,0 +1,82 @@
+"""What goes on beside a run: signals, warnings, and several things that are waited for at once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from ops_core.cli.exits import Exit
+
+
+async def first_of(*things: Coroutine[Any, Any, Any]) -> None:
+    """Wait until one of them has ended, and stop the others. Raises what the first one raised."""
+    tasks = [asyncio.ensure_future(thing) for thing in things]
+    try:
+        done, _others = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
+
+
+@contextmanager
+def signals_to(interrupt: Callable[[Exit], None]) -> Generator[None]:
+    """Ctrl-C and SIGTERM call ``interrupt`` in the event loop, each time."""
+    loop = asyncio.get_running_loop()
+    wanted = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED}
+    before: dict[signal.Signals, Any] = {}
+    for number, code in wanted.items():
+        try:
+            loop.add_signal_handler(number, interrupt, code)
+        except NotImplementedError:  # an event loop without signals
+            before[number] = signal.signal(number, _soon(loop, interrupt, code))
+    try:
+        yield
+    finally:
+        for number in wanted:
+            if number in before:
+                signal.signal(number, before[number])
+            else:
+                loop.remove_signal_handler(number)
+
+
+def _soon(
+    loop: asyncio.AbstractEventLoop, interrupt: Callable[[Exit], None], code: Exit
+) -> Callable[..., None]:
+    def handle(*_number_and_frame: object) -> None:
+        loop.call_soon_threadsafe(interrupt, code)
+
+    return handle
+
+
+@contextmanager
+def warnings_to(note: Callable[[str], None], task_id: str) -> Generator[None]:
+    """What the worker has to say about a task is shown between its steps; about others it is not shown."""
+    handler = _Notes(note, f"task {task_id}: ")
+    loggers = [logging.getLogger(name) for name in ("ops_core", "agentkit")]
+    for logger in loggers:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+
+
+class _Notes(logging.Handler):
+    def __init__(self, note: Callable[[str], None], prefix: str) -> None:
+        super().__init__(logging.WARNING)
+        self._note = note
+        self._prefix = prefix
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name == "ops_core.sweeper":
+            return
+        with suppress(RuntimeError):  # the loop is gone, and with it whoever would see this
+            self._note(record.getMessage().removeprefix(self._prefix))

@@ -1,0 +1,54 @@
+"""Options that several commands share, and how a command takes many of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import MISSING, fields
+from functools import wraps
+from inspect import Parameter, Signature
+from typing import Annotated, Any, TypeAlias, TypeVar, get_type_hints
+
+import typer
+
+TaskId: TypeAlias = Annotated[str, typer.Argument(metavar="ID", help="The task's id.", show_default=False)]
+Json: TypeAlias = Annotated[
+    bool, typer.Option("--json", help="Print JSON, one value a line, and nothing else.")
+]
+Url: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--url", metavar="URL", help="Ask this server instead of opening the store. [OPSPAWN_URL]"),
+]
+Within: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        "--within", metavar="SECONDS", min=0, help="Stop following after so long; the task goes on."
+    ),
+]
+
+Given = TypeVar("Given")
+Command: TypeAlias = Callable[[Given], None]
+
+
+def grouped(group: type[Given]) -> Callable[[Command[Given]], Callable[..., None]]:
+    """A command that takes its many options as one value: each field of the dataclass ``group`` is one of them."""
+
+    def decorate(command: Command[Given]) -> Callable[..., None]:
+        @wraps(command)
+        def wrapper(**given: Any) -> None:
+            command(group(**given))
+
+        hints = get_type_hints(group, include_extras=True)
+        parameters = [
+            Parameter(
+                field.name,
+                Parameter.KEYWORD_ONLY,
+                default=Parameter.empty if field.default is MISSING else field.default,
+                annotation=hints[field.name],
+            )
+            for field in fields(group)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        ]
+        wrapper.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {}
+        return wrapper
+
+    return decorate

@@ -1,0 +1,52 @@
+"""``opspawn run``: one goal, worked on in this process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from ops_core.cli.options import Json, grouped
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """What ``opspawn run`` is told."""
+
+    goal: Annotated[
+        str | None, typer.Argument(metavar="GOAL", help="What the agent is to do.", show_default=False)
+    ] = None
+    agent: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The agent; needed where there are several.")
+    ] = None
+    model: Annotated[
+        str | None, typer.Option(metavar="PROVIDER:NAME", help="Takes the place of the agent's model.")
+    ] = None
+    resume: Annotated[
+        str | None, typer.Option(metavar="ID", help="Carry on this task, instead of a new goal.")
+    ] = None
+    as_json: Json = False
+
+
+@grouped(RunOptions)
+def run(options: RunOptions) -> None:
+    """Work on one goal in this process, and show every step.
+
+    The run is a task like any other: every step is in the store before the next one begins. Other tasks in the store
+    are left alone, and OPSPAWN_URL does not matter here.
+
+    Ctrl-C lets the run go at its next step; a second Ctrl-C does not wait for it. Either way nothing that is recorded
+    is lost: `opspawn run --resume ID` goes on, `opspawn cancel ID` ends it.
+
+    Where a tool needs approval you are asked; without a terminal, and with --json, the program ends with 5 and says
+    how to answer.
+    """
+    if (options.goal is None) == (options.resume is None):
+        message = "give a GOAL, or a task with --resume ID"
+        raise typer.BadParameter(message)
+    import asyncio
+
+    from ops_core.cli.running import run_here
+
+    raise typer.Exit(asyncio.run(run_here(options)))

@@ -1,0 +1,185 @@
+"""One task, carried in this process: the worker, what is shown of it, and the person at the terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+
+from pydantic import ValidationError
+
+from agentkit.loop import Event
+from agentkit.models import opened
+from agentkit.transcript import ApprovalAsked, ApprovalGiven, Recorded
+from ops_core.assembly import Ops, load_catalog, open_ops
+from ops_core.catalog import Catalog, Served
+from ops_core.cli.choosing import chosen_agent, serving, with_model
+from ops_core.cli.exits import Exit
+from ops_core.cli.failures import exit_of_status
+from ops_core.cli.hints import how_to_answer, how_to_go_on, how_to_look
+from ops_core.cli.meanwhile import first_of, signals_to, warnings_to
+from ops_core.cli.prompt import can_ask, confirm
+from ops_core.cli.run import RunOptions
+from ops_core.cli.screen import Screen
+from ops_core.cli.text import as_call
+from ops_core.cli.views import JsonView, PeopleView, View, told_goal
+from ops_core.errors import ApprovalNotFound, InvalidRequest
+from ops_core.runner import Runner
+from ops_core.settings import read_settings
+from ops_core.task import DEFAULT_TENANT, Task, TaskStatus
+from ops_core.wire import TaskBody, TaskRequest
+
+GLANCE_SECONDS = 0.1
+"""How often a run with an open question is looked at, until it waits for nothing else."""
+
+
+async def run_here(options: RunOptions) -> Exit:
+    """Work on one task until it ends, waits for somebody who is not here, or is let go."""
+    settings = read_settings().model_copy(update={"concurrency": 1})
+    declared = load_catalog(settings)
+    catalog = Catalog()  # of one agent, which is not known before a task to be carried on was looked at
+    async with open_ops(settings, catalog) as ops:
+        task = None
+        if options.resume is not None:
+            task = await ops.engine.get(DEFAULT_TENANT, options.resume)
+            served = serving(declared, task.agent, options.model)
+        else:
+            served = with_model(declared.get(chosen_agent(declared.names, options.agent)), options.model)
+        catalog.add(served.agent, served.deps)
+        async with opened(served.agent.model):
+            pass  # a missing key is told before there is a task
+        if task is None:
+            task = await _submitted(ops, served, options.goal or "")
+        return await _Run(ops, task, as_json=options.as_json).carry(served)
+
+
+async def _submitted(ops: Ops, served: Served, goal: str) -> Task:
+    try:
+        request = TaskRequest(agent=served.agent.name, input=goal)
+    except ValidationError as error:
+        message = f"GOAL: {error.errors()[0]['msg']}"
+        raise InvalidRequest(message, field="goal") from None
+    return (await ops.engine.submit(request.as_new_task())).task
+
+
+class _Run:
+    """Everything about the one task that happens in this process."""
+
+    def __init__(self, ops: Ops, task: Task, *, as_json: bool) -> None:
+        self._engine = ops.engine
+        self._ops = ops
+        self._task = task
+        self._screen = Screen()
+        self._people = not as_json
+        self._view: View = JsonView(self._screen) if as_json else PeopleView(self._screen)
+        self._asked: dict[str, ApprovalAsked] = {}
+        self._prompt: asyncio.Task[bool | None] | None = None
+        self._stop = asyncio.Event()
+        self._signal: Exit | None = None
+        self._runner: Runner | None = None
+
+    async def carry(self, served: Served) -> Exit:
+        """Carry the task as far as it goes here."""
+        if self._people:
+            model = served.agent.model
+            told_goal(self._screen, self._task, model if isinstance(model, str) else model.name)
+        with signals_to(self._interrupt), warnings_to(self._view.note, self._task.id):
+            async with self._ops.working(self._happened, only=frozenset({self._task.id})) as runner:
+                self._runner = runner
+                self._screen.when_closed = lambda: self._interrupt(Exit.OUTPUT_CLOSED)
+                await first_of(self._watch(), self._answer(), self._stop.wait())
+            return await self._close()
+
+    async def _watch(self) -> None:
+        """Steps that another process has recorded, and those of this one where they were not shown yet."""
+        async for recorded in self._engine.watch(DEFAULT_TENANT, self._task.id):
+            self._step(recorded)
+
+    def _happened(self, _task_id: str, event: Event) -> None:
+        if isinstance(event, Recorded):
+            self._step(event)
+        else:
+            self._view.event(event)
+
+    def _step(self, recorded: Recorded) -> None:
+        step = recorded.step
+        if isinstance(step, ApprovalAsked):
+            self._asked[step.approval_id] = step
+        elif isinstance(step, ApprovalGiven):
+            self._asked.pop(step.approval_id, None)
+            if self._prompt is not None:
+                self._prompt.cancel()
+        self._view.step(recorded)
+
+    # --- the person -----------------------------------------------------------------------------------------------
+
+    async def _answer(self) -> None:
+        """Ask the person here whenever the run waits for nothing else; returns when somebody else must answer."""
+        while True:
+            questions = await self._open_questions()
+            self._view.pause()
+            if not self._people or not can_ask(self._screen):
+                return
+            answers: list[ApprovalGiven] = []
+            for asked in questions:
+                which = f" {as_call(asked.tool, asked.arguments)}" if len(questions) > 1 else ""
+                answer = await self._ask(f"Approve{which}?")
+                if asked.approval_id not in self._asked:
+                    continue  # answered elsewhere in the meantime
+                if answer is None:
+                    return
+                answers.append(
+                    ApprovalGiven(approval_id=asked.approval_id, approved=answer, by=getpass.getuser())
+                )
+            for given in answers:
+                try:
+                    await self._engine.answer(DEFAULT_TENANT, self._task.id, given)
+                except ApprovalNotFound:
+                    self._view.note("somebody else has answered before")
+
+    async def _ask(self, question: str) -> bool | None:
+        self._prompt = asyncio.create_task(confirm(self._screen, question))
+        try:
+            await asyncio.wait({self._prompt})
+            return None if self._prompt.cancelled() else self._prompt.result()
+        finally:
+            self._prompt.cancel()
+            self._prompt = None
+
+    async def _open_questions(self) -> list[ApprovalAsked]:
+        while True:
+            if self._asked:
+                task = await self._engine.get(DEFAULT_TENANT, self._task.id)
+                if task.status is TaskStatus.WAITING and task.run_after is None and self._asked:
+                    return list(self._asked.values())
+            await asyncio.sleep(GLANCE_SECONDS)
+
+    # --- the end --------------------------------------------------------------------------------------------------
+
+    def _interrupt(self, how: Exit) -> None:
+        """The first time: let go at the next step; the second time: at once."""
+        if self._signal is not None and self._runner is not None:
+            self._runner.stop(at_once=True)
+            return
+        self._signal = how
+        self._stop.set()
+        if self._people and how is Exit.INTERRUPTED:
+            self._view.note("letting go after this step; Ctrl-C again to let go now")
+
+    async def _close(self) -> Exit:
+        for recorded in await self._engine.steps(DEFAULT_TENANT, self._task.id):
+            self._view.step(recorded)
+        self._view.pause()
+        task = await self._engine.get(DEFAULT_TENANT, self._task.id)
+        screen = self._screen if self._people else Screen(stderr=True)
+        if task.status.terminal:
+            self._view.end(TaskBody.of(task))
+            if self._people:
+                how_to_look(screen, task.id)
+            return Exit.OUTPUT_CLOSED if self._screen.closed else exit_of_status(task.status)
+        if not self._people:
+            self._view.end(TaskBody.of(task))
+        if self._signal is not None:
+            how_to_go_on(screen, task.id, task.steps)
+            return self._signal
+        how_to_answer(screen, task.id, list(self._asked.values()))
+        return Exit.WAITING

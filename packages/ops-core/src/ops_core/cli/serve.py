@@ -1,0 +1,44 @@
+"""``opspawn serve`` and ``opspawn migrate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def serve(
+    app: Annotated[
+        str | None,
+        typer.Option(metavar="MODULE:NAME", help="A catalog of agents in Python. [OPSPAWN_APP]"),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The file that declares agents. [OPSPAWN_CONFIG]")
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="127.0.0.1, ::1 or localhost. [OPSPAWN_HOST]")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="0 for any free one. [OPSPAWN_PORT]")] = None,
+) -> None:
+    """Run the API and a worker in this process, until Ctrl-C.
+
+    It listens on this machine only: there is no authentication yet. Stopping it lets its tasks go at their next step;
+    the next worker carries them on.
+    """
+    import asyncio
+
+    from ops_core.cli.serving import serve_here
+
+    raise typer.Exit(asyncio.run(serve_here(app=app, config=config, host=host, port=port)))
+
+
+def migrate(
+    check: Annotated[
+        bool, typer.Option("--check", help="Only say whether there is something to do (then 1).")
+    ] = False,
+) -> None:
+    """Bring the schema of the store up to date."""
+    from ops_core.cli.serving import migrate_store
+
+    raise typer.Exit(migrate_store(check=check))

@@ -1,0 +1,54 @@
+"""What ``opspawn serve`` and ``opspawn migrate`` do."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from ops_core.api.serve import serve
+from ops_core.assembly import open_ops
+from ops_core.cli.exits import Exit
+from ops_core.cli.screen import Screen
+from ops_core.settings import read_settings
+from ops_core.stores import REVISION, migrations, open_store
+
+
+async def serve_here(**overrides: Any) -> Exit:
+    """The API and a worker, until a signal."""
+    settings = read_settings(**overrides)
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s  %(message)s"
+    )
+    screen = Screen()
+    async with open_ops(settings) as ops:
+
+        def announce(url: str) -> None:
+            screen.pairs(
+                {
+                    "API": f"{url}/api/v1",
+                    "docs": f"{url}/docs",
+                    "store": settings.store_url,
+                    "agents": ", ".join(ops.catalog.names) or "none",
+                }
+            )
+
+        await serve(ops, announce)
+    return Exit.OK
+
+
+def migrate_store(*, check: bool) -> Exit:
+    """Bring the schema up to date, or say whether it is."""
+    settings = read_settings()
+    screen = Screen()
+    store = open_store(settings.store_url)
+    found = store.revision()
+    what = "no schema" if found is None else f"schema {found}"
+    if found == REVISION:
+        screen.raw(f"the store has {what}: up to date")
+        return Exit.OK
+    if check:
+        screen.raw(f"the store has {what}, this release works with {REVISION}")
+        return Exit.FAILED
+    migrations.upgrade(store)
+    screen.raw(f"migrated: {what} → schema {REVISION}")
+    return Exit.OK

@@ -1,0 +1,90 @@
+"""Tasks and agents that are looked at, not followed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from rich.cells import cell_len, set_cell_size
+from rich.text import Text
+
+from agentkit.transcript import Recorded
+from ops_core.cli.hints import how_to_answer
+from ops_core.cli.narration import Narrator, seconds_of
+from ops_core.cli.screen import STYLES, Screen
+from ops_core.cli.text import as_text, one_line, visible
+from ops_core.cli.views import TONES, told_goal, told_result, told_summary
+from ops_core.task import TaskStatus
+from ops_core.wire import AgentBody, TaskBody, TaskPage
+
+STATUS_WIDTH = max(map(len, TaskStatus))
+
+
+def told_tasks(screen: Screen, page: TaskPage) -> None:
+    """One line for each task; the id comes first and whole, so that it can be cut out and copied."""
+    if not page.items and screen.is_terminal:
+        screen.say("no tasks", "quiet")
+    agents = min(max((cell_len(one_line(task.agent)) for task in page.items), default=0), 24)
+    for task in page.items:
+        age = seconds_of((datetime.now(UTC) - task.created_at).total_seconds()).split(" ")
+        row = Text.assemble(
+            (task.id, STYLES["quiet"]),
+            (f"  {task.status:<{STATUS_WIDTH}}", STYLES[TONES.get(task.status, "plain")]),
+            f"  {set_cell_size(one_line(task.agent), agents)}",
+            (f"  {' '.join(age[:2]):>6}", STYLES["quiet"]),
+            f"  {one_line(as_text(task.input))}",
+        )
+        if screen.is_terminal:
+            row.truncate(screen.width, overflow="ellipsis")
+        screen.print(row, soft_wrap=True)
+    if page.next_cursor is not None and screen.is_terminal:
+        screen.say("there are more: --limit, or --status, --agent and --label to choose", "quiet", indent=0)
+
+
+def told_task(screen: Screen, task: TaskBody, steps: Sequence[Recorded]) -> None:
+    """Everything about a task."""
+    told_goal(screen, task)
+    narrator = Narrator()
+    for recorded in steps:
+        line = narrator.tell(recorded)
+        if line is not None and line.seq > 0:
+            screen.step(line, most=None)
+    told_result(screen, task, after_steps=narrator.last > 0)
+    told_summary(screen, task)
+    screen.pairs(_facts(task))
+    if task.status is TaskStatus.WAITING and narrator.asked:
+        how_to_answer(screen, task.id, list(narrator.asked.values()))
+
+
+def _facts(task: TaskBody) -> dict[str, str]:
+    moments = {"submitted": task.created_at, "started": task.started_at, "ended": task.finished_at}
+    facts = {
+        name: f"{moment:%Y-%m-%d %H:%M:%S} UTC" for name, moment in moments.items() if moment is not None
+    }
+    if task.labels:
+        facts["labels"] = visible(" ".join(f"{key}={value}" for key, value in task.labels.items()))
+    if task.attempt > 1:
+        facts["attempts"] = str(task.attempt)
+    if task.priority:
+        facts["priority"] = str(task.priority)
+    return facts
+
+
+def told_agents(screen: Screen, agents: Sequence[AgentBody]) -> None:
+    """Each agent with its model and tools."""
+    for agent in agents:
+        name = Text.assemble(
+            (one_line(agent.name), STYLES["strong"]), "  ", (one_line(agent.model), STYLES["quiet"])
+        )
+        screen.print(name, soft_wrap=True)
+        if agent.instructions:
+            screen.say(visible(agent.instructions), "quiet")
+        for tool in agent.tools:
+            asks = ", asks first" if tool.approval else ""
+            first_line = one_line(tool.description.partition("\n")[0])
+            row = Text.assemble(
+                f"  {one_line(tool.name):<20}", (f" {tool.effect}{asks}  {first_line}", STYLES["quiet"])
+            )
+            if screen.is_terminal:
+                row.truncate(screen.width, overflow="ellipsis")
+            screen.print(row, soft_wrap=True)

@@ -1,0 +1,162 @@
+"""Commands about tasks: through a server where one is named, else on the store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from ops_core.cli.options import Json, TaskId, Url, Within, grouped
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitOptions:
+    """What ``opspawn submit`` is told."""
+
+    goal: Annotated[
+        str | None, typer.Argument(metavar="GOAL", help="What the agent is to do.", show_default=False)
+    ] = None
+    input: Annotated[
+        str | None, typer.Option(metavar="JSON", help="Instead of GOAL: JSON, or @FILE that holds it.")
+    ] = None
+    agent: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The agent; needed where there are several.")
+    ] = None
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="For finding it again; may be repeated.")
+    ] = None
+    priority: Annotated[int, typer.Option(help="Higher ones are started first.")] = 0
+    run_at: Annotated[str | None, typer.Option(metavar="TIME", help="Not before: 2030-01-31T09:00:00Z.")] = (
+        None
+    )
+    timeout: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="From its first start to its end, waiting included."),
+    ] = None
+    max_attempts: Annotated[int | None, typer.Option(metavar="N", help="So often it is started.")] = None
+    budget_steps: Annotated[int | None, typer.Option(metavar="N", help="At most so many steps.")] = None
+    budget_tokens: Annotated[int | None, typer.Option(metavar="N", help="At most so many tokens.")] = None
+    budget_seconds: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="At most so long, waiting for people not counted.")
+    ] = None
+    idempotency_key: Annotated[
+        str | None, typer.Option(metavar="KEY", help="The same key with the same request is the same task.")
+    ] = None
+    wait: Annotated[bool, typer.Option("--wait", help="Follow it to its end, as `watch` does.")] = False
+    within: Within = None
+    url: Url = None
+    as_json: Json = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListOptions:
+    """What ``opspawn list`` is told."""
+
+    status: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="STATUS",
+            help="pending, running, waiting, completed, failed or cancelled; may be repeated.",
+        ),
+    ] = None
+    agent: Annotated[str | None, typer.Option(metavar="NAME", help="Of this agent.")] = None
+    label: Annotated[str | None, typer.Option(metavar="KEY[=VALUE]", help="With this label.")] = None
+    limit: Annotated[int, typer.Option(metavar="N", min=1, max=200, help="At most so many.")] = 20
+    url: Url = None
+    as_json: Json = False
+
+
+@grouped(SubmitOptions)
+def submit(options: SubmitOptions) -> None:
+    """Hand in a goal, for a worker to carry out; prints the task's id.
+
+    It is durable when the id is printed. Without --wait the program ends then, with 0.
+    """
+    from ops_core.cli import following
+
+    _do(following.submit(options))
+
+
+@grouped(ListOptions)
+def list_tasks(options: ListOptions) -> None:
+    """List tasks, newest first."""
+    from ops_core.cli import following
+
+    _do(following.list_tasks(options))
+
+
+def show(task_id: TaskId, url: Url = None, as_json: Json = False) -> None:
+    """Show a task and all its steps. With --json: a line for each step, then the task."""
+    from ops_core.cli import following
+
+    _do(following.show(task_id, url, as_json))
+
+
+def watch(
+    task_id: TaskId,
+    after: Annotated[
+        int, typer.Option(metavar="N", min=-1, help="Leave out the steps up to this number.")
+    ] = -1,
+    within: Within = None,
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """Follow a task until it ends; the exit code says how it ended.
+
+    It goes on while the task waits for a person; with --within, a task that still waits then gives 5, and one that is
+    under way gives 6. Stopping it does nothing to the task.
+    """
+    from ops_core.cli import following
+
+    _do(following.watch(task_id, following.Following(after=after, within=within, url=url, as_json=as_json)))
+
+
+def cancel(task_id: TaskId, url: Url = None, as_json: Json = False) -> None:
+    """Cancel a task. One that is running ends at its next step; one that has ended stays as it is."""
+    from ops_core.cli import following
+
+    _do(following.cancel(task_id, url, as_json))
+
+
+def retry(task_id: TaskId, url: Url = None, as_json: Json = False) -> None:
+    """Carry on a failed or cancelled task, as a new task with its steps and a new budget; prints its id."""
+    from ops_core.cli import following
+
+    _do(following.retry(task_id, url, as_json))
+
+
+Approval = Annotated[str, typer.Argument(metavar="APPROVAL", help="The approval's id.", show_default=False)]
+
+
+def approve(task_id: TaskId, approval_id: Approval, url: Url = None, as_json: Json = False) -> None:
+    """Allow a tool call that waits for a person."""
+    from ops_core.cli import following
+
+    _do(following.answer(task_id, approval_id, following.Answer(approved=True), url, as_json))
+
+
+def deny(
+    task_id: TaskId,
+    approval_id: Approval,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="The model is told it.")] = "",
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """Refuse a tool call that waits for a person; the run goes on without it."""
+    from ops_core.cli import following
+
+    _do(following.answer(task_id, approval_id, following.Answer(approved=False, reason=reason), url, as_json))
+
+
+def agents(url: Url = None, as_json: Json = False) -> None:
+    """List the agents that can be run, with their tools."""
+    from ops_core.cli import following
+
+    _do(following.agents(url, as_json))
+
+
+def _do(work: Any) -> None:
+    import asyncio
+
+    raise typer.Exit(asyncio.run(work))

@@ -96,8 +96,9 @@ docs: setup ## build the documentation into docs/_build/html
 	@$(BIN)/sphinx-build -q -W --keep-going -n docs docs/_build/html
 	@echo "docs: docs/_build/html/index.html"
 
-bench: setup ## run the benchmarks (make bench ARGS=name runs one)
-	@for script in benchmarks/bench_$(or $(ARGS),*).py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+BENCHES := loop_overhead tasks_sqlite waiting_runs
+bench: setup ## run the benchmarks (make bench ARGS=loop_overhead runs one)
+	@for name in $(or $(ARGS),$(BENCHES)); do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 fmt: setup ## mend style and format in place
 	@$(BIN)/ruff check -q --fix-only .

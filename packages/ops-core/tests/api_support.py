@@ -97,6 +97,7 @@ async def staged(folder: Path, **settings: Any) -> AsyncIterator[Stage]:
         stage = Stage(ops=ops, agents=agents, url=addresses[0], closing=closing)
         async with stage.http:
             yield stage
+            agents.gate.set()  # nobody is held when the server stops
 
 
 async def raw(port: int, *sent: bytes) -> tuple[int, dict[str, str], Any]:

@@ -1,0 +1,136 @@
+import re
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from ops_core.api import create_api
+from ops_core.api.docs import PAGE, START
+from ops_core.api.errors import PROBLEM_JSON, REFUSALS, STATUSES, status_of
+from ops_core.assembly import Ops
+from ops_core.errors import OpsError, StoreUnavailable
+from ops_core.settings import Settings
+
+from .api_support import Agents, Stage, staged  # type: ignore[import-not-found]
+
+OPERATIONS = {
+    ("POST", "/api/v1/tasks"),
+    ("GET", "/api/v1/tasks"),
+    ("GET", "/api/v1/tasks/{task_id}"),
+    ("GET", "/api/v1/tasks/{task_id}/steps"),
+    ("GET", "/api/v1/tasks/{task_id}/events"),
+    ("POST", "/api/v1/tasks/{task_id}/cancel"),
+    ("POST", "/api/v1/tasks/{task_id}/retry"),
+    ("POST", "/api/v1/tasks/{task_id}/approvals/{approval_id}"),
+    ("GET", "/api/v1/agents"),
+    ("GET", "/api/v1/agents/{name}"),
+    ("GET", "/health/live"),
+    ("GET", "/health/ready"),
+}
+
+
+@pytest.fixture
+async def stage(tmp_path: Path) -> AsyncGenerator[Stage]:
+    async with staged(tmp_path) as opened:
+        yield opened
+
+
+async def test_the_document_describes_every_operation_and_its_problems(stage):
+    document = await stage.json("GET", "/openapi.json")
+    assert document["openapi"].startswith("3.1")
+    found = {
+        (method.upper(), path): operation
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    }
+    assert found.keys() == OPERATIONS
+    assert len({operation["operationId"] for operation in found.values()}) == len(OPERATIONS)
+    for operation in found.values():
+        assert operation["description"]
+        for status, response in operation["responses"].items():
+            assert (PROBLEM_JSON in response["content"]) == (int(status) >= 400)
+            assert response["description"]
+    assert document["components"]["schemas"]["TaskRequest"]["examples"]
+    assert "HTTPValidationError" not in document["components"]["schemas"]
+
+
+async def test_no_other_route_is_alive(stage):
+    app = create_api(stage.ops)
+    routes = {route.path for route in app.router.routes if route.include_in_schema}  # type: ignore[attr-defined]
+    assert {path.replace(":path", "") for path in routes} == {path for _method, path in OPERATIONS}
+
+
+async def test_the_page_loads_nothing_from_elsewhere(stage):
+    page = await stage.http.get("/docs")
+    policy = page.headers["content-security-policy"]
+    assert "script-src 'self';" in policy
+    assert "unsafe" not in policy
+    assert "http" not in PAGE + START
+    loaded = re.findall(r'(?:src|href)="(/[^"]+)"', page.text)
+    assert len(loaded) == 3
+    for path in loaded:
+        answer = await stage.http.get(path)
+        assert answer.status_code == 200
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert not re.search(r"(@import|url\()\s*['\"]?https?:", answer.text)
+
+
+def test_every_error_of_the_platform_has_a_status():
+    errors, todo = set[type[OpsError]](), [OpsError]
+    while todo:
+        cls = todo.pop()
+        todo += cls.__subclasses__()
+        errors.add(cls)
+    assert {cls for cls in errors if cls.__module__ == "ops_core.errors"} == STATUSES.keys()
+    assert len({refusal.code for refusal in REFUSALS} | {cls.code for cls in errors}) == len(errors) + len(
+        REFUSALS
+    )
+
+
+def test_an_error_that_is_not_in_the_table_has_the_status_of_its_family():
+    class Slow(StoreUnavailable):
+        pass
+
+    assert status_of(Slow()) == 503
+
+
+class Broken:
+    """A store that does not work, and an engine that has it."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        self.store = self
+
+    async def check(self) -> None:
+        raise self.error
+
+    async def list(self, *_asked: object) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error, status, code",
+    [
+        (StoreUnavailable("cannot open /secret/place"), 503, "store_unavailable"),
+        (RuntimeError("the secret"), 500, "internal"),
+        (OpsError("the secret"), 500, "error"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/health/ready", "/api/v1/tasks"])
+async def test_what_fails_inside_is_told_without_the_inside(error, status, code, path, caplog):
+    ops = Ops(settings=Settings(), catalog=Agents(), engine=Broken(error))  # type: ignore[arg-type]
+    transport = httpx2.ASGITransport(create_api(ops))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as http:
+        answer = await http.get(path)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert answer.headers["content-type"] == PROBLEM_JSON
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "secret" not in answer.text
+    [record] = caplog.records
+    assert "\n" not in record.getMessage()
+
+
+async def test_health_is_told(stage):
+    assert await stage.json("GET", "/health/live") == {"status": "ok"}
+    assert await stage.json("GET", "/health/ready") == {"status": "ok"}

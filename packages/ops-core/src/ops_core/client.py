@@ -48,6 +48,7 @@ from ops_core.wire import (
     TaskRequest,
     checked_key,
     task_filter,
+    task_id_of,
 )
 
 API = "/api/v1"
@@ -436,7 +437,7 @@ async def _all_tasks(
 
 
 def _task(task_id: str) -> str:
-    return f"/tasks/{quote(task_id, safe='')}"
+    return f"/tasks/{task_id_of(task_id)}"
 
 
 async def _raise_problem(response: httpx2.Response) -> None:

@@ -31,7 +31,7 @@ from agentkit.ports import Toolset
 from agentkit.tools import FunctionToolset, Tool
 from agentkit.transcript import Recorded
 from ops_core.catalog import Served
-from ops_core.errors import InvalidRequest
+from ops_core.errors import InvalidRequest, TaskNotFound
 from ops_core.ports import TaskFilter
 from ops_core.task import DEFAULT_TENANT, NewTask, Task, TaskStatus
 
@@ -409,6 +409,18 @@ def task_filter(
         before=None if cursor is None else _decode_cursor(cursor),
         limit=limit + 1,
     )
+
+
+def task_id_of(given: str) -> str:
+    """The id as it is stored.
+
+    Raises:
+        TaskNotFound: no task can have this id.
+    """
+    if not _TASK_ID.fullmatch(given.lower()):
+        message = "there is no task of this id: it is not a UUID"
+        raise TaskNotFound(message)
+    return given.lower()
 
 
 def checked_key(key: str) -> str:

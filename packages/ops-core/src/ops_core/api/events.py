@@ -13,10 +13,11 @@ from fastapi.responses import StreamingResponse
 from agentkit.codec import recorded_to_json, to_json_text
 from agentkit.transcript import Recorded
 from ops_core.api.openapi import TASKS, reading
-from ops_core.api.parameters import After, LastEventId, TaskId, task_id_of
+from ops_core.api.parameters import After, LastEventId, TaskId
 from ops_core.engine import Engine
 from ops_core.errors import OpsError
 from ops_core.task import DEFAULT_TENANT, TaskStatus
+from ops_core.wire import task_id_of
 
 log = logging.getLogger("ops_core.api")
 

@@ -53,6 +53,8 @@ def _operation(
     return {
         "methods": [method],
         "operation_id": operation_id,
+        "summary": operation_id.replace("_", " ").capitalize(),
+        "tags": [next((tag for tag in ("agent", "health") if tag in operation_id), "task")],
         "dependencies": [Depends(check) for check in checks],
         "responses": {status: _problem(status) for status in sorted(statuses)},
     }

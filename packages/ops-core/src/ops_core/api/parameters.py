@@ -10,14 +10,13 @@ from fastapi import Header, Path, Query, Request
 from fastapi.routing import APIRoute
 from pydantic import BeforeValidator
 
-from ops_core.errors import InvalidRequest, TaskNotFound
+from ops_core.errors import InvalidRequest
 from ops_core.wire import IDEMPOTENCY_KEY, MAX_SEQ, PAGE_MOST, STEPS_MOST
 
 MOST_WAIT_SECONDS = 60
 """Nobody may wait longer for the answer to one request."""
 
 _KEY = rf'^("([ !#-\[\]-~]|\\["\\]){{1,255}}"|{IDEMPOTENCY_KEY})$'
-_TASK_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _REPEATABLE = frozenset({"status"})
 
 
@@ -105,18 +104,6 @@ async def no_body(request: Request) -> None:
     if await request.body():
         message = "this operation takes no body"
         raise InvalidRequest(message, field="body")
-
-
-def task_id_of(given: str) -> str:
-    """The id as it is stored.
-
-    Raises:
-        TaskNotFound: no task can have this id.
-    """
-    if not _TASK_ID.fullmatch(given):
-        message = "there is no task of this id: it is not a UUID"
-        raise TaskNotFound(message)
-    return given.lower()
 
 
 def key_of(header: str | None) -> str | None:

@@ -22,7 +22,6 @@ from ops_core.api.parameters import (
     StepsLimit,
     TaskId,
     key_of,
-    task_id_of,
     wait_of,
 )
 from ops_core.assembly import Ops
@@ -36,6 +35,7 @@ from ops_core.wire import (
     TaskPage,
     TaskRequest,
     task_filter,
+    task_id_of,
 )
 
 

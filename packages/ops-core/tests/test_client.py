@@ -1,0 +1,305 @@
+"""One contract for both clients, and what only the one over HTTP has to be good at."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+
+from agentkit.transcript import ApprovalAsked, Finished
+from ops_core import errors
+from ops_core.api.serve import serving
+from ops_core.assembly import open_ops
+from ops_core.client import _ERRORS, Client, LocalClient, OpsClient
+from ops_core.errors import (
+    AgentNotFound,
+    ApprovalNotFound,
+    IdempotencyConflict,
+    InvalidRequest,
+    ServerUnavailable,
+    TaskNotFound,
+    TransitionRefused,
+)
+from ops_core.settings import Settings
+from ops_core.task import RetryPolicy
+from ops_core.wire import ApprovalRequest, TaskRequest
+
+from .api_support import FAR, NOWHERE, Agents, Stage, staged  # type: ignore[import-not-found]
+
+AT_ONCE = RetryPolicy(first_seconds=0.001, most_seconds=0.01)
+
+
+def request(agent: str = "quick", **fields: object) -> TaskRequest:
+    return TaskRequest.model_validate({"agent": agent, "input": "go", **fields})
+
+
+@pytest.fixture
+async def stage(tmp_path) -> AsyncGenerator[Stage]:
+    async with staged(tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture(params=["http", "local"])
+async def client(request, stage) -> AsyncGenerator[Client]:
+    if request.param == "local":
+        yield LocalClient(stage.ops.engine, stage.agents)
+        return
+    async with OpsClient(stage.url, retry=AT_ONCE) as made:
+        yield made
+
+
+# --- the contract -------------------------------------------------------------------------------------------------
+
+
+async def test_a_task_is_submitted_and_waited_for(client: Client):
+    task = await client.submit(request(input={"a": [1, 1.0, None, "\u2028Ω"]}, labels={"k": "v"}))
+    ended = await client.wait_for_end(task.id)
+    assert (ended.status, ended.output) == ("completed", "done")
+    assert repr(ended.input) == repr({"a": [1, 1.0, None, "\u2028Ω"]})
+    assert ended == await client.get(task.id)
+    assert (await client.submit(request(), wait=20)).status == "completed"
+
+
+async def test_waiting_for_an_end_ends_with_the_time(client: Client):
+    task = await client.submit(request(run_at=FAR), wait=0)
+    assert (await client.wait_for_end(task.id, 0.05)).status == "pending"
+
+
+async def test_a_key_finds_its_task(client: Client):
+    first = await client.submit(request(run_at=FAR), idempotency_key="k")
+    assert (await client.submit(request(run_at=FAR), idempotency_key="k")).id == first.id
+    assert (await client.submit(request(run_at=FAR))).id != first.id
+    with pytest.raises(IdempotencyConflict) as raised:
+        await client.submit(request("held"), idempotency_key="k")
+    assert raised.value.field == "Idempotency-Key"
+    with pytest.raises(InvalidRequest):
+        await client.submit(request(), idempotency_key="ü")
+
+
+async def test_what_is_wrong_is_named(client: Client):
+    with pytest.raises(AgentNotFound) as raised:
+        await client.submit(request("nobody"))
+    assert raised.value.field == "agent"
+    for wrong in ({"status": ["asleep"]}, {"label": "a b"}, {"cursor": "x"}, {"limit": 0}, {"agent": ""}):
+        with pytest.raises(InvalidRequest) as refused:
+            await client.list(**wrong)  # type: ignore[arg-type]
+        assert refused.value.field == next(iter(wrong))
+
+
+@pytest.mark.parametrize("task_id", [NOWHERE, "x", "a/b", "", "%", "Ω"])
+async def test_what_is_not_there_is_not_found(client: Client, task_id):
+    calls: list[Callable[[], Awaitable[object]]] = [
+        lambda: client.get(task_id),
+        lambda: client.steps(task_id),
+        lambda: client.cancel(task_id),
+        lambda: client.retry(task_id),
+        lambda: client.answer(task_id, "a", ApprovalRequest(approved=True)),
+        lambda: client.wait_for_end(task_id),
+        lambda: anext(client.watch(task_id)),
+    ]
+    for call in calls:
+        with pytest.raises(TaskNotFound):
+            await call()
+
+
+async def test_lists_are_filtered_and_paged(client: Client):
+    made = [(await client.submit(request(run_at=FAR, labels={"n": str(n)}))).id for n in range(5)]
+    await client.cancel(made[1])
+    page = await client.list(limit=2)
+    assert [task.id for task in page.items] == made[:2:-1]
+    following = await client.list(limit=2, cursor=page.next_cursor)
+    assert [task.id for task in following.items] == made[2:0:-1]
+    assert [task.id async for task in client.tasks()] == made[::-1]
+    assert [task.id async for task in client.tasks(status=["cancelled", "failed"])] == [made[1]]
+    assert [task.id async for task in client.tasks(label="n=3", agent="quick")] == [made[3]]
+
+
+async def test_steps_are_watched_from_any_of_them_on(client: Client, stage):
+    task = await client.submit(request("held"))
+    seen = []
+    async for recorded in client.watch(task.id):
+        seen.append(recorded)
+        stage.agents.gate.set()
+    assert [recorded.seq for recorded in seen] == [0, 1, 2]
+    assert isinstance(seen[-1].step, Finished)
+    assert list(await client.steps(task.id)) == seen
+    assert list(await client.steps(task.id, after=1)) == seen[2:]
+    assert [recorded async for recorded in client.watch(task.id, after=0)] == seen[1:]
+
+
+async def test_an_approval_is_answered_once(client: Client):
+    task = await client.submit(request("asking"))
+    async for recorded in client.watch(task.id):
+        if isinstance(recorded.step, ApprovalAsked):
+            approval_id = recorded.step.approval_id
+            break
+    with pytest.raises(ApprovalNotFound):
+        await client.answer(task.id, "another/one", ApprovalRequest(approved=True))
+    await client.answer(task.id, approval_id, ApprovalRequest(approved=False, reason="no", by="kim"))
+    assert (await client.wait_for_end(task.id)).output == "launched"
+    with pytest.raises(TransitionRefused):
+        await client.answer(task.id, approval_id, ApprovalRequest(approved=True))
+
+
+async def test_cancel_and_retry(client: Client):
+    task = await client.submit(request(run_at=FAR))
+    assert (await client.cancel(task.id)).status == "cancelled"
+    assert (await client.cancel(task.id)).status == "cancelled"
+    again = await client.retry(task.id)
+    assert again.id != task.id
+    assert (await client.wait_for_end(again.id)).status == "completed"
+    with pytest.raises(TransitionRefused):
+        await client.retry(again.id)
+
+
+async def test_agents(client: Client):
+    assert [agent.name for agent in await client.agents()] == ["quick", "failing", "asking", "held", "a/b"]
+    assert (await client.agent("a/b")).instructions == "A name with a slash."
+    with pytest.raises(AgentNotFound):
+        await client.agent("nobody")
+
+
+# --- over HTTP ----------------------------------------------------------------------------------------------------
+
+
+def test_every_error_is_raised_again():
+    known = {
+        cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, errors.OpsError)
+    }
+    assert set(_ERRORS.values()) == known - {errors.OpsError}
+
+
+class Proxy:
+    """Between a client and a server; breaks connections when it is told to.
+
+    Attributes:
+        cut_after: bytes of answers to let through before the connection is cut; ``None`` for all of them.
+        cuts: so many connections are cut, then no more.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.target = port
+        self.cut_after: int | None = None
+        self.cuts = 0
+        self.connections = 0
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncGenerator[str]:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        requests = asyncio.ensure_future(self._pass(reader, there_writer, None))
+        cut = self.cut_after if self.cuts > 0 else None
+        self.cuts -= cut is not None
+        try:
+            await self._pass(there_reader, writer, cut)
+        finally:
+            requests.cancel()
+            for one in (writer, there_writer):
+                one.transport.abort()
+
+    @staticmethod
+    async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, most: int | None) -> None:
+        passed = 0
+        while data := await reader.read(64):
+            if most is not None and passed + len(data) > most:
+                writer.write(data[: most - passed])
+                return
+            writer.write(data)
+            passed += len(data)
+
+
+@pytest.fixture
+async def proxy(stage) -> Proxy:
+    return Proxy(stage.port)
+
+
+@pytest.mark.parametrize("cut_after", [0, 100, 450, 600, 700, 900])
+async def test_a_broken_stream_is_taken_up_after_the_last_step(stage, proxy, cut_after):
+    async with proxy.listening() as url, OpsClient(url, retry=AT_ONCE) as client:
+        task = await client.submit(request("quick"), wait=20)
+        whole = list(await client.steps(task.id))
+    proxy.cut_after, proxy.cuts = cut_after, 5
+    async with proxy.listening() as url, OpsClient(url, retry=AT_ONCE) as client:
+        assert [recorded async for recorded in client.watch(task.id)] == whole
+    assert proxy.cuts < 5
+
+
+async def test_a_stream_that_breaks_again_and_again_is_given_up(stage, proxy):
+    task = await stage.submit(run_at=FAR)
+    proxy.cut_after, proxy.cuts = 50, 1000
+    async with proxy.listening() as url, OpsClient(url, retry=AT_ONCE) as client:
+        with pytest.raises(ServerUnavailable, match="broke off 8 times in a row"):
+            await anext(client.watch(task["id"]))
+
+
+async def test_a_submit_whose_answer_is_lost_makes_one_task(stage, proxy):
+    proxy.cut_after, proxy.cuts = 20, 2
+    async with proxy.listening() as url, OpsClient(url, retry=AT_ONCE) as client:
+        task = await client.submit(request(run_at=FAR))
+        assert [one.id async for one in client.tasks()] == [task.id]
+    assert proxy.connections >= 3
+
+
+async def test_a_retry_whose_answer_is_lost_is_not_repeated(stage, proxy):
+    task = await stage.submit(run_at=FAR)
+    await stage.json("POST", f"/api/v1/tasks/{task['id']}/cancel")
+    proxy.cut_after, proxy.cuts = 20, 1
+    async with proxy.listening() as url, OpsClient(url, retry=AT_ONCE) as client:
+        with pytest.raises(ServerUnavailable):
+            await client.retry(task["id"])
+        assert len([one async for one in client.tasks()]) == 2
+
+
+async def test_a_server_that_is_not_there_is_told_plainly():
+    async with OpsClient("http://127.0.0.1:9", retry=AT_ONCE) as client:
+        with pytest.raises(ServerUnavailable, match=r"http://127\.0\.0\.1:9 does not answer"):
+            await client.submit(request())
+        with pytest.raises(ServerUnavailable, match="broke off"):
+            await anext(client.watch(NOWHERE))
+
+
+async def test_something_else_than_our_server_is_told_plainly():
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with OpsClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", retry=AT_ONCE) as client:
+        with pytest.raises(ServerUnavailable, match="answered 404, not as a server of Opspawn does"):
+            await client.get(NOWHERE)
+    server.close()
+
+
+async def test_a_watcher_survives_a_restart_of_the_server(tmp_path):
+    settings = Settings(store_url=f"sqlite:///{tmp_path}/ops.db", port=0, grace_seconds=0.1)
+    agents = Agents()
+    first = AsyncExitStack()
+    [address] = await first.enter_async_context(
+        serving(await first.enter_async_context(open_ops(settings, agents)))
+    )
+    async with OpsClient(address, retry=RetryPolicy(first_seconds=0.2, most_seconds=2.0)) as client:
+        task = await client.submit(request("held"))
+        watching = client.watch(task.id)
+        seen = [await anext(watching)]
+        await first.aclose()
+        agents.gate.set()
+        again = settings.model_copy(update={"port": int(address.rpartition(":")[2])})
+        async with open_ops(again, agents) as ops, serving(ops):
+            seen += [recorded async for recorded in watching]
+    assert [recorded.seq for recorded in seen] == [0, 1, 2]
+
+
+async def test_errors_carry_what_the_server_said(stage):
+    async with OpsClient(stage.url, retry=AT_ONCE) as client:
+        with pytest.raises(InvalidRequest) as raised:
+            await client._send(
+                "POST", "/tasks", content=b'{"agent": 5}', headers={"Content-Type": "application/json"}
+            )
+    assert raised.value.field == "agent"
+    assert "input" in str(raised.value)

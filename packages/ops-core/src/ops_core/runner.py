@@ -100,19 +100,30 @@ class Runner:
                 carried.running.cancel()
 
     async def run(self) -> None:
-        """Work until :meth:`stop`, which takes ``grace_seconds`` at most; cancelled, let go of everything at once."""
+        """Work until :meth:`stop`, which takes ``grace_seconds`` at most; cancelled, let go of everything at once.
+
+        What else is raised is a fault of the runner itself; it has let go of its tasks then.
+        """
         async with AsyncExitStack() as stack:
             self._models = _Models(stack)
             heartbeat = asyncio.create_task(self._heartbeat())
             claiming = asyncio.create_task(self._claim())
+            stopping = asyncio.create_task(self._stopping.wait())
             try:
-                await self._stopping.wait()
+                await asyncio.wait({stopping, claiming, heartbeat}, return_when=asyncio.FIRST_COMPLETED)
+            except asyncio.CancelledError:
+                self.stop(at_once=True)
+                raise
             finally:
-                claiming.cancel()
-                await asyncio.wait({claiming})
+                await _ended(claiming)
                 await self._drain()
-                heartbeat.cancel()
-                await asyncio.wait({heartbeat})
+                await _ended(stopping, heartbeat)
+            for part in (
+                claiming,
+                heartbeat,
+            ):  # one that broke must not leave a worker that only seems to work
+                if not part.cancelled():
+                    part.result()
 
     async def _drain(self) -> None:
         self.stop()
@@ -231,7 +242,9 @@ class Runner:
             if isinstance(outcome, Waiting):
                 await self._engine.wait(lease, len(outcome.transcript))
             elif isinstance(outcome, Failed) and outcome.resumable:
-                await self._fail(claimed, outcome.error)
+                # as the store counts: the first step says only that the run began
+                progressed = len(outcome.transcript) > max(task.steps, 1)
+                await self._fail(claimed, outcome.error, progressed=progressed)
 
     async def _run(self, claimed: Claimed, control: Control) -> Outcome[JsonValue]:
         task, watcher = claimed.task, self._options.on_event
@@ -254,10 +267,10 @@ class Runner:
             else agent
         )
 
-    async def _fail(self, claimed: Claimed, error: RunError) -> None:
+    async def _fail(self, claimed: Claimed, error: RunError, *, progressed: bool = False) -> None:
         """Try again later where that can help, else record the end."""
         task, lease = claimed.task, claimed.lease
-        if error.transient and task.attempt < task.max_attempts:
+        if error.transient and (progressed or task.attempt < task.max_attempts):
             delay = self._options.retry.delay(task.attempt, random.random())  # noqa: S311  (spreads retries)
             log.warning(
                 "task %s: attempt %d failed (%s); again in %.1f s", task.id, task.attempt, error.code, delay
@@ -297,3 +310,9 @@ def _deadline(claimed: Claimed, control: Control) -> Generator[None]:
 
 def _ignore(_event: Event) -> None:
     pass
+
+
+async def _ended(*tasks: asyncio.Task[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)

@@ -6,6 +6,7 @@ share a transaction and fail alone.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -50,6 +51,8 @@ from ops_core.task import (
     statuses_that,
     transition,
 )
+
+log = logging.getLogger("ops_core.stores")
 
 CLAIMABLE = statuses_that(Verb.CLAIM)
 OPEN = statuses_that(Verb.CANCEL)
@@ -213,7 +216,16 @@ def claim_tasks(
         .returning(t, now().label("moment"))
     )
     rows = sorted(connection.execute(taken), key=lambda row: (-row.priority, row.run_after, row.id))
-    return [_claimed(row) for row in rows]
+    claimed: list[Claimed] = []
+    for row in rows:
+        try:
+            claimed.append(_claimed(row))
+        except (
+            TypeError,
+            ValueError,
+        ) as error:  # written by a newer release: one task must not strand all others
+            log.error("task %s cannot be read here (%s); its lease runs out", row.id, type(error).__name__)
+    return claimed
 
 
 def _claimed(row: AnyRow) -> Claimed:

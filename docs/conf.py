@@ -26,6 +26,7 @@ autodoc_class_signature = "mixed"
 autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # else each attribute is described twice
 
 # Every reference must lead somewhere, except to other people's modules, whose pages are on other hosts, and to
 # type variables, which have no page.

@@ -25,10 +25,12 @@ from agentkit.messages import (
     ToolSpec,
     UserMessage,
 )
-from agentkit.planning import NATIVE, REACT, Brief, Reading
+from agentkit.planning import Brief, NativePlanning, ReActPlanning, Reading
 from agentkit.planning.lenient_json import MAX_DEPTH, call_arguments, value_at, whole_value
 from agentkit.schema import OutputSchema
 from agentkit.transcript import ModelReplied, Recorded, RunStarted, Step, ToolReturned
+
+NATIVE, REACT = NativePlanning(), ReActPlanning()
 
 
 def tool(name: str, *required: str, **properties: Any) -> ToolSpec:

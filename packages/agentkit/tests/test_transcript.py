@@ -19,10 +19,10 @@ from agentkit.transcript import (
     ModelReplied,
     Recorded,
     RunStarted,
+    Tally,
     ToolReturned,
     beginning,
     ending,
-    faulty_turns,
     open_calls,
     usage,
 )
@@ -178,6 +178,6 @@ def test_a_good_turn_ends_a_row_of_faults():
     bad = ModelReplied(parts=(), problem="empty")
     good = ModelReplied(parts=(ToolCall(id="c", name="t"),))
     returned = ToolReturned(call_id="c", tool="t", output=1)
-    assert faulty_turns(recorded(bad, bad)) == 2
-    assert faulty_turns(recorded(bad, good, returned)) == 0
-    assert faulty_turns(recorded(bad, good, returned, bad)) == 1
+    assert Tally.of(recorded(bad, bad)).faulty_turns == 2
+    assert Tally.of(recorded(bad, good, returned)).faulty_turns == 0
+    assert Tally.of(recorded(bad, good, returned, bad)).faulty_turns == 1

@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypedDict, Unpack, cast
 
@@ -16,7 +17,7 @@ from agentkit.loop import Control, Event, Loop, OnEvent, Work
 from agentkit.messages import JsonValue, ToolSpec
 from agentkit.models import opened
 from agentkit.outcomes import Completed, Outcome
-from agentkit.planning import NATIVE, REACT, Brief, Planning
+from agentkit.planning import Brief, NativePlanning, Planning, ReActPlanning
 from agentkit.policies import Rules
 from agentkit.ports import Journal, Model, Policy, Toolset
 from agentkit.schema import OutputSchema, to_json_value
@@ -35,7 +36,7 @@ else:
     Output = TypeVar("Output")
 
 AnyTool: TypeAlias = Tool | Toolset | Callable[..., Any]
-_PLANNINGS: Mapping[str, Planning] = {"native": NATIVE, "react": REACT}
+_PLANNINGS: Mapping[str, Callable[[], Planning]] = {"native": NativePlanning, "react": ReActPlanning}
 
 
 class RunOptions(TypedDict, Generic[Deps], total=False):
@@ -47,7 +48,7 @@ class RunOptions(TypedDict, Generic[Deps], total=False):
         run_id: the run's id, part of every idempotency key; made up where not given.
         limits: tightens the agent's own limits.
         control: to stop the run from outside.
-        on_event: called with each step and delta, in the event loop; must not block.
+        on_event: called with each step and delta, in the event loop; must not block. Models stream only with it.
     """
 
     deps: Deps
@@ -55,7 +56,7 @@ class RunOptions(TypedDict, Generic[Deps], total=False):
     run_id: str
     limits: Limits | None
     control: Control
-    on_event: OnEvent
+    on_event: OnEvent | None
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class Agent(Generic[Deps, Output]):
                 journal=options.get("journal") or MemoryJournal(),
                 deps=deps,
                 control=options.get("control") or Control(),
-                on_event=options.get("on_event") or _ignore,
+                on_event=options.get("on_event"),
             )
             outcome = await loop.carry(given)
         return self._typed(outcome)
@@ -135,10 +136,11 @@ class Agent(Generic[Deps, Output]):
         Leaving the iteration early stops the run and records nothing, so that it can be carried on.
         """
         events: asyncio.Queue[Event | None] = asyncio.Queue()
-        watcher = options.get("on_event") or _ignore
+        watcher = options.get("on_event")
 
         def show(event: Event) -> None:
-            watcher(event)
+            if watcher is not None:
+                watcher(event)
             events.put_nowait(event)
 
         options["on_event"] = show
@@ -166,42 +168,51 @@ class Agent(Generic[Deps, Output]):
         raise UsageError(message)
 
     async def _work(self, model: Model, limits: Limits | None) -> Work:
-        functions = [given for given in self.tools if not _is_toolset(given)]
-        toolsets = [cast("Toolset", given) for given in self.tools if _is_toolset(given)]
         by_name: dict[str, Toolset] = {}
         specs: dict[str, ToolSpec] = {}
-        for toolset in (FunctionToolset(cast("list[Tool]", functions)), *toolsets):
+        for toolset in self._toolsets:
             for spec in await toolset.specs():
                 if spec.name in specs:
                     message = f"agent {self.name}: two tools are called {spec.name}"
                     raise UsageError(message)
                 specs[spec.name], by_name[spec.name] = spec, toolset
-        output = OutputSchema(self.output)
         return Work(
             model=model,
             planning=self._planning(),
             brief=Brief(
-                instructions=self.instructions, tools=tuple(specs.values()), output_schema=output.json_schema
+                instructions=self.instructions,
+                tools=tuple(specs.values()),
+                output_schema=self._output.json_schema,
             ),
             toolsets=by_name,
             specs=specs,
             policy=self.policy,
-            output=output,
+            output=self._output,
             limits=self.limits.tightened(limits),
             patience=self.patience,
         )
+
+    @cached_property
+    def _toolsets(self) -> Sequence[Toolset]:
+        functions = [given for given in self.tools if not _is_toolset(given)]
+        toolsets = [cast("Toolset", given) for given in self.tools if _is_toolset(given)]
+        return (FunctionToolset(cast("list[Tool]", functions)), *toolsets)
+
+    @cached_property
+    def _output(self) -> OutputSchema[Output]:
+        return OutputSchema(self.output)
 
     def _planning(self) -> Planning:
         if self.planning not in _PLANNINGS:
             message = f"agent {self.name}: planning is one of {', '.join(_PLANNINGS)}, not {self.planning!r}"
             raise UsageError(message)
-        return _PLANNINGS[self.planning]
+        return _PLANNINGS[self.planning]()
 
     def _typed(self, outcome: Outcome[JsonValue]) -> Outcome[Output]:
         if not isinstance(outcome, Completed):
             return outcome
         try:
-            output = OutputSchema(self.output).validate(outcome.output)
+            output = self._output.validate(outcome.output)
         except BadArguments as error:
             message = f"agent {self.name}: the recorded output no longer fits the type of the output: {error}"
             raise UsageError(message) from None
@@ -210,7 +221,3 @@ class Agent(Generic[Deps, Output]):
 
 def _is_toolset(given: AnyTool) -> bool:
     return not isinstance(given, Tool) and hasattr(given, "specs")
-
-
-def _ignore(_event: Event) -> None:
-    pass

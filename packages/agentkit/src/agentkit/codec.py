@@ -69,7 +69,7 @@ def step_from_json(stored: Mapping[str, Any]) -> Step:
     """
     body = dict(stored)
     version = body.pop("v", None)
-    if version not in VERSIONS:
+    if type(version) is not int or version not in VERSIONS:
         message = f"a step is stored in form {version!r}; this release reads {sorted(VERSIONS)}: upgrade it"
         raise TranscriptError(message)
     step: Step = _load_tagged(body, _STEPS, "step")
@@ -143,8 +143,7 @@ def to_json_text(value: object) -> str:
 
 def _dump(value: Any) -> dict[str, JsonValue]:
     body: dict[str, JsonValue] = {"kind": _KIND_OF[type(value)]} if type(value) in _KIND_OF else {}
-    cls: type[Any] = type(value)
-    for name, default in _fields(cls):
+    for name, default in _fields(value.__class__):
         field = getattr(value, name)
         if default is not MISSING and field == default and type(field) is type(default):
             continue

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from agentkit.errors import LimitReached, UsageError
-from agentkit.transcript import Transcript, since_retry, usage, waited_seconds
+from agentkit.transcript import Tally
 
 Number = TypeVar("Number", int, float)
 
@@ -42,35 +42,27 @@ class Limits:
             seconds=_smaller(self.seconds, other.seconds),
         )
 
-    def seconds_left(self, transcript: Transcript, since_last: float) -> float | None:
+    def seconds_left(self, tally: Tally, since_last: float) -> float | None:
         """Seconds until the run must end; ``None`` for no limit, zero or less when it is over.
 
         Args:
-            transcript: all steps so far.
+            tally: of all steps so far.
             since_last: seconds since the last of them was recorded or loaded. Only differences of the journal's
                 clock are used, so a host whose clock is wrong shortens or prolongs nothing.
         """
-        if self.seconds is None:
-            return None
-        counted = since_retry(transcript)
-        if not counted:
-            return self.seconds
-        return self.seconds - (counted[-1].at - counted[0].at - waited_seconds(transcript) + since_last)
+        return None if self.seconds is None else self.seconds - tally.seconds - since_last
 
-    def check(self, transcript: Transcript) -> None:
+    def check(self, tally: Tally) -> None:
         """Refuse another turn when steps or tokens are used up.
 
         Raises:
             LimitReached: the text says which limit, and how it stands.
         """
-        if self.steps is None and self.tokens is None:
-            return
-        used = usage(transcript)
-        if self.steps is not None and used.steps >= self.steps:
-            message = f"the run has recorded {used.steps} of {self.steps} steps"
+        if self.steps is not None and tally.steps >= self.steps:
+            message = f"the run has recorded {tally.steps} of {self.steps} steps"
             raise LimitReached(message)
-        if self.tokens is not None and used.tokens.tokens >= self.tokens:
-            message = f"the run has used {used.tokens.tokens} of {self.tokens} tokens"
+        if self.tokens is not None and tally.tokens.tokens >= self.tokens:
+            message = f"the run has used {tally.tokens.tokens} of {self.tokens} tokens"
             raise LimitReached(message)
 
 

@@ -7,7 +7,7 @@ the same event: the run stops, and whoever loads its journal goes on with what i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, cast
 
@@ -51,10 +51,10 @@ from agentkit.transcript import (
     Recorded,
     RunStarted,
     Step,
+    Tally,
     Transcript,
     beginning,
     ending,
-    faulty_turns,
     last_turn,
     open_calls,
 )
@@ -134,18 +134,19 @@ class Ended:
 Owed: TypeAlias = CallModel | CallTools | Wait | Conclude | Ended
 
 
-def next_owed(transcript: Transcript, work: Work, since_last: float = 0.0) -> Owed:
+def next_owed(transcript: Transcript, tally: Tally, work: Work, since_last: float = 0.0) -> Owed:
     """What a run with this transcript owes next. Pure.
 
     Args:
         transcript: all steps so far, the first of them a :class:`RunStarted`.
+        tally: its sums.
         work: the agent.
         since_last: seconds since the last step was recorded or loaded.
     """
     finished = ending(transcript)
     if finished is not None:
         return Ended(finished)
-    seconds_left = work.limits.seconds_left(transcript, since_last)
+    seconds_left = work.limits.seconds_left(tally, since_last)
     if seconds_left is not None and seconds_left <= 0:
         return Conclude(_failed(_out_of_time(work.limits)))
     calls = open_calls(transcript)
@@ -158,17 +159,17 @@ def next_owed(transcript: Transcript, work: Work, since_last: float = 0.0) -> Ow
     reply = turn[0].step if turn else None
     if isinstance(reply, ModelReplied) and not reply.tool_calls and reply.problem is None:
         return Conclude(_concluded(reply, work.output))
-    return _another_turn(transcript, work)
+    return _another_turn(tally, work)
 
 
-def _another_turn(transcript: Transcript, work: Work) -> Owed:
+def _another_turn(tally: Tally, work: Work) -> Owed:
     """Limits are looked at between turns only: a transcript that ends here can always be carried on."""
-    faults = faulty_turns(transcript)
+    faults = tally.faulty_turns
     if faults > work.patience:
         message = f"{faults} turns in a row brought the run no further (malformed or repeated failing calls or replies)"
         return Conclude(_failed(RunError(code="no_progress", message=message, actor=Actor.DEVELOPER)))
     try:
-        work.limits.check(transcript)
+        work.limits.check(tally)
     except LimitReached as error:
         return Conclude(_failed(error.as_run_error()))
     return CallModel()
@@ -232,16 +233,18 @@ class Loop:
         journal: where the steps are.
         deps: for the tools.
         control: how the run is told to stop.
-        on_event: told about each step and delta.
+        on_event: told about each step and delta; without it the model is not asked to stream.
         steps: the transcript.
+        tally: its sums.
     """
 
     work: Work
     journal: Journal
     deps: object
     control: Control
-    on_event: OnEvent
+    on_event: OnEvent | None
     steps: list[Recorded] = field(default_factory=list[Recorded])
+    tally: Tally = field(default_factory=Tally)
     _last: float = 0.0
     _abandoned: bool = False
 
@@ -262,9 +265,13 @@ class Loop:
             raise
         return await self._outcome_of(turns)
 
-    async def _begin(self, given: RunStarted) -> None:
+    async def _load(self) -> None:
         self.steps = list(await self.journal.load())
+        self.tally = Tally.of(self.steps)
         self._last = _now()
+
+    async def _begin(self, given: RunStarted) -> None:
+        await self._load()
         if not self.steps:
             await self._record(given)
             return
@@ -278,7 +285,7 @@ class Loop:
             return turns.result()
         if self.control.ending is None:
             raise asyncio.CancelledError
-        self.steps = list(await self.journal.load())  # what was being recorded at that moment is kept
+        await self._load()  # what was being recorded at that moment is kept
         if ending(self.steps) is None:
             await self._record(self.control.ending)
         return self._outcome()
@@ -290,9 +297,10 @@ class Loop:
 
     async def _turns(self) -> Outcome[JsonValue]:
         while True:
-            if self.control.released:
+            owed = next_owed(self.steps, self.tally, self.work, _now() - self._last)
+            if self.control.released and not isinstance(owed, Ended):
                 raise RunReleased
-            match next_owed(self.steps, self.work, _now() - self._last):
+            match owed:
                 case Ended():
                     return self._outcome()
                 case Wait(on):
@@ -313,7 +321,7 @@ class Loop:
         deadline = asyncio.timeout(self._seconds_left())
         try:
             async with deadline:
-                reply = await work.model.reply(request, self._show)
+                reply = await work.model.reply(request, self.on_event)
         except TimeoutError:
             if not deadline.expired():
                 raise
@@ -337,7 +345,9 @@ class Loop:
 
     def _read(self, reply: ModelReply, seconds: float) -> ModelReplied:
         reading = self.work.planning.read(reply, self.work.brief)
-        parts = _with_unique_ids([_storable(part) for part in reading.parts], self.steps)
+        parts = _with_unique_ids(
+            [_storable(part) for part in reading.parts], self.tally.call_ids, len(self.steps)
+        )
         refused = reply.stop_reason is StopReason.REFUSED
         problem = None if refused else self._problem_with(reading)
         return ModelReplied(
@@ -388,15 +398,17 @@ class Loop:
             raise JournalError(message)
         recorded = await self.journal.append(step)
         self.steps.append(recorded)
+        self.tally.add(recorded)
         self._last = _now()
         self._show(recorded)
         return recorded
 
     def _show(self, event: Event) -> None:
-        self.on_event(event)
+        if self.on_event is not None:
+            self.on_event(event)
 
     def _seconds_left(self) -> float | None:
-        return self.work.limits.seconds_left(self.steps, _now() - self._last)
+        return self.work.limits.seconds_left(self.tally, _now() - self._last)
 
     @property
     def _run_id(self) -> str:
@@ -453,24 +465,16 @@ def _whole(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
-def _with_unique_ids(parts: Sequence[Part], transcript: Transcript) -> tuple[Part, ...]:
+def _with_unique_ids(parts: Sequence[Part], known: Collection[str], seq: int) -> tuple[Part, ...]:
     """Give calls without an id, or with one that was used before, an id of our own."""
-    taken = {
-        call.id
-        for recorded in transcript
-        if isinstance(recorded.step, ModelReplied)
-        for call in recorded.step.tool_calls
-    }
+    taken: set[str] = set()
     unique: list[Part] = []
     for index, part in enumerate(parts):
+        if isinstance(part, ToolCall) and (part.id in taken or part.id in known or not _is_usable(part.id)):
+            part = replace(part, id=f"call_{seq}_{index}")  # noqa: PLW2901
         if isinstance(part, ToolCall):
-            call_id = (
-                part.id if _is_usable(part.id) and part.id not in taken else f"call_{len(transcript)}_{index}"
-            )
-            taken.add(call_id)
-            unique.append(part if call_id == part.id else replace(part, id=call_id))
-        else:
-            unique.append(part)
+            taken.add(part.id)
+        unique.append(part)
     return tuple(unique)
 
 

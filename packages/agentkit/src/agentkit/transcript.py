@@ -281,82 +281,119 @@ def open_calls(transcript: Transcript) -> tuple[OpenCall, ...]:
     return tuple(calls)
 
 
-def since_retry(transcript: Transcript) -> Transcript:
-    """The part that counts towards the budget: what came after the last :class:`RunRetried`, or everything."""
-    for index in range(len(transcript) - 1, -1, -1):
-        if isinstance(transcript[index].step, RunRetried):
-            return transcript[index:]
-    return transcript
+class Tally:
+    """The sums of a transcript, kept as it grows, so that a long run costs no more per step than a short one.
+
+    It holds nothing that is not in the steps: :meth:`of` computes the same from the whole list. What an earlier run
+    used before a :class:`RunRetried` does not count.
+
+    Attributes:
+        steps: recorded steps.
+        model_calls: replies received.
+        tool_calls: calls that have ended.
+        tokens: the sum over all replies.
+        call_ids: ids of all calls, those of an earlier run included.
+        first_at: when the first counted step was recorded.
+        last_at: when the last one was.
+    """
+
+    def __init__(self) -> None:
+        self.call_ids: set[str] = set()
+        self._reset()
+
+    def _reset(self) -> None:
+        self.steps = self.model_calls = self.tool_calls = 0
+        self.tokens = Usage()
+        self.first_at = self.last_at = 0.0
+        self._waited = self._waiting_since = 0.0
+        self._waiting: set[str] = set()
+        self._faults = 0
+        self._turn: _Turn | None = None
+
+    @classmethod
+    def of(cls, transcript: Transcript) -> Tally:
+        """The sums of a whole transcript."""
+        tally = cls()
+        for recorded in transcript:
+            tally.add(recorded)
+        return tally
+
+    def add(self, recorded: Recorded) -> None:
+        """Count one more step."""
+        step = recorded.step
+        if isinstance(step, RunRetried):
+            self._reset()
+        if self.steps == 0:
+            self.first_at = recorded.at
+        self.steps += 1
+        self.last_at = recorded.at
+        match step:
+            case ModelReplied():
+                self.model_calls += 1
+                self.tokens += step.usage
+                self.call_ids.update(call.id for call in step.tool_calls)
+                self._faults = self.faulty_turns
+                self._turn = _Turn(step, None if self._turn is None else self._turn.wishes)
+            case ToolReturned():
+                self.tool_calls += 1
+                if self._turn is not None:
+                    self._turn.errors[step.call_id] = step.error
+            case ApprovalAsked():
+                if not self._waiting:
+                    self._waiting_since = recorded.at
+                self._waiting.add(step.approval_id)
+            case ApprovalGiven() if step.approval_id in self._waiting:
+                self._waiting.discard(step.approval_id)
+                if not self._waiting:
+                    self._waited += recorded.at - self._waiting_since
+            case _:
+                pass
+
+    @property
+    def usage(self) -> RunUsage:
+        """What the run has used."""
+        return RunUsage(
+            steps=self.steps, model_calls=self.model_calls, tool_calls=self.tool_calls, tokens=self.tokens
+        )
+
+    @property
+    def seconds(self) -> float:
+        """From the first counted step to the last one, without the time in which the run waited for people."""
+        return self.last_at - self.first_at - self._waited
+
+    @property
+    def faulty_turns(self) -> int:
+        """How many of the last turns, in a row, brought the run no further.
+
+        A turn is faulty when its reply could not be acted on, when every call in it was malformed, or when it
+        repeats the calls of the turn before, with the same arguments, and they fail again.
+        """
+        return self._faults + 1 if self._turn is not None and self._turn.faulty else 0
+
+
+class _Turn:
+    """One reply and what became of its calls."""
+
+    def __init__(self, reply: ModelReplied, before: list[tuple[str, str]] | None) -> None:
+        self.reply = reply
+        self.before = before
+        self.errors: dict[str, RunError | None] = {}
+
+    @property
+    def wishes(self) -> list[tuple[str, str]]:
+        return sorted((call.name, repr(call.arguments)) for call in self.reply.tool_calls)
+
+    @property
+    def faulty(self) -> bool:
+        if self.reply.problem is not None:
+            return True
+        calls = self.reply.tool_calls
+        failed = [error for error in self.errors.values() if error is not None]
+        if not calls or len(failed) < len(calls):
+            return False
+        return all(error.code in FAULTS for error in failed) or self.wishes == self.before
 
 
 def usage(transcript: Transcript) -> RunUsage:
     """What the run has used, without what an earlier run paid before a retry."""
-    counted = since_retry(transcript)
-    replies = [recorded.step for recorded in counted if isinstance(recorded.step, ModelReplied)]
-    total = Usage()
-    for reply in replies:
-        total += reply.usage
-    tool_calls = sum(isinstance(recorded.step, ToolReturned) for recorded in counted)
-    return RunUsage(steps=len(counted), model_calls=len(replies), tool_calls=tool_calls, tokens=total)
-
-
-def waited_seconds(transcript: Transcript) -> float:
-    """How long the run has been waiting for people: it does not count towards the seconds of a budget."""
-    total, since, waiting = 0.0, 0.0, set[str]()
-    for recorded in since_retry(transcript):
-        match recorded.step:
-            case ApprovalAsked(approval_id=approval_id):
-                if not waiting:
-                    since = recorded.at
-                waiting.add(approval_id)
-            case ApprovalGiven(approval_id=approval_id) if approval_id in waiting:
-                waiting.discard(approval_id)
-                if not waiting:
-                    total += recorded.at - since
-            case _:
-                pass
-    return total
-
-
-def faulty_turns(transcript: Transcript) -> int:
-    """How many of the last turns, in a row, brought the run no further.
-
-    A turn is faulty when its reply could not be acted on, when every call in it was malformed, or when it repeats
-    calls of the turn before, with the same arguments, that fail again.
-    """
-    turns = _turns(since_retry(transcript))
-    count = 0
-    for index in range(len(turns) - 1, -1, -1):
-        if not _is_faulty(turns[index], turns[index - 1] if index else None):
-            break
-        count += 1
-    return count
-
-
-def _turns(transcript: Transcript) -> list[tuple[ModelReplied, dict[str, ToolReturned]]]:
-    turns: list[tuple[ModelReplied, dict[str, ToolReturned]]] = []
-    for recorded in transcript:
-        if isinstance(recorded.step, ModelReplied):
-            turns.append((recorded.step, {}))
-        elif isinstance(recorded.step, ToolReturned) and turns:
-            turns[-1][1][recorded.step.call_id] = recorded.step
-    return turns
-
-
-def _is_faulty(
-    turn: tuple[ModelReplied, dict[str, ToolReturned]],
-    before: tuple[ModelReplied, dict[str, ToolReturned]] | None,
-) -> bool:
-    reply, results = turn
-    if reply.problem is not None:
-        return True
-    failed = [results[call.id].error for call in reply.tool_calls if call.id in results]
-    if not failed or len(failed) < len(reply.tool_calls) or any(error is None for error in failed):
-        return False
-    if all(error is not None and error.code in FAULTS for error in failed):
-        return True
-    return before is not None and _wishes(reply) == _wishes(before[0])
-
-
-def _wishes(reply: ModelReplied) -> list[tuple[str, str]]:
-    return sorted((call.name, repr(call.arguments)) for call in reply.tool_calls)
+    return Tally.of(transcript).usage

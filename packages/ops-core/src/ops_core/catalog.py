@@ -194,11 +194,9 @@ def import_catalog(path: str, directory: Path) -> Catalog:
     found = import_object(path, directory, "app")
     if callable(found) and not isinstance(found, Catalog | Agent):
         found = found()
-    if isinstance(found, Agent):
-        found = (found,)
-    if isinstance(found, list | tuple):
-        agents = cast("Sequence[Any]", found)
-        found = Catalog(agents) if all(isinstance(agent, Agent) for agent in agents) else None
+    agents = cast("Sequence[Any]", found if isinstance(found, list | tuple) else (found,))
+    if all(isinstance(agent, Agent) for agent in agents):
+        found = Catalog(agents)
     if not isinstance(found, Catalog):
         message = (
             f"app: {path} is neither a Catalog, an Agent, a list of Agents, nor a function that returns one"

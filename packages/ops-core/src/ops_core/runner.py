@@ -80,6 +80,7 @@ class Runner:
         self._carried: dict[Lease, _Carried] = {}
         self._stopping = asyncio.Event()
         self._slot_freed = asyncio.Event()
+        self._agents: dict[str, Agent[Any, Any]] = {}
         self._models: _Models
 
     @property
@@ -256,16 +257,16 @@ class Runner:
             run_id=task.id,
             limits=task.budget,
             control=control,
-            on_event=(lambda event: watcher(task.id, event)) if watcher is not None else _ignore,
+            on_event=None if watcher is None else (lambda event: watcher(task.id, event)),
         )
 
     async def _ready(self, served: Served) -> Agent[Any, Any]:
+        """The agent with its model open; made once, since an agent keeps what it has worked out about its tools."""
         agent = served.agent
-        return (
-            replace(agent, model=await self._models.get(agent.model))
-            if isinstance(agent.model, str)
-            else agent
-        )
+        if agent.name not in self._agents:
+            model = await self._models.get(agent.model) if isinstance(agent.model, str) else agent.model
+            self._agents[agent.name] = replace(agent, model=model)
+        return self._agents[agent.name]
 
     async def _fail(self, claimed: Claimed, error: RunError, *, progressed: bool = False) -> None:
         """Try again later where that can help, else record the end."""
@@ -306,10 +307,6 @@ def _deadline(claimed: Claimed, control: Control) -> Generator[None]:
         yield
     finally:
         timer.cancel()
-
-
-def _ignore(_event: Event) -> None:
-    pass
 
 
 async def _ended(*tasks: asyncio.Task[Any]) -> None:

@@ -19,7 +19,7 @@ from agentkit.messages import (
     ToolSpec,
     UserMessage,
 )
-from agentkit.transcript import ModelReplied, RunStarted, ToolReturned, Transcript
+from agentkit.transcript import ModelReplied, Recorded, RunStarted, ToolReturned, Transcript
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,7 @@ class Reading:
 
 
 class Planning(Protocol):
-    """One way to plan; both methods are pure."""
+    """One way to plan. Both methods are pure; an instance serves one run, and may remember what it has rendered."""
 
     def request(self, transcript: Transcript, brief: Brief) -> ModelRequest:
         """What the model is told next."""
@@ -60,6 +60,25 @@ class Planning(Protocol):
     def read(self, reply: ModelReply, brief: Brief) -> Reading:
         """What the model's reply means. Never raises: what cannot be understood is a ``problem``."""
         ...
+
+
+class Conversation:
+    """The messages of a transcript, built once each while it grows."""
+
+    def __init__(self) -> None:
+        self._messages: list[Message] = []
+        self._seen = 0
+        self._last: Recorded | None = None
+
+    def of(self, transcript: Transcript) -> tuple[Message, ...]:
+        """The conversation so far, oldest message first. Another transcript than the last time is begun anew."""
+        if self._seen and (len(transcript) < self._seen or transcript[self._seen - 1] is not self._last):
+            self._messages, self._seen = [], 0
+        for recorded in transcript[self._seen :]:
+            self._messages.extend(messages((recorded,)))
+            self._last = recorded
+        self._seen = len(transcript)
+        return tuple(self._messages)
 
 
 def messages(transcript: Transcript) -> Iterator[Message]:
@@ -87,4 +106,7 @@ def tool_message(returned: ToolReturned) -> ToolMessage:
 
 def as_text(value: JsonValue) -> str:
     """A text as it is, anything else as compact JSON."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(", ", ": "))
+    return value if isinstance(value, str) else _encode(value)
+
+
+_encode = json.JSONEncoder(ensure_ascii=False).encode

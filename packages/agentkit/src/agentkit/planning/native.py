@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from agentkit.messages import ModelReply, ModelRequest, StopReason
-from agentkit.planning.conversation import Brief, Planning, Reading, messages
+from agentkit.planning.conversation import Brief, Conversation, Reading
 from agentkit.transcript import Transcript
 
 
 class NativePlanning:
     """Tools and schema are passed on as such; the reply is taken as it is."""
 
+    def __init__(self) -> None:
+        self._conversation = Conversation()
+
     def request(self, transcript: Transcript, brief: Brief) -> ModelRequest:
         """The conversation, the instructions, the tools and the schema."""
         return ModelRequest(
-            messages=tuple(messages(transcript)),
+            messages=self._conversation.of(transcript),
             instructions=brief.instructions,
             tools=brief.tools,
             output_schema=brief.output_schema,
@@ -29,6 +32,3 @@ class NativePlanning:
         if not reply.tool_calls and not reply.text.strip():
             return Reading(parts=reply.parts, problem="Your reply was empty.")
         return Reading(parts=reply.parts)
-
-
-NATIVE: Planning = NativePlanning()

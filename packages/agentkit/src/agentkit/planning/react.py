@@ -27,7 +27,7 @@ from agentkit.messages import (
     ToolSpec,
     UserMessage,
 )
-from agentkit.planning.conversation import Brief, Planning, Reading, as_text, tool_message
+from agentkit.planning.conversation import Brief, Reading, as_text, tool_message
 from agentkit.planning.react_parser import escaped, parse
 from agentkit.transcript import ModelReplied, RunStarted, ToolReturned, Transcript
 
@@ -116,9 +116,6 @@ class ReActPlanning:
         said = (Text(text=parsed.believed),) if parsed.believed.strip() else ()
         reminder = _REMINDER_WITH_TOOLS if brief.tools else _REMINDER_WITHOUT_TOOLS
         return Reading(parts=(*reasoning, *said), problem=f"{UNREADABLE}{problem}. {reminder}")
-
-
-REACT: Planning = ReActPlanning()
 
 
 # --- instructions ------------------------------------------------------------------------------------------------

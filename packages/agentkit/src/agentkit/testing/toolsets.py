@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agentkit.errors import BadArguments, ToolError, UnknownTool
-from agentkit.messages import Effect, ToolCall
+from agentkit.messages import Effect, JsonObject, ToolCall
 from agentkit.ports import ToolContext, Toolset
 
 
@@ -59,11 +59,12 @@ class ToolsetContract:
 
     async def test_bad_arguments_name_the_field(self, toolset: Toolset) -> None:
         """A missing, a wrong and an unknown one."""
-        for arguments, field in (
+        wrong: list[tuple[JsonObject, str]] = [
             ({"a": 1}, "b"),
             ({"a": 1, "b": "two"}, "b"),
             ({"a": 1, "b": 2, "c": 3}, "c"),
-        ):
+        ]
+        for arguments, field in wrong:
             error = await failure_of(toolset, ToolCall(id="call_1", name="add", arguments=arguments))
             assert isinstance(error, BadArguments)
             assert field in str(error)

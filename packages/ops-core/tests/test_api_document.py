@@ -1,6 +1,7 @@
 import re
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -53,6 +54,37 @@ async def test_the_document_describes_every_operation_and_its_problems(stage):
             assert response["description"]
     assert document["components"]["schemas"]["TaskRequest"]["examples"]
     assert "HTTPValidationError" not in document["components"]["schemas"]
+
+
+def operations_table(document: dict[str, Any]) -> str:
+    rows = ["| Operation | Answers | |", "| --- | --- | --- |"]
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            answers = ", ".join(status for status in operation["responses"] if int(status) < 400)
+            rows.append(
+                f"| `{method.upper()} {path}` | {answers} | {operation['description'].splitlines()[0]} |"
+            )
+    return "\n".join(rows)
+
+
+def errors_table() -> str:
+    told = [
+        (status, cls.code, cls.actor, (cls.__doc__ or "").splitlines()[0]) for cls, status in STATUSES.items()
+    ]
+    told += [(refusal.status, refusal.code, refusal.actor, refusal.detail) for refusal in REFUSALS]
+    rows = [f"| {status} | `{code}` | {actor} | {what} |" for status, code, actor, what in sorted(told)]
+    return "\n".join(["| Status | `code` | `actor` | |", "| --- | --- | --- | --- |", *rows])
+
+
+async def test_the_reference_tells_every_operation_header_and_error(stage):
+    page = (Path(__file__).parents[3] / "docs/reference/rest-api.md").read_text()
+    document = await stage.json("GET", "/openapi.json")
+    assert operations_table(document) in page
+    assert errors_table() in page
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            for parameter in operation.get("parameters", []):
+                assert parameter["in"] == "path" or f"`{parameter['name']}`" in page, parameter["name"]
 
 
 async def test_no_other_route_is_alive(stage):

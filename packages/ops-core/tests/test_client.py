@@ -82,7 +82,7 @@ async def test_what_is_wrong_is_named(client: Client):
     assert raised.value.field == "agent"
     for wrong in ({"status": ["asleep"]}, {"label": "a b"}, {"cursor": "x"}, {"limit": 0}, {"agent": ""}):
         with pytest.raises(InvalidRequest) as refused:
-            await client.list(**wrong)  # type: ignore[arg-type]
+            await client.list(**wrong)
         assert refused.value.field == next(iter(wrong))
 
 

@@ -71,13 +71,13 @@ def _as_text_or_object(value: Any, handler: ValidatorFunctionWrapHandler) -> Any
 
 Moment = Annotated[AwareDatetime, BeforeValidator(_as_rfc3339, json_schema_input_type=AwareDatetime)]
 TextOrObject = Annotated[str | dict[str, JsonValue], WrapValidator(_as_text_or_object)]
-_NAME = r"^[^\x00-\x1f\x7f]{1,200}$"
-_LABEL_KEY = r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,63}$"
-_LABEL_VALUE = r"^[^\x00-\x1f\x7f]{0,256}$"
+NAME_PATTERN = r"^[^\x00-\x1f\x7f]{1,200}$"
+LABEL_KEY_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,63}$"
+LABEL_VALUE_PATTERN = r"^[^\x00-\x1f\x7f]{0,256}$"
 
-Name = Annotated[str, StringConstraints(pattern=_NAME)]
-LabelKey = Annotated[str, StringConstraints(pattern=_LABEL_KEY)]
-LabelValue = Annotated[str, StringConstraints(pattern=_LABEL_VALUE)]
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+LabelKey = Annotated[str, StringConstraints(pattern=LABEL_KEY_PATTERN)]
+LabelValue = Annotated[str, StringConstraints(pattern=LABEL_VALUE_PATTERN)]
 
 
 class _Strict(BaseModel):
@@ -404,7 +404,7 @@ def task_filter(
         raise InvalidRequest(message, field="limit")
     return TaskFilter(
         status=tuple(_status(value) for value in status),
-        agent=_checked(agent, _NAME, "agent", "must be the name of an agent"),
+        agent=_checked(agent, NAME_PATTERN, "agent", "must be the name of an agent"),
         label=None if label is None else _label(label),
         before=None if cursor is None else _decode_cursor(cursor),
         limit=limit + 1,
@@ -443,8 +443,8 @@ def _status(value: str) -> TaskStatus:
 
 def _label(value: str) -> str:
     key, _equals, wanted = value.partition("=")
-    _checked(key, _LABEL_KEY, "label", "must be `key` or `key=value`")
-    _checked(wanted, _LABEL_VALUE, "label", "must be `key` or `key=value`")
+    _checked(key, LABEL_KEY_PATTERN, "label", "must be `key` or `key=value`")
+    _checked(wanted, LABEL_VALUE_PATTERN, "label", "must be `key` or `key=value`")
     return value
 
 

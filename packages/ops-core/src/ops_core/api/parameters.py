@@ -8,15 +8,24 @@ from typing import Annotated, Any
 
 from fastapi import Header, Path, Query, Request
 from fastapi.routing import APIRoute
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from ops_core.errors import InvalidRequest
-from ops_core.wire import IDEMPOTENCY_KEY, MAX_SEQ, PAGE_MOST, STEPS_MOST
+from ops_core.wire import (
+    IDEMPOTENCY_KEY,
+    LABEL_KEY_PATTERN,
+    LABEL_VALUE_PATTERN,
+    MAX_SEQ,
+    NAME_PATTERN,
+    PAGE_MOST,
+    STEPS_MOST,
+)
 
 MOST_WAIT_SECONDS = 60
 """Nobody may wait longer for the answer to one request."""
 
 _KEY = rf'^("([ !#-\[\]-~]|\\["\\]){{1,255}}"|{IDEMPOTENCY_KEY})$'
+_LABEL = rf"{LABEL_KEY_PATTERN.removesuffix('$')}(={LABEL_VALUE_PATTERN.strip('^$')})?$"
 _REPEATABLE = frozenset({"status"})
 
 
@@ -28,7 +37,11 @@ def _whole(value: Any) -> Any:
     return value
 
 
-Whole = Annotated[int, BeforeValidator(_whole, json_schema_input_type=int)]
+# the bounds first: behind a validator, pydantic would not put them into the schema
+_Seq = Annotated[int, Field(ge=-1, le=MAX_SEQ), BeforeValidator(_whole)]
+_Seen = Annotated[int, Field(ge=0, le=MAX_SEQ), BeforeValidator(_whole)]
+_Limit = Annotated[int, Field(ge=1, le=PAGE_MOST), BeforeValidator(_whole)]
+_StepsLimit = Annotated[int, Field(ge=1, le=STEPS_MOST), BeforeValidator(_whole)]
 
 IdempotencyKey = Annotated[
     str | None,
@@ -50,24 +63,20 @@ Prefer = Annotated[
     ),
 ]
 LastEventId = Annotated[
-    Whole | None,
-    Header(
-        alias="Last-Event-ID",
-        ge=0,
-        le=MAX_SEQ,
-        description="Number of the last step that was seen; wins over `after`.",
-    ),
+    _Seen | None,
+    Header(alias="Last-Event-ID", description="Number of the last step that was seen; wins over `after`."),
 ]
-After = Annotated[Whole, Query(ge=-1, le=MAX_SEQ, description="Only steps with a greater number than this.")]
-StepsLimit = Annotated[Whole, Query(ge=1, le=STEPS_MOST, description="So many steps at most.")]
-PageLimit = Annotated[Whole, Query(ge=1, le=PAGE_MOST, description="So many tasks at most.")]
+After = Annotated[_Seq, Query(description="Only steps with a greater number than this.")]
+StepsLimit = Annotated[_StepsLimit, Query(description="So many steps at most.")]
+PageLimit = Annotated[_Limit, Query(description="So many tasks at most.")]
 Statuses = Annotated[
     list[str] | None,
     Query(description="In one of these statuses; repeated, or separated by commas.", examples=[["failed"]]),
 ]
-OfAgent = Annotated[str | None, Query(description="Of this agent.")]
+OfAgent = Annotated[str | None, Query(pattern=NAME_PATTERN, description="Of this agent.")]
 Label = Annotated[
-    str | None, Query(description="With this label: `key` or `key=value`.", examples=["team=search"])
+    str | None,
+    Query(pattern=_LABEL, description="With this label: `key` or `key=value`.", examples=["team=search"]),
 ]
 Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before.")]
 TaskId = Annotated[

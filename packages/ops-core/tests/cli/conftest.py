@@ -87,7 +87,7 @@ class Program:
             PROGRAM,
             list(arguments),
             cwd=str(self.directory),
-            env={**self.env, **env},  # type: ignore[arg-type]  # os._Environ is what pexpect annotates
+            env={**self.env, **env},
             dimensions=(40, columns),
             encoding="utf-8",
             timeout=SECONDS,
@@ -139,12 +139,24 @@ def until(happened: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+@pytest.fixture(scope="module")
+def program_in() -> Iterator[Callable[[Path], Program]]:
+    """The program in any directory."""
+    programs: list[Program] = []
+
+    def make(directory: Path) -> Program:
+        programs.append(Program(directory))
+        return programs[-1]
+
+    yield make
+    for program in programs:
+        program.close()
+
+
 @pytest.fixture
-def opspawn(tmp_path: Path) -> Iterator[Program]:
+def opspawn(program_in: Callable[[Path], Program], tmp_path: Path) -> Program:
     """The program, in an empty directory."""
-    program = Program(tmp_path)
-    yield program
-    program.close()
+    return program_in(tmp_path)
 
 
 @pytest.fixture(scope="session")

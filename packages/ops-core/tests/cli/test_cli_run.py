@@ -15,7 +15,7 @@ def lines(text):
 
 
 def task_id(text):
-    return re.search(r"[0-9a-f]{8}-[0-9a-f-]{27}", text)[0]
+    return re.findall(r"[0-9a-f]{8}-[0-9a-f-]{27}", text)[0]
 
 
 def test_a_goal_is_carried_to_its_end_and_can_be_looked_at_again(opspawn):
@@ -148,7 +148,7 @@ def test_json_is_safe_to_show_and_keeps_every_character(opspawn, hostile):
 def test_without_a_terminal_it_says_how_to_answer(opspawn):
     waiting = opspawn("run", "go", "--agent", "sender", code=5).stdout
     run = task_id(waiting)
-    command = re.search(rf"opspawn (approve {run} \S+)", waiting)[1]
+    command = re.findall(rf"opspawn (approve {run} \S+)", waiting)[0]
     opspawn(*command.split())
     opspawn("run", "--resume", run)
     assert (opspawn.directory / "sent.txt").read_text() == "kim\n"

@@ -125,7 +125,7 @@ def _settings(settings: Settings, url: str | None) -> Iterator[Finding]:
             source = "--url"
         else:
             source = f"{PREFIX}{name.upper()}" if name in settings.model_fields_set else "default"
-        text = f"{'—' if value is None else without_secrets(str(value))}  ({source})"
+        text = f"{'—' if value is None else without_secrets(str(value))} ({source})"
         yield Finding(about="Settings", name=name, state="note" if source == "default" else "ok", text=text)
 
 

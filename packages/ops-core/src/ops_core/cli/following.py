@@ -170,6 +170,7 @@ async def _follow(client: Client, task: TaskBody, how: Following, screen: Screen
     view: View = JsonView(screen, how.after) if how.as_json else PeopleView(screen, how.after)
     if not how.as_json:
         told_goal(screen, task)
+    view.begin()
     try:
         async with asyncio.timeout(how.within):
             await _show_steps(client, task.id, how, view, screen)

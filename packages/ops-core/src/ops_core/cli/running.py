@@ -83,6 +83,7 @@ class _Run:
             model = served.agent.model
             told_goal(self._screen, self._task, model if isinstance(model, str) else model.name)
         with signals_to(self._interrupt), warnings_to(self._view.note, self._task.id):
+            self._view.begin()
             async with self._ops.working(self._happened, only=frozenset({self._task.id})) as runner:
                 self._runner = runner
                 self._screen.when_closed = lambda: self._interrupt(Exit.OUTPUT_CLOSED)

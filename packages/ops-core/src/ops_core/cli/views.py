@@ -30,6 +30,10 @@ TONES = {TaskStatus.COMPLETED: "good", TaskStatus.FAILED: "bad", TaskStatus.CANC
 class View(Protocol):
     """Shows a run. No method raises or waits."""
 
+    def begin(self) -> None:
+        """The run is looked at from now on."""
+        ...
+
     def step(self, recorded: Recorded) -> None:
         """A step; each is shown once, in the order of their numbers, however they come."""
         ...
@@ -57,6 +61,9 @@ class JsonView:
     def __init__(self, screen: Screen, after: int = -1) -> None:
         self._screen = screen
         self._last = after
+
+    def begin(self) -> None:
+        """Nothing."""
 
     def step(self, recorded: Recorded) -> None:
         """A line."""
@@ -97,6 +104,10 @@ class PeopleView:
         self._live: Live | None = None
         if screen.is_terminal and not screen.is_dumb_terminal:
             self._live = Live(self._now, console=screen, transient=True, refresh_per_second=10)
+
+    def begin(self) -> None:
+        """Show that something is awaited."""
+        self._resume()
 
     def step(self, recorded: Recorded) -> None:
         """A line, and perhaps those that came too early."""
@@ -147,7 +158,7 @@ class _Now:
 
     def __init__(self) -> None:
         self.said = ""
-        self.doing = "starting"
+        self.doing = "waiting for a worker"
         self._since = time.monotonic()
         self._spinner = Spinner("dots", style=STYLES["model"])
 

@@ -1,0 +1,181 @@
+"""Commands about tasks, through a server and on the store: the same answers and exit codes from both."""
+
+import json
+
+import pytest
+
+
+@pytest.fixture(scope="module", params=["store", "server"])
+def beside_a_worker(request, program_in, tmp_path_factory):
+    """The program beside a worker; the commands either ask the server or open the store."""
+    program = program_in(tmp_path_factory.mktemp("cli"))
+    with program.serving() as url:
+        if request.param == "server":
+            program.env |= {"OPSPAWN_URL": url, "OPSPAWN_STORE_URL": "sqlite:////nowhere/x.db"}
+        yield program
+
+
+@pytest.fixture
+def cli(beside_a_worker):
+    for name in ("go", "begun", "sent.txt"):
+        (beside_a_worker.directory / name).unlink(missing_ok=True)
+    return beside_a_worker
+
+
+@pytest.fixture(scope="module")
+def empty(program_in, tmp_path_factory):
+    """The program on a store without tasks."""
+    program = program_in(tmp_path_factory.mktemp("empty"))
+    program("migrate")
+    return program
+
+
+def submit(cli, agent, *more):
+    return cli("submit", "go", "--agent", agent, *more).stdout.strip()
+
+
+def test_a_submitted_task_is_followed_to_its_end(cli):
+    *steps, task = cli.json("submit", "go", "--agent", "measurer", "--wait")
+    assert [step["seq"] for step in steps] == list(range(len(steps)))
+    assert task["status"] == "completed"
+    assert cli.json("show", task["id"]) == [*steps, task]
+    assert cli.json("watch", task["id"], "--after", "2") == [*steps[3:], task]
+    assert "Measured." in cli("watch", task["id"]).stdout
+
+
+def test_everything_that_can_be_said_about_a_task_is_kept(cli):
+    (task,) = cli.json(
+        *("submit", "--agent", "assistant", "--input", '{"a": [1, null]}'),
+        *(
+            "--label",
+            "team=search",
+            "--label",
+            "urgent=",
+            "--priority",
+            "-3",
+            "--run-at",
+            "2100-01-01T00:00:00Z",
+        ),
+        *("--timeout", "60", "--max-attempts", "2", "--budget-steps", "9", "--budget-tokens", "99"),
+        *("--budget-seconds", "1.5", "--idempotency-key", "k1"),
+    )
+    assert task["input"] == {"a": [1, None]}
+    assert task["labels"] == {"team": "search", "urgent": ""}
+    assert (task["priority"], task["status"]) == (-3, "pending")
+    shown = cli("show", task["id"]).stdout
+    assert "team=search" in shown
+
+
+def test_an_idempotency_key_stands_for_one_request(cli):
+    first = submit(cli, "measurer", "--idempotency-key", "once")
+    assert submit(cli, "measurer", "--idempotency-key", "once") == first
+    assert "idempotency" in cli("submit", "other", "--idempotency-key", "once", code=7).stderr
+
+
+def test_the_input_may_come_from_a_file(cli):
+    (cli.directory / "input.json").write_text(json.dumps({"from": "a file"}))
+    (task,) = cli.json("submit", "--input", "@input.json")
+    assert (task["agent"], task["input"]) == ("assistant", {"from": "a file"})
+
+
+@pytest.mark.parametrize(
+    "arguments, code, told",
+    [
+        (["submit"], 2, "give a GOAL"),
+        (["submit", "go", "--input", "1"], 2, "give a GOAL"),
+        (["submit", "--input", "{"], 2, "--input"),
+        (["submit", "--input", "@none.json"], 2, "none.json"),
+        (["submit", "--input", "[1]"], 2, "input"),
+        (["submit", "go", "--label", "x"], 2, "KEY=VALUE"),
+        (["submit", "go", "--label", "a=1", "--label", "a=2"], 2, "twice"),
+        (["submit", "go", "--label", "?=1"], 2, "labels"),
+        (["submit", "go", "--run-at", "tomorrow"], 2, "run_at: must be a moment"),
+        (["submit", "go", "--budget-steps", "0"], 2, "budget.steps"),
+        (["submit", "go", "--priority", "5000"], 2, "priority"),
+        (["submit", "go", "--agent", "nobody"], 3, "nobody"),
+        (["list", "--status", "lost"], 2, "status"),
+        (["list", "--limit", "0"], 2, "--limit"),
+        (["show", "00000000-0000-7000-8000-000000000000"], 3, "there is no task"),
+        (["watch", "00000000-0000-7000-8000-000000000000"], 3, "there is no task"),
+        (["cancel", "00000000-0000-7000-8000-000000000000"], 3, "there is no task"),
+        (["retry", "nonsense"], 3, "there is no task"),
+        (["approve", "nonsense", "x"], 3, "there is no task"),
+    ],
+)
+def test_what_is_wrong_is_named(empty, arguments, code, told):
+    done = empty(*arguments, code=code)
+    assert told in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_failed_task_can_be_tried_again(cli):
+    assert (
+        cli.json("submit", "go", "--agent", "loser", "--wait", code=1)[-1]["error"]["code"] == "no_progress"
+    )
+    failed = cli.json("list")[0]["id"]
+    again = cli("retry", failed).stdout.strip()
+    assert again != failed
+    assert cli.json("watch", again, code=1)[-1]["id"] == again
+
+
+def test_a_task_that_has_completed_cannot_be_tried_again(cli):
+    task = cli.json("submit", "go", "--agent", "measurer", "--wait")[-1]["id"]
+    assert "completed" in cli("retry", task, code=7).stderr
+
+
+def test_a_cancelled_task_ends(cli):
+    task = submit(cli, "measurer", "--run-at", "2100-01-01T00:00:00Z")
+    assert cli("cancel", task).stdout == "cancelled\n"
+    cli("watch", task, code=4)
+    assert cli("cancel", task).stdout == "cancelled\n"
+
+
+def test_time_runs_out_for_who_follows_and_not_for_the_task(cli):
+    task = submit(cli, "holder")
+    cli.file("begun")
+    assert cli.json("watch", task, "--within", "0.2", code=6)[-1]["status"] == "running"
+    (cli.directory / "go").touch()
+    cli("watch", task)
+
+
+@pytest.mark.parametrize("verb, status, sent", [("approve", "approved", True), ("deny", "denied", False)])
+def test_a_person_answers(cli, verb, status, sent):
+    task = submit(cli, "sender")
+    watching = cli.start("watch", task)
+    for line in watching.stdout:
+        if "opspawn approve" in line:
+            break
+    assert task in [found["id"] for found in cli.json("list", "--status", "waiting", "--status", "running")]
+    cli("watch", task, "--within", "0.5", code=5)
+    approval = line.split()[-1]
+    assert status in cli(verb, task, approval).stdout
+    assert watching.wait(60) == 0
+    assert (cli.directory / "sent.txt").exists() is sent
+    cli(verb, task, approval, code=7)
+
+
+def test_lists_can_be_narrowed(cli):
+    submit(cli, "measurer", "--label", "kept=yes", "--wait")
+    other = submit(cli, "loser", "--label", "kept=no")
+    (kept,) = [task["id"] for task in cli.json("list", "--label", "kept=yes")]
+    assert [task["id"] for task in cli.json("list", "--label", "kept", "--agent", "loser")] == [other]
+    assert kept in [task["id"] for task in cli.json("list", "--status", "completed", "--label", "kept")]
+    assert cli("list", "--label", "kept=yes").stdout.startswith(f"{kept}  completed  measurer")
+    assert len(cli.json("list", "--limit", "1")) == 1
+
+
+def test_agents_are_listed(cli):
+    assert "sender" in [agent["name"] for agent in cli.json("agents")]
+    shown = cli("agents").stdout
+    assert "measure " in shown
+    assert "unsafe, asks first" in shown
+
+
+def test_where_nothing_is_nothing_is_made(opspawn):
+    assert "there is no store" in opspawn("list", code=69).stderr
+    assert list(opspawn.directory.iterdir()) == []
+
+
+def test_a_server_that_is_not_there_is_told(opspawn):
+    done = opspawn("list", "--url", "http://127.0.0.1:9", code=69)
+    assert "http://127.0.0.1:9 does not answer" in done.stderr

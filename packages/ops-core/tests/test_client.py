@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import pytest
 
@@ -185,20 +185,30 @@ class Proxy:
 
     @asynccontextmanager
     async def listening(self) -> AsyncGenerator[str]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        server.close()
+        async with asyncio.TaskGroup() as group:
+
+            def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                served.append(group.create_task(self._serve(reader, writer)))
+
+            served: list[asyncio.Task[None]] = []
+            server = await asyncio.start_server(serve, "127.0.0.1", 0)
+            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            server.close()
+            for task in served:
+                task.cancel()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self.target)
-        requests = asyncio.ensure_future(self._pass(reader, there_writer, None))
         cut = self.cut_after if self.cuts > 0 else None
         self.cuts -= cut is not None
+        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        requests = asyncio.ensure_future(self._pass(reader, there_writer, None))
         try:
-            await self._pass(there_reader, writer, cut)
+            with suppress(ConnectionError):
+                await self._pass(there_reader, writer, cut)
         finally:
             requests.cancel()
+            await asyncio.wait({requests})
             for one in (writer, there_writer):
                 one.transport.abort()
 

@@ -216,16 +216,18 @@ def claim_tasks(
         .returning(t, now().label("moment"))
     )
     rows = sorted(connection.execute(taken), key=lambda row: (-row.priority, row.run_after, row.id))
-    claimed: list[Claimed] = []
-    for row in rows:
-        try:
-            claimed.append(_claimed(row))
-        except (
-            TypeError,
-            ValueError,
-        ) as error:  # written by a newer release: one task must not strand all others
-            log.error("task %s cannot be read here (%s); its lease runs out", row.id, type(error).__name__)
-    return claimed
+    return [claimed for row in rows if (claimed := _claimed_if_readable(row)) is not None]
+
+
+def _claimed_if_readable(row: AnyRow) -> Claimed | None:
+    try:
+        return _claimed(row)
+    except (
+        TypeError,
+        ValueError,
+    ) as error:  # written by a newer release: one task must not strand all others
+        log.error("task %s cannot be read here (%s); its lease runs out", row.id, type(error).__name__)
+        return None
 
 
 def _claimed(row: AnyRow) -> Claimed:

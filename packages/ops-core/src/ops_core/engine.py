@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Generator, Sequence
 from contextlib import contextmanager, suppress
 
 from agentkit.transcript import ApprovalAsked, ApprovalGiven, Finished, Recorded
@@ -116,7 +116,7 @@ class Engine:
 
     # --- watching -------------------------------------------------------------------------------------------------
 
-    async def watch(self, tenant: str, task_id: str, after: int = -1) -> AsyncIterator[Recorded]:
+    async def watch(self, tenant: str, task_id: str, after: int = -1) -> AsyncGenerator[Recorded]:
         """Steps as they are recorded, from ``after`` on; ends when the task has ended and all are told.
 
         Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator
-from typing import Any, cast
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
@@ -77,7 +77,7 @@ async def events(
     keep_alive_seconds: float = KEEP_ALIVE_SECONDS,
 ) -> AsyncGenerator[bytes, None]:
     """The events of a task's steps from ``after`` on, until the task has ended or ``closing`` is set."""
-    steps = cast("AsyncGenerator[Recorded, None]", engine.watch(DEFAULT_TENANT, task_id, after))
+    steps = engine.watch(DEFAULT_TENANT, task_id, after)
     closed = asyncio.ensure_future(closing.wait())
     upcoming: asyncio.Future[Recorded | None] | None = None
     try:

@@ -1,0 +1,290 @@
+"""What a deployment can run, as it is declared."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from agentkit.agent import Agent
+from agentkit.limits import Limits
+from agentkit.messages import Effect
+from agentkit.policies import Rules
+from ops_core.catalog import (
+    DEFAULT_AGENT,
+    Catalog,
+    default_catalog,
+    import_catalog,
+    import_object,
+    read_catalog,
+)
+from ops_core.errors import AgentNotFound, ConfigError
+
+TOOLS = '''
+from agentkit.tools import tool
+
+@tool(effect="pure")
+def one() -> int:
+    """One."""
+    return 1
+
+def two() -> int:
+    """Two."""
+    return 2
+
+def three() -> int:
+    """Three."""
+    return 3
+
+many = [one, two]
+number = 7
+
+class Set:
+    async def specs(self):
+        return []
+    async def call(self, call, context):
+        return None
+
+toolset = Set()
+'''
+
+
+@pytest.fixture(autouse=True)
+def imports_are_undone(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if name.startswith("catalog_"):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    (tmp_path / "catalog_tools.py").write_text(TOOLS)
+    return tmp_path / "opspawn.toml"
+
+
+def read(file: Path, text: str) -> Catalog:
+    file.write_text(text)
+    return read_catalog(file)
+
+
+# --- in Python ---------------------------------------------------------------------------------------------------
+
+
+def test_agents_are_found_by_name():
+    one, two = Agent("offline:planner", name="one"), Agent("offline:planner", name="two")
+    catalog = Catalog([one])
+    catalog.add(two, deps={"key": 1})
+    assert catalog.names == ("one", "two")
+    assert catalog.get("one").agent is one
+    assert catalog.get("two").deps == {"key": 1}
+
+
+def test_an_agent_that_is_not_there_is_not_found_among_those_that_are():
+    with pytest.raises(AgentNotFound, match=r"'nobody'.*: one") as refused:
+        Catalog([Agent("offline:planner", name="one")]).get("nobody")
+    assert refused.value.field == "agent"
+    with pytest.raises(AgentNotFound, match="none"):
+        Catalog().get("nobody")
+
+
+def test_two_agents_of_one_name_are_refused():
+    with pytest.raises(ConfigError, match="two agents are called one"):
+        Catalog([Agent("offline:planner", name="one")] * 2)
+
+
+def test_the_default_catalog_has_one_agent(tmp_path: Path):
+    catalog = default_catalog(tmp_path)
+    assert catalog.names == (DEFAULT_AGENT,)
+    assert catalog.get(DEFAULT_AGENT).agent.model == "offline:planner"
+
+
+# --- opspawn.toml ------------------------------------------------------------------------------------------------
+
+
+def test_a_whole_declaration(file: Path):
+    catalog = read(
+        file,
+        """
+        [agents.researcher]
+        model = "openai:gpt-x"
+        instructions = "Be brief – always."
+        tools = ["catalog_tools:one", "catalog_tools:three"]
+        planning = "react"
+        patience = 5
+        budget = { steps = 7, tokens = 1000, seconds = 2.5 }
+
+        [agents.researcher.policy]
+        allow = ["one", "t*"]
+        deny = ["three"]
+        ask = ["two"]
+        ask_effects = ["unsafe"]
+        ask_interrupted = false
+
+        [agents.plain]
+        """,
+    )
+    assert catalog.names == ("researcher", "plain")
+    agent = catalog.get("researcher").agent
+    assert (agent.name, agent.model, agent.instructions) == (
+        "researcher",
+        "openai:gpt-x",
+        "Be brief – always.",
+    )
+    assert (agent.planning, agent.patience) == ("react", 5)
+    assert agent.limits == Limits(steps=7, tokens=1000, seconds=2.5)
+    assert agent.policy == Rules(
+        allow=("one", "t*"),
+        deny=("three",),
+        ask=("two",),
+        ask_effects=(Effect.UNSAFE,),
+        ask_interrupted=False,
+    )
+    assert len(agent.tools) == 2
+    plain = catalog.get("plain").agent
+    assert (plain.model, plain.limits, plain.policy) == ("offline:planner", Limits(), Rules())
+
+
+@pytest.mark.parametrize(
+    "wanted, count",
+    [
+        *(('["catalog_tools:one"]', 1), ('["catalog_tools:two"]', 1), ('["catalog_tools:many"]', 2)),
+        *(('["catalog_tools:toolset"]', 1), ("[]", 0), ('["catalog_tools:many", "catalog_tools:three"]', 3)),
+    ],
+)
+def test_tools_by_import_path(file: Path, wanted: str, count: int):
+    agent = read(file, f"[agents.a]\ntools = {wanted}").get("a").agent
+    assert len(agent.tools) == count
+
+
+def test_the_everyday_tools(file: Path):
+    assert len(read(file, '[agents.a]\ntools = ["everyday"]').get("a").agent.tools) > 1
+
+
+def test_a_file_without_agents_is_an_empty_catalog(file: Path):
+    assert read(file, "").names == ()
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("agents = 3", ["agents"]),
+        ("[agents.a]\nmodel =", ["not TOML", "value"]),
+        ("[agent.a]", ["agent", "not permitted"]),
+        ('[agents.a]\nmodle = "x"', ["agents.a.modle", "not permitted"]),
+        ("[agents.a]\nmodel = 3", ["agents.a.model"]),
+        ('[agents.a]\nplanning = "cot"', ["agents.a.planning", "native", "react"]),
+        ("[agents.a]\npatience = 0", ["agents.a.patience"]),
+        ("[agents.a]\nbudget = { steps = 0 }", ["agents.a.budget.steps"]),
+        ("[agents.a]\nbudget = { seconds = -1.0 }", ["agents.a.budget.seconds"]),
+        ("[agents.a]\nbudget = { seconds = nan }", ["agents.a.budget.seconds"]),
+        ("[agents.a]\nbudget = { dollars = 3 }", ["agents.a.budget.dollars"]),
+        ('[agents.a]\npolicy = { ask_effects = ["harmless"] }', ["agents.a.policy.ask_effects.0"]),
+        ("[agents.a]\npolicy = { forbid = [] }", ["agents.a.policy.forbid"]),
+        ('[agents.a]\ntools = "everyday"', ["agents.a.tools"]),
+        ('[agents.a]\ntools = ["nonsense"]', ["agents.a.tools.0", "package.module:name"]),
+        ('[agents.a]\ntools = ["everyday", "catalog_tools:"]', ["agents.a.tools.1", "package.module:name"]),
+        ('[agents.a]\ntools = ["catalog_nowhere:x"]', ["agents.a.tools.0", "cannot import catalog_nowhere"]),
+        ('[agents.a]\ntools = ["catalog_tools:nothing"]', ["agents.a.tools.0", "has no nothing"]),
+        ('[agents.a]\ntools = ["catalog_tools:number"]', ["agents.a.tools.0", "neither a tool"]),
+        ("[agents.a]\nmodel = 3\n[agents.b]\nplanning = 4", ["agents.a.model", "agents.b.planning"]),
+    ],
+)
+def test_what_is_wrong_is_named(file: Path, text: str, words: list[str]):
+    with pytest.raises(ConfigError) as refused:
+        read(file, text)
+    for word in [*words, str(file)]:
+        assert word in str(refused.value)
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path):
+    for path, word in ((tmp_path / "nowhere.toml", "No such file"), (tmp_path, "Is a directory")):
+        with pytest.raises(ConfigError, match=word) as refused:
+            read_catalog(path)
+        assert str(path) in str(refused.value)
+    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="not TOML"):
+        read_catalog(tmp_path / "bytes.toml")
+
+
+# --- an app ------------------------------------------------------------------------------------------------------
+
+APP = """
+from agentkit.agent import Agent
+from ops_core.catalog import Catalog
+
+agent = Agent("offline:planner", name="one")
+agents = [agent, Agent("offline:planner", name="two")]
+catalog = Catalog(agents)
+number = 3
+
+def make():
+    return catalog
+
+def make_list():
+    return agents
+
+def make_nothing():
+    return None
+
+class Holder:
+    catalog = catalog
+"""
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Path:
+    (tmp_path / "catalog_app.py").write_text(APP)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "name, names",
+    [
+        *(("agent", ("one",)), ("agents", ("one", "two")), ("catalog", ("one", "two"))),
+        *(("make", ("one", "two")), ("make_list", ("one", "two")), ("Holder.catalog", ("one", "two"))),
+    ],
+)
+def test_an_app_may_be_many_things(app: Path, name: str, names: tuple[str, ...]):
+    assert import_catalog(f"catalog_app:{name}", app).names == names
+
+
+@pytest.mark.parametrize(
+    "path, words",
+    [
+        *(("catalog_app", "package.module:name"), ("catalog_app:", "package.module:name")),
+        *(("catalog_app:nothing", "has no nothing"), ("catalog_app:agents.nothing", "has no agents.nothing")),
+        *(("catalog_nowhere:x", "cannot import"), ("catalog_app:number", "neither a Catalog")),
+        ("catalog_app:make_nothing", "neither a Catalog"),
+    ],
+)
+def test_an_app_that_is_none_is_refused(app: Path, path: str, words: str):
+    with pytest.raises(ConfigError, match=words) as refused:
+        import_catalog(path, app)
+    assert refused.value.field == "app"
+
+
+@pytest.mark.xfail(
+    raises=(ValueError, TypeError), reason="import_object lets the importer's own errors through"
+)
+@pytest.mark.parametrize("path", [":name", ".relative:name", "..:name"])
+def test_a_module_name_that_is_none_is_refused(app: Path, path: str):
+    with pytest.raises(ConfigError, match="app"):
+        import_object(path, app, "app")
+
+
+@pytest.mark.xfail(
+    raises=(ZeroDivisionError, SyntaxError, SystemExit), reason="import_object answers an ImportError only"
+)
+@pytest.mark.parametrize("text", ["raise ZeroDivisionError", "def broken(:", "import sys; sys.exit(3)"])
+def test_a_module_that_breaks_when_it_is_imported_is_named(tmp_path: Path, text: str):
+    (tmp_path / "catalog_broken.py").write_text(text)
+    with pytest.raises(ConfigError, match="catalog_broken"):
+        import_object("catalog_broken:x", tmp_path, "app")
+
+
+def test_a_folder_is_put_on_the_path_once(app: Path):
+    for _ in range(3):
+        import_catalog("catalog_app:agent", app)
+    assert sys.path.count(str(app.resolve())) == 1

@@ -1,0 +1,424 @@
+"""The verbs, and the whole of them against a model: whatever happens, no step is lost and no task is held twice."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
+
+from agentkit.transcript import ApprovalAsked, ApprovalGiven, Finished, RunRetried, RunStarted, Step
+from ops_core.dispatchers import LocalDispatcher
+from ops_core.engine import Engine
+from ops_core.errors import ApprovalNotFound, LeaseLost, TaskNotFound, TransitionRefused
+from ops_core.journal import TaskJournal
+from ops_core.stores import SqlStore
+from ops_core.task import TRANSITIONS, Lease, NewTask, Task, TaskStatus
+from ops_core.testing import FakeClock, open_test_store
+from ops_core.testing.examples import (
+    AGENT,
+    ASKED,
+    CALLED,
+    CANCELLED,
+    COMPLETED,
+    FAILED,
+    GIVEN,
+    LATER,
+    NO_ID,
+    REPLIED,
+    STARTED,
+    TENANT,
+    brought_to,
+    claimed,
+    current,
+    steps_of,
+)
+
+SOON = 5.0
+
+
+@pytest.fixture
+def engine(memory_store: SqlStore) -> Engine:
+    return Engine(memory_store, LocalDispatcher())
+
+
+async def woken(engine: Engine) -> bool:
+    return await engine.dispatcher.woken(0)
+
+
+# --- wake-ups ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_submitted_task_wakes_workers_once(engine: Engine):
+    new = NewTask(agent=AGENT, input=1, idempotency_key="key", fingerprint="same")
+    assert (await engine.submit(new)).created
+    assert await woken(engine)
+    assert not (await engine.submit(new)).created
+    assert not await woken(engine)
+
+
+async def test_what_becomes_due_wakes_workers(engine: Engine, clock: FakeClock):
+    one = await brought_to(engine.store, TaskStatus.WAITING)
+    await engine.answer(TENANT, one.task.id, GIVEN)
+    assert await woken(engine)
+    (one,) = await engine.claim("me", 1, 30.0, [AGENT])
+    await engine.release(one.lease, LATER)
+    assert not await woken(engine)
+    clock.advance(10)
+    assert (await engine.sweep()).due == 1
+    assert await woken(engine)
+    (one,) = await engine.claim("me", 1, 30.0, [AGENT])
+    await engine.release(one.lease)
+    assert await woken(engine)
+    await engine.cancel(TENANT, one.task.id)
+    await engine.retry(TENANT, one.task.id)
+    assert await woken(engine)
+
+
+# --- answers -----------------------------------------------------------------------------------------------------
+
+
+async def test_an_approval_is_answered_once(engine: Engine):
+    one = await brought_to(engine.store, TaskStatus.WAITING)
+    results = await asyncio.gather(
+        *(engine.answer(TENANT, one.task.id, GIVEN) for _ in range(8)), return_exceptions=True
+    )
+    assert sum(isinstance(result, Task) for result in results) == 1
+    assert sum(isinstance(result, ApprovalNotFound) for result in results) == 7
+    assert (await steps_of(engine.store, one.task)).count(GIVEN) == 1
+
+
+async def test_an_approval_that_was_never_asked_for_is_not_found(engine: Engine):
+    one = await claimed(engine.store, STARTED)
+    with pytest.raises(ApprovalNotFound, match="nothing"):
+        await engine.answer(TENANT, one.task.id, ApprovalGiven(approval_id="nothing", approved=True))
+    with pytest.raises(TaskNotFound):
+        await engine.answer(TENANT, NO_ID, GIVEN)
+
+
+@pytest.mark.parametrize("status", [status for status in TaskStatus if status.terminal])
+async def test_the_approvals_of_a_task_that_ended_are_closed(engine: Engine, status: TaskStatus):
+    one = await brought_to(engine.store, status)
+    with pytest.raises(TransitionRefused, match="ended"):
+        await engine.answer(TENANT, one.task.id, GIVEN)
+
+
+async def test_an_answer_finds_its_place_while_the_run_goes_on(engine: Engine):
+    one = await claimed(engine.store, STARTED, CALLED, ASKED)
+    writes = [engine.store.append(one.lease, REPLIED) for _ in range(20)]
+    async with asyncio.timeout(SOON):
+        await asyncio.gather(engine.answer(TENANT, one.task.id, GIVEN), *writes)
+    steps = await steps_of(engine.store, one.task)
+    assert (steps.count(REPLIED), steps.count(GIVEN)) == (20, 1)
+
+
+# --- the journal -------------------------------------------------------------------------------------------------
+
+
+async def test_the_journal_of_a_task_ends_it_with_the_last_step(engine: Engine):
+    one = await claimed(engine.store)
+    told: list[str] = []
+    journal = TaskJournal(engine.store, one.lease, told.append)
+    assert list(await journal.load()) == []
+    recorded = [await journal.append(step) for step in (STARTED, REPLIED, COMPLETED)]
+    assert list(await journal.load()) == recorded
+    assert (await current(engine.store, one.task)).status is TaskStatus.COMPLETED
+    assert told == [one.task.id] * 3
+    with pytest.raises(LeaseLost):
+        await journal.append(REPLIED)
+    assert len(told) == 3
+
+
+async def test_a_cancellation_is_told_to_the_run_that_is_carried_here(engine: Engine):
+    one, other = await claimed(engine.store), await claimed(engine.store)
+    told: list[str] = []
+    with engine.carrying(one.task.id, lambda: told.append("first")):
+        with engine.carrying(one.task.id, lambda: told.append("second")):
+            await engine.cancel(TENANT, other.task.id)
+            assert told == []
+            await engine.cancel(TENANT, one.task.id)
+        assert told == ["second"]
+    await engine.cancel(TENANT, one.task.id)
+    assert told == ["second"]
+
+
+# --- the engine against a model ----------------------------------------------------------------------------------
+
+
+@dataclass
+class Sim:
+    """A task as it should be."""
+
+    id: str
+    priority: int
+    max_attempts: int
+    timeout: float | None
+    run_after: float | None
+    status: TaskStatus = TaskStatus.PENDING
+    steps: list[Step] = field(default_factory=list)
+    attempt: int = 0
+    epoch: int = 0
+    at_claim: int = 0
+    cancel: bool = False
+    deadline: float | None = None
+    owner: str | None = None
+    until: float | None = None
+    epochs: list[int] = field(default_factory=list)
+
+    def holds(self, lease: Lease) -> bool:
+        return self.status is TaskStatus.RUNNING and self.epoch == lease.epoch
+
+    @property
+    def progressed(self) -> bool:
+        return len(self.steps) > self.at_claim
+
+    def let_go(self, status: TaskStatus, run_after: float | None) -> None:
+        self.status, self.run_after, self.owner, self.until = status, run_after, None, None
+
+    def end(self, step: Step | None, status: TaskStatus, *, by_worker: bool = False) -> None:
+        self.let_go(status, None)
+        if step is not None:
+            self.steps.append(step)
+        if not by_worker:
+            self.epoch += 1
+
+    def open_approvals(self) -> set[str]:
+        asked = {step.approval_id for step in self.steps if isinstance(step, ApprovalAsked)}
+        return asked - {step.approval_id for step in self.steps if isinstance(step, ApprovalGiven)}
+
+
+class EngineMachine(RuleBasedStateMachine):
+    tasks = Bundle("tasks")
+    leases = Bundle("leases")
+
+    @initialize()
+    def open(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.clock = FakeClock(1000.0)
+        self.opened = open_test_store(clock=self.clock)
+        self.store = self.run(self.opened.__aenter__())
+        self.engine = Engine(self.store, LocalDispatcher())
+        self.sims: dict[str, Sim] = {}
+        self.number = 0
+        self.seen: dict[str, Task] = {}
+
+    def run(self, work: Any) -> Any:
+        return self.loop.run_until_complete(work)
+
+    def teardown(self) -> None:
+        if hasattr(self, "loop"):
+            self.run(self.opened.__aexit__(None, None, None))
+            self.loop.close()
+
+    @property
+    def now(self) -> float:
+        return self.clock.now
+
+    def expect(self, wanted: bool, error: type[Exception], work: Any) -> Any:
+        """The result of ``work``, or the error where it is not wanted."""
+        if wanted:
+            return self.run(work)
+        with pytest.raises(error):
+            self.run(work)
+        return None
+
+    # --- people ---
+
+    @rule(
+        target=tasks,
+        priority=st.integers(-1, 1),
+        delay=st.sampled_from([None, -5.0, 7.0]),
+        timeout=st.sampled_from([None, None, 20.0, 100.0]),
+        max_attempts=st.integers(1, 3),
+    )
+    def submit(self, priority: int, delay: float | None, timeout: float | None, max_attempts: int) -> str:
+        new = NewTask(
+            agent=AGENT,
+            input=1,
+            priority=priority,
+            run_at=None if delay is None else self.now + delay,
+            timeout_seconds=timeout,
+            max_attempts=max_attempts,
+        )
+        task = self.run(self.engine.submit(new)).task
+        self.sims[task.id] = Sim(task.id, priority, max_attempts, timeout, self.now + (delay or 0))
+        return str(task.id)
+
+    @rule(task_id=tasks)
+    def cancel(self, task_id: str) -> None:
+        sim = self.sims[task_id]
+        self.run(self.engine.cancel(TENANT, task_id))
+        if sim.status is TaskStatus.RUNNING:
+            sim.cancel = True
+        elif not sim.status.terminal:
+            sim.end(CANCELLED, TaskStatus.CANCELLED)
+
+    @rule(task_id=tasks, place=st.integers(0, 3), approved=st.booleans())
+    def answer(self, task_id: str, place: int, approved: bool) -> None:
+        sim = self.sims[task_id]
+        asked = [step.approval_id for step in sim.steps if isinstance(step, ApprovalAsked)]
+        approval_id = asked[place % len(asked)] if asked else "none"
+        given = ApprovalGiven(approval_id=approval_id, approved=approved)
+        work = self.engine.answer(TENANT, task_id, given)
+        if sim.status.terminal:
+            self.expect(False, TransitionRefused, work)
+        elif self.expect(approval_id in sim.open_approvals(), ApprovalNotFound, work):
+            sim.steps.append(given)
+            if sim.status is TaskStatus.WAITING:
+                sim.run_after = self.now
+
+    @rule(target=tasks, task_id=tasks)
+    def retry(self, task_id: str) -> Any:
+        sim = self.sims[task_id]
+        allowed = sim.status in (TaskStatus.FAILED, TaskStatus.CANCELLED)
+        task = self.expect(allowed, TransitionRefused, self.engine.retry(TENANT, task_id))
+        if not allowed:
+            return multiple()
+        kept = sim.steps[:-1]
+        steps: list[Step] = [*kept, RunRetried(of=task_id)] if kept else []
+        self.sims[task.id] = Sim(task.id, sim.priority, sim.max_attempts, sim.timeout, self.now, steps=steps)
+        return task.id
+
+    # --- workers ---
+
+    @rule(target=leases, worker=st.sampled_from(["a", "b", "c"]), slots=st.integers(1, 3))
+    def claim(self, worker: str, slots: int) -> Any:
+        due = [
+            sim
+            for sim in self.sims.values()
+            if sim.status in (TaskStatus.PENDING, TaskStatus.WAITING)
+            and sim.run_after is not None
+            and sim.run_after <= self.now
+        ]
+        due.sort(key=lambda sim: (-sim.priority, sim.run_after, sim.id))
+        found = self.run(self.engine.claim(worker, slots, 10.0, [AGENT]))
+        assert [one.task.id for one in found] == [sim.id for sim in due[:slots]]
+        for one, sim in zip(found, due, strict=False):
+            sim.attempt += sim.status is TaskStatus.PENDING
+            sim.status, sim.owner, sim.until = TaskStatus.RUNNING, worker, self.now + 10
+            sim.at_claim = max(len(sim.steps), 1)
+            if sim.deadline is None and sim.timeout is not None:
+                sim.deadline = self.now + sim.timeout
+            sim.epoch += 1
+            assert one.lease.epoch == sim.epoch
+            assert sim.epoch not in sim.epochs, "an epoch was given twice"
+            sim.epochs.append(sim.epoch)
+        return multiple(*(one.lease for one in found))
+
+    @rule(lease=leases, kind=st.sampled_from(["note", "ask"]))
+    def append(self, lease: Lease, kind: str) -> None:
+        sim = self.sims[lease.task_id]
+        self.number += 1
+        step: Step = RunStarted(run_id=str(self.number), agent=AGENT, input=1)
+        if kind == "ask":
+            step = ApprovalAsked(
+                approval_id=str(self.number), call_id="c", tool="t", arguments={}, reason="r"
+            )
+        held = sim.holds(lease)
+        recorded = self.expect(held, LeaseLost, self.store.append(lease, step))
+        if held:
+            assert recorded.seq == len(sim.steps)
+            sim.steps.append(step)
+
+    @rule(lease=leases, step=st.sampled_from([COMPLETED, FAILED, CANCELLED]))
+    def finish(self, lease: Lease, step: Finished) -> None:
+        sim = self.sims[lease.task_id]
+        held = sim.holds(lease)
+        self.expect(held, LeaseLost, self.store.finish(lease, step))
+        if held:
+            sim.end(step, TaskStatus(step.status), by_worker=True)
+
+    @rule(lease=leases, unseen=st.integers(0, 1))
+    def wait(self, lease: Lease, unseen: int) -> None:
+        sim = self.sims[lease.task_id]
+        held = sim.holds(lease)
+        self.expect(held, LeaseLost, self.engine.wait(lease, len(sim.steps) - unseen))
+        if held:
+            sim.let_go(TaskStatus.WAITING, self.now if unseen else None)
+            self._ended_if_cancelled(sim)
+
+    @rule(lease=leases, later=st.booleans())
+    def release(self, lease: Lease, later: bool) -> None:
+        sim = self.sims[lease.task_id]
+        held = sim.holds(lease)
+        self.expect(held, LeaseLost, self.engine.release(lease, LATER if later else None))
+        if held:
+            sim.attempt -= not later or sim.progressed
+            sim.let_go(TaskStatus.PENDING, self.now + (LATER.delay_seconds if later else 0))
+            self._ended_if_cancelled(sim)
+
+    def _ended_if_cancelled(self, sim: Sim) -> None:
+        if sim.cancel:
+            sim.end(CANCELLED, TaskStatus.CANCELLED)
+
+    @rule(some=st.lists(leases, max_size=4, unique=True))
+    def renew(self, some: list[Lease]) -> None:
+        renewed = self.run(self.engine.renew(some, 10.0))
+        held = {lease for lease in some if self.sims[lease.task_id].holds(lease)}
+        assert renewed.lost == set(some) - held
+        assert renewed.cancelled == {lease for lease in held if self.sims[lease.task_id].cancel}
+        for lease in held:
+            self.sims[lease.task_id].until = self.now + 10
+
+    # --- time ---
+
+    @rule(seconds=st.sampled_from([0.5, 4.0, 11.0, 50.0]))
+    def advance(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    @rule()
+    def sweep(self) -> None:
+        swept = self.run(self.engine.sweep())
+        released, ended = set(), set()
+        for sim in self.sims.values():
+            late = sim.deadline is not None and sim.deadline < self.now
+            expired = sim.until is not None and sim.until < self.now
+            if sim.status is TaskStatus.RUNNING and not expired:
+                continue
+            if sim.status.terminal or (sim.status is not TaskStatus.RUNNING and not late):
+                continue
+            given_up = not sim.progressed and sim.attempt >= sim.max_attempts
+            if sim.status is TaskStatus.RUNNING and sim.cancel:
+                sim.end(CANCELLED, TaskStatus.CANCELLED)
+            elif late or given_up:
+                sim.end(None, TaskStatus.FAILED)
+                last = self.run(self.store.steps(TENANT, sim.id))[-1].step
+                assert last.error.code == ("timeout" if late else "worker_lost")
+                sim.steps.append(last)
+            else:
+                sim.attempt -= sim.progressed
+                sim.let_go(TaskStatus.PENDING, self.now)
+                released.add(sim.id)
+                continue
+            ended.add(sim.id)
+        assert (set(swept.released), set(swept.ended)) == (released, ended)
+
+    # --- what always holds ---
+
+    @invariant()
+    def the_store_is_as_it_should_be(self) -> None:
+        for sim in getattr(self, "sims", {}).values():
+            task = self.run(self.store.get(TENANT, sim.id))
+            assert (task.status, task.attempt, task.epoch) == (sim.status, sim.attempt, sim.epoch)
+            assert (task.run_after if not sim.owner else None) == (sim.run_after if not sim.owner else None)
+            assert (task.lease_owner, task.lease_until) == (sim.owner, sim.until)
+            assert (task.deadline_at, task.cancel_requested) == (sim.deadline, sim.cancel)
+            recorded = self.run(self.store.steps(TENANT, sim.id))
+            assert [one.seq for one in recorded] == list(range(task.steps))
+            assert [one.step for one in recorded] == sim.steps
+            assert task.status.terminal == bool(recorded and isinstance(recorded[-1].step, Finished))
+            before = self.seen.get(sim.id, task)
+            assert task.status in (before.status, *TRANSITIONS[before.status].values())
+            assert not before.status.terminal or task == before
+            assert task.epoch >= before.epoch
+            assert task.updated_at >= before.updated_at
+            assert task.attempt >= 0
+            self.seen[sim.id] = task
+
+
+TestEngineAgainstAModel = EngineMachine.TestCase
+TestEngineAgainstAModel.settings = settings(
+    max_examples=50, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+)

@@ -23,9 +23,7 @@ def how_to_go_on(screen: Screen, task_id: str, steps: int) -> None:
     screen.pairs({"go on": f"opspawn run --resume {task_id}", "or end it": f"opspawn cancel {task_id}"})
 
 
-def how_to_answer(
-    screen: Screen, task_id: str, asked: Sequence[ApprovalAsked], *, resume: bool = True
-) -> None:
+def how_to_answer(screen: Screen, task_id: str, asked: Sequence[ApprovalAsked]) -> None:
     """While a run waits for a person."""
     screen.say()
     screen.say(f"waiting for {counted(len(asked), 'answer')}", "person")
@@ -38,5 +36,4 @@ def how_to_answer(
                 "or deny": f"opspawn deny {task_id} {approval} --reason TEXT",
             }
         )
-    if resume:
-        screen.pairs({"then   ": f"opspawn run --resume {task_id}"})
+    screen.pairs({"then   ": f"opspawn run --resume {task_id}"})

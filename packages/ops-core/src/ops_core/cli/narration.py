@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from agentkit.messages import Reasoning, ToolCall, Usage
+from agentkit.messages import ToolCall, Usage
 from agentkit.transcript import (
     ApprovalAsked,
     ApprovalGiven,
@@ -164,11 +164,6 @@ def _wish(reply: ModelReplied) -> str:
     if len(calls) == 1:
         return f"calls {one_line(calls[0].name)}"
     return f"calls {len(calls)} tools at once"
-
-
-def reasoning_of(reply: ModelReplied) -> str:
-    """What the model said to itself."""
-    return visible("\n".join(part.text for part in reply.parts if isinstance(part, Reasoning) and part.text))
 
 
 def tokens_of(usage: Usage) -> str:

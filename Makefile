@@ -56,7 +56,7 @@ demo: setup ## run one goal from start to end: no key, no server
 	@$(BIN)/opspawn run "$(DEMO_GOAL)"
 
 test: setup ## run all tests (make test ARGS="-k claim -x")
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n auto --dist worksteal $(ARGS)
 
 # quietly COMMAND: its output only where it fails.
 quietly = output=$$($(1) 2>&1) || { echo "$$output"; exit 1; }

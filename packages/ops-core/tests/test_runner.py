@@ -306,7 +306,6 @@ async def test_cancel_while_it_waits_for_its_next_attempt(engine: Engine):
         assert (await engine.cancel(task.tenant, task.id)).status is TaskStatus.CANCELLED
 
 
-@pytest.mark.xfail(run=False, reason="agentkit's loop waits for a tool that ignores its cancellation")
 async def test_a_tool_that_ignores_its_cancellation_does_not_keep_a_cancelled_task(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ):

@@ -201,6 +201,7 @@ class Control:
         self.ending: Finished | None = None
         self.released = False
         self._turns: asyncio.Task[Any] | None = None
+        self._over: asyncio.Future[None] | None = None
 
     def cancel(self) -> None:
         """End the run as cancelled, now: a model call or tool in flight is cancelled. Finished work is kept."""
@@ -210,18 +211,22 @@ class Control:
         """End the run in this way, now. The first ending counts."""
         if self.ending is None:
             self.ending = ending
-            if self._turns is not None:
-                self._turns.cancel()
+            self._stop()
 
     def release(self) -> None:
         """Let the run go at its next step; ``run`` then raises :class:`RunReleased`, and the journal can be resumed."""
         self.released = True
 
-    def steer(self, turns: asyncio.Task[Any]) -> None:
-        """Take over a run; for the loop itself."""
-        self._turns = turns
+    def steer(self, turns: asyncio.Task[Any], over: asyncio.Future[None]) -> None:
+        """Take over a run; for the loop itself. ``over`` is resolved when it is not to be waited for any longer."""
+        self._turns, self._over = turns, over
         if self.ending is not None:
-            turns.cancel()
+            self._stop()
+
+    def _stop(self) -> None:
+        if self._turns is not None and self._over is not None:
+            self._turns.cancel()
+            self._turns.get_loop().call_later(STUBBORN_SECONDS, _resolve, self._over)
 
 
 @dataclass(kw_only=True)
@@ -257,9 +262,11 @@ class Loop:
         """
         await self._begin(given)
         turns = asyncio.create_task(self._turns())
-        self.control.steer(turns)
+        over = asyncio.get_running_loop().create_future()
+        turns.add_done_callback(lambda _turns: _resolve(over))
+        self.control.steer(turns, over)
         try:
-            await asyncio.wait({turns})
+            await over
         except asyncio.CancelledError:  # from outside: nothing is recorded, the run can be resumed
             await self._give_up(turns)
             raise
@@ -281,13 +288,14 @@ class Loop:
             raise UsageError(message)
 
     async def _outcome_of(self, turns: asyncio.Task[Outcome[JsonValue]]) -> Outcome[JsonValue]:
-        if not turns.cancelled():
+        self._abandoned = not turns.done()  # a tool ignores its cancellation: the run ends without it
+        if turns.done() and not turns.cancelled():
             return turns.result()
         if self.control.ending is None:
             raise asyncio.CancelledError
         await self._load()  # what was being recorded at that moment is kept
         if ending(self.steps) is None:
-            await self._record(self.control.ending)
+            await self._append(self.control.ending)
         return self._outcome()
 
     async def _give_up(self, turns: asyncio.Task[Any]) -> None:
@@ -396,6 +404,9 @@ class Loop:
         if self._abandoned:
             message = "this run was given up; a tool that ignored its cancellation may not go on with it"
             raise JournalError(message)
+        return await self._append(step)
+
+    async def _append(self, step: Step) -> Recorded:
         recorded = await self.journal.append(step)
         self.steps.append(recorded)
         self.tally.add(recorded)
@@ -426,6 +437,11 @@ class Loop:
             return Cancelled(run_id=self._run_id, transcript=transcript)
         error = finished.error or RunError(code="error", message="no reason was recorded")
         return Failed(run_id=self._run_id, transcript=transcript, error=error)
+
+
+def _resolve(over: asyncio.Future[None]) -> None:
+    if not over.done():
+        over.set_result(None)
 
 
 def _now() -> float:

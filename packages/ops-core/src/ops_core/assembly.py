@@ -16,7 +16,7 @@ from ops_core.dispatchers import open_dispatcher
 from ops_core.engine import Engine
 from ops_core.runner import OnTaskEvent, Runner, RunnerOptions
 from ops_core.settings import Settings
-from ops_core.stores import REVISION, SqlStore, migrations, open_store
+from ops_core.stores import REVISION, SqlStore, open_store
 from ops_core.sweeper import sweep_forever
 
 CONFIG_FILE = "opspawn.toml"
@@ -94,6 +94,8 @@ async def open_ops(settings: Settings, catalog: Catalog | None = None) -> AsyncG
 def migrate_if_needed(store: SqlStore) -> None:
     """Bring the schema of a store that is not open yet up to date. Blocks."""
     if store.revision() != REVISION:
+        from ops_core.stores import migrations  # not at the top: it loads Alembic
+
         migrations.upgrade(store)
 
 

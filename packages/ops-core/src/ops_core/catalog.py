@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
 from agentkit.agent import Agent
+from agentkit.calls import place_of
 from agentkit.limits import Limits
 from agentkit.messages import Effect
 from agentkit.policies import Rules
@@ -221,6 +222,10 @@ def import_object(path: str, directory: Path, field: str) -> Any:
         found: Any = importlib.import_module(module_name)
     except ImportError as error:
         message = f"{field}: cannot import {module_name}: {error}"
+        raise ConfigError(message, field=field) from error
+    except (Exception, SystemExit) as error:
+        what = f"{type(error).__name__} at {place_of(error)}"
+        message = f"{field}: {module_name} breaks when it is imported: {what}"
         raise ConfigError(message, field=field) from error
     for part in name.split("."):
         if not hasattr(found, part):

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from agentkit.agent import Agent
 from agentkit.calls import place_of
 from agentkit.errors import AgentkitError, RunError, RunReleased
-from agentkit.loop import Control, Event
+from agentkit.loop import STUBBORN_SECONDS, Control, Event
 from agentkit.messages import JsonValue
 from agentkit.models import opened
 from agentkit.outcomes import Failed, Outcome, Waiting
@@ -119,10 +119,7 @@ class Runner:
                 await _ended(claiming)
                 await self._drain()
                 await _ended(stopping, heartbeat)
-            for part in (
-                claiming,
-                heartbeat,
-            ):  # one that broke must not leave a worker that only seems to work
+            for part in (claiming, heartbeat):  # one that broke must not leave a worker that only seems to work
                 if not part.cancelled():
                     part.result()
 
@@ -134,7 +131,7 @@ class Runner:
             for task in late:
                 task.cancel()
             if late:
-                await asyncio.wait(late, timeout=self._options.lease_seconds)
+                await asyncio.wait(late, timeout=2 * STUBBORN_SECONDS)
 
     # --- claiming -------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from ops_core.dispatchers import LocalDispatcher
 from ops_core.engine import Engine
 from ops_core.errors import ApprovalNotFound, LeaseLost, TaskNotFound, TransitionRefused
 from ops_core.journal import TaskJournal
+from ops_core.ports import TaskFilter
 from ops_core.stores import SqlStore
 from ops_core.task import TRANSITIONS, Lease, NewTask, Task, TaskStatus
 from ops_core.testing import FakeClock, open_test_store
@@ -119,13 +120,18 @@ async def test_an_answer_finds_its_place_while_the_run_goes_on(engine: Engine):
 
 async def test_the_journal_of_a_task_ends_it_with_the_last_step(engine: Engine):
     one = await claimed(engine.store)
-    told: list[str] = []
-    journal = TaskJournal(engine.store, one.lease, told.append)
+    told: list[bool] = []
+
+    def tell(task_id: str, *, status: bool) -> None:
+        assert task_id == one.task.id
+        told.append(status)
+
+    journal = TaskJournal(engine.store, one.lease, tell)
     assert list(await journal.load()) == []
     recorded = [await journal.append(step) for step in (STARTED, REPLIED, COMPLETED)]
     assert list(await journal.load()) == recorded
     assert (await current(engine.store, one.task)).status is TaskStatus.COMPLETED
-    assert told == [one.task.id] * 3
+    assert told == [False, False, True]
     with pytest.raises(LeaseLost):
         await journal.append(REPLIED)
     assert len(told) == 3
@@ -194,8 +200,11 @@ class Sim:
 class EngineMachine(RuleBasedStateMachine):
     """Most of what it does concerns open tasks and leases that hold; the others are tried now and then."""
 
-    @initialize()
-    def open(self) -> None:
+    @initialize(
+        timeouts=st.tuples(st.sampled_from([None, 20.0]), st.just(None), st.sampled_from([None, 100.0])),
+        max_attempts=st.integers(1, 3),
+    )
+    def open(self, timeouts: tuple[float | None, ...], max_attempts: int) -> None:
         self.loop = asyncio.new_event_loop()
         self.clock = FakeClock(1000.0)
         self.opened = open_test_store(clock=self.clock)
@@ -204,15 +213,13 @@ class EngineMachine(RuleBasedStateMachine):
         self.sims: dict[str, Sim] = {}
         self.leases: list[Lease] = []
         self.number = 0
+        self.swept = 0.0
         self.seen: dict[str, Task] = {}
+        for priority, timeout in enumerate(timeouts):
+            self.submit(priority - 1, None, timeout, max_attempts)
 
     def run(self, work: Any) -> Any:
         return self.loop.run_until_complete(work)
-
-    def teardown(self) -> None:
-        if hasattr(self, "loop"):
-            self.run(self.opened.__aexit__(None, None, None))
-            self.loop.close()
 
     @property
     def now(self) -> float:
@@ -271,10 +278,16 @@ class EngineMachine(RuleBasedStateMachine):
         elif not sim.status.terminal:
             sim.end(CANCELLED, TaskStatus.CANCELLED)
 
-    @precondition(lambda self: self.sims)
+    def asking(self) -> list[Sim]:
+        return [
+            sim for sim in self.sims.values() if any(isinstance(step, ApprovalAsked) for step in sim.steps)
+        ]
+
+    @precondition(lambda self: self.asking())
     @rule(pick=picks, place=st.integers(0, 3), approved=st.booleans())
     def answer(self, pick: int, place: int, approved: bool) -> None:
-        sim = self.task(pick)
+        asking = self.asking()
+        sim = asking[pick % len(asking)]
         asked = [step.approval_id for step in sim.steps if isinstance(step, ApprovalAsked)]
         approval_id = asked[place % len(asked)] if asked else "none"
         given = ApprovalGiven(approval_id=approval_id, approved=approved)
@@ -286,10 +299,11 @@ class EngineMachine(RuleBasedStateMachine):
             if sim.status is TaskStatus.WAITING:
                 sim.run_after = self.now
 
-    @precondition(lambda self: 0 < len(self.sims) < 8)
-    @rule(place=st.integers(0, 7))
-    def retry(self, place: int) -> None:
-        sim = list(self.sims.values())[place % len(self.sims)]
+    @precondition(lambda self: len(self.sims) < 8 and any(sim.status.terminal for sim in self.sims.values()))
+    @rule(pick=picks)
+    def retry(self, pick: int) -> None:
+        ended = [sim for sim in self.sims.values() if sim.status.terminal]
+        sim = self.task(pick) if pick == 0 else ended[pick % len(ended)]
         allowed = sim.status in (TaskStatus.FAILED, TaskStatus.CANCELLED)
         task = self.expect(allowed, TransitionRefused, self.engine.retry(TENANT, sim.id))
         if not allowed:
@@ -300,16 +314,21 @@ class EngineMachine(RuleBasedStateMachine):
 
     # --- workers ---
 
-    @rule(worker=st.sampled_from(["a", "b", "c"]), slots=st.integers(1, 3))
-    def claim(self, worker: str, slots: int) -> None:
-        due = [
+    def due(self) -> list[Sim]:
+        """What can be claimed, in the order in which it is."""
+        found = [
             sim
             for sim in self.sims.values()
             if sim.status in (TaskStatus.PENDING, TaskStatus.WAITING)
             and sim.run_after is not None
             and sim.run_after <= self.now
         ]
-        due.sort(key=lambda sim: (-sim.priority, sim.run_after, sim.id))
+        return sorted(found, key=lambda sim: (-sim.priority, sim.run_after, sim.id))
+
+    @precondition(lambda self: self.due())
+    @rule(worker=st.sampled_from(["a", "b", "c"]), slots=st.integers(1, 3))
+    def claim(self, worker: str, slots: int) -> None:
+        due = self.due()
         found = self.run(self.engine.claim(worker, slots, 10.0, [AGENT]))
         assert [one.task.id for one in found] == [sim.id for sim in due[:slots]]
         for one, sim in zip(found, due, strict=False):
@@ -325,9 +344,13 @@ class EngineMachine(RuleBasedStateMachine):
             self.leases.append(one.lease)
 
     @precondition(lambda self: self.leases)
-    @rule(pick=picks, kind=st.sampled_from(["note", "ask"]))
-    def append(self, pick: int, kind: str) -> None:
+    @rule(pick=picks, kinds=st.lists(st.sampled_from(["note", "ask"]), min_size=1, max_size=3))
+    def append(self, pick: int, kinds: list[str]) -> None:
         lease, sim, held = self.lease(pick)
+        for kind in kinds:
+            self.append_one(lease, sim, held, kind)
+
+    def append_one(self, lease: Lease, sim: Sim, held: bool, kind: str) -> None:
         self.number += 1
         step: Step = RunStarted(run_id=str(self.number), agent=AGENT, input=1)
         if kind == "ask":
@@ -387,8 +410,10 @@ class EngineMachine(RuleBasedStateMachine):
     def advance(self, seconds: float) -> None:
         self.clock.advance(seconds)
 
+    @precondition(lambda self: self.now > self.swept)
     @rule()
     def sweep(self) -> None:
+        self.swept = self.now
         swept = self.run(self.engine.sweep())
         released, ended = set(), set()
         for sim in self.sims.values():
@@ -418,26 +443,39 @@ class EngineMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_store_is_as_it_should_be(self) -> None:
-        for sim in getattr(self, "sims", {}).values():
-            task = self.run(self.store.get(TENANT, sim.id))
+        tasks = self.run(self.store.list(TENANT, TaskFilter(limit=100)))
+        assert [task.id for task in reversed(tasks)] == list(self.sims)
+        for task in tasks:
+            sim, before = self.sims[task.id], self.seen.get(task.id)
             assert (task.status, task.attempt, task.epoch) == (sim.status, sim.attempt, sim.epoch)
-            assert (task.run_after if not sim.owner else None) == (sim.run_after if not sim.owner else None)
             assert (task.lease_owner, task.lease_until) == (sim.owner, sim.until)
             assert (task.deadline_at, task.cancel_requested) == (sim.deadline, sim.cancel)
-            recorded = self.run(self.store.steps(TENANT, sim.id))
-            assert [one.seq for one in recorded] == list(range(task.steps))
-            assert [one.step for one in recorded] == sim.steps
-            assert task.status.terminal == bool(recorded and isinstance(recorded[-1].step, Finished))
-            before = self.seen.get(sim.id, task)
-            assert task.status in (before.status, *TRANSITIONS[before.status].values())
-            assert not before.status.terminal or task == before
-            assert task.epoch >= before.epoch
-            assert task.updated_at >= before.updated_at
+            assert task.status is TaskStatus.RUNNING or task.run_after == sim.run_after
             assert task.attempt >= 0
-            self.seen[sim.id] = task
+            if before is not None:
+                assert task.status in (before.status, *TRANSITIONS[before.status].values())
+                assert not before.status.terminal or task == before
+                assert task.epoch >= before.epoch
+                assert task.updated_at >= before.updated_at
+            if task != before:
+                self.the_steps_are_as_they_should_be(task, sim)
+            self.seen[task.id] = task
+
+    def the_steps_are_as_they_should_be(self, task: Task, sim: Sim) -> None:
+        recorded = self.run(self.store.steps(TENANT, task.id))
+        assert [one.seq for one in recorded] == list(range(task.steps))
+        assert [one.step for one in recorded] == sim.steps
+        assert task.status.terminal == bool(recorded and isinstance(recorded[-1].step, Finished))
+
+    def teardown(self) -> None:
+        if hasattr(self, "loop"):
+            for task_id, sim in self.sims.items():
+                self.the_steps_are_as_they_should_be(self.run(self.store.get(TENANT, task_id)), sim)
+            self.run(self.opened.__aexit__(None, None, None))
+            self.loop.close()
 
 
 TestEngineAgainstAModel = EngineMachine.TestCase
 TestEngineAgainstAModel.settings = settings(
-    max_examples=50, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=80, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
 )

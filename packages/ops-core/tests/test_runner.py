@@ -346,11 +346,11 @@ async def test_a_run_whose_lease_is_lost_stops_and_writes_nothing(url: str, cloc
     async with open_test_store(url, clock) as store, open_test_store(url, clock) as other:
         here, there = Engine(store, LocalDispatcher()), Engine(other, LocalDispatcher())
         task = await submit(here)
-        async with working(
-            here, Agent(model, name="agent", tools=[hanging.tool()]), lease_seconds=0.3
-        ) as runner:
+        agent = Agent(model, name="agent", tools=[hanging.tool()])
+        # its one slot is taken, so it does not claim the task again before the other one does
+        async with working(here, agent, lease_seconds=1.0, concurrency=1) as runner:
             await hanging.begun.wait()
-            clock.advance(1)
+            clock.advance(2)
             assert (await there.sweep()).released == (task.id,)
             (taken,) = await there.claim("other", 1, 30.0, ["agent"])
             steps = await steps_of(other, task)

@@ -30,6 +30,7 @@ class Engine:
         self.store = store
         self.dispatcher = dispatcher
         self._watchers: dict[str, set[asyncio.Event]] = {}
+        self._waiters: dict[str, set[asyncio.Event]] = {}
         self._carried: dict[str, Callable[[], None]] = {}
 
     # --- people ---------------------------------------------------------------------------------------------------
@@ -122,7 +123,7 @@ class Engine:
         Raises:
             TaskNotFound: there is no task of this id.
         """
-        with self._watching(task_id) as changed:
+        with _enrolled(self._watchers, task_id) as changed:
             while True:
                 changed.clear()
                 task = await self.store.get(tenant, task_id)  # before the steps: a last step is never missed
@@ -143,29 +144,23 @@ class Engine:
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_seconds):
-                with self._watching(task_id) as changed:
+                with _enrolled(self._waiters, task_id) as changed:
                     while not (task := await self.store.get(tenant, task_id)).status.terminal:
                         await _until(changed, POLL_SECONDS)
                         changed.clear()
                     return task
         return await self.store.get(tenant, task_id)
 
-    @contextmanager
-    def _watching(self, task_id: str) -> Generator[asyncio.Event]:
-        changed = asyncio.Event()
-        self._watchers.setdefault(task_id, set()).add(changed)
-        try:
-            yield changed
-        finally:
-            others = self._watchers[task_id]
-            others.discard(changed)
-            if not others:
-                del self._watchers[task_id]
+    def changed(self, task_id: str, *, status: bool = True) -> None:
+        """Tell whoever looks on in this process that something was written about a task.
 
-    def changed(self, task_id: str) -> None:
-        """Tell the watchers of this process that something was written about a task."""
-        for watcher in self._watchers.get(task_id, ()):
-            watcher.set()
+        Args:
+            task_id: of the task.
+            status: its status may be another one, too; who waits for its end is not woken for each step.
+        """
+        for looking_on in (self._watchers, self._waiters) if status else (self._watchers,):
+            for event in looking_on.get(task_id, ()):
+                event.set()
 
     # --- workers --------------------------------------------------------------------------------------------------
 
@@ -229,3 +224,16 @@ async def _until(changed: asyncio.Event, seconds: float) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await changed.wait()
+
+
+@contextmanager
+def _enrolled(events: dict[str, set[asyncio.Event]], task_id: str) -> Generator[asyncio.Event]:
+    event = asyncio.Event()
+    events.setdefault(task_id, set()).add(event)
+    try:
+        yield event
+    finally:
+        others = events[task_id]
+        others.discard(event)
+        if not others:
+            del events[task_id]

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 from agentkit.transcript import Finished, Recorded, Step
 from ops_core.ports import Store
 from ops_core.task import Lease
+
+
+class Changed(Protocol):
+    """Somebody who wants to know when something was written about a task."""
+
+    def __call__(self, task_id: str, *, status: bool) -> None:
+        """Something was written; ``status`` says whether the task's status may have changed."""
+        ...
 
 
 class TaskJournal:
@@ -17,16 +26,20 @@ class TaskJournal:
     Args:
         store: where the task is.
         lease: the worker's claim; every write is refused with LeaseLost once it is lost.
-        changed: told the task's id after each step, for whoever watches in this process.
+        changed: told the task's id after each step, and whether its status changed, for whoever watches here.
+        empty: the task was claimed without any steps, so that there is nothing to load.
     """
 
-    def __init__(self, store: Store, lease: Lease, changed: Callable[[str], None]) -> None:
+    def __init__(self, store: Store, lease: Lease, changed: Changed, *, empty: bool = False) -> None:
         self._store = store
         self._lease = lease
         self._changed = changed
+        self._empty = empty
 
     async def load(self) -> Sequence[Recorded]:
         """All steps recorded so far."""
+        if self._empty:
+            return ()
         return await self._store.steps(self._lease.tenant, self._lease.task_id)
 
     async def append(self, step: Step) -> Recorded:
@@ -36,9 +49,10 @@ class TaskJournal:
             LeaseLost: another worker owns the task; nothing was written.
             StoreUnavailable: the database refused.
         """
+        self._empty = False
         if isinstance(step, Finished):
             recorded = await self._store.finish(self._lease, step)
         else:
             recorded = await self._store.append(self._lease, step)
-        self._changed(self._lease.task_id)
+        self._changed(self._lease.task_id, status=isinstance(step, Finished))
         return recorded

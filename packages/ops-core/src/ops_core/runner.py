@@ -119,7 +119,10 @@ class Runner:
                 await _ended(claiming)
                 await self._drain()
                 await _ended(stopping, heartbeat)
-            for part in (claiming, heartbeat):  # one that broke must not leave a worker that only seems to work
+            for part in (
+                claiming,
+                heartbeat,
+            ):  # one that broke must not leave a worker that only seems to work
                 if not part.cancelled():
                     part.result()
 
@@ -250,7 +253,9 @@ class Runner:
         return await (await self._ready(served)).run(
             task.input,
             deps=served.deps,
-            journal=TaskJournal(self._engine.store, claimed.lease, self._engine.changed),
+            journal=TaskJournal(
+                self._engine.store, claimed.lease, self._engine.changed, empty=task.steps == 0
+            ),
             run_id=task.id,
             limits=task.budget,
             control=control,

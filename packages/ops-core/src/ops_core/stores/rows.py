@@ -103,6 +103,42 @@ def new_task_values(new: NewTask, task_id: str) -> dict[str, Any]:
     }
 
 
+NEW_TASK_COLUMNS = (
+    "id",
+    "tenant",
+    "agent",
+    "status",
+    "input",
+    "labels",
+    "priority",
+    "timeout_seconds",
+    "budget",
+    "max_attempts",
+    "idempotency_key",
+    "fingerprint",
+)
+"""What :func:`new_task_values` gives."""
+
+
+def accepted(new: NewTask, task_id: str, row: AnyRow) -> Task:
+    """The task that was just inserted, from what was given and the moments that the database has set."""
+    return Task(
+        id=task_id,
+        tenant=new.tenant,
+        agent=new.agent,
+        status=TaskStatus.PENDING,
+        input=new.input,
+        labels=new.labels,
+        priority=new.priority,
+        run_after=row.run_after,
+        timeout_seconds=new.timeout_seconds,
+        budget=new.budget,
+        max_attempts=new.max_attempts,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )
+
+
 def used_by(step: Step) -> Mapping[str, int | float]:
     """What a step adds to the sums that its task keeps."""
     match step:

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Integer,
     bindparam,
     case,
     func,
@@ -21,6 +22,7 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from agentkit.codec import encode_step, kind_of
 from agentkit.errors import Actor, RunError
@@ -29,7 +31,9 @@ from ops_core.errors import IdempotencyConflict, LeaseLost, TaskNotFound, Transi
 from ops_core.ports import Inserted, Renewed, RetryLater, Swept, TaskFilter
 from ops_core.stores.dialects import now
 from ops_core.stores.rows import (
+    NEW_TASK_COLUMNS,
     AnyRow,
+    accepted,
     ending_values,
     error_text,
     new_task_values,
@@ -94,6 +98,55 @@ _finish = (
     .returning(t.c.tenant, t.c.steps, t.c.updated_at)
 )
 _insert_step = insert(s)
+_insert_task = (
+    insert(t)
+    .values(
+        **{name: bindparam(f"new_{name}", type_=t.c[name].type) for name in NEW_TASK_COLUMNS},
+        created_at=now(),
+        updated_at=now(),
+        run_after=func.coalesce(bindparam("run_at", type_=t.c.run_after.type), now()),
+    )
+    .returning(t.c.created_at, t.c.updated_at, t.c.run_after)
+)
+_one_task = select(t).where(t.c.tenant == bindparam("of_tenant"), t.c.id == bindparam("of_task"))
+_same_key = select(t).where(t.c.tenant == bindparam("of_tenant"), t.c.idempotency_key == bindparam("key"))
+_steps_after = (
+    select(s.c.seq, s.c.at, s.c.body)
+    .where(
+        s.c.task_id == bindparam("of_task"),
+        s.c.tenant == bindparam("of_tenant"),
+        s.c.seq > bindparam("after"),
+    )
+    .order_by(s.c.seq)
+)
+
+
+def _claim(*wanted: ColumnElement[bool]) -> ReturningUpdate[Any]:
+    due = (
+        select(t.c.id)
+        .where(t.c.status.in_(CLAIMABLE), t.c.run_after <= now(), *wanted)
+        .where(t.c.agent.in_(bindparam("agents", expanding=True)))
+        .order_by(t.c.priority.desc(), t.c.run_after, t.c.id)
+        .limit(bindparam("slots", type_=Integer()))
+        .with_for_update(skip_locked=True)
+    )
+    values: dict[str, Any] = {
+        "status": TaskStatus.RUNNING,
+        "epoch": t.c.epoch + 1,
+        "attempt": t.c.attempt + case((t.c.status == TaskStatus.PENDING, 1), else_=0),
+        # the first step says only that the run began: recording it is no progress
+        "steps_at_claim": case((t.c.steps == 0, 1), else_=t.c.steps),
+        "lease_owner": bindparam("by"),
+        "lease_until": now() + bindparam("seconds"),
+        "started_at": func.coalesce(t.c.started_at, now()),
+        "deadline_at": func.coalesce(t.c.deadline_at, now() + t.c.timeout_seconds),
+        "updated_at": now(),
+    }
+    return update(t).where(t.c.id.in_(due)).values(values).returning(t, now().label("moment"))
+
+
+_claim_any = _claim()
+_claim_only = _claim(t.c.id.in_(bindparam("only", expanding=True)))
 _renew = (
     update(t).where(*_fence).values(lease_until=now() + bindparam("seconds")).returning(t.c.cancel_requested)
 )
@@ -105,8 +158,8 @@ _renew = (
 def insert_task(connection: Connection, new: NewTask, values: Mapping[str, Any]) -> Inserted:
     """Accept a task whose columns are ``values``, or find the one that was accepted under the same key."""
     if new.idempotency_key is not None:
-        same_key = (t.c.tenant == new.tenant, t.c.idempotency_key == new.idempotency_key)
-        found = connection.execute(select(t).where(*same_key)).first()
+        same_key = {"of_tenant": new.tenant, "key": new.idempotency_key}
+        found = connection.execute(_same_key, same_key).first()
         if found is not None:
             if found.fingerprint != new.fingerprint:
                 message = "this idempotency key was used for a request with another body"
@@ -116,18 +169,14 @@ def insert_task(connection: Connection, new: NewTask, values: Mapping[str, Any])
 
 
 def _insert(connection: Connection, values: Mapping[str, Any], new: NewTask) -> Task:
-    moment = {
-        "created_at": now(),
-        "updated_at": now(),
-        "run_after": now() if new.run_at is None else new.run_at,
-    }
-    row = connection.execute(insert(t).values(**values, **moment).returning(t)).one()
+    given = {f"new_{name}": value for name, value in values.items()}
+    row = connection.execute(_insert_task, {**given, "run_at": new.run_at}).one()
     if new.labels:
-        of = {"tenant": new.tenant, "task_id": row.id}
+        of = {"tenant": new.tenant, "task_id": values["id"]}
         connection.execute(
             insert(task_label), [{**of, "key": key, "value": value} for key, value in new.labels.items()]
         )
-    return task_of(row)
+    return accepted(new, values["id"], row)
 
 
 def get_task(connection: Connection, tenant: str, task_id: str) -> Task:
@@ -136,7 +185,7 @@ def get_task(connection: Connection, tenant: str, task_id: str) -> Task:
 
 
 def _row(connection: Connection, tenant: str, task_id: str) -> AnyRow:
-    row = connection.execute(select(t).where(t.c.tenant == tenant, t.c.id == task_id)).first()
+    row = connection.execute(_one_task, {"of_tenant": tenant, "of_task": task_id}).first()
     if row is None:
         message = f"there is no task {task_id}"
         raise TaskNotFound(message)
@@ -166,13 +215,9 @@ def list_steps(
     connection: Connection, tenant: str, task_id: str, after: int, limit: int | None
 ) -> Sequence[Recorded]:
     """Steps of one task of this tenant, in order."""
-    wanted = (
-        select(s.c.seq, s.c.at, s.c.body)
-        .where(s.c.task_id == task_id, s.c.tenant == tenant, s.c.seq > after)
-        .order_by(s.c.seq)
-        .limit(limit)
-    )
-    steps = [recorded_of(row) for row in connection.execute(wanted)]
+    wanted = _steps_after if limit is None else _steps_after.limit(limit)
+    rows = connection.execute(wanted, {"of_tenant": tenant, "of_task": task_id, "after": after})
+    steps = [recorded_of(row) for row in rows]
     if not steps:
         _row(connection, tenant, task_id)  # no steps, or no task?
     return steps
@@ -190,42 +235,19 @@ def claim_tasks(
     only: Collection[str] | None = None,
 ) -> Sequence[Claimed]:
     """Take due tasks. One statement: whoever else looks at the same time finds them taken."""
-    wanted = () if only is None else (t.c.id.in_(only),)
-    due = (
-        select(t.c.id)
-        .where(t.c.status.in_(CLAIMABLE), t.c.run_after <= now(), t.c.agent.in_(agents), *wanted)
-        .order_by(t.c.priority.desc(), t.c.run_after, t.c.id)
-        .limit(slots)
-        .with_for_update(skip_locked=True)
-    )
-    taken = (
-        update(t)
-        .where(t.c.id.in_(due))
-        .values(
-            status=TaskStatus.RUNNING,
-            epoch=t.c.epoch + 1,
-            attempt=t.c.attempt + case((t.c.status == TaskStatus.PENDING, 1), else_=0),
-            # the first step says only that the run began: recording it is no progress
-            steps_at_claim=case((t.c.steps == 0, 1), else_=t.c.steps),
-            lease_owner=owner,
-            lease_until=now() + lease_seconds,
-            started_at=func.coalesce(t.c.started_at, now()),
-            deadline_at=func.coalesce(t.c.deadline_at, now() + t.c.timeout_seconds),
-            updated_at=now(),
-        )
-        .returning(t, now().label("moment"))
-    )
-    rows = sorted(connection.execute(taken), key=lambda row: (-row.priority, row.run_after, row.id))
+    given: dict[str, Any] = {"by": owner, "slots": slots, "seconds": lease_seconds, "agents": list(agents)}
+    if only is None:
+        taken = connection.execute(_claim_any, given)
+    else:
+        taken = connection.execute(_claim_only, {**given, "only": list(only)})
+    rows = sorted(taken, key=lambda row: (-row.priority, row.run_after, row.id))
     return [claimed for row in rows if (claimed := _claimed_if_readable(row)) is not None]
 
 
 def _claimed_if_readable(row: AnyRow) -> Claimed | None:
     try:
         return _claimed(row)
-    except (
-        TypeError,
-        ValueError,
-    ) as error:  # written by a newer release: one task must not strand all others
+    except (TypeError, ValueError) as error:  # by a newer release: one task must not strand all others
         log.error("task %s cannot be read here (%s); its lease runs out", row.id, type(error).__name__)
         return None
 
@@ -394,9 +416,9 @@ def retry_task(connection: Connection, tenant: str, task_id: str, new_id: str) -
         timeout_seconds=task.timeout_seconds, budget=task.budget, max_attempts=task.max_attempts,
     )  # fmt: skip
     kept = task.steps - 1
-    values = {**new_task_values(new, new_id), "steps": kept + 1 if kept else 0}
-    _insert(connection, values, new)
+    _insert(connection, new_task_values(new, new_id), new)
     if kept:
+        connection.execute(update(t).where(t.c.id == new_id).values(steps=kept + 1))
         copied = select(s.c.tenant, literal(new_id), s.c.seq, literal(0), s.c.at, s.c.kind, s.c.body)
         columns = ["tenant", "task_id", "seq", "epoch", "at", "kind", "body"]
         connection.execute(

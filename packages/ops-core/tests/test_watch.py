@@ -83,7 +83,7 @@ async def test_many_watchers_from_every_place_are_told_everything_as_it_comes(
     for watchers in (early, late):
         for after, watcher in watchers.items():
             assert await watcher == list(range(after + 1, 31))
-    assert engine._watchers == {}, "a watcher was left behind"
+    assert engine._watchers == engine._waiters == {}, "a watcher was left behind"
 
 
 @pytest.mark.parametrize("how", ["cancelled", "swept", "finished"])
@@ -137,7 +137,7 @@ async def test_a_watcher_that_leaves_early_leaves_nothing_behind(engine: Engine)
     await asyncio.sleep(0.02)
     waiting.cancel()
     await asyncio.wait({waiting})
-    assert engine._watchers == {}
+    assert engine._watchers == engine._waiters == {}
 
 
 async def test_a_task_that_is_not_there_cannot_be_watched(engine: Engine):
@@ -147,7 +147,7 @@ async def test_a_task_that_is_not_there_cannot_be_watched(engine: Engine):
             await anext(engine.watch(tenant, task_id))
         with pytest.raises(TaskNotFound):
             await engine.until_ended(tenant, task_id, 1.0)
-    assert engine._watchers == {}
+    assert engine._watchers == engine._waiters == {}
 
 
 async def test_waiting_for_the_end_gives_up_in_time(engine: Engine):

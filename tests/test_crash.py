@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from agentkit import Agent, Completed, MemoryJournal, ToolCall, ToolContext, Waiting, tool
+from agentkit import Agent, Completed, MemoryJournal, Recorded, ToolCall, ToolContext, Waiting, tool
 from agentkit.testing import Crash, CrashingJournal, ScriptedModel
 from agentkit.transcript import ApprovalGiven, ModelReplied, RunStarted, ToolReturned
 
@@ -140,7 +140,8 @@ async def test_a_person_who_says_yes_gets_the_interrupted_call_repeated(number):
 
 async def test_crash_after_crash_after_crash_still_ends():
     """Die at the first append of every attempt, right after it was recorded: one step of progress each time."""
-    world, steps = World(), []
+    world = World()
+    steps: list[Recorded] = []
     for _attempt in range(3 * APPENDS):
         journal = CrashingJournal(at=0, after=True, steps=steps)
         try:

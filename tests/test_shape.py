@@ -27,7 +27,11 @@ MAY_READ_THE_ENVIRONMENT = {"ops_core/settings.py", "agentkit/models/__init__.py
 
 # (where, what, why): imports of our own code that may stand inside a function; both are beginnings of names.
 LATE_IMPORTS = [
-    ("ops_core.assembly", "ops_core.stores.migrations", "Alembic is a fifth of the start, and hardly ever needed"),
+    (
+        "ops_core.assembly",
+        "ops_core.stores.migrations",
+        "Alembic is a fifth of the start, and hardly ever needed",
+    ),
     ("ops_core.cli", "ops_core.", "a command loads only what it needs: `opspawn --help` is quick"),
     (
         "agentkit.models",

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
@@ -69,7 +70,7 @@ async def test_deps_of_the_wrong_type_are_refused():
     with pytest.raises(UsageError, match="deps must be a Point"):
         await agent.run("go")
     with pytest.raises(UsageError, match="deps must be a Point"):
-        await agent.run("go", deps="x")
+        await agent.run("go", deps="x")  # type: ignore[arg-type]
 
 
 async def test_deps_reach_the_tools():
@@ -215,7 +216,8 @@ async def test_a_spec_describes_the_parameters():
         3,
         True,
     )
-    assert spec.parameters["properties"]["city"]["description"] == "where to stay, in English."
+    properties: Any = spec.parameters["properties"]
+    assert properties["city"]["description"] == "where to stay, in English."
     assert spec.parameters["required"] == ["city"]
     assert spec.parameters["additionalProperties"] is False
     assert reserve("Oslo") == "Oslo 1"

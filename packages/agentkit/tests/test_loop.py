@@ -11,10 +11,12 @@ from agentkit import (
     Cancelled,
     Completed,
     Control,
+    Event,
     Failed,
     Limits,
     MemoryJournal,
     Rules,
+    Step,
     TextDelta,
     ToolCall,
     ToolContext,
@@ -462,12 +464,13 @@ async def test_the_context_tells_a_tool_about_its_call():
         context.report("half way")
         return text
 
-    events = []
+    events: list[Event] = []
     agent = Agent(ScriptedModel([call("look", text="x"), "done"]), tools=[look], deps=dict)
     await agent.run("go", deps={"db": 1}, run_id="run-7", on_event=events.append)
     (context,) = seen
     assert (context.deps, context.run_id, context.call_id) == ({"db": 1}, "run-7", "c1")
     assert context.idempotency_key == "run-7:c1"
+    assert context.deadline is not None
     assert context.deadline > asyncio.get_running_loop().time() + 1
     assert ToolProgress(call_id="c1", tool="look", text="half way") in events
 
@@ -574,11 +577,11 @@ async def test_an_interrupted_unsafe_call_is_asked_about_each_time():
 
 async def test_waiting_for_a_person_does_not_use_up_the_seconds():
     at = time.time()
-    asked = {"approval_id": "c1.1", "call_id": "c1", "tool": "add", "arguments": {}, "reason": "?"}
-    steps = [
+    asked = ApprovalAsked(approval_id="c1.1", call_id="c1", tool="add", arguments={}, reason="?")
+    steps: list[tuple[int, Step]] = [
         (0, RunStarted(run_id="r", agent="agent", input="go")),
         (1, ModelReplied(parts=(call(a=1, b=1),))),
-        (2, ApprovalAsked(**asked)),
+        (2, asked),
         (86_402, ApprovalGiven(approval_id="c1.1", approved=True)),
     ]
     journal = MemoryJournal(

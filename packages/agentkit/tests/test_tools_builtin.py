@@ -57,8 +57,8 @@ def test_the_everyday_tools_change_nothing_and_describe_themselves():
     for tool in tools:
         assert tool.spec.effect is Effect.PURE
         assert tool.spec.description
-        for parameter in tool.spec.parameters["properties"].values():  # type: ignore[union-attr]
-            assert parameter.get("description"), (tool.name, parameter)  # type: ignore[union-attr]
+        for parameter in tool.spec.parameters["properties"].values():
+            assert parameter.get("description"), (tool.name, parameter)
 
 
 # --- calculator ----------------------------------------------------------------------------------------------------

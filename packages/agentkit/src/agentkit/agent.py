@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from types import NoneType
@@ -130,7 +130,7 @@ class Agent(Generic[Deps, Output]):
         self,
         input: JsonValue = None,  # noqa: A002
         **options: Unpack[RunOptions[Deps]],
-    ) -> AsyncIterator[Event | Outcome[Output]]:
+    ) -> AsyncGenerator[Event | Outcome[Output]]:
         """Like :meth:`run`, telling what happens while it happens; the last thing it yields is the outcome.
 
         Leaving the iteration early stops the run and records nothing, so that it can be carried on.

@@ -298,6 +298,25 @@ async def test_cancel_reaches_a_run_of_another_process_with_the_heartbeat(url: s
             assert (await ended(there, task)).status is TaskStatus.CANCELLED
 
 
+async def test_a_cancellation_between_the_claim_and_the_run_is_heard_at_once(engine: Engine):
+    task = await submit(engine)
+    (claimed,) = await engine.claim("worker", 1, 60.0, ["agent"])
+    await engine.cancel(task.tenant, task.id)
+    heard = asyncio.Event()
+    with engine.carrying(claimed.task.id, heard.set):
+        assert heard.is_set()
+
+
+async def test_a_provider_that_says_when_to_come_back_is_obeyed(engine: Engine):
+    agent = Agent(ScriptedModel([ModelRateLimited("slow down", retry_after=900.0)]), name="agent")
+    task = await submit(engine)
+    async with working(engine, agent):
+        later = await until(engine, task, lambda now: now.error is not None)
+    assert later.status is TaskStatus.PENDING
+    assert later.run_after is not None
+    assert later.run_after - later.updated_at > 890
+
+
 async def test_cancel_while_it_waits_for_its_next_attempt(engine: Engine):
     model = ScriptedModel([ModelOverloaded("busy")])
     task = await submit(engine)

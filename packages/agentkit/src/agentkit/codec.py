@@ -122,7 +122,7 @@ def recorded_from_json(stored: Mapping[str, Any]) -> Recorded:
 
 
 def to_json_text(value: object) -> str:
-    """``value`` as compact, strict JSON: no NaN, no lone surrogates, no keys that are not texts.
+    """``value`` as compact, strict JSON: no NaN, no lone surrogates; keys that are numbers become texts.
 
     Raises:
         TranscriptError: JSON cannot express it.

@@ -55,13 +55,15 @@ class RunError:
         code: a stable word for programs, for example ``limit_reached``.
         message: one or two sentences for people.
         actor: who must act.
-        transient: the same run may succeed if it is simply resumed later; such an end is never recorded.
+        transient: the same run may succeed if it is simply resumed later.
+        retry_after: seconds to wait before that, where a provider said so.
     """
 
     code: str
     message: str
     actor: Actor = Actor.DEVELOPER
     transient: bool = False
+    retry_after: float | None = None
 
 
 class AgentkitError(Exception):
@@ -76,7 +78,13 @@ class AgentkitError(Exception):
 
     def as_run_error(self) -> RunError:
         """The same facts as a storable value."""
-        return RunError(code=self.code, message=str(self), actor=self.actor, transient=self.transient)
+        return RunError(
+            code=self.code,
+            message=str(self),
+            actor=self.actor,
+            transient=self.transient,
+            retry_after=getattr(self, "retry_after", None),
+        )
 
 
 class UsageError(AgentkitError):

@@ -14,6 +14,9 @@ from ops_core.task import Claimed, Lease, NewTask, Task
 POLL_SECONDS = 0.5
 """How often a watcher looks at the store, in case that another process has written there."""
 
+MOST_UNHEARD = 1000
+"""So many cancellations that belong to other processes are remembered; the heartbeat brings them in any case."""
+
 PAGE = 200
 """So many steps a watcher reads at a time."""
 
@@ -32,6 +35,7 @@ class Engine:
         self._watchers: dict[str, set[asyncio.Event]] = {}
         self._waiters: dict[str, set[asyncio.Event]] = {}
         self._carried: dict[str, Callable[[], None]] = {}
+        self._unheard: set[str] = set()  # ids of tasks whose cancellation nobody here could be told
 
     # --- people ---------------------------------------------------------------------------------------------------
 
@@ -75,8 +79,12 @@ class Engine:
             TaskNotFound: there is none of this id.
         """
         task = await self.store.cancel(tenant, task_id)
-        if task.cancel_requested and task_id in self._carried:
+        if task_id in self._carried:
             self._carried[task_id]()
+        elif not task.status.terminal:  # carried elsewhere, or claimed here a moment ago
+            if len(self._unheard) >= MOST_UNHEARD:
+                self._unheard.clear()
+            self._unheard.add(task_id)
         self.changed(task_id)
         return task
 
@@ -179,6 +187,9 @@ class Engine:
     def carrying(self, task_id: str, cancel: Callable[[], None]) -> Generator[None]:
         """While a task is carried in this process, a cancellation that is requested here calls ``cancel`` at once."""
         self._carried[task_id] = cancel
+        if task_id in self._unheard:
+            self._unheard.discard(task_id)
+            cancel()
         try:
             yield
         finally:

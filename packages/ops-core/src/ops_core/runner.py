@@ -275,6 +275,7 @@ class Runner:
         task, lease = claimed.task, claimed.lease
         if error.transient and (progressed or task.attempt < task.max_attempts):
             delay = self._options.retry.delay(task.attempt, random.random())  # noqa: S311  (spreads retries)
+            delay = max(delay, error.retry_after or 0.0)
             log.warning(
                 "task %s: attempt %d failed (%s); again in %.1f s", task.id, task.attempt, error.code, delay
             )

@@ -120,14 +120,14 @@ NEW_TASK_COLUMNS = (
 """What :func:`new_task_values` gives."""
 
 
-def accepted(new: NewTask, task_id: str, row: AnyRow) -> Task:
+def accepted(new: NewTask, values: Mapping[str, Any], row: AnyRow) -> Task:
     """The task that was just inserted, from what was given and the moments that the database has set."""
     return Task(
-        id=task_id,
+        id=values["id"],
         tenant=new.tenant,
         agent=new.agent,
         status=TaskStatus.PENDING,
-        input=new.input,
+        input=json.loads(values["input"]),
         labels=new.labels,
         priority=new.priority,
         run_after=row.run_after,

@@ -20,6 +20,7 @@ from sqlalchemy import (
     insert,
     literal,
     select,
+    tuple_,
     update,
 )
 from sqlalchemy.sql.dml import ReturningUpdate
@@ -148,7 +149,11 @@ def _claim(*wanted: ColumnElement[bool]) -> ReturningUpdate[Any]:
 _claim_any = _claim()
 _claim_only = _claim(t.c.id.in_(bindparam("only", expanding=True)))
 _renew = (
-    update(t).where(*_fence).values(lease_until=now() + bindparam("seconds")).returning(t.c.cancel_requested)
+    update(t)
+    .where(tuple_(t.c.tenant, t.c.id, t.c.epoch).in_(bindparam("held", expanding=True)))
+    .where(t.c.status == TaskStatus.RUNNING)
+    .values(lease_until=now() + bindparam("seconds"))
+    .returning(t.c.id, t.c.epoch, t.c.cancel_requested)
 )
 
 
@@ -176,7 +181,7 @@ def _insert(connection: Connection, values: Mapping[str, Any], new: NewTask) -> 
         connection.execute(
             insert(task_label), [{**of, "key": key, "value": value} for key, value in new.labels.items()]
         )
-    return accepted(new, values["id"], row)
+    return accepted(new, values, row)
 
 
 def get_task(connection: Connection, tenant: str, task_id: str) -> Task:
@@ -334,15 +339,15 @@ def _let_go(connection: Connection, lease: Lease, verb: Verb, values: Mapping[st
 
 def renew_leases(connection: Connection, leases: Collection[Lease], lease_seconds: float) -> Renewed:
     """Prolong leases, and say which are lost and which tasks are to be cancelled."""
-    lost: set[Lease] = set()
-    cancelled: set[Lease] = set()
-    for lease in leases:
-        row = connection.execute(_renew, {**_of(lease), "seconds": lease_seconds}).first()
-        if row is None:
-            lost.add(lease)
-        elif row.cancel_requested:
-            cancelled.add(lease)
-    return Renewed(lost=frozenset(lost), cancelled=frozenset(cancelled))
+    held = [(lease.tenant, lease.task_id, lease.epoch) for lease in leases]
+    cancelled: dict[tuple[str, int], bool] = {}
+    if held:
+        for row in connection.execute(_renew, {"held": held, "seconds": lease_seconds}):
+            cancelled[row.id, row.epoch] = row.cancel_requested
+    return Renewed(
+        lost=frozenset(lease for lease in leases if (lease.task_id, lease.epoch) not in cancelled),
+        cancelled=frozenset(lease for lease in leases if cancelled.get((lease.task_id, lease.epoch))),
+    )
 
 
 # --- what people do ----------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import string
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -475,11 +474,10 @@ def test_planning_in_text_gets_a_labelled_answer():
         "2" + " hundred" * 900,
     ],
 )
-def test_hostile_goals_take_no_time(goal, tools):
+@pytest.mark.timeout(30)  # read in all ways, these would never end
+def test_hostile_goals_are_read_to_their_end(goal, tools):
     request = ModelRequest(messages=(UserMessage(text=goal),), tools=specs(tools))
-    begin = time.perf_counter()
     ask(request)
-    assert time.perf_counter() - begin < 3
 
 
 WORDS = st.sampled_from(

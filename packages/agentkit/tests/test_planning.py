@@ -3,7 +3,6 @@
 import json
 import re
 import sys
-import time
 from typing import Any
 
 import pytest
@@ -761,24 +760,19 @@ FRAMES = [
 ]
 
 
+@pytest.mark.timeout(60)  # a second's work where it is linear; quadratic, it would take an hour
 @pytest.mark.parametrize("unit", PATHOLOGICAL.values(), ids=PATHOLOGICAL)
-def test_reading_takes_linear_time(unit: str) -> None:
-    for frame in FRAMES:
-        small, large = (frame.replace("{}", unit * (size // len(unit))) for size in (16_000, 256_000))
-        # Quadratic work would take 256 times as long; the bound leaves room for noise and for small numbers.
-        assert seconds_to_read(large) < 64 * max(seconds_to_read(small), 0.003), (frame, unit)
+def test_large_replies_are_read_in_linear_time(unit: str) -> None:
+    for text in (frame.replace("{}", unit * (128_000 // len(unit))) for frame in FRAMES):
+        reading = read(text)
+        assert reading.problem or reading.parts
 
 
+@pytest.mark.timeout(60)
 def test_a_reply_of_a_megabyte_is_read() -> None:
     for unit in PATHOLOGICAL.values():
-        seconds_to_read(unit * (1_000_000 // len(unit)))
-
-
-def seconds_to_read(text: str) -> float:
-    began = time.process_time()
-    reading = read(text)
-    assert reading.problem or reading.parts
-    return time.process_time() - began
+        reading = read(unit * (1_000_000 // len(unit)))
+        assert reading.problem or reading.parts
 
 
 @pytest.mark.parametrize("depth", [MAX_DEPTH + 1, 500, sys.getrecursionlimit(), 200_000])

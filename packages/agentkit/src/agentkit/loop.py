@@ -263,7 +263,7 @@ class Loop:
         await self._begin(given)
         turns = asyncio.create_task(self._turns())
         over = asyncio.get_running_loop().create_future()
-        turns.add_done_callback(lambda _turns: _resolve(over))
+        turns.add_done_callback(lambda ended: _resolve(over, ended))
         self.control.steer(turns, over)
         try:
             await over
@@ -439,9 +439,11 @@ class Loop:
         return Failed(run_id=self._run_id, transcript=transcript, error=error)
 
 
-def _resolve(over: asyncio.Future[None]) -> None:
+def _resolve(over: asyncio.Future[None], ended: asyncio.Task[Any] | None = None) -> None:
     if not over.done():
         over.set_result(None)
+    elif ended is not None and not ended.cancelled():
+        ended.exception()  # of a run that was given up: seen, so that asyncio does not report it as overlooked
 
 
 def _now() -> float:

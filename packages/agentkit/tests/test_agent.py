@@ -8,7 +8,17 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from agentkit import Agent, Completed, Failed, FunctionToolset, ToolCall, ToolContext, UsageError, tool
+from agentkit import (
+    Agent,
+    Completed,
+    Failed,
+    FileJournal,
+    FunctionToolset,
+    ToolCall,
+    ToolContext,
+    UsageError,
+    tool,
+)
 from agentkit.messages import ToolSpec, UserMessage
 from agentkit.testing import ScriptedModel
 from agentkit.transcript import ModelReplied
@@ -55,6 +65,14 @@ async def test_the_model_is_told_the_schema_and_corrected_with_the_reason():
     corrections = [request.messages[-1].text for request in model.requests[1:]]
     assert "must be JSON" in corrections[0]
     assert "people: Field required" in corrections[1]
+
+
+@pytest.mark.parametrize("said", ["NaN", '{"x": NaN}', "1e999", "[" * 100_000])
+async def test_an_output_that_cannot_be_stored_is_corrected(said, tmp_path):
+    anything: Any = float | dict
+    async with FileJournal(tmp_path / "run.jsonl") as journal:
+        outcome = await Agent(ScriptedModel([said, "1.5"]), output=anything).run("go", journal=journal)
+    assert outcome.unwrap() == 1.5
 
 
 async def test_corrections_are_bounded_and_end_in_a_failure():

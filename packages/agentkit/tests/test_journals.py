@@ -1,5 +1,6 @@
 """The journals keep the contract; the file one survives what files suffer."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -59,6 +60,45 @@ async def test_a_damaged_line_is_named(tmp_path, damage):
     with pytest.raises(TranscriptError, match="line 2"):
         async with FileJournal(file):
             pass
+
+
+async def test_what_was_being_written_is_loaded(tmp_path):
+    """A cancelled run looks at its journal again: a step that comes after that could be a second end."""
+    async with FileJournal(tmp_path / "run.jsonl") as journal:
+        for _ in range(30):
+            pending = asyncio.ensure_future(journal.append(START))
+            await asyncio.sleep(0)
+            pending.cancel()
+            await asyncio.wait({pending})
+            loaded = await journal.load()
+            assert (await journal.append(START)).seq == len(loaded)
+
+
+def test_what_a_full_disk_refuses_is_not_in_the_file(tmp_path):
+    code = (
+        "import asyncio, resource, signal, sys\n"
+        "from agentkit import FileJournal\n"
+        "from agentkit.errors import JournalError\n"
+        "from agentkit.transcript import ToolReturned\n"
+        "async def main():\n"
+        "    async with FileJournal(sys.argv[1]) as journal:\n"
+        "        await journal.append(ToolReturned(call_id='first', tool='t'))\n"
+        "        before = resource.getrlimit(resource.RLIMIT_FSIZE)\n"
+        "        resource.setrlimit(resource.RLIMIT_FSIZE, (journal.path.stat().st_size + 20, before[1]))\n"
+        "        for size in (100, 100_000):\n"
+        "            try: await journal.append(ToolReturned(call_id='no', tool='t', output='x' * size))\n"
+        "            except JournalError: pass\n"
+        "        resource.setrlimit(resource.RLIMIT_FSIZE, before)\n"
+        "        await journal.append(ToolReturned(call_id='second', tool='t'))\n"
+        "    async with FileJournal(sys.argv[1]) as journal:\n"
+        "        print([recorded.step.call_id for recorded in await journal.load()])\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "asyncio.run(main())\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "run.jsonl"], capture_output=True, text=True, check=True
+    )
+    assert found.stdout == "['first', 'second']\n"
 
 
 async def test_it_must_be_open(tmp_path):

@@ -215,6 +215,12 @@ async def test_two_calls_of_one_reply_with_the_same_id_are_told_apart():
     assert sorted(step.output for step in steps_of(outcome.transcript, ToolReturned)) == [2, 3]
 
 
+async def test_an_id_of_our_own_is_not_one_that_the_model_has_used():
+    model = ScriptedModel([[call(call_id="call_1_1", a=1, b=1), call(call_id="", a=1, b=2)], "done"])
+    outcome = await Agent(model, tools=[add]).run("go")
+    assert len({step.call_id for step in steps_of(outcome.transcript, ToolReturned)}) == 2
+
+
 # --- failures of the model ---------------------------------------------------------------------------------------
 
 
@@ -473,6 +479,37 @@ async def test_the_context_tells_a_tool_about_its_call():
     assert context.deadline is not None
     assert context.deadline > asyncio.get_running_loop().time() + 1
     assert ToolProgress(call_id="c1", tool="look", text="half way") in events
+
+
+async def test_what_a_synchronous_tool_reports_is_told_in_the_event_loop_while_it_works():
+    told = threading.Event()
+
+    @tool(effect="pure", timeout=10)
+    def look(context: ToolContext) -> bool:
+        """Look, and wait until somebody has heard of it."""
+        context.report(f"{context.seconds_left():.0f} seconds left")
+        return told.wait(5)
+
+    threads = []
+    async for event in Agent(ScriptedModel([call("look"), "done"]), tools=[look]).stream(
+        "go", on_event=lambda _event: threads.append(threading.current_thread())
+    ):
+        if isinstance(event, ToolProgress):
+            assert event.text == "10 seconds left"
+            told.set()
+    assert [step.output for step in steps_of(event.transcript, ToolReturned)] == [True]
+    assert set(threads) == {threading.current_thread()}
+
+
+async def test_an_asynchronous_tool_cannot_end_the_process():
+    @tool(effect="pure")
+    async def leave() -> None:
+        """Try to end the process."""
+        raise SystemExit(3)
+
+    outcome = await Agent(ScriptedModel([call("leave"), "done"]), tools=[leave]).run("go")
+    assert outcome.unwrap() == "done"
+    assert "SystemExit" in steps_of(outcome.transcript, ToolReturned)[0].error.message
 
 
 async def test_only_an_unsafe_call_is_recorded_before_it_starts():

@@ -3,6 +3,7 @@
 import asyncio
 import datetime as dt
 import enum
+import functools
 import pathlib
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -152,11 +153,16 @@ def test_bad_declarations_are_refused_when_they_are_made():
     def many(*numbers: int) -> None:
         """Any number."""
 
-    for function, says in ((bare, "parameter a"), (many, "parameter numbers")):
+    def unknown(a: "Nowhere") -> None:  # type: ignore[name-defined]  # noqa: F821
+        """An annotation that does not exist."""
+
+    for function, says in ((bare, "parameter a"), (many, "parameter numbers"), (unknown, "Nowhere")):
         with pytest.raises(UsageError, match=says):
             _ = tool(effect="pure")(function).spec
     with pytest.raises(UsageError, match="letters"):
         tool(name="no spaces")(bare)
+    with pytest.raises(UsageError, match="not of a partial"):
+        tool(effect="pure")(functools.partial(many, 1))
     with pytest.raises(UsageError, match="positive"):
         tool(timeout=0)(bare)
     with pytest.raises(ValueError, match="harmless"):

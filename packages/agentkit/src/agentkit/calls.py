@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,7 +130,7 @@ class Caller:
             call_id=call.id,
             idempotency_key=f"{self.run_id}:{call.id}",
             deadline=until,
-            report=lambda text: self.show(ToolProgress(call_id=call.id, tool=call.name, text=text)),
+            report=self._reporter(call),
             stopped=threading.Event(),
         )
         timer = asyncio.timeout_at(until)
@@ -147,10 +148,24 @@ class Caller:
             if task is None or task.cancelling():
                 raise
             return None, _unexpected(call, error)  # a cancellation of the tool's own making
-        except Exception as error:  # noqa: BLE001  (whatever a tool raises is that call's result, never the run's end)
+        except (Exception, SystemExit) as error:  # noqa: BLE001  (a tool's own result, never the run's or worker's end)
             return None, _unexpected(call, error)
         finally:
             context.stopped.set()
+
+    def _reporter(self, call: ToolCall) -> Callable[[str], None]:
+        """Tells watchers in the event loop, also what a synchronous tool reports from its thread."""
+        loop, thread = asyncio.get_running_loop(), threading.get_ident()
+
+        def report(text: str) -> None:
+            progress = ToolProgress(call_id=call.id, tool=call.name, text=text)
+            if threading.get_ident() == thread:
+                self.show(progress)
+                return
+            with suppress(RuntimeError):  # the loop has ended before the tool did: nobody watches
+                loop.call_soon_threadsafe(self.show, progress)
+
+        return report
 
     def _deadline_of(self, spec: ToolSpec) -> float | None:
         own = None

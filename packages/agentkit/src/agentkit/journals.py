@@ -8,9 +8,11 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self, TypeVar
+from typing import Self, TypeVar
 
 from agentkit.codec import recorded_from_json, recorded_to_json, to_json_text
 from agentkit.errors import JournalError, TranscriptError
@@ -57,8 +59,9 @@ class FileJournal:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._file: BinaryIO | None = None
+        self._file: FileIO | None = None
         self._steps: list[Recorded] = []
+        self._end = 0
         # one thread: appends reach the file in the order in which they were called, also when a caller is cancelled
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
 
@@ -80,7 +83,7 @@ class FileJournal:
             TranscriptError: a line is damaged, or was written by a newer release.
         """
         self._opened()
-        return tuple(self._steps)
+        return await self._do(lambda: tuple(self._steps))  # after what is being written
 
     async def append(self, step: Step) -> Recorded:
         """Write ``step`` as a line and flush it to the disk.
@@ -94,22 +97,23 @@ class FileJournal:
     async def _do(self, function: Callable[..., Result], *args: object) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
 
-    def _opened(self) -> BinaryIO:
+    def _opened(self) -> FileIO:
         if self._file is None:
             message = f"the journal {self.path} is not open: use `async with FileJournal(…)`"
             raise JournalError(message)
         return self._file
 
     def _open(self) -> None:
-        file = self.path.open("a+b")
+        file = FileIO(self.path, "a+")  # no buffer: what the disk has refused must not come later
         try:
             _lock(file, self.path)
             file.seek(0)
             lines = file.read().split(b"\n")
             torn = lines.pop()  # empty where the last line is whole
             self._steps = [_read(line, number, self.path) for number, line in enumerate(lines)]
+            self._end = sum(len(line) + 1 for line in lines)
             if torn:
-                file.truncate(sum(len(line) + 1 for line in lines))
+                file.truncate(self._end)
         except BaseException:
             file.close()
             raise
@@ -124,17 +128,24 @@ class FileJournal:
         file = self._opened()
         recorded = Recorded(seq=len(self._steps), at=time.time(), step=step)
         line = to_json_text(recorded_to_json(recorded)).encode() + b"\n"
-        end = file.seek(0, os.SEEK_END)
         try:
-            file.write(line)
-            file.flush()
+            file.truncate(self._end)  # what an earlier failure may have left
+            _write_whole(file, line)
             os.fsync(file.fileno())
         except OSError as error:
-            file.truncate(end)
+            with suppress(OSError):
+                file.truncate(self._end)
             message = f"{self.path}: {error.strerror}"
             raise JournalError(message) from error
+        self._end += len(line)
         self._steps.append(recorded)
         return recorded
+
+
+def _write_whole(file: FileIO, line: bytes) -> None:
+    rest = memoryview(line)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 def _read(line: bytes, number: int, path: Path) -> Recorded:
@@ -150,7 +161,7 @@ def _read(line: bytes, number: int, path: Path) -> Recorded:
     return recorded
 
 
-def _lock(file: BinaryIO, path: Path) -> None:
+def _lock(file: FileIO, path: Path) -> None:
     try:
         import fcntl
     except ImportError:

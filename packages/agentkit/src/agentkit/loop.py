@@ -489,7 +489,10 @@ def _with_unique_ids(parts: Sequence[Part], known: Collection[str], seq: int) ->
     unique: list[Part] = []
     for index, part in enumerate(parts):
         if isinstance(part, ToolCall) and (part.id in taken or part.id in known or not _is_usable(part.id)):
-            part = replace(part, id=f"call_{seq}_{index}")  # noqa: PLW2901
+            fresh = f"call_{seq}_{index}"
+            while fresh in taken or fresh in known:
+                fresh += "_"
+            part = replace(part, id=fresh)  # noqa: PLW2901
         if isinstance(part, ToolCall):
             taken.add(part.id)
         unique.append(part)

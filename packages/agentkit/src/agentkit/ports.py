@@ -5,8 +5,8 @@ Each port is a small Protocol with a fake and a contract suite in :mod:`agentkit
 
 from __future__ import annotations
 
-import asyncio
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeAlias, TypeVar
@@ -49,7 +49,7 @@ class ToolContext(Generic[Deps]):
         idempotency_key: the same for every repetition of this very call, also after a crash; pass it on to whatever
             can recognise a repeated request.
         deadline: when the call is given up, in :func:`time.monotonic` seconds; ``None`` for never.
-        report: shows progress (any short text) to whoever watches; never stored.
+        report: shows progress (any short text) to whoever watches, from any thread; never stored.
         stopped: set as soon as the call is given up; a long synchronous tool should look at it.
     """
 
@@ -63,7 +63,7 @@ class ToolContext(Generic[Deps]):
 
     def seconds_left(self) -> float | None:
         """Seconds until the call is given up; ``None`` for no limit, never below zero."""
-        return None if self.deadline is None else max(0.0, self.deadline - asyncio.get_running_loop().time())
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
 
 class Toolset(Protocol):

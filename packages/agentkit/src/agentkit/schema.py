@@ -54,8 +54,9 @@ class OutputSchema(Generic[Value]):
         if self.free_text:
             return text
         try:
-            value = json.loads(_without_fence(text))
-        except ValueError as error:
+            value = json.loads(_without_fence(text), parse_constant=_refuse_constant)
+            json.dumps(value, allow_nan=False)  # a number that no float can hold was read as infinity
+        except (ValueError, RecursionError) as error:
             message = f"The answer must be JSON that satisfies the schema, and nothing else: {error}"
             raise BadArguments(message) from None
         self.validate(value)
@@ -98,11 +99,7 @@ class ArgumentsSchema:
         from pydantic import ConfigDict, Field, create_model
 
         described = _described_parameters(inspect.getdoc(self._function) or "")
-        try:
-            hints = get_type_hints(self._function, include_extras=True)
-        except NameError as error:
-            message = f"tool {self._function.__name__}: an annotation cannot be resolved: {error}"
-            raise UsageError(message) from None
+        hints = type_hints_of(self._function)
         given: dict[str, Any] = {}
         for name, parameter in inspect.signature(self._function).parameters.items():
             if name in self._skip:
@@ -157,6 +154,19 @@ def to_json_value(value: Any) -> JsonValue:
         message = f"a {type(value).__name__} cannot be expressed as JSON: {error}"
         raise UsageError(message) from None
     return plain
+
+
+def type_hints_of(function: Callable[..., Any]) -> Mapping[str, Any]:
+    """The annotations of a tool's function.
+
+    Raises:
+        UsageError: one cannot be resolved.
+    """
+    try:
+        return get_type_hints(function, include_extras=True)
+    except (NameError, TypeError) as error:
+        message = f"tool {function.__name__}: an annotation cannot be resolved: {error}"
+        raise UsageError(message) from None
 
 
 def summary_of(function: Callable[..., Any]) -> str:

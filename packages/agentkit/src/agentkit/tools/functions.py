@@ -10,12 +10,12 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import cached_property
-from typing import Any, Literal, get_origin, get_type_hints, overload
+from typing import Any, Literal, get_origin, overload
 
 from agentkit.errors import ToolError, UnknownTool, UsageError
 from agentkit.messages import Effect, JsonValue, ToolCall, ToolSpec
 from agentkit.ports import ToolContext
-from agentkit.schema import ArgumentsSchema, summary_of, to_json_value
+from agentkit.schema import ArgumentsSchema, summary_of, to_json_value, type_hints_of
 
 Function = Callable[..., Any]
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]{0,63}")
@@ -34,7 +34,7 @@ class Tool:
         approval: a person must approve each call.
 
     Raises:
-        UsageError: the name is not usable, or the timeout is not positive.
+        UsageError: it is no function, the name is not usable, or the timeout is not positive.
     """
 
     def __init__(
@@ -46,6 +46,9 @@ class Tool:
         timeout: float | None = None,
         approval: bool = False,
     ) -> None:
+        if not hasattr(function, "__name__"):
+            message = f"a tool is made of a function, not of a {type(function).__name__}: wrap it in one"
+            raise UsageError(message)
         self.function = function
         self.name = name or function.__name__
         if not _NAME.fullmatch(self.name):
@@ -67,8 +70,7 @@ class Tool:
 
     @cached_property
     def _context_parameter(self) -> str | None:
-        hints = get_type_hints(self.function)
-        for name, hint in hints.items():
+        for name, hint in type_hints_of(self.function).items():
             if name != "return" and (hint is ToolContext or get_origin(hint) is ToolContext):
                 return name
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import platform
 import re
 import shutil
@@ -162,6 +163,11 @@ def _file(file: Path) -> Iterator[Finding]:
         if not folder.is_dir():
             yield Finding(
                 about="Store", name="file", state="missing", text=f"the folder of {file} does not exist"
+            )
+            return
+        if not os.access(folder, os.W_OK | os.X_OK):
+            yield Finding(
+                about="Store", name="file", state="missing", text=f"the folder of {file} cannot be written"
             )
             return
         yield Finding(about="Store", name="file", state="ok", text=f"{file} is made when it is first needed")

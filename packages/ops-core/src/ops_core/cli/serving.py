@@ -5,22 +5,29 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from agentkit.errors import AgentkitError
+from agentkit.models import opened
 from ops_core.api.serve import serve
 from ops_core.assembly import open_ops
+from ops_core.catalog import Catalog
 from ops_core.cli.exits import Exit
 from ops_core.cli.screen import Screen
+from ops_core.cli.text import one_line
 from ops_core.settings import read_settings
 from ops_core.stores import REVISION, migrations, open_store
+
+log = logging.getLogger("ops_core.cli")
+
+TALKATIVE = ("alembic", "httpx2")
 
 
 async def serve_here(**overrides: Any) -> Exit:
     """The API and a worker, until a signal."""
     settings = read_settings(**overrides)
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s  %(message)s"
-    )
+    log_from(settings.log_level)
     screen = Screen()
     async with open_ops(settings) as ops:
+        await warn_of_models(ops.catalog)
 
         def announce(url: str) -> None:
             screen.pairs(
@@ -34,6 +41,23 @@ async def serve_here(**overrides: Any) -> Exit:
 
         await serve(ops, announce)
     return Exit.OK
+
+
+def log_from(level: str) -> None:
+    """Log what is at least of ``level``; of the libraries that tell every request, only with ``debug`` that much."""
+    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)-7s %(name)s  %(message)s")
+    for name in TALKATIVE:
+        logging.getLogger(name).setLevel(logging.NOTSET if level == "debug" else logging.WARNING)
+
+
+async def warn_of_models(catalog: Catalog) -> None:
+    """Log which agents cannot work here, since their model cannot be opened: every task of theirs would fail."""
+    for name in catalog.names:
+        try:
+            async with opened(catalog.get(name).agent.model):
+                pass
+        except AgentkitError as error:
+            log.warning("tasks of agent %s will fail: %s", one_line(name), error)
 
 
 def migrate_store(*, check: bool) -> Exit:

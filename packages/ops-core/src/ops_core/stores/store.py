@@ -77,7 +77,14 @@ class SqlStore:
         Raises:
             StoreUnavailable: the database cannot be opened.
         """
-        return _in_transaction(self._write_engine, schema_revision)
+        try:
+            with self._write_engine.begin() as connection:
+                return schema_revision(connection)
+        except DBAPIError as error:
+            message = f"the store {self._write_engine.url.database} cannot be used: {error.orig}"
+            if "unable to open" in message or "readonly" in message:
+                message += "; it must be writable, and so must its folder"
+            raise StoreUnavailable(message) from None
 
     def _opened(self) -> tuple[Writer, ThreadPoolExecutor]:
         if self._writer is None or self._readers is None:

@@ -1,0 +1,52 @@
+"""What the one who serves is told, and what an unusable store looks like."""
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from agentkit.agent import Agent
+from ops_core.catalog import Catalog
+from ops_core.cli.examining import _file
+from ops_core.cli.serving import TALKATIVE, log_from, warn_of_models
+from ops_core.errors import StoreUnavailable
+from ops_core.stores import open_store
+
+
+@pytest.fixture(autouse=True)
+def as_quiet_as_before():
+    levels = {name: logging.getLogger(name).level for name in TALKATIVE}
+    yield
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+
+
+def test_libraries_do_not_log_each_request_unless_asked():
+    log_from("info")
+    assert not logging.getLogger("httpx2").isEnabledFor(logging.INFO)
+    assert logging.getLogger("alembic.runtime").isEnabledFor(logging.WARNING)
+    log_from("debug")
+    assert logging.getLogger("httpx2").level == logging.NOTSET
+
+
+async def test_agents_whose_model_cannot_be_opened_are_named(caplog, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    await warn_of_models(Catalog([Agent("offline:planner", name="fine"), Agent("openai:x", name="keyless")]))
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == [
+        "tasks of agent keyless will fail"
+    ]
+
+
+def test_a_store_in_a_folder_that_is_not_there_is_named(tmp_path: Path):
+    file = tmp_path / "none" / "tasks.db"
+    with pytest.raises(StoreUnavailable, match=f"{file} cannot be used: unable to open .* its folder"):
+        open_store(f"sqlite:///{file}").revision()
+
+
+def test_doctor_says_when_the_folder_cannot_be_written(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
+    assert [(finding.state, finding.text) for finding in _file(tmp_path / "x.db")] == [
+        ("missing", f"the folder of {tmp_path / 'x.db'} cannot be written")
+    ]

@@ -80,13 +80,19 @@ async def test_what_is_wrong_is_named(client: Client):
     with pytest.raises(AgentNotFound) as raised:
         await client.submit(request("nobody"))
     assert raised.value.field == "agent"
-    for wrong in ({"status": ["asleep"]}, {"label": "a b"}, {"cursor": "x"}, {"limit": 0}, {"agent": ""}):
+    for wrong in (
+        {"status": ["asleep"]},
+        {"label": "a b"},
+        {"cursor": "x"},
+        {"limit": 0},
+        {"agent": "\udcff"},
+    ):
         with pytest.raises(InvalidRequest) as refused:
             await client.list(**wrong)
         assert refused.value.field == next(iter(wrong))
 
 
-@pytest.mark.parametrize("task_id", [NOWHERE, "x", "a/b", "", "%", "Ω"])
+@pytest.mark.parametrize("task_id", [NOWHERE, "x", "a/b", "", "%", "Ω", "\udcff"])
 async def test_what_is_not_there_is_not_found(client: Client, task_id):
     calls: list[Callable[[], Awaitable[object]]] = [
         lambda: client.get(task_id),
@@ -125,6 +131,11 @@ async def test_steps_are_watched_from_any_of_them_on(client: Client, stage):
     assert list(await client.steps(task.id)) == seen
     assert list(await client.steps(task.id, after=1)) == seen[2:]
     assert [recorded async for recorded in client.watch(task.id, after=0)] == seen[1:]
+
+
+async def test_an_id_may_be_written_in_capitals(client: Client):
+    task = await client.submit(request(run_at=FAR))
+    assert (await client.get(task.id.upper())).id == task.id
 
 
 async def test_an_approval_is_answered_once(client: Client):
@@ -283,6 +294,20 @@ async def test_something_else_than_our_server_is_told_plainly():
     async with OpsClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", retry=AT_ONCE) as client:
         with pytest.raises(ServerUnavailable, match="answered 404, not as a server of Opspawn does"):
             await client.get(NOWHERE)
+    server.close()
+
+
+async def test_an_answer_of_another_form_is_told_plainly():
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with OpsClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", retry=AT_ONCE) as client:
+        for asked in (client.get(NOWHERE), client.agents(), client.steps(NOWHERE)):
+            with pytest.raises(ServerUnavailable, match="not as a server of this release does"):
+                await asked
     server.close()
 
 

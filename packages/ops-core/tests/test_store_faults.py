@@ -79,6 +79,21 @@ async def test_a_step_that_cannot_be_written_is_not_counted_and_harms_no_other(s
     assert good.seq == 1
 
 
+async def test_writes_to_a_locked_database_wait_for_it_once_and_not_each_in_turn(tmp_path: Path):
+    file, begun = tmp_path / "ops.db", list[Connection]()
+    async with open_test_store(f"sqlite:///{file}"):
+        pass
+    waiting = impatient(open_store(f"sqlite:///{file}"))
+    event.listen(waiting.migration_engine, "begin", begun.append, insert=True)
+    other = sqlite3.connect(file, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    async with waiting:
+        found = await asyncio.gather(*(submitted(waiting) for _ in range(20)), return_exceptions=True)
+    other.close()
+    assert all(isinstance(error, StoreUnavailable) for error in found)
+    assert len(begun) < 5
+
+
 async def test_an_error_text_does_not_quote_what_was_to_be_written(store: SqlStore):
     one = await claimed(store, input="confidential")
     await occupy(store, one.task.id, 0)

@@ -6,10 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from agentkit import Agent, Limits
 from agentkit.transcript import Recorded, RunStarted
+from ops_core.catalog import Served
 from ops_core.errors import InvalidRequest
 from ops_core.task import Task, TaskStatus
-from ops_core.wire import StepPage, TaskBody, TaskPage, TaskRequest, checked_key, task_filter
+from ops_core.wire import AgentBody, StepPage, TaskBody, TaskPage, TaskRequest, checked_key, task_filter
 
 MOMENT = datetime(2030, 1, 31, 9, tzinfo=UTC)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
@@ -124,3 +126,9 @@ def test_a_key_is_printable():
     for wrong in ("", " a", 'a"'[::-1], "ü", "a\n", "x" * 256):
         with pytest.raises(InvalidRequest):
             checked_key(wrong)
+
+
+async def test_an_agent_may_have_a_larger_budget_than_a_request_may_ask_for():
+    limits = Limits(steps=5_000_000, seconds=10 * 31_536_000)
+    told = await AgentBody.of(Served(agent=Agent("offline:planner", limits=limits)))
+    assert told.budget.steps == 5_000_000

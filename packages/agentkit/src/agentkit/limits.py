@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import TypeVar
 
 from agentkit.errors import LimitReached, UsageError
@@ -28,8 +29,8 @@ class Limits:
     def __post_init__(self) -> None:
         for name in ("steps", "tokens", "seconds"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                message = f"limits: {name} must be positive, not {value!r}"
+            if value is not None and not 0 < value < inf:
+                message = f"limits: {name} must be positive and finite, not {value!r}"
                 raise UsageError(message)
 
     def tightened(self, other: Limits | None) -> Limits:

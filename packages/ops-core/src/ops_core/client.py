@@ -9,7 +9,7 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 from urllib.parse import quote
 
 import httpx2
@@ -50,6 +50,8 @@ from ops_core.wire import (
     task_filter,
     task_id_of,
 )
+
+Body = TypeVar("Body", bound=BaseModel)
 
 API = "/api/v1"
 REQUEST_ATTEMPTS = 4
@@ -188,7 +190,7 @@ class LocalClient:
 
     async def get(self, task_id: str) -> TaskBody:
         """One task."""
-        return TaskBody.of(await self._engine.get(DEFAULT_TENANT, task_id))
+        return TaskBody.of(await self._engine.get(DEFAULT_TENANT, task_id_of(task_id)))
 
     async def list(
         self,
@@ -211,30 +213,32 @@ class LocalClient:
 
     async def steps(self, task_id: str, after: int = -1) -> Sequence[Recorded]:
         """All steps."""
-        return await self._engine.steps(DEFAULT_TENANT, task_id, after)
+        return await self._engine.steps(DEFAULT_TENANT, task_id_of(task_id), after)
 
     def watch(self, task_id: str, after: int = -1) -> AsyncIterator[Recorded]:
         """Steps as they are recorded."""
-        return self._engine.watch(DEFAULT_TENANT, task_id, after)
+        return self._engine.watch(DEFAULT_TENANT, task_id_of(task_id), after)
 
     async def wait_for_end(self, task_id: str, timeout_seconds: float | None = None) -> TaskBody:
         """The task when it has ended."""
-        return TaskBody.of(await self._engine.until_ended(DEFAULT_TENANT, task_id, timeout_seconds))
+        return TaskBody.of(
+            await self._engine.until_ended(DEFAULT_TENANT, task_id_of(task_id), timeout_seconds)
+        )
 
     async def cancel(self, task_id: str) -> TaskBody:
         """Cancel a task."""
-        return TaskBody.of(await self._engine.cancel(DEFAULT_TENANT, task_id))
+        return TaskBody.of(await self._engine.cancel(DEFAULT_TENANT, task_id_of(task_id)))
 
     async def retry(self, task_id: str) -> TaskBody:
         """A new task that carries on another one."""
-        return TaskBody.of(await self._engine.retry(DEFAULT_TENANT, task_id))
+        return TaskBody.of(await self._engine.retry(DEFAULT_TENANT, task_id_of(task_id)))
 
     async def answer(self, task_id: str, approval_id: str, request: ApprovalRequest) -> TaskBody:
         """Answer an open approval."""
         given = ApprovalGiven(
             approval_id=approval_id, approved=request.approved, reason=request.reason, by=request.by
         )
-        return TaskBody.of(await self._engine.answer(DEFAULT_TENANT, task_id, given))
+        return TaskBody.of(await self._engine.answer(DEFAULT_TENANT, task_id_of(task_id), given))
 
     async def agents(self) -> Sequence[AgentBody]:
         """All agents."""
@@ -284,13 +288,11 @@ class OpsClient:
         if wait is not None:
             headers["Prefer"] = f"wait={wait}"
         timeout = _TIMEOUT_SECONDS + (wait or 0)
-        return TaskBody.model_validate_json(
-            await self._send("POST", "/tasks", body=request, headers=headers, timeout=timeout)
-        )
+        return await self._ask(TaskBody, "POST", "/tasks", body=request, headers=headers, timeout=timeout)
 
     async def get(self, task_id: str) -> TaskBody:
         """One task."""
-        return TaskBody.model_validate_json(await self._send("GET", _task(task_id)))
+        return await self._ask(TaskBody, "GET", _task(task_id))
 
     async def list(
         self,
@@ -305,9 +307,7 @@ class OpsClient:
         task_filter(status=status, agent=agent, label=label, cursor=cursor, limit=limit)
         given = {"status": ",".join(status) or None, "agent": agent, "label": label, "cursor": cursor}
         asked = {name: value for name, value in given.items() if value is not None}
-        return TaskPage.model_validate_json(
-            await self._send("GET", "/tasks", params={**asked, "limit": str(limit)})
-        )
+        return await self._ask(TaskPage, "GET", "/tasks", params={**asked, "limit": str(limit)})
 
     def tasks(
         self, *, status: Collection[str] = (), agent: str | None = None, label: str | None = None
@@ -320,8 +320,8 @@ class OpsClient:
         found: Sequence[Recorded] = []
         following: int | None = after
         while following is not None:
-            answer = await self._send("GET", f"{_task(task_id)}/steps", params={"after": str(following)})
-            page = StepPage.model_validate_json(answer)
+            asked = {"after": str(following)}
+            page = await self._ask(StepPage, "GET", f"{_task(task_id)}/steps", params=asked)
             found = [*found, *(recorded_from_json(item) for item in page.items)]
             following = page.next_after
         return found
@@ -361,28 +361,35 @@ class OpsClient:
 
     async def cancel(self, task_id: str) -> TaskBody:
         """Cancel a task."""
-        return TaskBody.model_validate_json(await self._send("POST", f"{_task(task_id)}/cancel"))
+        return await self._ask(TaskBody, "POST", f"{_task(task_id)}/cancel")
 
     async def retry(self, task_id: str) -> TaskBody:
         """A new task that carries on another one. Not repeated by itself: each one makes a task."""
-        return TaskBody.model_validate_json(
-            await self._send("POST", f"{_task(task_id)}/retry", repeatable=False)
-        )
+        return await self._ask(TaskBody, "POST", f"{_task(task_id)}/retry", repeatable=False)
 
     async def answer(self, task_id: str, approval_id: str, request: ApprovalRequest) -> TaskBody:
         """Answer an open approval. Not repeated by itself: the second answer would find none open."""
         path = f"{_task(task_id)}/approvals/{quote(approval_id, safe='')}"
-        return TaskBody.model_validate_json(await self._send("POST", path, body=request, repeatable=False))
+        return await self._ask(TaskBody, "POST", path, body=request, repeatable=False)
 
     async def agents(self) -> Sequence[AgentBody]:
         """All agents."""
-        return AgentPage.model_validate_json(await self._send("GET", "/agents")).items
+        return (await self._ask(AgentPage, "GET", "/agents")).items
 
     async def agent(self, name: str) -> AgentBody:
         """One agent."""
-        return AgentBody.model_validate_json(await self._send("GET", f"/agents/{quote(name, safe='')}"))
+        return await self._ask(AgentBody, "GET", f"/agents/{quote(name, safe='')}")
 
     # --- the wire -------------------------------------------------------------------------------------------------
+
+    async def _ask(self, expected: type[Body], method: str, path: str, **options: Any) -> Body:
+        """What the server answers, in the form that is expected."""
+        answer = await self._send(method, path, **options)
+        try:
+            return expected.model_validate_json(answer)
+        except ValidationError:
+            message = f"{self.base_url} answered, but not as a server of this release does"
+            raise ServerUnavailable(message) from None
 
     async def _send(
         self,

@@ -145,7 +145,7 @@ class Store(Protocol):
     async def release(self, lease: Lease, later: RetryLater | None = None) -> None:
         """Give a running task back: due at once and not counted as an attempt, or to be tried again later.
 
-        An attempt that is tried again counts if it recorded nothing (that the run began is nothing).
+        An attempt that is tried again counts if it recorded nothing (that the run or a call began is nothing).
         """
         ...
 

@@ -292,6 +292,14 @@ class ApprovalRequest(_Strict):
     by: Annotated[str, StringConstraints(max_length=200)] = Field(default="", description="Who answered.")
 
 
+class AgentBudgetBody(_Strict):
+    """The agent's own limits of each run; ``null`` for none."""
+
+    steps: int | None
+    tokens: int | None
+    seconds: float | None
+
+
 class ToolBody(_Strict):
     """A tool of an agent."""
 
@@ -309,7 +317,7 @@ class AgentBody(_Strict):
     planning: str
     instructions: str
     tools: list[ToolBody]
-    budget: BudgetBody
+    budget: AgentBudgetBody
 
     @classmethod
     async def of(cls, served: Served) -> AgentBody:
@@ -333,7 +341,7 @@ class AgentBody(_Strict):
             planning=agent.planning,
             instructions=agent.instructions,
             tools=tools,
-            budget=BudgetBody(steps=limits.steps, tokens=limits.tokens, seconds=limits.seconds),
+            budget=AgentBudgetBody(steps=limits.steps, tokens=limits.tokens, seconds=limits.seconds),
         )
 
 
@@ -449,10 +457,19 @@ def _label(value: str) -> str:
 
 
 def _checked(value: str | None, pattern: str, field: str, rule: str) -> str | None:
-    if value is not None and not re.fullmatch(pattern, value):
+    if value is not None and not (re.fullmatch(pattern, value) and is_unicode(value)):
         message = f"{field} {rule}"
         raise InvalidRequest(message, field=field)
     return value
+
+
+def is_unicode(text: str) -> bool:
+    """No halves of surrogate pairs, as JSON may hold them, and as a shell hands over what is not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _encode_cursor(before: str) -> str:

@@ -75,7 +75,7 @@ def test_a_failed_task_is_told_by_the_exit_code(opspawn):
         (["run", "", "--agent", "nobody"], 3, "there is no agent 'nobody'"),
         (["run", "go", "--agent", "keyless"], 2, "OPENAI_API_KEY"),
         (["run", "go", "--model", "nobody:x"], 2, "unknown model"),
-        (["run", "--resume", "00000000"], 3, "there is no task 00000000"),
+        (["run", "--resume", "00000000"], 3, "there is no task of this id"),
     ],
 )
 def test_what_cannot_be_run_leaves_no_task(opspawn, arguments, code, told):

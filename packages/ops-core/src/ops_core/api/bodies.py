@@ -13,6 +13,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ops_core.api.errors import MALFORMED_BODY, TOO_LARGE, TOO_SLOW, UNSUPPORTED, Refused
+from ops_core.wire import is_unicode
 
 MAX_DEPTH = 64
 """Objects and lists may be nested so deep."""
@@ -185,7 +186,7 @@ def _first_flaw(parsed: Any) -> tuple[str, str] | None:
         match value:
             case _Flaw(why, name):
                 return (place if name is None else _Place(name, place, place.depth + 1)).path(), why
-            case str() if not _is_unicode(value):
+            case str() if not is_unicode(value):
                 return place.path(), "holds half a surrogate pair"
             case dict() | list() if place.depth >= MAX_DEPTH:
                 return place.path(), f"is nested deeper than {MAX_DEPTH} levels"
@@ -193,7 +194,7 @@ def _first_flaw(parsed: Any) -> tuple[str, str] | None:
                 pass
         for key, item in _items(value):
             inner = _Place(key, place, place.depth + 1)
-            if isinstance(key, str) and not _is_unicode(key):
+            if isinstance(key, str) and not is_unicode(key):
                 return inner.path(), "has a name with half a surrogate pair"
             todo.append((item, inner))
     return None
@@ -205,11 +206,3 @@ def _items(value: Any) -> Iterable[tuple[str | int, Any]]:
     if isinstance(value, list):
         return enumerate(cast("Iterable[Any]", value))
     return ()
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -26,7 +26,7 @@ from ops_core.errors import ApprovalNotFound, InvalidRequest
 from ops_core.runner import Runner
 from ops_core.settings import read_settings
 from ops_core.task import DEFAULT_TENANT, Task, TaskStatus
-from ops_core.wire import TaskBody, TaskRequest
+from ops_core.wire import TaskBody, TaskRequest, task_id_of
 
 GLANCE_SECONDS = 0.1
 """How often a run with an open question is looked at, until it waits for nothing else."""
@@ -40,7 +40,7 @@ async def run_here(options: RunOptions) -> Exit:
     async with open_ops(settings, catalog) as ops:
         task = None
         if options.resume is not None:
-            task = await ops.engine.get(DEFAULT_TENANT, options.resume)
+            task = await ops.engine.get(DEFAULT_TENANT, task_id_of(options.resume))
             served = serving(declared, task.agent, options.model)
         else:
             served = with_model(declared.get(chosen_agent(declared.names, options.agent)), options.model)

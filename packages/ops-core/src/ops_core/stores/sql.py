@@ -27,7 +27,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from agentkit.codec import encode_step, kind_of
 from agentkit.errors import Actor, RunError
-from agentkit.transcript import ApprovalGiven, Finished, Recorded, RunRetried, Step
+from agentkit.transcript import ApprovalGiven, Finished, Recorded, RunRetried, Step, ToolStarted
 from ops_core.errors import IdempotencyConflict, LeaseLost, TaskNotFound, TransitionRefused
 from ops_core.ports import Inserted, Renewed, RetryLater, Swept, TaskFilter
 from ops_core.stores.dialects import now
@@ -83,7 +83,13 @@ _count_step: Mapping[str, Any] = {
         else_=func.coalesce(t.c.cost_usd, 0.0) + bindparam("add_cost_usd", type_=t.c.cost_usd.type),
     ),
 }
-_append = update(t).where(*_fence).values(**_count_step).returning(t.c.tenant, t.c.steps, t.c.updated_at)
+_append = (
+    update(t)
+    .where(*_fence)
+    # a step that says only that a call began is no progress: the call may be what kills the workers
+    .values(**_count_step, steps_at_claim=t.c.steps_at_claim + bindparam("only_began"))
+    .returning(t.c.tenant, t.c.steps, t.c.updated_at)
+)
 _finish = (
     update(t)
     .where(*_fence)
@@ -266,7 +272,8 @@ def _claimed(row: AnyRow) -> Claimed:
 
 def append_step(connection: Connection, lease: Lease, body: str, step: Step) -> Recorded:
     """Record a step under a lease; the number and the time come from the task's row, which this locks."""
-    row = connection.execute(_append, {**_of(lease), **_sums(step)}).first()
+    given = {**_of(lease), **_sums(step), "only_began": int(isinstance(step, ToolStarted))}
+    row = connection.execute(_append, given).first()
     return _written(connection, lease, row, body, step)
 
 

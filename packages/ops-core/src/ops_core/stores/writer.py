@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from ops_core.errors import OpsError, StoreUnavailable
 
@@ -93,8 +93,11 @@ class Writer:
         try:
             self._transaction(batch)
         except Exception as error:  # noqa: BLE001  (every caller is told; the thread must go on)
-            if len(batch) == 1:
-                batch[0].error = _explained(error)
+            if len(batch) == 1 or isinstance(error, OperationalError):
+                for (
+                    job
+                ) in batch:  # locked, full, gone: one by one they would only wait for it again, each in turn
+                    job.error = _explained(error)
                 return
             for job in batch:  # one of them is at fault: each gets a transaction of its own
                 self._carry_out([job])

@@ -18,6 +18,7 @@ from agentkit.transcript import (
     RunStarted,
     Step,
     ToolReturned,
+    ToolStarted,
 )
 from ops_core.ports import RetryLater, Store
 from ops_core.task import DEFAULT_TENANT, Claimed, Lease, NewTask, Task, TaskStatus
@@ -32,6 +33,7 @@ NO_ID = "00000000-0000-7000-8000-000000000000"
 STARTED = RunStarted(run_id="run-1", agent=AGENT, input="Count to three.")
 REPLIED = ModelReplied(parts=(Text(text="One."),), usage=Usage(input_tokens=7, output_tokens=3))
 CALLED = ModelReplied(parts=(ToolCall(id="call_1", name="count"),))
+BEGUN = ToolStarted(call_id="call_1", tool="count")
 RETURNED = ToolReturned(call_id="call_1", tool="count", output=[1, 2, 3])
 ASKED = ApprovalAsked(approval_id="call_1.1", call_id="call_1", tool="count", arguments={}, reason="why not")
 GIVEN = ApprovalGiven(approval_id="call_1.1", approved=True, by="somebody")

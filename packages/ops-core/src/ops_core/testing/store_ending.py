@@ -14,6 +14,7 @@ from ops_core.ports import Store
 from ops_core.task import TaskStatus
 from ops_core.testing.examples import (
     ASKED,
+    BEGUN,
     CALLED,
     CANCELLED,
     COMPLETED,
@@ -210,6 +211,15 @@ class SweepingContract:
         assert task.error.code == "worker_lost"
         assert await steps_of(store, task) == [STARTED, Finished(status="failed", error=task.error)]
         assert await claim(store) == []
+
+    async def test_a_call_that_kills_its_workers_is_given_up(self, store: Store, clock: MovableClock) -> None:
+        one = await claimed(store, STARTED, CALLED, BEGUN, max_attempts=3)
+        for attempt in (1, 2, 3):  # the first attempt has recorded the model's reply
+            await self.lose(store, clock)
+            one = await claimed_again(store, one.task.id, BEGUN)
+            assert one.task.attempt == attempt
+        clock.advance(LEASE_SECONDS + 1)
+        assert (await store.sweep()).ended == (one.task.id,)
 
     async def test_one_attempt_is_one_attempt(self, store: Store, clock: MovableClock) -> None:
         one = await claimed(store, STARTED, max_attempts=1)

@@ -282,3 +282,35 @@ def test_a_folder_is_put_on_the_path_once(app: Path):
     for _ in range(3):
         import_catalog("catalog_app:agent", app)
     assert sys.path.count(str(app.resolve())) == 1
+
+
+@pytest.mark.parametrize("name", ["", "a b", "x\u0007y", "-x", "a" * 201])
+def test_an_agent_with_an_unusable_name_is_refused(name: str):
+    with pytest.raises(ConfigError, match="cannot be called"):
+        Catalog([Agent("offline:planner", name=name)])
+
+
+@pytest.mark.parametrize("model", ["offline", "nope:x", "", "openai:"])
+def test_a_model_that_cannot_exist_is_refused_when_it_is_declared(tmp_path: Path, model: str):
+    file = tmp_path / "opspawn.toml"
+    file.write_text(f'[agents.a]\nmodel = "{model}"\n')
+    with pytest.raises(ConfigError, match="agent a: model"):
+        read_catalog(file)
+
+
+def test_a_function_that_cannot_be_a_tool_is_refused_with_its_place(tmp_path: Path):
+    file = tmp_path / "opspawn.toml"
+    file.write_text('[agents.a]\ntools = ["builtins:print"]\n')
+    with pytest.raises(ConfigError, match=r"agents\.a\.tools\.0: builtins:print cannot be a tool"):
+        read_catalog(file)
+
+
+@pytest.mark.parametrize(
+    "text", ["def make(): raise ValueError('secret')", "def make(needed): ...", "async def make(): ..."]
+)
+def test_an_app_that_breaks_when_it_is_called_is_named(tmp_path: Path, text: str):
+    name = f"catalog_called_{abs(hash(tmp_path))}"
+    (tmp_path / f"{name}.py").write_text(text)
+    with pytest.raises(ConfigError, match="app: ") as refused:
+        import_catalog(f"{name}:make", tmp_path)
+    assert "secret" not in str(refused.value)

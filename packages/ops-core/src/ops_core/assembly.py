@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import secrets
 import socket
@@ -11,15 +12,20 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from agentkit.errors import AgentkitError
+from agentkit.models import opened
 from ops_core.catalog import Catalog, default_catalog, import_catalog, read_catalog
 from ops_core.dispatchers import open_dispatcher
 from ops_core.engine import Engine
+from ops_core.errors import ConfigError
 from ops_core.runner import OnTaskEvent, Runner, RunnerOptions
 from ops_core.settings import Settings
 from ops_core.stores import REVISION, SqlStore, open_store
 from ops_core.sweeper import sweep_forever
 
 CONFIG_FILE = "opspawn.toml"
+
+log = logging.getLogger("ops_core.assembly")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +51,12 @@ class Ops:
         Args:
             on_event: told what happens in the runs.
             only: ids of the tasks that it may take; ``None`` for any.
+
+        Raises:
+            ConfigError: not one of the agents can be run here.
         """
         settings = self.settings
+        catalog = await runnable(self.catalog)
         options = RunnerOptions(
             owner=worker_name(),
             concurrency=settings.concurrency,
@@ -56,7 +66,7 @@ class Ops:
             on_event=on_event,
             only=only,
         )
-        runner = Runner(self.engine, self.catalog, options)
+        runner = Runner(self.engine, catalog, options)
         async with asyncio.TaskGroup() as group:
             sweeping = group.create_task(sweep_forever(self.engine, settings.sweep_seconds))
             group.create_task(runner.run())
@@ -89,6 +99,29 @@ async def open_ops(settings: Settings, catalog: Catalog | None = None) -> AsyncG
         yield Ops(
             settings=settings, catalog=catalog, engine=Engine(store, open_dispatcher(settings.dispatcher_url))
         )
+
+
+async def runnable(catalog: Catalog) -> Catalog:
+    """The agents whose model can be opened in this process.
+
+    Tasks of the others are not claimed, so that a worker that was started without a key ends nothing: they wait for
+    one that has it.
+
+    Raises:
+        ConfigError: not one of them can.
+    """
+    reasons: dict[str, AgentkitError] = {}
+    for name in catalog.names:
+        try:
+            async with opened(catalog.get(name).agent.model):
+                pass
+        except AgentkitError as error:
+            reasons[name] = error
+            log.warning("agent %s cannot be run here, its tasks wait: %s", name, error)
+    if reasons and len(reasons) == len(catalog.names):
+        message = "; ".join(f"agent {name}: {reason}" for name, reason in reasons.items())
+        raise ConfigError(message, field="agents")
+    return catalog.without(reasons)
 
 
 def migrate_if_needed(store: SqlStore) -> None:

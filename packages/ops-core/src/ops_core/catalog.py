@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+import re
 import sys
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -14,13 +16,16 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, V
 
 from agentkit.agent import Agent
 from agentkit.calls import place_of
+from agentkit.errors import UsageError
 from agentkit.limits import Limits
 from agentkit.messages import Effect
+from agentkit.models import split_name
 from agentkit.policies import Rules
 from agentkit.tools import Tool
 from agentkit.tools.everyday import everyday_tools
 from ops_core.errors import AgentNotFound, ConfigError
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+@:/-]{0,199}")
 DEFAULT_AGENT = "assistant"
 DEFAULT_MODEL = "offline:planner"
 
@@ -57,12 +62,27 @@ class Catalog:
         """Serve ``agent`` under its name, with ``deps`` for its tools.
 
         Raises:
-            ConfigError: there is an agent of this name.
+            ConfigError: there is an agent of this name, or its name or its model's name cannot be used.
         """
+        if not _NAME.fullmatch(agent.name):
+            message = f"an agent cannot be called {agent.name!r}: letters, digits and . _ - + @ : / only, at most 200"
+            raise ConfigError(message, field="agents")
+        if isinstance(agent.model, str):
+            try:
+                split_name(agent.model)
+            except UsageError as error:
+                message = f"agent {agent.name}: model: {error}"
+                raise ConfigError(message, field="agents") from None
         if agent.name in self._served:
             message = f"two agents are called {agent.name}"
             raise ConfigError(message, field="agents")
         self._served[agent.name] = Served(agent=agent, deps=deps)
+
+    def without(self, names: Collection[str]) -> Catalog:
+        """The same agents, except these."""
+        others = Catalog()
+        others._served = {name: served for name, served in self._served.items() if name not in names}
+        return others
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -90,7 +110,7 @@ def default_catalog(directory: Path) -> Catalog:
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Budget(_Strict):
@@ -169,10 +189,8 @@ def _agent(name: str, declared: AgentTable, path: Path) -> Agent[Any, Any]:
             continue
         field = f"{path}: agents.{name}.tools.{index}"
         found = import_object(wanted, path.parent, field)
-        tools += found if isinstance(found, list | tuple) else [found]
-        if not all(isinstance(tool, Tool) or callable(tool) or hasattr(tool, "specs") for tool in tools):
-            message = f"{field}: {wanted} is neither a tool, a function, a toolset, nor a list of these"
-            raise ConfigError(message, field="config")
+        several = cast("Sequence[Any]", found if isinstance(found, list | tuple) else (found,))
+        tools += [_checked_tool(tool, f"{field}: {wanted}") for tool in several]
     return Agent(
         declared.model,
         name=name,
@@ -185,6 +203,22 @@ def _agent(name: str, declared: AgentTable, path: Path) -> Agent[Any, Any]:
     )
 
 
+def _checked_tool(tool: Any, where: str) -> Any:
+    """A tool whose parameters can be described to a model; what cannot is refused now, not in the first run."""
+    if hasattr(tool, "specs"):
+        return tool
+    if not callable(tool):
+        message = f"{where} is neither a tool, a function, a toolset, nor a list of these"
+        raise ConfigError(message, field="config")
+    made = tool if isinstance(tool, Tool) else Tool(tool)
+    try:
+        _ = made.spec
+    except (UsageError, TypeError, ValueError) as error:
+        message = f"{where} cannot be a tool: {error}"
+        raise ConfigError(message, field="config") from None
+    return made
+
+
 def import_catalog(path: str, directory: Path) -> Catalog:
     """The catalog at an import path ``package.module:name``: a Catalog, an Agent, a list of Agents, or a function
     without arguments that returns one of these.
@@ -194,7 +228,7 @@ def import_catalog(path: str, directory: Path) -> Catalog:
     """
     found = import_object(path, directory, "app")
     if callable(found) and not isinstance(found, Catalog | Agent):
-        found = found()
+        found = _called(found, path)
     agents = cast("Sequence[Any]", found if isinstance(found, list | tuple) else (found,))
     if all(isinstance(agent, Agent) for agent in agents):
         found = Catalog(agents)
@@ -204,6 +238,19 @@ def import_catalog(path: str, directory: Path) -> Catalog:
         )
         raise ConfigError(message, field="app")
     return found
+
+
+def _called(function: Any, path: str) -> Any:
+    if inspect.iscoroutinefunction(function):
+        message = f"app: {path} is a coroutine function; it must be an ordinary one"
+        raise ConfigError(message, field="app")
+    try:
+        return function()
+    except ConfigError:
+        raise
+    except Exception as error:
+        message = f"app: {path} breaks when it is called: {type(error).__name__} at {place_of(error)}"
+        raise ConfigError(message, field="app") from error
 
 
 def import_object(path: str, directory: Path, field: str) -> Any:

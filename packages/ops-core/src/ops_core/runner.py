@@ -207,9 +207,12 @@ class Runner:
             control.release()
         if task.cancel_requested:
             control.cancel()
+        log.info("task %s: started (agent %s, attempt %d)", task.id, task.agent, task.attempt)
+        began = asyncio.get_running_loop().time()
         try:
             with self._engine.carrying(task.id, control.cancel):
-                await self._carry_to_its_end(claimed, control)
+                status = await self._carry_to_its_end(claimed, control)
+            log.info("task %s: %s after %.2f s", task.id, status, asyncio.get_running_loop().time() - began)
         except LeaseLost:
             log.warning("task %s: the lease was lost; another worker goes on with it", task.id)
         except RunReleased:
@@ -226,7 +229,8 @@ class Runner:
         except OpsError as error:
             log.warning("task %s: cannot be released: %s", claimed.task.id, error)
 
-    async def _carry_to_its_end(self, claimed: Claimed, control: Control) -> None:
+    async def _carry_to_its_end(self, claimed: Claimed, control: Control) -> str:
+        """Carry a task as far as it goes, and say how it stands."""
         task, lease = claimed.task, claimed.lease
         try:
             with _deadline(claimed, control):
@@ -235,17 +239,23 @@ class Runner:
             raise
         except AgentkitError as error:  # the agent or its model cannot be used at all
             await self._fail(claimed, error.as_run_error())
+            return f"failed ({error.code})"
         except Exception as error:  # noqa: BLE001  (a fault of one task must not end the worker)
             log.error("task %s: unexpected %s at %s", task.id, type(error).__name__, place_of(error))
             message = f"the run ended with an unexpected {type(error).__name__}"
             await self._fail(claimed, RunError(code="internal", message=message, transient=True))
-        else:
-            if isinstance(outcome, Waiting):
-                await self._engine.wait(lease, len(outcome.transcript))
-            elif isinstance(outcome, Failed) and outcome.resumable:
-                # as the store counts: the first step says only that the run began
-                progressed = len(outcome.transcript) > max(task.steps, 1)
-                await self._fail(claimed, outcome.error, progressed=progressed)
+            return "failed (internal)"
+        if isinstance(outcome, Waiting):
+            await self._engine.wait(lease, len(outcome.transcript))
+        elif isinstance(outcome, Failed) and outcome.resumable:
+            # as the store counts: the first step says only that the run began
+            progressed = len(outcome.transcript) > max(task.steps, 1)
+            await self._fail(claimed, outcome.error, progressed=progressed)
+        return (
+            f"failed ({outcome.error.code})"
+            if isinstance(outcome, Failed)
+            else type(outcome).__name__.lower()
+        )
 
     async def _run(self, claimed: Claimed, control: Control) -> Outcome[JsonValue]:
         task, watcher = claimed.task, self._options.on_event

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from agentkit.agent import Agent
+from ops_core.assembly import runnable
 from ops_core.catalog import Catalog
 from ops_core.cli.examining import _file
-from ops_core.cli.serving import TALKATIVE, log_from, warn_of_models
-from ops_core.errors import StoreUnavailable
+from ops_core.cli.serving import TALKATIVE, log_from
+from ops_core.errors import ConfigError, StoreUnavailable
 from ops_core.stores import open_store
 
 
@@ -30,13 +31,15 @@ def test_libraries_do_not_log_each_request_unless_asked():
     assert logging.getLogger("httpx2").level == logging.NOTSET
 
 
-async def test_agents_whose_model_cannot_be_opened_are_named(caplog, monkeypatch):
+async def test_agents_whose_model_cannot_be_opened_are_named_and_left_to_others(caplog, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    await warn_of_models(Catalog([Agent("offline:planner", name="fine"), Agent("openai:x", name="keyless")]))
-    assert [record.getMessage().split(":")[0] for record in caplog.records] == [
-        "tasks of agent keyless will fail"
-    ]
+    fine, keyless = Agent("offline:planner", name="fine"), Agent("openai:x", name="keyless")
+    assert (await runnable(Catalog([fine, keyless]))).names == ("fine",)
+    assert "agent keyless cannot be run here, its tasks wait: " in caplog.text
+    with pytest.raises(ConfigError, match="OPENAI_API_KEY"):
+        await runnable(Catalog([keyless]))
+    assert (await runnable(Catalog())).names == ()
 
 
 def test_a_store_in_a_folder_that_is_not_there_is_named(tmp_path: Path):

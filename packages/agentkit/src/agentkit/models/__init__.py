@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from agentkit.errors import ModelAuthError, UsageError
 from agentkit.ports import Model
 
-__all__ = ["open_model", "opened"]
+__all__ = ["open_model", "opened", "split_name"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,15 +46,24 @@ def open_model(
         UsageError: the name has no known provider, or the model's library is not installed.
         ModelAuthError: OpenAI's own service needs a key, and there is none.
     """
+    provider, model = split_name(name)
+    environ = os.environ if environ is None else environ
+    return _OPENERS[provider](_Wanted(name=model, environ=environ, base_url=base_url, api_key=api_key))
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Provider and model of ``provider:name``; opens nothing and looks nothing up.
+
+    Raises:
+        UsageError: the name has no known provider, or no model.
+    """
     provider, colon, model = name.partition(":")
-    opener = _OPENERS.get(provider)
-    if not colon or opener is None:
+    if provider not in _OPENERS or not colon:
         known = ", ".join(f"{known}:NAME" for known in sorted(_OPENERS))
         raise UsageError(f"unknown model {name!r}; a model is one of {known}")
     if not model:
         raise UsageError(f"{name!r} lacks the model's name after the colon")
-    environ = os.environ if environ is None else environ
-    return opener(_Wanted(name=model, environ=environ, base_url=base_url, api_key=api_key))
+    return provider, model
 
 
 @asynccontextmanager

@@ -5,18 +5,12 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from agentkit.errors import AgentkitError
-from agentkit.models import opened
 from ops_core.api.serve import serve
 from ops_core.assembly import open_ops
-from ops_core.catalog import Catalog
 from ops_core.cli.exits import Exit
 from ops_core.cli.screen import Screen
-from ops_core.cli.text import one_line
 from ops_core.settings import read_settings
 from ops_core.stores import REVISION, migrations, open_store
-
-log = logging.getLogger("ops_core.cli")
 
 TALKATIVE = ("alembic", "httpx2")
 
@@ -27,7 +21,6 @@ async def serve_here(**overrides: Any) -> Exit:
     log_from(settings.log_level)
     screen = Screen()
     async with open_ops(settings) as ops:
-        await warn_of_models(ops.catalog)
 
         def announce(url: str) -> None:
             screen.pairs(
@@ -48,16 +41,6 @@ def log_from(level: str) -> None:
     logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)-7s %(name)s  %(message)s")
     for name in TALKATIVE:
         logging.getLogger(name).setLevel(logging.NOTSET if level == "debug" else logging.WARNING)
-
-
-async def warn_of_models(catalog: Catalog) -> None:
-    """Log which agents cannot work here, since their model cannot be opened: every task of theirs would fail."""
-    for name in catalog.names:
-        try:
-            async with opened(catalog.get(name).agent.model):
-                pass
-        except AgentkitError as error:
-            log.warning("tasks of agent %s will fail: %s", one_line(name), error)
 
 
 def migrate_store(*, check: bool) -> Exit:

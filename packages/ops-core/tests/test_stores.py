@@ -1,16 +1,9 @@
 import pytest
 
-from ops_core.stores import SqlStore
 from ops_core.testing import StoreContract
 
 
-class TestFileStore(StoreContract):
-    @pytest.fixture
-    def store(self, file_store: SqlStore) -> SqlStore:
-        return file_store
-
-
-class TestMemoryStore(StoreContract):
-    @pytest.fixture
-    def store(self, memory_store: SqlStore) -> SqlStore:
-        return memory_store
+class TestSqlStore(StoreContract):
+    @pytest.fixture(params=["memory", "sqlite", "postgresql"])
+    def database(self, request: pytest.FixtureRequest) -> str:
+        return request.param

@@ -92,7 +92,7 @@ async def open_ops(settings: Settings, catalog: Catalog | None = None) -> AsyncG
     """
     catalog = load_catalog(settings) if catalog is None else catalog
     store = open_store(settings.store_url)
-    if settings.auto_migrate:
+    if settings.auto_migrate and store.migrates_itself:
         await asyncio.to_thread(migrate_if_needed, store)
     async with store:
         await store.check()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
-import re
 import shutil
 import sqlite3
 import time
@@ -25,7 +24,7 @@ from ops_core.cli.exits import Exit
 from ops_core.cli.narration import counted
 from ops_core.cli.places import store_file
 from ops_core.cli.screen import STYLES, Screen
-from ops_core.cli.text import one_line
+from ops_core.cli.text import one_line, without_secrets
 from ops_core.errors import ConfigError, OpsError
 from ops_core.ports import TaskFilter
 from ops_core.settings import PREFIX, Settings, read_settings
@@ -130,11 +129,6 @@ def _settings(settings: Settings, url: str | None) -> Iterator[Finding]:
         yield Finding(about="Settings", name=name, state="note" if source == "default" else "ok", text=text)
 
 
-def without_secrets(value: str) -> str:
-    """A setting as it may be shown: of an address, neither the password nor what follows a question mark."""
-    return re.sub(r"\?.*", "?…", re.sub(r"(://)[^/@]*@", r"\1…@", value)) if "://" in value else value
-
-
 # --- store --------------------------------------------------------------------------------------------------------
 
 
@@ -149,8 +143,9 @@ async def _store(settings: Settings) -> AsyncIterator[Finding]:
                 return
         store = open_store(settings.store_url)
         found = await asyncio.to_thread(store.revision)
-        yield Finding(about=about, name="writable", state="ok", text="yes")
-        yield _schema(found, settings)
+        name = "writable" if store.migrates_itself else "reachable"
+        yield Finding(about=about, name=name, state="ok", text="yes")
+        yield _schema(found, by_itself=settings.auto_migrate and store.migrates_itself)
         if found == REVISION:
             yield await _leases(store)
     except OpsError as error:
@@ -180,14 +175,14 @@ def _file(file: Path) -> Iterator[Finding]:
     yield Finding(about="Store", name="free disk", state=state, text=f"{free / 1e9:,.1f} GB")
 
 
-def _schema(found: str | None, settings: Settings) -> Finding:
+def _schema(found: str | None, *, by_itself: bool) -> Finding:
     if found == REVISION:
         return Finding(about="Store", name="schema", state="ok", text=found)
     what = "none" if found is None else found
     if found is not None and found > REVISION:
         text = f"{what} is of a newer release; this one works with {REVISION}: upgrade Opspawn"
         return Finding(about="Store", name="schema", state="missing", text=text)
-    if settings.auto_migrate:
+    if by_itself:
         text = f"{what}; brought to {REVISION} when the store is opened"
         return Finding(about="Store", name="schema", state="ok", text=text)
     text = f"{what}; this release works with {REVISION}: run `opspawn migrate`"

@@ -9,6 +9,7 @@ from ops_core.api.serve import serve
 from ops_core.assembly import open_ops
 from ops_core.cli.exits import Exit
 from ops_core.cli.screen import Screen
+from ops_core.cli.text import without_secrets
 from ops_core.settings import read_settings
 from ops_core.stores import REVISION, migrations, open_store
 
@@ -27,7 +28,7 @@ async def serve_here(**overrides: Any) -> Exit:
                 {
                     "API": f"{url}/api/v1",
                     "docs": f"{url}/docs",
-                    "store": settings.store_url,
+                    "store": without_secrets(settings.store_url),
                     "agents": ", ".join(ops.catalog.names) or "none",
                 }
             )

@@ -37,6 +37,13 @@ def one_line(text: str) -> str:
     return visible(" ".join(text.split()))
 
 
+def without_secrets(value: str) -> str:
+    """A setting as it may be shown: of an address, neither the password nor what follows a question mark."""
+    if "://" not in value:
+        return value
+    return re.sub(r"\?.*", "?…", re.sub(r"(://)(?!/).*@", r"\1…@", value))  # a password may hold / and ?
+
+
 def json_line(value: Any) -> str:
     """``value`` as one line of JSON that is safe to show."""
     return _UNSAFE.sub(_escaped, json.dumps(value, ensure_ascii=False, default=str))

@@ -16,10 +16,11 @@ def open_store(url: str, *, clock: Clock = time.time) -> SqlStore:
     """The store at ``url``; use it as an async context manager. Its schema is made by ``migrations.upgrade`` only.
 
     Args:
-        url: ``sqlite:///FILE``, or ``sqlite://`` for a database in memory that is gone with the process.
+        url: ``sqlite:///FILE``, or ``sqlite://`` for a database in memory that is gone with the process, or
+            ``postgresql://USER:PASSWORD@HOST/DATABASE``.
         clock: the database's clock, where the database is a file and has none of its own.
 
     Raises:
-        ConfigError: the URL is not one that can be used.
+        ConfigError: the URL is not one that can be used, or the database's driver is not installed.
     """
     return SqlStore(parse_url(url), clock)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, Double, Engine, create_engine, event
+from sqlalchemy import Connection, Double, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.pool import StaticPool
 from sqlalchemy.sql.functions import FunctionElement
@@ -14,9 +14,37 @@ from sqlalchemy.sql.functions import FunctionElement
 from ops_core.errors import ConfigError
 from ops_core.ports import Clock
 
+READERS = 4
+"""So many connections read at a time."""
+
+POSTGRESQL_OPTIONS = {
+    "application_name": "opspawn",
+    "connect_timeout": "5",
+    # a server that is cut off, not ended, is noticed within 20 s, and not when the network's patience ends
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "2",
+    "tcp_user_timeout": "20000",
+    # no statement hangs; and a process that stands still in a transaction does not hold its locks for ever
+    "options": "-c statement_timeout=30s -c lock_timeout=10s -c idle_in_transaction_session_timeout=10s",
+}
+"""What a connection to PostgreSQL asks for, unless the URL says otherwise."""
+
+REPEATABLE = frozenset({"23505", "40001", "40P01"})
+"""States after which the same transaction, repeated, can succeed: somebody else came first (a unique violation: the
+repeated submit then finds their task), a serialization failure, a deadlock."""
+
+OUT_OF_ORDER = frozenset({"53", "57", "58"})
+"""Classes of states: resources have run out, an operator has intervened, the system fails."""
+
+STATEMENT_TIMEOUT = "57014"
+
+MIGRATION_LOCK = 0x6F707370
+"""The advisory lock of those who migrate ("opsp")."""
+
 
 class now(FunctionElement[float]):  # noqa: N801  (reads as SQL)
-    """Seconds since the epoch by the database's clock."""
+    """Seconds since the epoch by the database's clock; the same all through a statement."""
 
     type = Double[float]()
     inherit_cache = True
@@ -29,7 +57,11 @@ def _now_on_sqlite(_element: now, _compiler: Any, **_options: Any) -> str:
 
 @compiles(now, "postgresql")
 def _now_on_postgresql(_element: now, _compiler: Any, **_options: Any) -> str:
-    return "extract(epoch from clock_timestamp())"
+    # not of the transaction, which may be long; and not clock_timestamp(), which differs within a row
+    return "CAST(extract(epoch FROM statement_timestamp()) AS double precision)"
+
+
+# --- URLs --------------------------------------------------------------------------------------------------------
 
 
 def parse_url(url: str) -> URL:
@@ -41,36 +73,54 @@ def parse_url(url: str) -> URL:
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):  # ValueError: a port that is no number
-        message = "store_url is not a URL; use sqlite:///FILE"
-        raise ConfigError(message, field="store_url") from None
-    if parsed.drivername not in ("sqlite", "sqlite+pysqlite"):
-        message = f"store_url: {parsed.drivername} is not supported yet; use sqlite:///FILE"
-        raise ConfigError(message, field="store_url")
-    if parsed.host or parsed.username or parsed.port:
-        message = (
-            "store_url: a file has no host; use three slashes, sqlite:///FILE, or four for an absolute path"
-        )
-        raise ConfigError(message, field="store_url")
-    return parsed
+        raise _refused("is not a URL; use sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE") from None
+    match parsed.drivername:
+        case "sqlite" | "sqlite+pysqlite":
+            if parsed.host or parsed.username or parsed.port:
+                raise _refused("a file has no host; use three slashes, sqlite:///FILE, or four for an absolute path")
+            return parsed
+        case "postgresql" | "postgresql+psycopg":
+            if "@" in (parsed.host or ""):  # half of the password would be shown as a host that is not found
+                raise _refused("an @ in a user name or a password is written as %40")
+            return parsed.set(drivername="postgresql+psycopg")
+        case other:
+            raise _refused(f"{other} is not supported; use sqlite:///FILE or postgresql://…")
+
+
+def _refused(what: str) -> ConfigError:
+    return ConfigError(f"store_url: {what}", field="store_url")
 
 
 def is_in_memory(url: URL) -> bool:
     """Everything is gone with the process, and there is one connection only."""
-    return url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:")
+    return is_file(url) and url.database in (None, "", ":memory:")
+
+
+def is_file(url: URL) -> bool:
+    """The database belongs to this program, which may bring its schema up to date by itself."""
+    return url.get_backend_name() == "sqlite"
+
+
+# --- engines -----------------------------------------------------------------------------------------------------
 
 
 def writing_engine(url: URL, clock: Clock) -> Engine:
-    """An engine whose transactions take the write lock when they begin.
+    """An engine for one thread, whose transactions may write.
 
-    A transaction that reads first and then finds that it may not write would fail; waiting at its beginning does not.
+    On SQLite they take the write lock when they begin: a transaction that reads first and then finds that it may not
+    write would fail; waiting at its beginning does not.
     """
+    if not is_file(url):
+        return _postgresql_engine(url, connections=1, isolation_level="READ COMMITTED")
     engine = _sqlite_engine(url, clock)
     event.listen(engine, "begin", _begin_immediate)
     return engine
 
 
 def reading_engine(url: URL, clock: Clock) -> Engine:
-    """An engine for consistent reads that never wait for a writer."""
+    """An engine for reads that never wait for a writer."""
+    if not is_file(url):  # a read is one statement, so that it needs no BEGIN and no COMMIT
+        return _postgresql_engine(url, connections=READERS, isolation_level="AUTOCOMMIT")
     engine = _sqlite_engine(url, clock)
     event.listen(engine, "begin", _begin)
     return engine
@@ -100,3 +150,63 @@ def _sqlite_engine(url: URL, clock: Clock) -> Engine:
         cursor.close()
 
     return engine
+
+
+def _postgresql_engine(url: URL, *, connections: int, isolation_level: Any) -> Engine:
+    try:
+        from psycopg.types.string import StrDumperUnknown
+    except ImportError:
+        raise _refused("PostgreSQL needs its driver: pip install 'ops-core[postgres]'") from None
+
+    class Text(StrDumperUnknown):
+        """PostgreSQL has no NUL character, so a text with one equals nothing that is stored there: NULL."""
+
+        def dump(self, obj: str) -> Any:
+            return None if "\x00" in obj else super().dump(obj)
+
+    asked = {name: value for name, value in POSTGRESQL_OPTIONS.items() if name not in url.query}
+    engine = create_engine(
+        url,
+        connect_args=asked,
+        isolation_level=isolation_level,
+        pool_size=connections,
+        max_overflow=0,
+        # no ping before each use: a connection that was lost is noticed by the statement, which is then repeated
+    )
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: Any, _record: Any) -> None:
+        connection.adapters.register_dumper(str, Text)
+
+    return engine
+
+
+def lock_for_migrations(connection: Connection) -> None:
+    """Wait, inside a transaction, until nobody else migrates. A transaction on SQLite has waited when it began."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SET LOCAL statement_timeout = 0"))
+        connection.execute(text("SET LOCAL lock_timeout = 0"))
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+
+
+# --- refusals ----------------------------------------------------------------------------------------------------
+
+
+def reason(error: DBAPIError) -> str:
+    """What the database says, on one line, without the statement and without values of rows."""
+    said = getattr(getattr(error.orig, "diag", None), "message_primary", None)  # PostgreSQL's details quote rows
+    lines = (said or str(error.orig)).strip().splitlines()
+    return f"{type(error.orig).__name__}: {lines[0] if lines else 'no reason given'}"
+
+
+def is_repeatable(error: DBAPIError) -> bool:
+    """May the same transaction succeed when it is carried out once more?"""
+    return getattr(error.orig, "sqlstate", None) in REPEATABLE
+
+
+def concerns_all(error: DBAPIError) -> bool:
+    """Is the database at fault, so that every other write would fail in the same way?"""
+    state = getattr(error.orig, "sqlstate", None)
+    if state is None:
+        return isinstance(error, OperationalError)
+    return state[:2] in OUT_OF_ORDER and state != STATEMENT_TIMEOUT

@@ -14,8 +14,10 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Integer,
+    Select,
     bindparam,
     case,
+    cast,
     func,
     insert,
     literal,
@@ -71,6 +73,7 @@ _fence = (
 )
 _progressed = t.c.steps > t.c.steps_at_claim
 
+_add_cost_usd = cast(bindparam("add_cost_usd"), t.c.cost_usd.type)  # of a bare NULL no database knows the type
 _count_step: Mapping[str, Any] = {
     "steps": t.c.steps + 1,
     "updated_at": now(),
@@ -79,8 +82,8 @@ _count_step: Mapping[str, Any] = {
     "input_tokens": t.c.input_tokens + bindparam("add_input_tokens"),
     "output_tokens": t.c.output_tokens + bindparam("add_output_tokens"),
     "cost_usd": case(
-        (bindparam("add_cost_usd", type_=t.c.cost_usd.type).is_(None), t.c.cost_usd),
-        else_=func.coalesce(t.c.cost_usd, 0.0) + bindparam("add_cost_usd", type_=t.c.cost_usd.type),
+        (_add_cost_usd.is_(None), t.c.cost_usd),
+        else_=func.coalesce(t.c.cost_usd, 0.0) + _add_cost_usd,
     ),
 }
 _append = (
@@ -136,6 +139,7 @@ def _claim(*wanted: ColumnElement[bool]) -> ReturningUpdate[Any]:
         .order_by(t.c.priority.desc(), t.c.run_after, t.c.id)
         .limit(bindparam("slots", type_=Integer()))
         .with_for_update(skip_locked=True)
+        .cte("due")  # a subquery could be carried out once for each row, and take more than there are slots
     )
     values: dict[str, Any] = {
         "status": TaskStatus.RUNNING,
@@ -149,7 +153,7 @@ def _claim(*wanted: ColumnElement[bool]) -> ReturningUpdate[Any]:
         "deadline_at": func.coalesce(t.c.deadline_at, now() + t.c.timeout_seconds),
         "updated_at": now(),
     }
-    return update(t).where(t.c.id.in_(due)).values(values).returning(t, now().label("moment"))
+    return update(t).where(t.c.id.in_(select(due.c.id))).values(values).returning(t, now().label("moment"))
 
 
 _claim_any = _claim()
@@ -195,8 +199,9 @@ def get_task(connection: Connection, tenant: str, task_id: str) -> Task:
     return task_of(_row(connection, tenant, task_id))
 
 
-def _row(connection: Connection, tenant: str, task_id: str) -> AnyRow:
-    row = connection.execute(_one_task, {"of_tenant": tenant, "of_task": task_id}).first()
+def _row(connection: Connection, tenant: str, task_id: str, *, locked: bool = False) -> AnyRow:
+    wanted = _one_task.with_for_update() if locked else _one_task
+    row = connection.execute(wanted, {"of_tenant": tenant, "of_task": task_id}).first()
     if row is None:
         message = f"there is no task {task_id}"
         raise TaskNotFound(message)
@@ -362,7 +367,7 @@ def renew_leases(connection: Connection, leases: Collection[Lease], lease_second
 
 def cancel_task(connection: Connection, tenant: str, task_id: str) -> Task:
     """Cancel: at once where no worker holds the task, else by asking its worker."""
-    row = _row(connection, tenant, task_id)
+    row = _row(connection, tenant, task_id, locked=True)  # nobody claims or ends it in between
     status = TaskStatus(row.status)
     if status is TaskStatus.RUNNING:
         connection.execute(update(t).where(t.c.id == task_id).values(cancel_requested=True, updated_at=now()))
@@ -451,7 +456,7 @@ def sweep_tasks(connection: Connection, limit: int) -> Swept:
     released: list[str] = []
     ended: list[str] = []
     expired = (t.c.status == TaskStatus.RUNNING, t.c.lease_until < now())
-    for row in connection.execute(select(t, now().label("moment")).where(*expired).limit(limit)).all():
+    for row in connection.execute(_held(select(t, now().label("moment")).where(*expired), limit)).all():
         ending = _ending_of_lost(row)
         if ending is None:
             if _release_lost(connection, row):
@@ -459,10 +464,15 @@ def sweep_tasks(connection: Connection, limit: int) -> Swept:
         elif _end(connection, row, ending):
             ended.append(row.id)
     late = (t.c.status.in_(CLAIMABLE), t.c.deadline_at < now())
-    overdue = connection.execute(select(t).where(*late).limit(limit)).all()
+    overdue = connection.execute(_held(select(t).where(*late), limit)).all()
     ended += [row.id for row in overdue if _end(connection, row, out_of_time(row.timeout_seconds))]
     due = select(func.count()).select_from(t).where(t.c.status.in_(CLAIMABLE), t.c.run_after <= now())
     return Swept(released=tuple(released), ended=tuple(ended), due=connection.execute(due).scalar_one())
+
+
+def _held(wanted: Select[Any], limit: int) -> Select[Any]:
+    """None that another sweeper, or its worker, has in hand at this moment."""
+    return wanted.limit(limit).with_for_update(skip_locked=True)
 
 
 def _ending_of_lost(row: AnyRow) -> Finished | None:

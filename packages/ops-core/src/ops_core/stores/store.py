@@ -10,24 +10,22 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 import uuid_utils
-from sqlalchemy import Connection, Engine, select, table, text
+from sqlalchemy import Connection, Engine, inspect, select, table, text
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from agentkit.codec import encode_step
 from agentkit.transcript import ApprovalGiven, Finished, Recorded, Step
 from ops_core.errors import SchemaMismatch, StoreUnavailable
 from ops_core.ports import Clock, Inserted, Renewed, RetryLater, Swept, TaskFilter
 from ops_core.stores import sql
-from ops_core.stores.dialects import is_in_memory, reading_engine, writing_engine
+from ops_core.stores.dialects import READERS, is_file, is_in_memory, reading_engine, reason, writing_engine
 from ops_core.stores.rows import new_task_values
 from ops_core.stores.tables import REVISION
 from ops_core.stores.writer import Writer
 from ops_core.task import Claimed, Lease, NewTask, Task
 
 Result = TypeVar("Result")
-READERS = 4
-"""So many threads read at a time."""
 
 
 class SqlStore:
@@ -67,6 +65,11 @@ class SqlStore:
             self._read_engine.dispose()
 
     @property
+    def migrates_itself(self) -> bool:
+        """Whether the database is this program's own: a schema that processes share is changed on purpose only."""
+        return is_file(self.url)
+
+    @property
     def migration_engine(self) -> Engine:
         """For the migrations, while the store is not open."""
         return self._write_engine
@@ -81,10 +84,17 @@ class SqlStore:
             with self._write_engine.begin() as connection:
                 return schema_revision(connection)
         except DBAPIError as error:
-            message = f"the store {self._write_engine.url.database} cannot be used: {error.orig}"
+            message = f"the store {self.url.database} cannot be used: {reason(error)}"
             if "unable to open" in message or "readonly" in message:
                 message += "; it must be writable, and so must its folder"
             raise StoreUnavailable(message) from None
+        finally:
+            self.disconnect()
+
+    def disconnect(self) -> None:
+        """Close the connections of a store that is not open, once it was looked at or migrated."""
+        if not is_in_memory(self.url):
+            self._write_engine.dispose()
 
     def _opened(self) -> tuple[Writer, ThreadPoolExecutor]:
         if self._writer is None or self._readers is None:
@@ -191,18 +201,17 @@ def new_id() -> str:
 
 def schema_revision(connection: Connection) -> str | None:
     """The schema's revision in the database; ``None`` where it has none."""
-    try:
-        return connection.execute(select(text("version_num")).select_from(table("alembic_version"))).scalar()
-    except OperationalError as error:
-        if "no such table" in str(error.orig):
-            return None
-        raise
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(select(text("version_num")).select_from(table("alembic_version"))).scalar()
 
 
-def _in_transaction(engine: Engine, work: Callable[[Connection], Result]) -> Result:
+def _in_transaction(engine: Engine, work: Callable[[Connection], Result], *, again: bool = True) -> Result:
     try:
         with engine.begin() as connection:
             return work(connection)
     except DBAPIError as error:
-        message = f"the database refused a read: {type(error.orig).__name__}: {error.orig}"
+        if error.connection_invalidated and again:  # it was lost while it was idle: the pool has dropped it
+            return _in_transaction(engine, work, again=False)
+        message = f"the database refused a read: {reason(error)}"
         raise StoreUnavailable(message) from None

@@ -14,15 +14,19 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from ops_core.errors import OpsError, StoreUnavailable
+from ops_core.stores.dialects import concerns_all, is_repeatable, reason
 
 Result = TypeVar("Result")
 Work = Callable[[Connection], Result]
 
 MOST = 500
 """So many writes share a transaction at most."""
+
+REPEATS = 3
+"""So often a transaction is carried out once more, where the database says that this may help."""
 
 
 @dataclass(slots=True)
@@ -89,32 +93,72 @@ class Writer:
                 return batch, False
         return batch, True
 
-    def _carry_out(self, batch: list[_Job]) -> None:
+    def _carry_out(self, batch: list[_Job], repeats: int = REPEATS) -> None:
         try:
             self._transaction(batch)
+        except _Unreachable as error:
+            for job in batch:
+                job.error = error.told
         except Exception as error:  # noqa: BLE001  (every caller is told; the thread must go on)
-            if len(batch) == 1 or isinstance(error, OperationalError):
-                for (
-                    job
-                ) in batch:  # locked, full, gone: one by one they would only wait for it again, each in turn
+            if repeats and _is_lost(error):
+                self._carry_out(batch, repeats - 1)
+            elif len(batch) > 1 and not _concerns_all(error):
+                for job in batch:  # one of them is at fault: each gets a transaction of its own
+                    self._carry_out([job])
+            elif repeats and isinstance(error, DBAPIError) and is_repeatable(error):
+                self._carry_out(batch, repeats - 1)
+            else:  # locked, full, gone: one by one they would only wait for it again, each in turn
+                for job in batch:
                     job.error = _explained(error)
-                return
-            for job in batch:  # one of them is at fault: each gets a transaction of its own
-                self._carry_out([job])
 
     def _transaction(self, batch: list[_Job]) -> None:
-        with self._engine.begin() as connection:
+        with self._begun() as connection:
             for job in batch:
                 job.error = None
                 try:
                     job.result = job.work(connection)
                 except OpsError as error:
                     job.error = error
+            try:
+                connection.commit()
+            except DBAPIError as error:
+                if error.connection_invalidated:
+                    message = f"it is not known whether a write was committed: {reason(error)}"
+                    raise _Unreachable(StoreUnavailable(message)) from None
+                raise
+
+    def _begun(self) -> Connection:
+        """A connection, in a transaction."""
+        connection: Connection | None = None
+        try:
+            connection = self._engine.connect()
+            connection.begin()
+        except DBAPIError as error:
+            if connection is not None:
+                connection.close()
+            raise _Unreachable(_explained(error)) from None
+        return connection
+
+
+class _Unreachable(Exception):  # noqa: N818  (says what happened)
+    """No job is at fault, and none may be tried once more: it could take as long again, or be done twice."""
+
+    def __init__(self, told: Exception) -> None:
+        self.told = told
+
+
+def _is_lost(error: Exception) -> bool:
+    """The connection broke before the commit: nothing is written, and another connection may do."""
+    return isinstance(error, DBAPIError) and error.connection_invalidated
+
+
+def _concerns_all(error: Exception) -> bool:
+    return isinstance(error, DBAPIError) and (error.connection_invalidated or concerns_all(error))
 
 
 def _explained(error: Exception) -> Exception:
     if isinstance(error, DBAPIError):  # its own text quotes the statement and its values
-        return StoreUnavailable(f"the database refused a write: {type(error.orig).__name__}: {error.orig}")
+        return StoreUnavailable(f"the database refused a write: {reason(error)}")
     return error
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, inspect
 from sqlalchemy.exc import DBAPIError
 
 from ops_core.errors import SchemaMismatch, StoreUnavailable
+from ops_core.stores.dialects import reason
 from ops_core.stores.store import SqlStore, schema_revision
 
 HERE = Path(__file__).parent
@@ -50,8 +51,10 @@ def _run(store: SqlStore, verb: str, revision: str) -> None:
             _check_is_ours(connection)
         getattr(command, verb)(config(engine), revision)
     except DBAPIError as error:
-        message = f"the database refused a migration: {type(error.orig).__name__}: {error.orig}"
+        message = f"the database refused a migration: {reason(error)}"
         raise StoreUnavailable(message) from None
+    finally:
+        store.disconnect()
 
 
 def _check_is_ours(connection: Connection) -> None:

@@ -35,9 +35,7 @@ def postgres_database(postgres: PostgresServer) -> Iterator[str]:
 def clock(database: str, request: pytest.FixtureRequest) -> FakeClock:
     if database != "postgresql":
         return FakeClock()
-    return PostgresClock(
-        request.getfixturevalue("postgres"), request.getfixturevalue("postgres_database")
-    )
+    return PostgresClock(request.getfixturevalue("postgres"), request.getfixturevalue("postgres_database"))
 
 
 @pytest.fixture

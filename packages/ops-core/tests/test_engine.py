@@ -1,8 +1,10 @@
 """The verbs, and the whole of them against a model: whatever happens, no step is lost and no task is held twice."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -36,13 +38,19 @@ from ops_core.testing.examples import (
     current,
     steps_of,
 )
+from ops_core.testing.postgresql import PostgresClock, PostgresServer
 
 SOON = 5.0
 
 
+@pytest.fixture(params=["memory", "postgresql"])
+def database(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
 @pytest.fixture
-def engine(memory_store: SqlStore) -> Engine:
-    return Engine(memory_store, LocalDispatcher())
+def engine(store: SqlStore) -> Engine:
+    return Engine(store, LocalDispatcher())
 
 
 async def woken(engine: Engine) -> bool:
@@ -206,8 +214,7 @@ class EngineMachine(RuleBasedStateMachine):
     )
     def open(self, timeouts: tuple[float | None, ...], max_attempts: int) -> None:
         self.loop = asyncio.new_event_loop()
-        self.clock = FakeClock(1000.0)
-        self.opened = open_test_store(clock=self.clock)
+        self.opened = self.open_store()
         self.store = self.run(self.opened.__aenter__())
         self.engine = Engine(self.store, LocalDispatcher())
         self.sims: dict[str, Sim] = {}
@@ -217,6 +224,10 @@ class EngineMachine(RuleBasedStateMachine):
         self.seen: dict[str, Task] = {}
         for priority, timeout in enumerate(timeouts):
             self.submit(priority - 1, None, timeout, max_attempts)
+
+    def open_store(self) -> AbstractAsyncContextManager[SqlStore]:
+        self.clock = FakeClock(1000.0)
+        return open_test_store(clock=self.clock)
 
     def run(self, work: Any) -> Any:
         return self.loop.run_until_complete(work)
@@ -479,3 +490,28 @@ TestEngineAgainstAModel = EngineMachine.TestCase
 TestEngineAgainstAModel.settings = settings(
     max_examples=80, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
 )
+
+
+class PostgresEngineMachine(EngineMachine):
+    server: ClassVar[PostgresServer]
+
+    def open_store(self) -> AbstractAsyncContextManager[SqlStore]:
+        self.stack = ExitStack()
+        name = self.stack.enter_context(self.server.database())
+        self.clock = PostgresClock(self.server, name, 1000.0)
+        return open_test_store(self.server.url(name))
+
+    def teardown(self) -> None:
+        super().teardown()
+        if hasattr(self, "stack"):
+            self.stack.close()
+
+
+class TestEngineOnPostgreSQLAgainstAModel(PostgresEngineMachine.TestCase):
+    settings = settings(TestEngineAgainstAModel.settings, max_examples=12)
+
+    @pytest.fixture(autouse=True)
+    def _server(self, postgres: PostgresServer) -> Iterator[None]:
+        PostgresEngineMachine.server = postgres
+        yield
+        del PostgresEngineMachine.server

@@ -1,16 +1,18 @@
 """The only way in which the schema comes to be."""
 
 import os
-import sqlite3
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, inspect, text
 
 from ops_core.assembly import migrate_if_needed, open_ops
 from ops_core.catalog import Catalog
@@ -19,48 +21,54 @@ from ops_core.settings import Settings
 from ops_core.stores import REVISION, migrations, open_store
 from ops_core.stores.tables import metadata
 from ops_core.testing.examples import current, submitted
+from ops_core.testing.postgresql import PostgresServer
 
+Result = TypeVar("Result")
 PACKAGE = Path(__file__).parents[1]
 
 
-def tables(path: Path) -> set[str]:
-    connection = sqlite3.connect(path)
+def look(url: str, work: Callable[[Connection], Result]) -> Result:
+    """What ``work`` finds in the database, past the store."""
+    store = open_store(url)
     try:
-        found = connection.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'index')")
-        return {name for (name,) in found if not name.startswith("sqlite_")}
+        with store.migration_engine.begin() as connection:
+            return work(connection)
     finally:
-        connection.close()
+        store.disconnect()
 
 
-def execute(path: Path, statement: str) -> None:
-    connection = sqlite3.connect(path)
-    with connection:
-        connection.execute(statement)
-    connection.close()
+def tables(url: str) -> set[str]:
+    """The names of tables and indexes."""
+
+    def names(connection: Connection) -> set[str]:
+        found = inspect(connection)
+        held = found.get_table_names()
+        return {*held, *(str(index["name"]) for table in held for index in found.get_indexes(table))}
+
+    return look(url, names)
 
 
-@pytest.fixture
-def path(tmp_path: Path, url: str) -> Path:
-    return tmp_path / "ops.db"
+def execute(url: str, statement: str) -> None:
+    look(url, lambda connection: connection.execute(text(statement)))
 
 
 def test_there_is_one_head_and_this_release_works_with_it():
     assert ScriptDirectory.from_config(migrations.config()).get_heads() == [REVISION]
 
 
-def test_up_down_and_up_again(url: str, path: Path):
+def test_up_down_and_up_again(url: str):
     store = open_store(url)
     assert store.revision() is None
     migrations.upgrade(store)
     assert store.revision() == REVISION
-    full = tables(path)
+    full = tables(url)
     assert {"task", "step", "task_label"} < full
     migrations.downgrade(store, "base")
     assert store.revision() is None
-    assert tables(path) == {"alembic_version"} | {name for name in tables(path) if "alembic" in name}
+    assert tables(url) == {"alembic_version"}
     migrations.upgrade(store)
     migrations.upgrade(store)
-    assert (store.revision(), tables(path)) == (REVISION, full)
+    assert (store.revision(), tables(url)) == (REVISION, full)
 
 
 async def test_a_migration_keeps_the_tasks(url: str):
@@ -75,32 +83,44 @@ async def test_a_migration_keeps_the_tasks(url: str):
 
 
 def test_the_tables_and_the_migrations_say_the_same(url: str):
-    store = open_store(url)
-    migrations.upgrade(store)
-    with store.migration_engine.begin() as connection:
-        context = MigrationContext.configure(
-            connection, opts={"compare_type": True, "compare_server_default": True}
-        )
-        found = compare_metadata(context, metadata)
-    # SQLite does not tell that an index is descending; the next test compares that one
-    assert [change for change in found if change[1].name != "ix_task_due"] == []
-
-
-def test_the_tables_and_the_migrations_make_the_same_statements(url: str, path: Path, tmp_path: Path):
-    """Also what the comparison above cannot see: expressions and conditions of indexes, the order of columns."""
     migrations.upgrade(open_store(url))
-    made = open_store(f"sqlite:///{tmp_path}/made.db")
-    metadata.create_all(made.migration_engine)
 
-    def statements(file: Path) -> dict[str, str]:
-        connection = sqlite3.connect(file)
-        try:
-            rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
-        finally:
-            connection.close()
-        return {name: " ".join(sql.split()) for name, sql in rows if "alembic" not in name}
+    def compare(connection: Connection) -> list[Any]:
+        options = {"compare_type": True, "compare_server_default": True}
+        return compare_metadata(MigrationContext.configure(connection, opts=options), metadata)
 
-    assert statements(tmp_path / "made.db") == statements(path)
+    # SQLite does not tell that an index is descending; the next tests compare that one
+    assert [change for change in look(url, compare) if change[1].name != "ix_task_due"] == []
+
+
+def assert_made_alike(migrated: str, made: str, wanted: str) -> None:
+    """Also what the comparison above cannot see: expressions and conditions of indexes, the order of columns."""
+
+    def statements(url: str) -> set[str]:
+        rows = look(url, lambda connection: connection.execute(text(wanted)).scalars().all())
+        return {" ".join(row.split()) for row in rows if "alembic" not in row}
+
+    migrations.upgrade(open_store(migrated))
+    look(made, metadata.create_all)
+    assert statements(migrated) == statements(made)
+    assert len(statements(made)) > 10
+
+
+def test_the_tables_and_the_migrations_make_the_same_statements_on_sqlite(file_url: str, tmp_path: Path):
+    wanted = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL"
+    assert_made_alike(file_url, f"sqlite:///{tmp_path}/made.db", wanted)
+
+
+def test_the_tables_and_the_migrations_make_the_same_statements_on_postgresql(postgres: PostgresServer):
+    wanted = """
+        SELECT indexdef FROM pg_indexes WHERE schemaname = 'public'
+        UNION SELECT conrelid::regclass || pg_get_constraintdef(oid) FROM pg_constraint
+        UNION SELECT concat_ws(' ', table_name, ordinal_position, column_name, data_type,
+            character_maximum_length, is_nullable, column_default)
+            FROM information_schema.columns WHERE table_schema = 'public'
+    """
+    with postgres.database() as migrated, postgres.database() as made:
+        assert_made_alike(postgres.url(migrated), postgres.url(made), wanted)
 
 
 # --- another schema ----------------------------------------------------------------------------------------------
@@ -112,19 +132,19 @@ async def test_a_database_without_a_schema_is_to_be_migrated(url: str):
             await store.check()
 
 
-async def test_an_older_schema_is_to_be_migrated(url: str, path: Path):
+async def test_an_older_schema_is_to_be_migrated(url: str):
     store = open_store(url)
     migrations.upgrade(store)
-    execute(path, "UPDATE alembic_version SET version_num = '0000'")
+    execute(url, "UPDATE alembic_version SET version_num = '0000'")
     async with store:
         with pytest.raises(SchemaMismatch, match=f"0000.*{REVISION}"):
             await store.check()
 
 
-async def test_a_newer_schema_is_left_alone(url: str, path: Path):
+async def test_a_newer_schema_is_left_alone(url: str):
     store = open_store(url)
     migrations.upgrade(store)
-    execute(path, "UPDATE alembic_version SET version_num = '9999'")
+    execute(url, "UPDATE alembic_version SET version_num = '9999'")
     for act in (migrations.upgrade, migrate_if_needed):
         with pytest.raises(SchemaMismatch, match=r"9999.*upgrade Opspawn"):
             act(store)
@@ -136,30 +156,37 @@ async def test_a_newer_schema_is_left_alone(url: str, path: Path):
     with pytest.raises(SchemaMismatch, match="9999"):
         async with open_ops(Settings(store_url=url), Catalog()):
             pass
-    assert "task" in tables(path)
+    assert "task" in tables(url)
 
 
 @pytest.mark.parametrize("table", ["task", "customers"])
-def test_a_database_of_something_else_is_left_alone(url: str, path: Path, table: str):
-    execute(path, f"CREATE TABLE {table} (id INTEGER PRIMARY KEY, name TEXT)")
+def test_a_database_of_something_else_is_left_alone(url: str, table: str):
+    execute(url, f"CREATE TABLE {table} (id INTEGER PRIMARY KEY, name TEXT)")
     with pytest.raises(SchemaMismatch, match=table):
         migrations.upgrade(open_store(url))
-    assert tables(path) == {table}
+    assert tables(url) == {table}
 
 
-async def test_without_leave_to_migrate_the_operator_is_told(url: str, path: Path):
+async def test_without_leave_to_migrate_the_operator_is_told(url: str):
     with pytest.raises(SchemaMismatch, match="opspawn migrate"):
         async with open_ops(Settings(store_url=url, auto_migrate=False), Catalog()):
+            pass
+
+
+@pytest.mark.parametrize("database", ["postgresql"])
+async def test_a_schema_that_processes_share_is_migrated_on_purpose_only(url: str):
+    with pytest.raises(SchemaMismatch, match="opspawn migrate"):
+        async with open_ops(Settings(store_url=url), Catalog()):
             pass
 
 
 # --- the database refuses ----------------------------------------------------------------------------------------
 
 
-def test_a_file_that_is_no_database(url: str, path: Path):
-    path.write_bytes(b"This is a letter to my mother.\n" * 100)
+def test_a_file_that_is_no_database(file_url: str, tmp_path: Path):
+    (tmp_path / "ops.db").write_bytes(b"This is a letter to my mother.\n" * 100)
     with pytest.raises(StoreUnavailable, match="not a database"):
-        migrations.upgrade(open_store(url))
+        migrations.upgrade(open_store(file_url))
 
 
 def test_a_folder_that_does_not_exist(tmp_path: Path):
@@ -167,12 +194,12 @@ def test_a_folder_that_does_not_exist(tmp_path: Path):
         migrations.upgrade(open_store(f"sqlite:///{tmp_path}/nowhere/ops.db"))
 
 
-def test_a_database_that_may_only_be_read(url: str, path: Path):
-    migrations.upgrade(open_store(url))
-    migrations.downgrade(open_store(url), "base")
+def test_a_database_that_may_only_be_read(file_url: str, tmp_path: Path):
+    migrations.upgrade(open_store(file_url))
+    migrations.downgrade(open_store(file_url), "base")
     with pytest.raises(StoreUnavailable, match="readonly"):
-        migrations.upgrade(open_store(f"sqlite:///file:{path}?mode=ro&uri=true"))
-    execute(path, "SELECT 1")
+        migrations.upgrade(open_store(f"sqlite:///file:{tmp_path}/ops.db?mode=ro&uri=true"))
+    execute(file_url, "SELECT 1")
 
 
 # --- many at once, and from a wheel ------------------------------------------------------------------------------
@@ -189,7 +216,7 @@ print(store.revision())
 """
 
 
-def test_processes_that_migrate_one_file_at_once(url: str):
+def test_processes_that_migrate_one_database_at_once(url: str):
     command = [sys.executable, "-c", MIGRATE, url]
     pipe = subprocess.PIPE
     workers = [subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) for _ in range(3)]

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from agentkit import loop as agentkit_loop
 from agentkit.agent import Agent
@@ -33,8 +34,9 @@ numbers = itertools.count(1)
 
 
 @pytest.fixture
-async def engine() -> AsyncGenerator[Engine]:
-    async with open_test_store() as store:
+async def engine(database: str, request: pytest.FixtureRequest) -> AsyncGenerator[Engine]:
+    url = "sqlite://" if database == "sqlite" else request.getfixturevalue("url")
+    async with open_test_store(url) as store:
         yield Engine(store, LocalDispatcher())
 
 
@@ -222,7 +224,8 @@ async def test_a_task_that_cannot_be_read_harms_no_other(engine: Engine):
     assert isinstance(store, SqlStore)
 
     def as_by_a_newer_release(connection: Any) -> None:
-        connection.exec_driver_sql("UPDATE task SET budget = '{\"wishes\": 3}' WHERE id = ?", (broken.id,))
+        newer = text("UPDATE task SET budget = :budget WHERE id = :id")
+        connection.execute(newer, {"budget": '{"wishes": 3}', "id": broken.id})
 
     await store._write(as_by_a_newer_release)
     async with working(engine, adding()):
@@ -437,10 +440,10 @@ async def test_a_task_of_a_dead_worker_goes_on_elsewhere(engine: Engine):
 # --- attempts ----------------------------------------------------------------------------------------------------
 
 
-async def test_a_passing_failure_is_tried_again_later(clock: FakeClock):
+async def test_a_passing_failure_is_tried_again_later(url: str, clock: FakeClock):
     model = ScriptedModel([ModelRateLimited("slow down"), "Done."])
     policy = RetryPolicy(first_seconds=100.0)
-    async with open_test_store(clock=clock) as store:
+    async with open_test_store(url, clock) as store:
         engine = Engine(store, LocalDispatcher())
         task = await submit(engine)
         async with working(engine, Agent(model, name="agent"), retry=policy):
@@ -749,9 +752,9 @@ async def test_an_answer_to_a_task_that_its_worker_let_go_before_it_could_wait(e
 # --- trouble with the store --------------------------------------------------------------------------------------
 
 
-async def test_a_run_that_cannot_record_goes_on_once_its_lease_has_run_out(url: str):
+async def test_a_run_that_cannot_record_goes_on_once_its_lease_has_run_out(file_url: str):
     """Its steps are refused for a while, as by a full disk; what it had recorded is kept."""
-    async with open_test_store(url) as store:
+    async with open_test_store(file_url) as store:
         engine = Engine(store, LocalDispatcher())
 
         @tool(effect="pure")

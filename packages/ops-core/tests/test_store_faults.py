@@ -36,9 +36,7 @@ def impatient(store: SqlStore) -> SqlStore:
     return store
 
 
-@pytest.fixture(params=["file", "memory"])
-def store(request: pytest.FixtureRequest) -> SqlStore:
-    return request.getfixturevalue(f"{request.param}_store")
+every_database = pytest.mark.parametrize("database", ["memory", "sqlite", "postgresql"])
 
 
 async def execute(store: SqlStore, statement: str, **values: object) -> None:
@@ -56,16 +54,18 @@ async def occupy(store: SqlStore, task_id: str, seq: int) -> None:
     await execute(store, f"INSERT INTO step VALUES {values}", task=task_id, seq=seq)
 
 
+@every_database
 async def test_a_last_step_that_cannot_be_written_leaves_the_status(store: SqlStore):
     one = await claimed(store, STARTED)
     await occupy(store, one.task.id, 1)
     before = await current(store, one.task)
-    with pytest.raises(StoreUnavailable, match="UNIQUE"):
+    with pytest.raises(StoreUnavailable, match=r"(?i)unique"):
         await store.finish(one.lease, COMPLETED)
     assert await current(store, one.task) == before
     assert before.status is TaskStatus.RUNNING
 
 
+@every_database
 async def test_a_step_that_cannot_be_written_is_not_counted_and_harms_no_other(store: SqlStore):
     one, other = await claimed(store, STARTED), await claimed(store, STARTED)
     await occupy(store, one.task.id, 1)
@@ -94,6 +94,7 @@ async def test_writes_to_a_locked_database_wait_for_it_once_and_not_each_in_turn
     assert len(begun) < 5
 
 
+@every_database
 async def test_an_error_text_does_not_quote_what_was_to_be_written(store: SqlStore):
     one = await claimed(store, input="confidential")
     await occupy(store, one.task.id, 0)
@@ -103,6 +104,7 @@ async def test_an_error_text_does_not_quote_what_was_to_be_written(store: SqlSto
     assert "INSERT" not in str(refused.value)
 
 
+@every_database
 async def test_a_row_that_cannot_be_read_does_not_keep_the_others_from_being_read(store: SqlStore):
     broken, good = await submitted(store, input="x"), await submitted(store)
     await execute(store, "UPDATE task SET input = '{' WHERE id = :id", id=broken.id)
@@ -180,9 +182,9 @@ async def test_a_folder_that_does_not_exist(tmp_path: Path):
                 await attempt
 
 
-async def test_a_file_that_is_no_database(tmp_path: Path, url: str):
+async def test_a_file_that_is_no_database(tmp_path: Path, file_url: str):
     (tmp_path / "ops.db").write_bytes(b"This is a letter to my mother.\n" * 100)
-    store = open_store(url)
+    store = open_store(file_url)
     with pytest.raises(StoreUnavailable, match="not a database"):
         store.revision()
     async with store:
@@ -190,8 +192,8 @@ async def test_a_file_that_is_no_database(tmp_path: Path, url: str):
             await submitted(store)
 
 
-async def test_a_file_that_breaks_while_it_is_open(tmp_path: Path, url: str):
-    async with open_test_store(url) as store:
+async def test_a_file_that_breaks_while_it_is_open(tmp_path: Path, file_url: str):
+    async with open_test_store(file_url) as store:
         for _ in range(200):
             await submitted(store, input="x" * 500)
     path = tmp_path / "ops.db"
@@ -207,8 +209,8 @@ async def test_a_file_that_breaks_while_it_is_open(tmp_path: Path, url: str):
         await submitted(store)
 
 
-async def test_a_database_that_may_only_be_read(url: str, tmp_path: Path):
-    async with open_test_store(url) as store:
+async def test_a_database_that_may_only_be_read(file_url: str, tmp_path: Path):
+    async with open_test_store(file_url) as store:
         task = await submitted(store)
     async with open_store(f"sqlite:///file:{tmp_path}/ops.db?mode=ro&uri=true") as store:
         await store.check()
@@ -219,11 +221,11 @@ async def test_a_database_that_may_only_be_read(url: str, tmp_path: Path):
             await claim(store)
 
 
-async def test_a_locked_database_can_be_read_and_is_written_once_it_is_free(url: str, tmp_path: Path):
-    async with open_test_store(url):
+async def test_a_locked_database_can_be_read_and_is_written_once_it_is_free(file_url: str, tmp_path: Path):
+    async with open_test_store(file_url):
         pass
     other = sqlite3.connect(tmp_path / "ops.db", isolation_level=None)
-    async with impatient(open_store(url)) as store:
+    async with impatient(open_store(file_url)) as store:
         task = await submitted(store)
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreUnavailable, match="locked"):
@@ -237,8 +239,8 @@ async def test_a_locked_database_can_be_read_and_is_written_once_it_is_free(url:
         assert len(await store.list(TENANT, TaskFilter())) == 2
 
 
-async def test_a_write_waits_for_a_short_lock(url: str, tmp_path: Path):
-    async with open_test_store(url) as store:
+async def test_a_write_waits_for_a_short_lock(file_url: str, tmp_path: Path):
+    async with open_test_store(file_url) as store:
         other = sqlite3.connect(tmp_path / "ops.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         write = asyncio.create_task(submitted(store))
@@ -249,16 +251,17 @@ async def test_a_write_waits_for_a_short_lock(url: str, tmp_path: Path):
         await write
 
 
-async def test_a_full_disk(file_store: SqlStore):
-    task = await submitted(file_store)
-    await execute(file_store, "PRAGMA max_page_count = 40")
+@pytest.mark.parametrize("database", ["sqlite"])
+async def test_a_full_disk(store: SqlStore):
+    task = await submitted(store)
+    await execute(store, "PRAGMA max_page_count = 40")
     with pytest.raises(StoreUnavailable, match="full"):
-        await submitted(file_store, input="x" * 1_000_000)
-    assert await current(file_store, task) == task
-    await submitted(file_store)
+        await submitted(store, input="x" * 1_000_000)
+    assert await current(store, task) == task
+    await submitted(store)
 
 
-async def test_two_stores_on_one_file_see_each_other(url: str):
+async def test_two_stores_on_one_database_see_each_other(url: str):
     async with open_test_store(url) as one, open_store(url) as other:
         ids = {(await submitted(store)).id for _ in range(10) for store in (one, other)}
         taken = await asyncio.gather(
@@ -273,7 +276,8 @@ async def test_two_stores_on_one_file_see_each_other(url: str):
 @pytest.mark.parametrize(
     "url",
     [
-        *("", "ops.db", "/var/ops.db", "postgresql://me:secret@host/db", "mysql://me:secret@host/db"),
+        *("", "ops.db", "/var/ops.db", "postgres://me:secret@host/db", "mysql://me:secret@host/db"),
+        *("postgresql+asyncpg://me:secret@host/db", "postgresql://me:pass@secret@host/db"),
         *(
             "sqlite+aiosqlite:///secret.db",
             "sqlite+nonsense:///secret.db",

@@ -32,8 +32,8 @@ SOON = 5.0
 
 
 @pytest.fixture
-def engine(memory_store: SqlStore) -> Engine:
-    return Engine(memory_store, LocalDispatcher())
+def engine(store: SqlStore) -> Engine:
+    return Engine(store, LocalDispatcher())
 
 
 @pytest.fixture

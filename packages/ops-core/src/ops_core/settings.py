@@ -21,7 +21,8 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     store_url: str = Field(
-        default="sqlite:///opspawn.db", description="Where tasks are kept: `sqlite:///FILE` or `postgresql://USER:PASSWORD@HOST/DATABASE`.",
+        default="sqlite:///opspawn.db",
+        description="Where tasks are kept: `sqlite:///FILE` or `postgresql://USER:PASSWORD@HOST/DATABASE`.",
     )
     dispatcher_url: str = Field(default="local://", description="How workers are woken: `local://`.")
     auto_migrate: bool = Field(

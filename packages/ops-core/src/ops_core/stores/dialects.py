@@ -73,11 +73,15 @@ def parse_url(url: str) -> URL:
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):  # ValueError: a port that is no number
-        raise _refused("is not a URL; use sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE") from None
+        raise _refused(
+            "is not a URL; use sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE"
+        ) from None
     match parsed.drivername:
         case "sqlite" | "sqlite+pysqlite":
             if parsed.host or parsed.username or parsed.port:
-                raise _refused("a file has no host; use three slashes, sqlite:///FILE, or four for an absolute path")
+                raise _refused(
+                    "a file has no host; use three slashes, sqlite:///FILE, or four for an absolute path"
+                )
             return parsed
         case "postgresql" | "postgresql+psycopg":
             if "@" in (parsed.host or ""):  # half of the password would be shown as a host that is not found
@@ -194,7 +198,9 @@ def lock_for_migrations(connection: Connection) -> None:
 
 def reason(error: DBAPIError) -> str:
     """What the database says, on one line, without the statement and without values of rows."""
-    said = getattr(getattr(error.orig, "diag", None), "message_primary", None)  # PostgreSQL's details quote rows
+    said = getattr(
+        getattr(error.orig, "diag", None), "message_primary", None
+    )  # PostgreSQL's details quote rows
     lines = (said or str(error.orig)).strip().splitlines()
     return f"{type(error.orig).__name__}: {lines[0] if lines else 'no reason given'}"
 

@@ -73,7 +73,9 @@ _fence = (
 )
 _progressed = t.c.steps > t.c.steps_at_claim
 
-_add_cost_usd = cast(bindparam("add_cost_usd"), t.c.cost_usd.type)  # of a bare NULL no database knows the type
+_add_cost_usd = cast(
+    bindparam("add_cost_usd"), t.c.cost_usd.type
+)  # of a bare NULL no database knows the type
 _count_step: Mapping[str, Any] = {
     "steps": t.c.steps + 1,
     "updated_at": now(),

@@ -92,8 +92,12 @@ class SqlStore:
             self.disconnect()
 
     def disconnect(self) -> None:
-        """Close the connections of a store that is not open, once it was looked at or migrated."""
-        if not is_in_memory(self.url):
+        """Close the connections of a store that is not open, once it was looked at or migrated.
+
+        Files stay open until the process ends: of two processes, one would close the last connection, which changes
+        the file's journal, while the other one opens its first.
+        """
+        if not is_file(self.url):
             self._write_engine.dispose()
 
     def _opened(self) -> tuple[Writer, ThreadPoolExecutor]:

@@ -140,7 +140,7 @@ class Writer:
         return connection
 
 
-class _Unreachable(Exception):  # noqa: N818  (says what happened)
+class _Unreachable(Exception):
     """No job is at fault, and none may be tried once more: it could take as long again, or be done twice."""
 
     def __init__(self, told: Exception) -> None:

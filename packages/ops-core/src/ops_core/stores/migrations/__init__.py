@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, inspect
 from sqlalchemy.exc import DBAPIError
 
 from ops_core.errors import SchemaMismatch, StoreUnavailable
-from ops_core.stores.dialects import reason
+from ops_core.stores.dialects import lock_for_migrations, reason
 from ops_core.stores.store import SqlStore, schema_revision
 
 HERE = Path(__file__).parent
@@ -48,6 +48,7 @@ def _run(store: SqlStore, verb: str, revision: str) -> None:
     engine = store.migration_engine
     try:
         with engine.begin() as connection:
+            lock_for_migrations(connection)  # or it could look between somebody else's tables and their revision
             _check_is_ours(connection)
         getattr(command, verb)(config(engine), revision)
     except DBAPIError as error:

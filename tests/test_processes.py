@@ -60,9 +60,9 @@ class Server:
 
 
 @pytest.fixture
-async def server(tmp_path):
+async def server(tmp_path, store_url):
     shutil.copy(HERE / "letters.py", tmp_path)
-    made = Server(tmp_path, OPSPAWN_CONCURRENCY="25")
+    made = Server(tmp_path, OPSPAWN_CONCURRENCY="25", OPSPAWN_STORE_URL=store_url)
     await made.start()
     yield made
     await made.end(signal.SIGKILL)

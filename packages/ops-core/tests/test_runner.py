@@ -540,7 +540,7 @@ async def test_a_retried_task_goes_on_and_repeats_nothing(engine: Engine):
 async def test_a_task_out_of_time_fails(engine: Engine, where: str):
     hanging = Hanging()
     model = ScriptedModel([hanging.reply if where == "model" else call("hang")])
-    task = await submit(engine, timeout_seconds=0.15)
+    task = await submit(engine, timeout_seconds=0.5)
     async with working(engine, Agent(model, name="agent", tools=[hanging.tool()])):
         found = await ended(engine, task)
     assert found.status is TaskStatus.FAILED

@@ -26,7 +26,9 @@ class Settings(BaseModel):
     )
     dispatcher_url: str = Field(default="local://", description="How workers are woken: `local://`.")
     auto_migrate: bool = Field(
-        default=True, description="Bring the schema of an SQLite file up to date when it is opened."
+        default=True,
+        description="Bring the schema of an SQLite file up to date when it is opened. That of PostgreSQL, which "
+        "processes share, is left to `opspawn migrate`.",
     )
     config: Path | None = Field(
         default=None, description="The file that declares agents; `opspawn.toml` where there is one."

@@ -65,9 +65,14 @@ class PostgresClock(FakeClock):
 
 
 class PostgresServer:
-    """A server with a folder of its own, reached through a socket there; a context manager."""
+    """A server with a folder of its own, reached through a socket there; a context manager.
 
-    def __init__(self) -> None:
+    Args:
+        durable: a commit waits for the disk.
+    """
+
+    def __init__(self, *, durable: bool = False) -> None:
+        self._fsync = "on" if durable else "off"
         self._as: dict[str, Any] = NOBODY if os.geteuid() == 0 else {}
         self._folder = Path(tempfile.mkdtemp(prefix="opspawn-pg-"))
         self._programs = self._folder
@@ -121,7 +126,7 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start, and wait until it answers."""
-        settings = {"listen_addresses": "", "unix_socket_directories": self._folder, "fsync": "off"}
+        settings = {"listen_addresses": "", "unix_socket_directories": self._folder, "fsync": self._fsync}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603  (as above)

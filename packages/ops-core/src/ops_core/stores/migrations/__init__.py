@@ -48,7 +48,9 @@ def _run(store: SqlStore, verb: str, revision: str) -> None:
     engine = store.migration_engine
     try:
         with engine.begin() as connection:
-            lock_for_migrations(connection)  # or it could look between somebody else's tables and their revision
+            lock_for_migrations(
+                connection
+            )  # or it could look between somebody else's tables and their revision
             _check_is_ours(connection)
         getattr(command, verb)(config(engine), revision)
     except DBAPIError as error:

@@ -1,0 +1,244 @@
+"""What only a real server can show: several writers, lost connections, restarts, locks."""
+
+import asyncio
+import signal
+import sys
+import threading
+from contextlib import AsyncExitStack
+
+import pytest
+from sqlalchemy import Connection, text
+
+from ops_core.errors import ConfigError, StoreUnavailable
+from ops_core.ports import TaskFilter
+from ops_core.stores import SqlStore, open_store
+from ops_core.task import Claimed, Task
+from ops_core.testing import open_test_store
+from ops_core.testing.examples import (
+    COMPLETED,
+    REPLIED,
+    STARTED,
+    TENANT,
+    claim,
+    claimed,
+    current,
+    steps_of,
+    submitted,
+)
+from ops_core.testing.postgresql import PostgresServer
+
+SECRET = "hunter2"
+
+
+@pytest.fixture
+def database() -> str:
+    return "postgresql"
+
+
+async def test_tasks_that_many_claim_at_once_are_each_claimed_once(url: str):
+    taken: list[str] = []
+
+    async def work(store: SqlStore, slots: int) -> None:
+        while some := await claim(store, slots=slots):
+            taken.extend(one.task.id for one in some)
+
+    async with open_test_store(url) as one, open_store(url) as other:
+        ids = {task.id for task in await asyncio.gather(*(submitted(one) for _ in range(500)))}
+        await asyncio.gather(*(work(store, slots) for store in (one, other) for slots in (1, 3, 7, 20)))
+        assert len(taken) == 500
+        assert set(taken) == ids
+
+
+async def test_one_task_for_a_key_that_many_submit_at_once(url: str):
+    async with AsyncExitStack() as stack:
+        stores = [await stack.enter_async_context(open_test_store(url)) for _ in range(4)]
+        for number in range(20):
+            key = {"idempotency_key": f"key-{number}", "fingerprint": "same"}
+            tasks = await asyncio.gather(*(submitted(store, **key) for store in stores for _ in range(3)))
+            assert len({task.id for task in tasks}) == 1
+        assert len(await stores[0].list(TENANT, TaskFilter(limit=100))) == 20
+
+
+async def test_a_deadlock_is_answered_by_trying_again(url: str):
+    both_hold = threading.Barrier(2)
+    tries: list[str] = []
+
+    async with open_test_store(url) as one, open_store(url) as other:
+        tasks = [await submitted(one) for _ in range(2)]
+
+        def crosswise(connection: Connection, first: Task, second: Task) -> None:
+            tries.append(first.id)
+            for task in (first, second):
+                connection.execute(text("UPDATE task SET steps = 7 WHERE id = :id"), {"id": task.id})
+                if task is first and len(tries) <= 2:
+                    both_hold.wait(5)
+
+        await asyncio.gather(
+            one._write(lambda connection: crosswise(connection, *tasks)),
+            other._write(lambda connection: crosswise(connection, *tasks[::-1])),
+        )
+        assert len(tries) == 3
+        assert [(await current(one, task)).steps for task in tasks] == [7, 7]
+
+
+async def test_a_cancellation_is_not_lost_to_a_claim_or_an_end_at_the_same_moment(url: str):
+    async with open_test_store(url) as one, open_store(url) as other:
+        for _ in range(25):
+            task = await submitted(one)
+            leases, _cancelled = await asyncio.gather(claim(one), other.cancel(TENANT, task.id))
+            now = await current(one, task)
+            assert now.cancel_requested if leases else now.status.terminal
+            for held in leases:
+                await asyncio.gather(one.finish(held.lease, COMPLETED), other.cancel(TENANT, task.id))
+                ended = await current(one, task)
+                assert (await steps_of(one, task), ended.finished_at) == ([COMPLETED], ended.updated_at)
+
+
+# --- lost connections --------------------------------------------------------------------------------------------
+
+
+def cut(postgres: PostgresServer, url: str) -> None:
+    """End the connections of all stores on this database."""
+    name = url.partition("?")[0].rpartition("/")[2]
+    postgres.execute(
+        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        f"WHERE datname = '{name}' AND application_name = 'opspawn'"
+    )
+
+
+async def test_a_connection_that_was_lost_while_it_was_idle_is_not_noticed(
+    postgres: PostgresServer, url: str
+):
+    async with open_test_store(url) as store:
+        task = await submitted(store)
+        for _ in range(3):
+            cut(postgres, url)
+            assert await current(store, task) == task
+            cut(postgres, url)
+            await submitted(store)
+
+
+async def test_connections_that_are_cut_during_writes_lose_and_double_nothing(
+    postgres: PostgresServer, url: str
+):
+    refused = 0
+    done = asyncio.Event()
+
+    async def work(store: SqlStore, held: Claimed) -> None:
+        nonlocal refused
+        acknowledged: set[int] = set()
+        while not done.is_set():
+            try:
+                acknowledged.add((await store.append(held.lease, REPLIED)).seq)
+            except StoreUnavailable:
+                refused += 1
+        found = await steps_of(store, held.task)  # numbered without gaps, and as many as the task counts
+        assert acknowledged <= set(range(len(found)))
+        unknown.append(len(found) - len(acknowledged))
+
+    async def cut_often() -> None:
+        for _ in range(30):
+            await asyncio.to_thread(cut, postgres, url)
+            await asyncio.sleep(0.01)
+        done.set()
+
+    unknown: list[int] = []
+    async with open_test_store(url) as store:
+        held = [await claimed(store) for _ in range(10)]
+        await asyncio.gather(*(work(store, one) for one in held), cut_often())
+        assert sum(unknown) <= refused
+        await submitted(store)
+
+
+async def test_a_commit_whose_answer_is_lost_is_told_and_not_repeated(postgres: PostgresServer, url: str):
+    async with open_test_store(url) as store:
+        one, other = await claimed(store), await claimed(store)
+
+        def die_at_the_commit(connection: Connection) -> None:
+            connection.execute(text("CREATE SEQUENCE commits"))  # counts on, whatever is rolled back
+            connection.execute(
+                text("""
+                CREATE FUNCTION die() RETURNS trigger LANGUAGE plpgsql AS $$
+                BEGIN
+                    PERFORM nextval('commits');
+                    PERFORM pg_terminate_backend(pg_backend_pid());
+                    RETURN NULL;
+                END $$""")
+            )
+            connection.execute(
+                text("""
+                CREATE CONSTRAINT TRIGGER die AFTER INSERT ON step DEFERRABLE INITIALLY DEFERRED
+                FOR EACH ROW EXECUTE FUNCTION die()""")
+            )
+
+        await store._write(die_at_the_commit)
+        writes = [store.append(held.lease, STARTED) for held in (one, other)]
+        results = await asyncio.gather(*writes, return_exceptions=True)
+        for result in results:
+            with pytest.raises(StoreUnavailable, match="not known whether"):
+                raise result
+        attempts = await store._write(lambda db: db.execute(text("SELECT last_value FROM commits")).scalar())
+        assert attempts <= 2, "a write whose commit may have succeeded was repeated"
+
+
+async def test_a_server_that_is_killed_and_started_again(postgres: PostgresServer, url: str):
+    async with open_test_store(url) as store:
+        one = await claimed(store, STARTED)
+        postgres.end(signal.SIGQUIT)
+        try:
+            for attempt in (submitted(store), store.append(one.lease, REPLIED), current(store, one.task)):
+                with pytest.raises(StoreUnavailable, match="OperationalError: connection"):
+                    await attempt
+            many = await asyncio.gather(*(submitted(store) for _ in range(100)), return_exceptions=True)
+            assert all(isinstance(result, StoreUnavailable) for result in many)
+        finally:
+            postgres.start()
+        await store.append(one.lease, REPLIED)
+        assert await steps_of(store, one.task) == [STARTED, REPLIED]
+        await store.finish(one.lease, COMPLETED)
+
+
+async def test_a_row_that_somebody_holds_delays_its_own_write_only_so_long(
+    postgres: PostgresServer, url: str
+):
+    quick = f"{url}&options=-c%20lock_timeout%3D200ms"
+    name = url.partition("?")[0].rpartition("/")[2]
+    async with open_test_store(quick) as store:
+        held, free = await claimed(store), await claimed(store)
+        with postgres.connected(name) as other:
+            other.execute(text("BEGIN"))
+            other.execute(text("SELECT 1 FROM task WHERE id = :id FOR UPDATE"), {"id": held.task.id})
+            writes = [store.append(one.lease, STARTED) for one in (held, free)]
+            refused, written = await asyncio.gather(*writes, return_exceptions=True)
+            other.execute(text("ROLLBACK"))
+        assert isinstance(refused, StoreUnavailable)
+        assert "lock timeout" in str(refused)
+        assert not isinstance(written, BaseException)
+        await store.append(held.lease, STARTED)
+
+
+# --- secrets and the driver --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["127.0.0.1:1/db", "/db?host=/nowhere", "127.0.0.1:1/db?sslmode=nonsense", "127.0.0.1:1/db?nonsense=1"],
+)
+async def test_a_password_is_in_no_error(place: str):
+    store = open_store(f"postgresql://me:{SECRET}@{place}")
+    with pytest.raises(StoreUnavailable) as refused:
+        store.revision()
+    async with store:
+        with pytest.raises(StoreUnavailable) as refused_too:
+            await submitted(store)
+    for error in (refused, refused_too):
+        assert SECRET not in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+def test_a_driver_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "psycopg"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ConfigError, match=r"ops-core\[postgres\]") as refused:
+        open_store(f"postgresql://me:{SECRET}@host/db")
+    assert SECRET not in str(refused.value)

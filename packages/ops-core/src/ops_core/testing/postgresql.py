@@ -76,7 +76,7 @@ class PostgresServer:
         self._as: dict[str, Any] = NOBODY if os.geteuid() == 0 else {}
         self._folder = Path(tempfile.mkdtemp(prefix="opspawn-pg-"))
         self._programs = self._folder
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[Any] | None = None
         self._engines: dict[str, Engine] = {}
         self._free: list[str] = []
 

@@ -93,10 +93,8 @@ class Writer:
         try:
             self._transaction(batch)
         except Exception as error:  # noqa: BLE001  (every caller is told; the thread must go on)
-            if len(batch) == 1 or isinstance(error, OperationalError):
-                for (
-                    job
-                ) in batch:  # locked, full, gone: one by one they would only wait for it again, each in turn
+            if len(batch) == 1 or _concerns_all(error):
+                for job in batch:
                     job.error = _explained(error)
                 return
             for job in batch:  # one of them is at fault: each gets a transaction of its own
@@ -110,6 +108,12 @@ class Writer:
                     job.result = job.work(connection)
                 except OpsError as error:
                     job.error = error
+
+
+def _concerns_all(error: Exception) -> bool:
+    """Locked or gone: one by one they would wait for it again, each in turn. A full disk may have room for some."""
+    full = getattr(getattr(error, "orig", None), "sqlite_errorname", "") == "SQLITE_FULL"
+    return isinstance(error, OperationalError) and not full
 
 
 def _explained(error: Exception) -> Exception:

@@ -11,7 +11,7 @@ from agentkit.transcript import Recorded
 from ops_core.errors import ConfigError, StoreUnavailable
 from ops_core.ports import TaskFilter
 from ops_core.stores import SqlStore, open_store
-from ops_core.task import TaskStatus
+from ops_core.task import NewTask, TaskStatus
 from ops_core.testing import open_test_store
 from ops_core.testing.examples import (
     COMPLETED,
@@ -292,3 +292,14 @@ def test_a_url_that_cannot_be_used_is_refused_without_being_quoted(url: str):
         open_store(url)
     assert "secret" not in str(refused.value)
     assert refused.value.field == "store_url"
+
+
+async def test_a_write_that_does_not_fit_harms_no_neighbour(file_store: SqlStore):
+    """They share a transaction; a disk that is too full for one of them has room for the other."""
+    await execute(file_store, "PRAGMA max_page_count = 60")
+    large = NewTask(agent="agent", input="x" * 1_000_000)
+    results = await asyncio.gather(
+        file_store.insert(large), submitted(file_store), file_store.insert(large), return_exceptions=True
+    )
+    assert [isinstance(result, StoreUnavailable) for result in results] == [True, False, True]
+    assert len(await file_store.list(TENANT, TaskFilter())) == 1

@@ -213,6 +213,7 @@ def is_repeatable(error: DBAPIError) -> bool:
 def concerns_all(error: DBAPIError) -> bool:
     """Is the database at fault, so that every other write would fail in the same way?"""
     state = getattr(error.orig, "sqlstate", None)
-    if state is None:
-        return isinstance(error, OperationalError)
+    if state is None:  # a disk that is too full for one write may have room for another
+        full = getattr(error.orig, "sqlite_errorname", "") == "SQLITE_FULL"
+        return isinstance(error, OperationalError) and not full
     return state[:2] in OUT_OF_ORDER and state != STATEMENT_TIMEOUT

@@ -294,12 +294,12 @@ def test_a_url_that_cannot_be_used_is_refused_without_being_quoted(url: str):
     assert refused.value.field == "store_url"
 
 
-async def test_a_write_that_does_not_fit_harms_no_neighbour(file_store: SqlStore):
+async def test_a_write_that_does_not_fit_harms_no_neighbour(store: SqlStore):
     """They share a transaction; a disk that is too full for one of them has room for the other."""
-    await execute(file_store, "PRAGMA max_page_count = 60")
+    await execute(store, "PRAGMA max_page_count = 60")
     large = NewTask(agent="agent", input="x" * 1_000_000)
     results = await asyncio.gather(
-        file_store.insert(large), submitted(file_store), file_store.insert(large), return_exceptions=True
+        store.insert(large), submitted(store), store.insert(large), return_exceptions=True
     )
     assert [isinstance(result, StoreUnavailable) for result in results] == [True, False, True]
-    assert len(await file_store.list(TENANT, TaskFilter())) == 1
+    assert len(await store.list(TENANT, TaskFilter())) == 1

@@ -294,6 +294,7 @@ def test_a_url_that_cannot_be_used_is_refused_without_being_quoted(url: str):
     assert refused.value.field == "store_url"
 
 
+@pytest.mark.parametrize("database", ["sqlite"])
 async def test_a_write_that_does_not_fit_harms_no_neighbour(store: SqlStore):
     """They share a transaction; a disk that is too full for one of them has room for the other."""
     await execute(store, "PRAGMA max_page_count = 60")

@@ -338,3 +338,10 @@ async def test_errors_carry_what_the_server_said(stage):
             )
     assert raised.value.field == "agent"
     assert "input" in str(raised.value)
+
+
+async def test_a_password_in_the_address_is_in_no_error():
+    async with OpsClient("http://anna:hunter2@127.0.0.1:9", retry=RetryPolicy(first_seconds=0.001)) as client:
+        with pytest.raises(ServerUnavailable, match=r"http://127\.0\.0\.1:9 does not answer") as refused:
+            await client.agents()
+    assert "hunter2" not in str(refused.value)

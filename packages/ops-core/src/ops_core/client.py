@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -264,6 +265,9 @@ class OpsClient:
         self, base_url: str, *, retry: RetryPolicy = RetryPolicy(first_seconds=0.1, most_seconds=5.0)
     ) -> None:
         self.base_url = base_url.rstrip("/")
+        self._address = re.sub(
+            r"(://)[^/]*@", r"\1", self.base_url
+        )  # for errors: without a user and password
         self._retry = retry
         # no proxy from the environment: the server is on the loopback
         self._http = httpx2.AsyncClient(
@@ -345,7 +349,7 @@ class OpsClient:
                 why = str(error) or type(error).__name__
             failures = 1 if now() - opened > SETTLED_SECONDS else failures + 1
             if failures >= WATCH_ATTEMPTS:
-                message = f"{self.base_url}: the events of task {task_id} broke off {failures} times in a row: {why}"
+                message = f"{self._address}: the events of task {task_id} broke off {failures} times in a row: {why}"
                 raise ServerUnavailable(message)
             await self._pause(failures)
 
@@ -388,7 +392,7 @@ class OpsClient:
         try:
             return expected.model_validate_json(answer)
         except ValidationError:
-            message = f"{self.base_url} answered, but not as a server of this release does"
+            message = f"{self._address} answered, but not as a server of this release does"
             raise ServerUnavailable(message) from None
 
     async def _send(
@@ -413,7 +417,7 @@ class OpsClient:
             except httpx2.TransportError as error:
                 unsent = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
                 if last or not (repeatable or unsent):
-                    message = f"{self.base_url} does not answer: {str(error) or type(error).__name__}"
+                    message = f"{self._address} does not answer: {str(error) or type(error).__name__}"
                     raise ServerUnavailable(message) from None
             else:
                 if last or not repeatable or response.status_code not in _TEMPORARY:

@@ -17,10 +17,19 @@ from agentkit.messages import ToolCall
 from agentkit.ports import ToolContext
 from agentkit.testing.models import ScriptedModel
 from agentkit.tools import tool
-from agentkit.transcript import ApprovalAsked, ApprovalGiven, Finished, RunRetried, ToolReturned, ToolStarted
+from agentkit.transcript import (
+    ApprovalAsked,
+    ApprovalGiven,
+    Finished,
+    RunRetried,
+    RunStarted,
+    ToolReturned,
+    ToolStarted,
+)
 from ops_core.catalog import Catalog
 from ops_core.dispatchers import LocalDispatcher
 from ops_core.engine import Engine
+from ops_core.ports import UNREADABLE_SECONDS
 from ops_core.runner import Runner, RunnerOptions
 from ops_core.stores import SqlStore
 from ops_core.sweeper import sweep_forever
@@ -218,18 +227,52 @@ async def test_a_model_that_cannot_be_opened_fails_its_own_task_only(
     assert "OPENAI_API_KEY" in str(found[0].error)
 
 
-async def test_a_task_that_cannot_be_read_harms_no_other(engine: Engine):
-    broken, good = await submit(engine, priority=9), await submit(engine)
-    store = engine.store
-    assert isinstance(store, SqlStore)
+def written_by_a_newer_release(what: str, task: Task) -> Callable[[Any], None]:
+    """Change the row of a task, or of its first step, to what this release does not know."""
+    statement = {
+        "task": "UPDATE task SET budget = '{\"wishes\": 3}' WHERE id = :id",
+        "step": "UPDATE step SET body = replace(body, 'run_started', 'run_dreamt') WHERE task_id = :id",
+    }[what]
 
-    def as_by_a_newer_release(connection: Any) -> None:
-        newer = text("UPDATE task SET budget = :budget WHERE id = :id")
-        connection.execute(newer, {"budget": '{"wishes": 3}', "id": broken.id})
+    def work(connection: Any) -> None:
+        assert connection.execute(text(statement), {"id": task.id}).rowcount == 1
 
-    await store._write(as_by_a_newer_release)
-    async with working(engine, adding()):
-        assert (await ended(engine, good)).status is TaskStatus.COMPLETED
+    return work
+
+
+@pytest.mark.parametrize("what", ["task", "step"])
+async def test_what_a_newer_release_wrote_is_left_to_its_workers_and_harms_no_other(
+    url: str, clock: FakeClock, what: str
+):
+    """However often an older worker meets it: the newer one then carries it on, in its first attempt."""
+    async with open_test_store(url, clock) as store:
+        engine = Engine(store, LocalDispatcher())
+        broken, good = await submit(engine, priority=9, max_attempts=1), await submit(engine)
+        (begun,) = await engine.claim("newer", 1, 30.0, ["agent"])
+        await store.append(begun.lease, RunStarted(run_id=broken.id, agent="agent", input="Go on."))
+        await engine.release(begun.lease)
+        await store._write(written_by_a_newer_release(what, broken))
+        async with working(engine, adding()), sweeping(engine):
+            for look in (2, 3, 4):
+                async with asyncio.timeout(SOON):
+                    while (await column(store, "epoch", broken), await column(store, "status", broken)) != (
+                        look,
+                        "pending",
+                    ):
+                        await asyncio.sleep(0.005)
+                clock.advance(UNREADABLE_SECONDS)
+            assert (await ended(engine, good)).status is TaskStatus.COMPLETED
+        assert await column(store, "attempt", broken) == 0
+        assert "task_unreadable" in await column(store, "error", broken)
+
+
+async def column(store: SqlStore, name: str, task: Task) -> Any:
+    def work(connection: Any) -> Any:
+        return connection.execute(
+            text(f"SELECT {name} FROM task WHERE id = :id"), {"id": task.id}
+        ).scalar_one()
+
+    return await store._write(work)
 
 
 async def test_a_runner_that_can_no_longer_work_says_so(engine: Engine, monkeypatch: pytest.MonkeyPatch):

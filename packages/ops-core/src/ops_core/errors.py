@@ -12,6 +12,7 @@
     ├── LeaseLost                   nobody: the worker stops, another one owns the task
     ├── ConfigError                 the operator: a setting or a declaration is wrong
     ├── SchemaMismatch              the operator: migrate, or upgrade
+    ├── TaskUnreadable              the operator: a newer release wrote it; upgrade
     ├── StoreUnavailable            the operator: the database does not answer
     └── ServerUnavailable           the operator: the server does not answer, or not as it should
 
@@ -98,6 +99,13 @@ class SchemaMismatch(OpsError):
     """The database's schema is not the one that this release knows."""
 
     code = "schema_mismatch"
+    actor = Actor.OPERATOR
+
+
+class TaskUnreadable(OpsError):
+    """The task, or a step of it, was written by a newer release."""
+
+    code = "task_unreadable"
     actor = Actor.OPERATOR
 
 

@@ -8,10 +8,15 @@ from typing import Protocol, TypeAlias
 
 from agentkit.errors import RunError
 from agentkit.transcript import ApprovalGiven, Finished, Recorded, Step
+from ops_core.errors import TaskUnreadable
 from ops_core.task import Claimed, Lease, NewTask, Task, TaskStatus
 
 Clock: TypeAlias = Callable[[], float]
 """Seconds since the epoch. Only the store's clock decides anything; a store on a server uses the server's."""
+
+
+UNREADABLE_SECONDS = 5.0
+"""A worker that cannot read a task leaves it to others for so long before it may be asked again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,10 +58,18 @@ class RetryLater:
     Attributes:
         delay_seconds: not earlier than this.
         error: what went wrong; shown on the task until it ends.
+        counted: it was an attempt, if it recorded nothing.
     """
 
     delay_seconds: float
     error: RunError
+    counted: bool = True
+
+    @classmethod
+    def by_a_newer_release(cls, problem: TaskUnreadable) -> RetryLater:
+        """A task that cannot be read here is left to workers that can read it, and is no worse for it."""
+        error = RunError(code=problem.code, message=str(problem), actor=problem.actor, transient=True)
+        return cls(delay_seconds=UNREADABLE_SECONDS, error=error, counted=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

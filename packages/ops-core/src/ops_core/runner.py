@@ -21,7 +21,7 @@ from agentkit.ports import Model
 from agentkit.transcript import Finished
 from ops_core.catalog import Catalog, Served
 from ops_core.engine import Engine
-from ops_core.errors import LeaseLost, OpsError
+from ops_core.errors import LeaseLost, OpsError, TaskUnreadable
 from ops_core.journal import TaskJournal
 from ops_core.ports import RetryLater
 from ops_core.task import Claimed, Lease, RetryPolicy, out_of_time
@@ -217,15 +217,18 @@ class Runner:
             log.warning("task %s: the lease was lost; another worker goes on with it", task.id)
         except RunReleased:
             await self._let_go(claimed)
+        except TaskUnreadable as error:
+            log.warning("task %s: left to newer workers: %s", task.id, error)
+            await self._let_go(claimed, RetryLater.by_a_newer_release(error))
         except asyncio.CancelledError:
             if not self._carried[lease].lost:
                 await self._let_go(claimed)
         except OpsError as error:
             log.error("task %s: %s; it goes on when its lease has run out", lease.task_id, error)
 
-    async def _let_go(self, claimed: Claimed) -> None:
+    async def _let_go(self, claimed: Claimed, later: RetryLater | None = None) -> None:
         try:
-            await self._engine.release(claimed.lease)
+            await self._engine.release(claimed.lease, later)
         except OpsError as error:
             log.warning("task %s: cannot be released: %s", claimed.task.id, error)
 

@@ -26,6 +26,7 @@ from ops_core.errors import (
     ServerUnavailable,
     StoreUnavailable,
     TaskNotFound,
+    TaskUnreadable,
     TransitionRefused,
 )
 from ops_core.wire import FieldProblem, Problem
@@ -44,6 +45,7 @@ STATUSES: Mapping[type[OpsError], int] = {
     LeaseLost: 409,
     ConfigError: 500,
     SchemaMismatch: 503,
+    TaskUnreadable: 503,
     StoreUnavailable: 503,
     ServerUnavailable: 503,
     OpsError: 500,

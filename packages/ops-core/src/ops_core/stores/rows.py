@@ -14,7 +14,7 @@ from agentkit.errors import Actor, RunError, TranscriptError
 from agentkit.limits import Limits
 from agentkit.messages import Usage
 from agentkit.transcript import Finished, ModelReplied, Recorded, Step, ToolReturned
-from ops_core.errors import InvalidRequest
+from ops_core.errors import InvalidRequest, TaskUnreadable
 from ops_core.task import NewTask, Task, TaskStatus
 
 AnyRow: TypeAlias = Row[*tuple[Any, ...]]
@@ -72,8 +72,15 @@ def error_text(error: RunError | None) -> str | None:
 
 
 def recorded_of(row: AnyRow) -> Recorded:
-    """A step from its row (``seq``, ``at``, ``body``)."""
-    return Recorded(seq=row.seq, at=row.at, step=decode_step(row.body))
+    """A step from its row (``seq``, ``at``, ``body``).
+
+    Raises:
+        TaskUnreadable: it was written by a newer release, or is damaged.
+    """
+    try:
+        return Recorded(seq=row.seq, at=row.at, step=decode_step(row.body))
+    except TranscriptError as error:
+        raise TaskUnreadable(str(error)) from None
 
 
 def new_task_values(new: NewTask, task_id: str) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 from agentkit.codec import encode_step, kind_of
 from agentkit.errors import Actor, RunError
 from agentkit.transcript import ApprovalGiven, Finished, Recorded, RunRetried, Step, ToolStarted
-from ops_core.errors import IdempotencyConflict, LeaseLost, TaskNotFound, TransitionRefused
+from ops_core.errors import IdempotencyConflict, LeaseLost, TaskNotFound, TaskUnreadable, TransitionRefused
 from ops_core.ports import Inserted, Renewed, RetryLater, Swept, TaskFilter
 from ops_core.stores.dialects import now
 from ops_core.stores.rows import (
@@ -259,14 +259,16 @@ def claim_tasks(
     else:
         taken = connection.execute(_claim_only, {**given, "only": list(only)})
     rows = sorted(taken, key=lambda row: (-row.priority, row.run_after, row.id))
-    return [claimed for row in rows if (claimed := _claimed_if_readable(row)) is not None]
+    return [claimed for row in rows if (claimed := _claimed_if_readable(connection, row)) is not None]
 
 
-def _claimed_if_readable(row: AnyRow) -> Claimed | None:
+def _claimed_if_readable(connection: Connection, row: AnyRow) -> Claimed | None:
     try:
         return _claimed(row)
     except (TypeError, ValueError) as error:  # by a newer release: one task must not strand all others
-        log.error("task %s cannot be read here (%s); its lease runs out", row.id, type(error).__name__)
+        log.error("task %s cannot be read here (%s); left to newer workers", row.id, type(error).__name__)
+        lease = Lease(tenant=row.tenant, task_id=row.id, owner=row.lease_owner, epoch=row.epoch)
+        release_task(connection, lease, RetryLater.by_a_newer_release(TaskUnreadable()))
         return None
 
 
@@ -329,7 +331,7 @@ def release_task(connection: Connection, lease: Lease, later: RetryLater | None)
     """Give a task back. Neither a hand-over in good order nor one that made progress is an attempt."""
     values: dict[str, Any] = {"attempt": t.c.attempt - 1, "run_after": now()}
     if later is not None:
-        attempt = t.c.attempt - case((_progressed, 1), else_=0)
+        attempt = t.c.attempt - (case((_progressed, 1), else_=0) if later.counted else 1)
         values = {
             "attempt": attempt, "run_after": now() + later.delay_seconds, "error": error_text(later.error),
         }  # fmt: skip

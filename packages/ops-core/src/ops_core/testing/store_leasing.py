@@ -160,6 +160,15 @@ class ClaimingContract:
             clock.advance(10)
             one = await claimed_again(store, one.task.id)
 
+    async def test_what_is_left_to_others_does_not_count(self, store: Store, clock: MovableClock) -> None:
+        one = await claimed(store, STARTED)
+        for _ in range(3):
+            assert one.task.attempt == 1
+            await store.release(one.lease, replace(LATER, counted=False))
+            assert await claim(store) == []
+            clock.advance(10)
+            one = await claimed_again(store, one.task.id)
+
     async def test_going_on_after_an_answer_is_no_attempt(self, store: Store) -> None:
         one = await claimed(store, STARTED, CALLED, ASKED)
         await store.wait(one.lease, 3)

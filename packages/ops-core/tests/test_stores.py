@@ -1,9 +1,9 @@
 import pytest
 
-from ops_core.testing import StoreContract
+from ops_core.testing import MeasuringContract, StoreContract
 
 
-class TestSqlStore(StoreContract):
+class TestSqlStore(StoreContract, MeasuringContract):
     @pytest.fixture(params=["memory", "sqlite", "postgresql"])
     def database(self, request: pytest.FixtureRequest) -> str:
         return request.param

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
@@ -98,6 +98,39 @@ class Swept:
     released: tuple[str, ...] = ()
     ended: tuple[str, ...] = ()
     due: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stats:
+    """How full a store is.
+
+    Attributes:
+        tasks: how many are pending, running and waiting.
+        due: so many could be claimed now.
+        oldest_due_seconds: so long ago the first of them became due; 0 for none.
+        expired_leases: running tasks whose worker was silent for too long, and which no sweep has taken yet.
+        workers: so many hold at least one lease.
+        moment: the time by the store's clock, in seconds since the epoch.
+    """
+
+    tasks: Mapping[TaskStatus, int]
+    due: int
+    oldest_due_seconds: float
+    expired_leases: int
+    workers: int
+    moment: float
+
+
+class Measured(Protocol):
+    """A store that can say how full it is. Of all tenants together: it is for operators, not for callers."""
+
+    async def stats(self) -> Stats:
+        """How full it is. Costs one statement that looks at every task that has not ended.
+
+        Raises:
+            StoreUnavailable: the database refused.
+        """
+        ...
 
 
 class Store(Protocol):

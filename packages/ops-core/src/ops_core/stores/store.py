@@ -17,10 +17,11 @@ from sqlalchemy.exc import DBAPIError
 from agentkit.codec import encode_step
 from agentkit.transcript import ApprovalGiven, Finished, Recorded, Step
 from ops_core.errors import SchemaMismatch, StoreUnavailable
-from ops_core.ports import Clock, Inserted, Renewed, RetryLater, Swept, TaskFilter
+from ops_core.ports import Clock, Inserted, Renewed, RetryLater, Stats, Swept, TaskFilter
 from ops_core.stores import sql
 from ops_core.stores.dialects import READERS, is_file, is_in_memory, reading_engine, reason, writing_engine
 from ops_core.stores.rows import new_task_values
+from ops_core.stores.stats import read_stats
 from ops_core.stores.tables import REVISION
 from ops_core.stores.writer import Writer
 from ops_core.task import Claimed, Lease, NewTask, Task
@@ -188,6 +189,10 @@ class SqlStore:
     async def sweep(self, limit: int = 500) -> Swept:
         """Take tasks from dead workers and end what is out of time."""
         return await self._write(partial(sql.sweep_tasks, limit=limit))
+
+    async def stats(self) -> Stats:
+        """How full it is; see :class:`ops_core.ports.Measured`."""
+        return await self._read(read_stats)
 
     async def check(self) -> None:
         """Reachable, and of the schema that this release knows?"""

@@ -8,6 +8,14 @@ from __future__ import annotations
 
 from ops_core.testing.dispatchers import DispatcherContract
 from ops_core.testing.opening import FakeClock, open_test_ops, open_test_store
+from ops_core.testing.store_measuring import MeasuringContract
 from ops_core.testing.stores import StoreContract
 
-__all__ = ["DispatcherContract", "FakeClock", "StoreContract", "open_test_ops", "open_test_store"]
+__all__ = [
+    "DispatcherContract",
+    "FakeClock",
+    "MeasuringContract",
+    "StoreContract",
+    "open_test_ops",
+    "open_test_store",
+]

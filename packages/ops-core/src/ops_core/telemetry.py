@@ -1,0 +1,240 @@
+"""What a process counts and measures, in the form that Prometheus reads. What is exposed: docs/reference/metrics.md.
+
+A registry belongs to one open platform and is passed in; there is none for the whole process. No label ever holds what
+a caller can choose (a task, a tenant, a path): the number of series is bounded by the program and its catalog.
+
+Nothing here waits, and nothing raises; a count costs less than a microsecond. Any thread may count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.metrics_core import Metric
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+"""Of what :meth:`Metrics.exposed` returns."""
+
+SHORT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Bounds for what should take milliseconds."""
+
+LONG_SECONDS = (0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
+"""Bounds for what may take an hour."""
+
+BATCHES = (1, 2, 5, 10, 20, 50, 100, 200, 500)
+
+
+class Metrics:
+    """Everything that one platform counts and measures.
+
+    Attributes:
+        runs: claims, runs, steps, leases.
+        upkeep: sweeps, wake-ups, the event loop.
+        writer: transactions of the store's writer.
+        http: requests.
+        registry: where more can be added.
+    """
+
+    def __init__(self) -> None:
+        self.registry: CollectorRegistry = _Registry()
+        self.runs = RunMetrics(self.registry)
+        self.upkeep = UpkeepMetrics(self.registry)
+        self.writer = WriterMetrics(self.registry)
+        self.http = HttpMetrics(self.registry)
+        ProcessCollector(registry=self.registry)
+
+    def exposed(self) -> bytes:
+        """All of it, as :data:`CONTENT_TYPE`."""
+        return generate_latest(self.registry)
+
+
+class _Registry(CollectorRegistry):
+    """Without a second series for each one, that says when it began."""
+
+    def collect(self) -> Iterable[Metric]:
+        for metric in super().collect():
+            metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
+            yield metric
+
+
+class RunMetrics:
+    """What a runner does."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._claims = Counter("opspawn_claims", "Times that tasks were asked for.", registry=registry)
+        self._claimed = Counter("opspawn_claimed_tasks", "Tasks that were claimed.", registry=registry)
+        self._queue_wait = Histogram(
+            "opspawn_queue_wait_seconds",
+            "From the moment a task is due to its claim, by the database's clock.",
+            registry=registry,
+            buckets=LONG_SECONDS,
+        )
+        self._slots = Gauge("opspawn_run_slots", "Runs that can be carried at a time.", registry=registry)
+        self._carried = Gauge("opspawn_runs_carried", "Runs that are being carried.", registry=registry)
+        self._runs = Counter(
+            "opspawn_runs", "Runs that were let go of, by how.", ["agent", "outcome"], registry=registry
+        )
+        self._seconds = Histogram(
+            "opspawn_run_seconds",
+            "From claim to letting go.",
+            ["agent"],
+            registry=registry,
+            buckets=LONG_SECONDS,
+        )
+        self._steps = Counter("opspawn_steps", "Steps recorded by runs.", ["kind"], registry=registry)
+        self._lost = Counter(
+            "opspawn_lease_losses", "Runs that stopped because their lease was lost.", registry=registry
+        )
+        self._lag = Histogram(
+            "opspawn_heartbeat_lag_seconds",
+            "How much later than due the leases were renewed.",
+            registry=registry,
+            buckets=SHORT_SECONDS,
+        )
+        self._unrenewed = Counter(
+            "opspawn_heartbeat_failures", "Heartbeats that the store refused.", registry=registry
+        )
+
+    def can_carry(self, slots: int) -> None:
+        """So many runs at a time."""
+        self._slots.set(slots)
+
+    def asked(self, waits: Sequence[float]) -> None:
+        """Tasks were asked for; ``waits`` holds for each that was got how many seconds it had been due."""
+        self._claims.inc()
+        self._claimed.inc(len(waits))
+        for wait in waits:
+            self._queue_wait.observe(max(0.0, wait))
+
+    def began(self) -> None:
+        """A run is being carried."""
+        self._carried.inc()
+
+    def ended(self, agent: str, outcome: str, seconds: float) -> None:
+        """A run was let go of. The agent is one of the catalog, the outcome a word of the program."""
+        self._carried.dec()
+        self._runs.labels(agent, outcome).inc()
+        self._seconds.labels(agent).observe(seconds)
+
+    def recorded(self, kind: str) -> None:
+        """A run has recorded a step of this kind."""
+        self._steps.labels(kind).inc()
+
+    def lost(self) -> None:
+        """A lease was lost."""
+        self._lost.inc()
+
+    def renewed(self, late_seconds: float) -> None:
+        """All leases were renewed, so much later than they were due."""
+        self._lag.observe(max(0.0, late_seconds))
+
+    def not_renewed(self) -> None:
+        """The store has refused a heartbeat."""
+        self._unrenewed.inc()
+
+
+class UpkeepMetrics:
+    """What goes on beside the runs."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._sweeps = Counter("opspawn_sweeps", "Sweeps, by how they ended.", ["outcome"], registry=registry)
+        self._swept = Counter(
+            "opspawn_swept_tasks", "Tasks a sweep released or ended.", ["what"], registry=registry
+        )
+        self._sent = Counter("opspawn_wakeups_sent", "Wake-ups given to the dispatcher.", registry=registry)
+        self._heard = Counter("opspawn_wakeups_heard", "Wake-ups heard by the worker.", registry=registry)
+        self._lag = Histogram(
+            "opspawn_event_loop_lag_seconds",
+            "How much later than asked for the event loop wakes up; looked at twice a second.",
+            registry=registry,
+            buckets=SHORT_SECONDS,
+        )
+        for outcome in ("done", "failed"):  # there from the beginning: a rate needs a first value
+            self._sweeps.labels(outcome)
+        for what in ("released", "ended"):
+            self._swept.labels(what)
+
+    def swept(self, released: int, ended: int) -> None:
+        """A sweep was done."""
+        self._sweeps.labels("done").inc()
+        self._swept.labels("released").inc(released)
+        self._swept.labels("ended").inc(ended)
+
+    def sweep_failed(self) -> None:
+        """The store has refused a sweep."""
+        self._sweeps.labels("failed").inc()
+
+    def woke(self) -> None:
+        """A wake-up was given to the dispatcher."""
+        self._sent.inc()
+
+    def heard(self) -> None:
+        """A wake-up was heard."""
+        self._heard.inc()
+
+    def loop_lagged(self, seconds: float) -> None:
+        """The event loop woke up so much later than asked for."""
+        self._lag.observe(max(0.0, seconds))
+
+
+class WriterMetrics:
+    """What the writer of a store does; its thread is the one that counts."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._writes = Histogram(
+            "opspawn_writer_batch_writes",
+            "Writes that were committed together.",
+            registry=registry,
+            buckets=BATCHES,
+        )
+        self._seconds = Histogram(
+            "opspawn_writer_commit_seconds",
+            "From the begin of a transaction to the end of its commit.",
+            registry=registry,
+            buckets=SHORT_SECONDS,
+        )
+        self._failed = Counter(
+            "opspawn_writer_failures", "Transactions that were not committed.", registry=registry
+        )
+        self._queued = Gauge(
+            "opspawn_writer_queue_writes", "Writes that wait for the writer.", registry=registry
+        )
+
+    def committed(self, writes: int, seconds: float) -> None:
+        """So many writes were committed together; begin, statements and commit took so long."""
+        self._writes.observe(writes)
+        self._seconds.observe(seconds)
+
+    def failed(self) -> None:
+        """A transaction was not committed."""
+        self._failed.inc()
+
+    def queue(self, length: Callable[[], int]) -> None:
+        """Ask ``length`` for the number of waiting writes whenever somebody looks."""
+        self._queued.set_function(length)
+
+
+class HttpMetrics:
+    """What the API answers."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._requests = Counter(
+            "opspawn_http_requests",
+            "Requests that were answered.",
+            ["method", "route", "status"],
+            registry=registry,
+        )
+        self._seconds = Histogram(
+            "opspawn_http_request_seconds",
+            "From a request to the beginning of its answer.",
+            ["route"],
+            registry=registry,
+            buckets=SHORT_SECONDS,
+        )
+
+    def answered(self, method: str, route: str, status: int, seconds: float) -> None:
+        """A request was answered. Method and route are of those that the program knows."""
+        self._requests.labels(method, route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)

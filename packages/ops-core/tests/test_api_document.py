@@ -8,9 +8,10 @@ import pytest
 
 from ops_core.api import create_api
 from ops_core.api.docs import PAGE, START
-from ops_core.api.errors import PROBLEM_JSON, REFUSALS, STATUSES, status_of
+from ops_core.api.errors import PROBLEM_JSON, REFUSALS
 from ops_core.assembly import Ops
 from ops_core.errors import OpsError, StoreUnavailable
+from ops_core.problems import STATUSES, status_of
 from ops_core.settings import Settings
 
 from .api_support import Agents, Stage, staged  # type: ignore[import-not-found]
@@ -69,7 +70,8 @@ def operations_table(document: dict[str, Any]) -> str:
 
 def errors_table() -> str:
     told = [
-        (status, cls.code, cls.actor, (cls.__doc__ or "").splitlines()[0]) for cls, status in STATUSES.items()
+        (status.http, cls.code, cls.actor, (cls.__doc__ or "").splitlines()[0])
+        for cls, status in STATUSES.items()
     ]
     told += [(refusal.status, refusal.code, refusal.actor, refusal.detail) for refusal in REFUSALS]
     rows = [f"| {status} | `{code}` | {actor} | {what} |" for status, code, actor, what in sorted(told)]
@@ -124,7 +126,7 @@ def test_an_error_that_is_not_in_the_table_has_the_status_of_its_family():
     class Slow(StoreUnavailable):
         pass
 
-    assert status_of(Slow()) == 503
+    assert status_of(Slow()).http == 503
 
 
 class Broken:

@@ -22,7 +22,7 @@ import asyncio, sys, time
 from agentkit import Agent, tool
 from agentkit.messages import ToolCall
 from agentkit.testing.models import ScriptedModel
-from ops_core.api.serve import serve
+from ops_core.server import serve
 from ops_core.assembly import open_ops
 from ops_core.catalog import Catalog
 from ops_core.settings import Settings

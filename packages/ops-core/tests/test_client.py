@@ -10,7 +10,7 @@ from agentkit.transcript import ApprovalAsked, Finished
 from ops_core import errors
 from ops_core.api.serve import serving
 from ops_core.assembly import open_ops
-from ops_core.client import _ERRORS, Client, LocalClient, OpsClient
+from ops_core.client import Client, LocalClient, OpsClient
 from ops_core.errors import (
     AgentNotFound,
     ApprovalNotFound,
@@ -20,6 +20,7 @@ from ops_core.errors import (
     TaskNotFound,
     TransitionRefused,
 )
+from ops_core.problems import ERRORS
 from ops_core.settings import Settings
 from ops_core.task import RetryPolicy
 from ops_core.wire import ApprovalRequest, TaskRequest
@@ -177,7 +178,7 @@ def test_every_error_is_raised_again():
     known = {
         cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, errors.OpsError)
     }
-    assert set(_ERRORS.values()) == known - {errors.OpsError}
+    assert set(ERRORS.values()) == known - {errors.OpsError}
 
 
 class Proxy:

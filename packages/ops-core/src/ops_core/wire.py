@@ -29,10 +29,11 @@ from agentkit.errors import TranscriptError
 from agentkit.limits import Limits
 from agentkit.ports import Toolset
 from agentkit.tools import FunctionToolset, Tool
-from agentkit.transcript import Recorded
+from agentkit.transcript import ApprovalGiven, Recorded
 from ops_core.catalog import Served
 from ops_core.errors import InvalidRequest, TaskNotFound
 from ops_core.ports import TaskFilter
+from ops_core.strict_json import is_unicode
 from ops_core.task import DEFAULT_TENANT, NewTask, Task, TaskStatus
 
 PAGE_DEFAULT, PAGE_MOST = 50, 200
@@ -291,6 +292,10 @@ class ApprovalRequest(_Strict):
     )
     by: Annotated[str, StringConstraints(max_length=200)] = Field(default="", description="Who answered.")
 
+    def as_step(self, approval_id: str) -> ApprovalGiven:
+        """The answer as it is recorded."""
+        return ApprovalGiven(approval_id=approval_id, approved=self.approved, reason=self.reason, by=self.by)
+
 
 class AgentBudgetBody(_Strict):
     """The agent's own limits of each run; ``null`` for none."""
@@ -349,46 +354,6 @@ class AgentPage(_Strict):
     """All agents."""
 
     items: list[AgentBody]
-
-
-class FieldProblem(_Strict):
-    """One of the fields at fault."""
-
-    field: str = Field(description="Its dotted path, or the name of a header or parameter.")
-    message: str
-
-
-class Problem(BaseModel):
-    """An error, as RFC 9457 describes it, with four members of our own."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "type": "about:blank",
-                    "title": "Unprocessable Content",
-                    "status": 422,
-                    "detail": "labels.team: Input should be a valid string",
-                    "code": "invalid_request",
-                    "actor": "user",
-                    "field": "labels.team",
-                    "errors": [{"field": "labels.team", "message": "Input should be a valid string"}],
-                }
-            ]
-        }
-    )
-
-    type: str = "about:blank"
-    title: str
-    status: int
-    detail: str
-    code: str = Field(description="A stable word for programs.")
-    actor: str | None = Field(default=None, description="Who must act.")
-    field: str | None = Field(default=None, description="The field at fault, where there is one.")
-    errors: list[FieldProblem] = Field(
-        default_factory=list[FieldProblem],
-        description="All fields at fault (at most 100), where that is known.",
-    )
 
 
 # --- what a list shows --------------------------------------------------------------------------------------------
@@ -461,15 +426,6 @@ def _checked(value: str | None, pattern: str, field: str, rule: str) -> str | No
         message = f"{field} {rule}"
         raise InvalidRequest(message, field=field)
     return value
-
-
-def is_unicode(text: str) -> bool:
-    """No halves of surrogate pairs, as JSON may hold them, and as a shell hands over what is not UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _encode_cursor(before: str) -> str:

@@ -1,12 +1,11 @@
-"""How errors are told over HTTP: one table, and problem+json (RFC 9457) for everything."""
+"""How errors are told over HTTP: problem+json (RFC 9457) for everything."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -14,43 +13,12 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
 from agentkit.errors import Actor
-from ops_core.errors import (
-    AgentNotFound,
-    ApprovalNotFound,
-    ConfigError,
-    IdempotencyConflict,
-    InvalidRequest,
-    LeaseLost,
-    OpsError,
-    SchemaMismatch,
-    ServerUnavailable,
-    StoreUnavailable,
-    TaskNotFound,
-    TaskUnreadable,
-    TransitionRefused,
-)
-from ops_core.wire import FieldProblem, Problem
+from ops_core.errors import OpsError
+from ops_core.problems import Problem, is_ours, problem_of, problem_of_fields, short, title_of
 
 log = logging.getLogger("ops_core.api")
 
 PROBLEM_JSON = "application/problem+json"
-
-STATUSES: Mapping[type[OpsError], int] = {
-    InvalidRequest: 422,
-    AgentNotFound: 422,
-    IdempotencyConflict: 422,
-    TaskNotFound: 404,
-    ApprovalNotFound: 404,
-    TransitionRefused: 409,
-    LeaseLost: 409,
-    ConfigError: 500,
-    SchemaMismatch: 503,
-    TaskUnreadable: 503,
-    StoreUnavailable: 503,
-    ServerUnavailable: 503,
-    OpsError: 500,
-}
-"""The HTTP status of each error of the platform."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,10 +61,6 @@ REFUSALS = (
 )
 """All of them, for the documentation."""
 
-_NEWER_TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}  # Python before 3.13 has older ones
-_MOST_ERRORS = 100
-_MOST_TEXT = 1000
-
 
 class Refused(Exception):
     """A request is refused at the border.
@@ -126,12 +90,12 @@ class Refused(Exception):
         """As it is told."""
         refusal = self.refusal
         told = Problem(
-            title=_title(refusal.status),
+            title=title_of(refusal.status),
             status=refusal.status,
-            detail=_text(self.detail),
+            detail=short(self.detail),
             code=refusal.code,
             actor=refusal.actor,
-            field=None if self.field is None else _text(self.field),
+            field=None if self.field is None else short(self.field),
         )
         return _response(told, self.headers)
 
@@ -144,26 +108,11 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _validation_error)
 
 
-def status_of(error: OpsError) -> int:
-    """The HTTP status of an error: its own, or that of the nearest class above it."""
-    return next(STATUSES[cls] for cls in type(error).__mro__ if cls in STATUSES)
-
-
 async def _ops_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, OpsError)
-    status, detail = status_of(error), str(error)
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:  # paths and statements are for the operator's eyes
-        log.error("%s: %s", error.code, detail)
-        detail = (type(error).__doc__ or "").strip().split("\n", maxsplit=1)[0]
-    told = Problem(
-        title=_title(status),
-        status=status,
-        detail=_text(detail),
-        code=error.code,
-        actor=error.actor,
-        field=error.field,
-    )
-    return _response(told)
+    if is_ours(error):
+        log.error("%s: %s", error.code, error)
+    return _response(problem_of(error))
 
 
 async def _refused(_request: Request, error: Exception) -> Response:
@@ -194,39 +143,9 @@ def _allowed(request: Request) -> str:
 
 async def _validation_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    found: Sequence[Any] = error.errors()
-    problems = [
-        FieldProblem(
-            field=_text(_field(item["loc"])), message=_text(item["msg"].removeprefix("Value error, "))
-        )
-        for item in found[:_MOST_ERRORS]
-    ]
-    told = Problem(
-        title=_title(422),
-        status=422,
-        detail=_text("; ".join(f"{problem.field}: {problem.message}" for problem in problems)),
-        code=InvalidRequest.code,
-        actor=InvalidRequest.actor,
-        field=problems[0].field,
-        errors=problems,
-    )
-    return _response(told)
-
-
-def _field(place: Sequence[str | int]) -> str:
-    """The dotted path of a field, without where it was (body, query, header) and pydantic's own marks."""
-    return ".".join(str(part) for part in place[1:] if part != "[key]") or str(place[0])
+    return _response(problem_of_fields(error.errors(), ("body", "query", "path", "header")))
 
 
 def _response(told: Problem, headers: Mapping[str, str] | None = None) -> Response:
     body = told.model_dump_json(exclude_none=True, exclude=None if told.errors else {"errors"})
     return Response(body, told.status, dict(headers or {}), PROBLEM_JSON)
-
-
-def _title(status: int) -> str:
-    return _NEWER_TITLES.get(status) or HTTPStatus(status).phrase
-
-
-def _text(text: str) -> str:
-    """Short, and fit for UTF-8 even where a caller sent half a surrogate pair."""
-    return text[:_MOST_TEXT].encode(errors="replace").decode()

@@ -6,8 +6,6 @@ import asyncio
 
 from fastapi import FastAPI, Response
 
-from agentkit.transcript import ApprovalGiven
-from ops_core.api.closing import unless_closing
 from ops_core.api.openapi import TASKS, location, reading, writing
 from ops_core.api.parameters import (
     After,
@@ -25,6 +23,8 @@ from ops_core.api.parameters import (
     wait_of,
 )
 from ops_core.assembly import Ops
+from ops_core.closing import unless_closing
+from ops_core.intake import accept
 from ops_core.task import DEFAULT_TENANT, Task
 from ops_core.wire import (
     PAGE_DEFAULT,
@@ -91,8 +91,7 @@ class TaskRoutes:
         making another one; the same key with another body is refused (422).
         """
         wait = wait_of(prefer)
-        self._ops.catalog.get(request.agent)
-        inserted = await self._engine.submit(request.as_new_task(key_of(idempotency_key)))
+        inserted = await accept(self._engine, self._ops.catalog, request, key_of(idempotency_key))
         task = inserted.task
         if wait is not None:
             task = await self._until_ended(task, wait)
@@ -144,9 +143,7 @@ class TaskRoutes:
 
     async def answer(self, task_id: TaskId, approval_id: ApprovalId, request: ApprovalRequest) -> TaskBody:
         """Answer an open approval; the task goes on."""
-        given = ApprovalGiven(
-            approval_id=approval_id, approved=request.approved, reason=request.reason, by=request.by
-        )
+        given = request.as_step(approval_id)
         return TaskBody.of(await self._engine.answer(DEFAULT_TENANT, task_id_of(task_id), given))
 
 

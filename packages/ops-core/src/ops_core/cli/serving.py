@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from ops_core.api.serve import serve
 from ops_core.assembly import open_ops
 from ops_core.cli.exits import Exit
 from ops_core.cli.screen import Screen
 from ops_core.cli.text import without_secrets
+from ops_core.server import serve
 from ops_core.settings import read_settings
 from ops_core.stores import REVISION, migrations, open_store
 

@@ -1,0 +1,104 @@
+"""The client of an engine in this process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Sequence
+
+from agentkit.transcript import Recorded
+from ops_core.catalog import Catalog
+from ops_core.client.paging import all_tasks
+from ops_core.engine import Engine
+from ops_core.intake import accept
+from ops_core.task import DEFAULT_TENANT
+from ops_core.wire import (
+    PAGE_DEFAULT,
+    AgentBody,
+    ApprovalRequest,
+    TaskBody,
+    TaskPage,
+    TaskRequest,
+    checked_key,
+    task_filter,
+    task_id_of,
+)
+
+
+class LocalClient:
+    """A :class:`Client` of an engine in this process. What it submits is run by whoever works on the store.
+
+    Args:
+        engine: where the tasks are.
+        catalog: the agents that can be run.
+    """
+
+    def __init__(self, engine: Engine, catalog: Catalog) -> None:
+        self._engine = engine
+        self._catalog = catalog
+
+    async def submit(
+        self, request: TaskRequest, *, idempotency_key: str | None = None, wait: int | None = None
+    ) -> TaskBody:
+        """Submit a task."""
+        key = None if idempotency_key is None else checked_key(idempotency_key)
+        task = (await accept(self._engine, self._catalog, request, key)).task
+        if wait is not None:
+            task = await self._engine.until_ended(DEFAULT_TENANT, task.id, wait)
+        return TaskBody.of(task)
+
+    async def get(self, task_id: str) -> TaskBody:
+        """One task."""
+        return TaskBody.of(await self._engine.get(DEFAULT_TENANT, task_id_of(task_id)))
+
+    async def list(
+        self,
+        *,
+        status: Collection[str] = (),
+        agent: str | None = None,
+        label: str | None = None,
+        cursor: str | None = None,
+        limit: int = PAGE_DEFAULT,
+    ) -> TaskPage:
+        """One page of tasks."""
+        asked = task_filter(status=status, agent=agent, label=label, cursor=cursor, limit=limit)
+        return TaskPage.of(await self._engine.list(DEFAULT_TENANT, asked), limit)
+
+    def tasks(
+        self, *, status: Collection[str] = (), agent: str | None = None, label: str | None = None
+    ) -> AsyncIterator[TaskBody]:
+        """All tasks."""
+        return all_tasks(self, status, agent, label)
+
+    async def steps(self, task_id: str, after: int = -1) -> Sequence[Recorded]:
+        """All steps."""
+        return await self._engine.steps(DEFAULT_TENANT, task_id_of(task_id), after)
+
+    def watch(self, task_id: str, after: int = -1) -> AsyncIterator[Recorded]:
+        """Steps as they are recorded."""
+        return self._engine.watch(DEFAULT_TENANT, task_id_of(task_id), after)
+
+    async def wait_for_end(self, task_id: str, timeout_seconds: float | None = None) -> TaskBody:
+        """The task when it has ended."""
+        return TaskBody.of(
+            await self._engine.until_ended(DEFAULT_TENANT, task_id_of(task_id), timeout_seconds)
+        )
+
+    async def cancel(self, task_id: str) -> TaskBody:
+        """Cancel a task."""
+        return TaskBody.of(await self._engine.cancel(DEFAULT_TENANT, task_id_of(task_id)))
+
+    async def retry(self, task_id: str) -> TaskBody:
+        """A new task that carries on another one."""
+        return TaskBody.of(await self._engine.retry(DEFAULT_TENANT, task_id_of(task_id)))
+
+    async def answer(self, task_id: str, approval_id: str, request: ApprovalRequest) -> TaskBody:
+        """Answer an open approval."""
+        given = request.as_step(approval_id)
+        return TaskBody.of(await self._engine.answer(DEFAULT_TENANT, task_id_of(task_id), given))
+
+    async def agents(self) -> Sequence[AgentBody]:
+        """All agents."""
+        return [await AgentBody.of(self._catalog.get(name)) for name in self._catalog.names]
+
+    async def agent(self, name: str) -> AgentBody:
+        """One agent."""
+        return await AgentBody.of(self._catalog.get(name))

@@ -1,0 +1,237 @@
+"""The client of a server over HTTP."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
+from functools import partial
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from urllib.parse import quote
+
+import httpx2
+from pydantic import BaseModel, ValidationError
+
+from agentkit.codec import recorded_from_json
+from agentkit.transcript import Recorded
+from ops_core.client.paging import all_tasks
+from ops_core.client.repeating import REPEATED_SOON, Interrupted, Repeater, end_of
+from ops_core.errors import InvalidRequest, OpsError, ServerUnavailable
+from ops_core.problems import ERRORS, Problem
+from ops_core.task import RetryPolicy
+from ops_core.wire import (
+    PAGE_DEFAULT,
+    AgentBody,
+    AgentPage,
+    ApprovalRequest,
+    StepPage,
+    TaskBody,
+    TaskPage,
+    TaskRequest,
+    checked_key,
+    task_filter,
+    task_id_of,
+)
+
+Body = TypeVar("Body", bound=BaseModel)
+
+API = "/api/v1"
+
+_TIMEOUT_SECONDS = 30.0
+_SILENCE_SECONDS = 45.0  # the server shows every 15 s that a stream lives
+_TEMPORARY = frozenset({502, 503, 504})
+
+
+class OpsClient:
+    """A :class:`Client` of a server; an async context manager.
+
+    What may be repeated is repeated when an answer is lost; a submit always carries an idempotency key, so that a
+    repeated one cannot make a second task.
+
+    Args:
+        base_url: of the server, for example ``http://127.0.0.1:8700``.
+        retry: how long to wait before a request is repeated or a stream opened again.
+    """
+
+    def __init__(self, base_url: str, *, retry: RetryPolicy = REPEATED_SOON) -> None:
+        self.base_url = base_url.rstrip("/")
+        self._address = re.sub(
+            r"(://)[^/]*@", r"\1", self.base_url
+        )  # for errors: without a user and password
+        self._repeater = Repeater(self._address, retry)
+        # no proxy from the environment: the server is on the loopback
+        self._http = httpx2.AsyncClient(
+            base_url=self.base_url + API, timeout=_TIMEOUT_SECONDS, trust_env=False
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._http.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.__aexit__(kind, error, trace)
+
+    async def submit(
+        self, request: TaskRequest, *, idempotency_key: str | None = None, wait: int | None = None
+    ) -> TaskBody:
+        """Submit a task."""
+        key = uuid.uuid4().hex if idempotency_key is None else checked_key(idempotency_key)
+        headers = {"Idempotency-Key": key}
+        if wait is not None:
+            headers["Prefer"] = f"wait={wait}"
+        timeout = _TIMEOUT_SECONDS + (wait or 0)
+        return await self._ask(TaskBody, "POST", "/tasks", body=request, headers=headers, timeout=timeout)
+
+    async def get(self, task_id: str) -> TaskBody:
+        """One task."""
+        return await self._ask(TaskBody, "GET", _task(task_id))
+
+    async def list(
+        self,
+        *,
+        status: Collection[str] = (),
+        agent: str | None = None,
+        label: str | None = None,
+        cursor: str | None = None,
+        limit: int = PAGE_DEFAULT,
+    ) -> TaskPage:
+        """One page of tasks."""
+        task_filter(status=status, agent=agent, label=label, cursor=cursor, limit=limit)
+        given = {"status": ",".join(status) or None, "agent": agent, "label": label, "cursor": cursor}
+        asked = {name: value for name, value in given.items() if value is not None}
+        return await self._ask(TaskPage, "GET", "/tasks", params={**asked, "limit": str(limit)})
+
+    def tasks(
+        self, *, status: Collection[str] = (), agent: str | None = None, label: str | None = None
+    ) -> AsyncIterator[TaskBody]:
+        """All tasks."""
+        return all_tasks(self, status, agent, label)
+
+    async def steps(self, task_id: str, after: int = -1) -> Sequence[Recorded]:
+        """All steps."""
+        found: Sequence[Recorded] = []
+        following: int | None = after
+        while following is not None:
+            asked = {"after": str(following)}
+            page = await self._ask(StepPage, "GET", f"{_task(task_id)}/steps", params=asked)
+            found = [*found, *(recorded_from_json(item) for item in page.items)]
+            following = page.next_after
+        return found
+
+    def watch(self, task_id: str, after: int = -1) -> AsyncIterator[Recorded]:
+        """Steps as they are recorded; a broken stream is opened again after the last step that arrived."""
+        return self._repeater.follow(task_id, after, partial(self._stream, task_id))
+
+    async def wait_for_end(self, task_id: str, timeout_seconds: float | None = None) -> TaskBody:
+        """The task when it has ended."""
+        return await end_of(self, task_id, timeout_seconds)
+
+    async def cancel(self, task_id: str) -> TaskBody:
+        """Cancel a task."""
+        return await self._ask(TaskBody, "POST", f"{_task(task_id)}/cancel")
+
+    async def retry(self, task_id: str) -> TaskBody:
+        """A new task that carries on another one. Not repeated by itself: each one makes a task."""
+        return await self._ask(TaskBody, "POST", f"{_task(task_id)}/retry", repeatable=False)
+
+    async def answer(self, task_id: str, approval_id: str, request: ApprovalRequest) -> TaskBody:
+        """Answer an open approval. Not repeated by itself: the second answer would find none open."""
+        path = f"{_task(task_id)}/approvals/{quote(approval_id, safe='')}"
+        return await self._ask(TaskBody, "POST", path, body=request, repeatable=False)
+
+    async def agents(self) -> Sequence[AgentBody]:
+        """All agents."""
+        return (await self._ask(AgentPage, "GET", "/agents")).items
+
+    async def agent(self, name: str) -> AgentBody:
+        """One agent."""
+        return await self._ask(AgentBody, "GET", f"/agents/{quote(name, safe='')}")
+
+    # --- the wire -------------------------------------------------------------------------------------------------
+
+    async def _ask(self, expected: type[Body], method: str, path: str, **options: Any) -> Body:
+        """What the server answers, in the form that is expected."""
+        answer = await self._send(method, path, **options)
+        try:
+            return expected.model_validate_json(answer)
+        except ValidationError:
+            message = f"{self._address} answered, but not as a server of this release does"
+            raise ServerUnavailable(message) from None
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: BaseModel | None = None,
+        repeatable: bool = True,
+        **options: Any,
+    ) -> bytes:
+        """The answer's body. ``repeatable``: to do it twice is the same as to do it once."""
+        if body is not None:
+            options["content"] = body.model_dump_json().encode()
+            options["headers"] = {**options.get("headers", {}), "Content-Type": "application/json"}
+        return await self._repeater.ask(
+            partial(self._send_once, method, path, **options), repeatable=repeatable
+        )
+
+    async def _send_once(self, method: str, path: str, **options: Any) -> bytes:
+        try:
+            response = await self._http.request(method, path, **options)
+        except httpx2.TransportError as error:
+            message = f"{self._address} does not answer: {str(error) or type(error).__name__}"
+            unsent = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
+            raise Interrupted(ServerUnavailable(message), unsent=unsent) from None
+        await _raise_problem(response)
+        return response.content
+
+    async def _stream(self, task_id: str, after: int) -> AsyncGenerator[Recorded]:
+        """Steps until the end; a stream that breaks off before it was interrupted."""
+        headers = {} if after < 0 else {"Last-Event-ID": str(after)}
+        timeout = httpx2.Timeout(_TIMEOUT_SECONDS, read=_SILENCE_SECONDS)
+        path = f"{_task(task_id)}/events"
+        try:
+            async with self._http.stream("GET", path, headers=headers, timeout=timeout) as response:
+                await _raise_problem(response)
+                async for event in httpx2.EventSource(response, max_event_size=None):
+                    if event.event == "end":
+                        return
+                    if event.event == "step":
+                        yield recorded_from_json(json.loads(event.data))
+        except httpx2.TransportError as error:
+            raise Interrupted(ServerUnavailable(str(error) or type(error).__name__)) from None
+        raise Interrupted(ServerUnavailable("it ended too early"))
+
+
+def _task(task_id: str) -> str:
+    return f"/tasks/{task_id_of(task_id)}"
+
+
+async def _raise_problem(response: httpx2.Response) -> None:
+    """Raise what an answer tells, where it tells of an error.
+
+    Raises:
+        OpsError: what the server has raised.
+        Interrupted: it is one that may pass.
+    """
+    if response.is_success:
+        return
+    await response.aread()
+    error = _error_of(response)
+    raise Interrupted(error) if response.status_code in _TEMPORARY else error
+
+
+def _error_of(response: httpx2.Response) -> OpsError:
+    try:
+        told = Problem.model_validate_json(response.content)
+    except ValidationError:
+        message = f"{response.url.host} answered {response.status_code}, not as a server of Opspawn does"
+        return ServerUnavailable(message)
+    known = ERRORS.get(told.code)
+    if known is None:  # refused at the border, or a mistake of the server or of this client
+        known = InvalidRequest if response.status_code in (400, 413, 415, 422) else ServerUnavailable
+    return known(told.detail, field=told.field)

@@ -1,0 +1,92 @@
+"""What can be done with tasks and agents, wherever they are."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Sequence
+from typing import Protocol
+
+from agentkit.transcript import Recorded
+from ops_core.wire import PAGE_DEFAULT, AgentBody, ApprovalRequest, TaskBody, TaskPage, TaskRequest
+
+
+class Client(Protocol):
+    """What can be done with tasks and agents, wherever they are.
+
+    Every method may raise StoreUnavailable, and ServerUnavailable where there is a server.
+    """
+
+    async def submit(
+        self, request: TaskRequest, *, idempotency_key: str | None = None, wait: int | None = None
+    ) -> TaskBody:
+        """Submit a task, and wait up to ``wait`` seconds (at most 60) for its end.
+
+        Raises:
+            AgentNotFound: there is no such agent.
+            IdempotencyConflict: the key was used for another request.
+        """
+        ...
+
+    async def get(self, task_id: str) -> TaskBody:
+        """One task, or TaskNotFound."""
+        ...
+
+    async def list(
+        self,
+        *,
+        status: Collection[str] = (),
+        agent: str | None = None,
+        label: str | None = None,
+        cursor: str | None = None,
+        limit: int = PAGE_DEFAULT,
+    ) -> TaskPage:
+        """One page of tasks, newest first."""
+        ...
+
+    def tasks(
+        self, *, status: Collection[str] = (), agent: str | None = None, label: str | None = None
+    ) -> AsyncIterator[TaskBody]:
+        """All tasks, newest first, page by page."""
+        ...
+
+    async def steps(self, task_id: str, after: int = -1) -> Sequence[Recorded]:
+        """All steps with a number greater than ``after``, in order, or TaskNotFound."""
+        ...
+
+    def watch(self, task_id: str, after: int = -1) -> AsyncIterator[Recorded]:
+        """Steps as they are recorded; ends when the task has ended and all are told. Or TaskNotFound."""
+        ...
+
+    async def wait_for_end(self, task_id: str, timeout_seconds: float | None = None) -> TaskBody:
+        """The task when it has ended, or as it is after ``timeout_seconds``. Or TaskNotFound."""
+        ...
+
+    async def cancel(self, task_id: str) -> TaskBody:
+        """Cancel a task; one that has ended stays as it is. Or TaskNotFound."""
+        ...
+
+    async def retry(self, task_id: str) -> TaskBody:
+        """A new task that carries on a failed or cancelled one.
+
+        Raises:
+            TaskNotFound: there is none of this id.
+            TransitionRefused: it neither failed nor was cancelled.
+        """
+        ...
+
+    async def answer(self, task_id: str, approval_id: str, request: ApprovalRequest) -> TaskBody:
+        """Answer an open approval.
+
+        Raises:
+            TaskNotFound: there is no task of this id.
+            ApprovalNotFound: it does not exist, or was answered.
+            TransitionRefused: the task has ended.
+        """
+        ...
+
+    async def agents(self) -> Sequence[AgentBody]:
+        """All agents."""
+        ...
+
+    async def agent(self, name: str) -> AgentBody:
+        """One agent, or AgentNotFound."""
+        ...

@@ -11,8 +11,10 @@ from ops_core.api.docs import PAGE, START
 from ops_core.api.errors import PROBLEM_JSON, REFUSALS
 from ops_core.assembly import Ops
 from ops_core.errors import OpsError, StoreUnavailable
+from ops_core.gauges import StoreGauges
 from ops_core.problems import STATUSES, status_of
 from ops_core.settings import Settings
+from ops_core.telemetry import Metrics
 
 from .api_support import Agents, Stage, staged  # type: ignore[import-not-found]
 
@@ -153,7 +155,9 @@ class Broken:
 )
 @pytest.mark.parametrize("path", ["/health/ready", "/api/v1/tasks"])
 async def test_what_fails_inside_is_told_without_the_inside(error, status, code, path, caplog):
-    ops = Ops(settings=Settings(), catalog=Agents(), engine=Broken(error))  # type: ignore[arg-type]
+    broken: Any = Broken(error)
+    made = {"metrics": Metrics(), "gauges": StoreGauges(broken)}
+    ops = Ops(settings=Settings(), catalog=Agents(), engine=broken, **made)
     transport = httpx2.ASGITransport(create_api(ops))
     async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as http:
         answer = await http.get(path)

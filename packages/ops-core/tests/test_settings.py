@@ -34,6 +34,7 @@ def test_every_setting_can_be_set():
         "grace_seconds": "0",
         "max_body_bytes": "4096",
         "log_level": "debug",
+        "log_format": "json",
     }
     assert given.keys() == Settings.model_fields.keys(), "a setting is missing here"
     found = read_settings({f"{PREFIX}{name.upper()}": value for name, value in given.items()})

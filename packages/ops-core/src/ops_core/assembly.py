@@ -15,13 +15,16 @@ from pathlib import Path
 from agentkit.errors import AgentkitError
 from agentkit.models import opened
 from ops_core.catalog import Catalog, default_catalog, import_catalog, read_catalog
-from ops_core.dispatchers import open_dispatcher
+from ops_core.dispatchers import CountedDispatcher, open_dispatcher
 from ops_core.engine import Engine
 from ops_core.errors import ConfigError
+from ops_core.gauges import StoreGauges
+from ops_core.logs import about
 from ops_core.runner import OnTaskEvent, Runner, RunnerOptions
 from ops_core.settings import Settings
 from ops_core.stores import REVISION, SqlStore, open_store
 from ops_core.sweeper import sweep_forever
+from ops_core.telemetry import Metrics, watching_the_loop
 
 CONFIG_FILE = "opspawn.toml"
 
@@ -36,11 +39,15 @@ class Ops:
         settings: how it was opened.
         catalog: what it can run.
         engine: the verbs.
+        metrics: what this process has counted since it was opened.
+        gauges: how full its store is.
     """
 
     settings: Settings
     catalog: Catalog
     engine: Engine
+    metrics: Metrics
+    gauges: StoreGauges
 
     @asynccontextmanager
     async def working(
@@ -66,9 +73,11 @@ class Ops:
             on_event=on_event,
             only=only,
         )
-        runner = Runner(self.engine, catalog, options)
+        runner = Runner(self.engine, catalog, options, self.metrics.runs)
         async with asyncio.TaskGroup() as group:
-            sweeping = group.create_task(sweep_forever(self.engine, settings.sweep_seconds))
+            with about(worker=options.owner):
+                sweep = sweep_forever(self.engine, settings.sweep_seconds, self.metrics.upkeep)
+                sweeping = group.create_task(sweep)
             group.create_task(runner.run())
             try:
                 yield runner
@@ -96,9 +105,17 @@ async def open_ops(settings: Settings, catalog: Catalog | None = None) -> AsyncG
         await asyncio.to_thread(migrate_if_needed, store)
     async with store:
         await store.check()
-        yield Ops(
-            settings=settings, catalog=catalog, engine=Engine(store, open_dispatcher(settings.dispatcher_url))
-        )
+        metrics, gauges = Metrics(), StoreGauges(store)
+        metrics.registry.register(gauges)
+        dispatcher = CountedDispatcher(open_dispatcher(settings.dispatcher_url), metrics.upkeep)
+        async with watching_the_loop(metrics.upkeep):
+            yield Ops(
+                settings=settings,
+                catalog=catalog,
+                engine=Engine(store, dispatcher),
+                metrics=metrics,
+                gauges=gauges,
+            )
 
 
 async def runnable(catalog: Catalog) -> Catalog:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from agentkit.codec import kind_of
 from agentkit.transcript import Finished, Recorded, Step
 from ops_core.ports import Store
 from ops_core.task import Lease
@@ -27,13 +28,23 @@ class TaskJournal:
         store: where the task is.
         lease: the worker's claim; every write is refused with LeaseLost once it is lost.
         changed: told the task's id after each step, and whether its status changed, for whoever watches here.
+        recorded: told the kind of each step that was recorded.
         empty: the task was claimed without any steps, so that there is nothing to load.
     """
 
-    def __init__(self, store: Store, lease: Lease, changed: Changed, *, empty: bool = False) -> None:
+    def __init__(
+        self,
+        store: Store,
+        lease: Lease,
+        changed: Changed,
+        *,
+        recorded: Callable[[str], None] | None = None,
+        empty: bool = False,
+    ) -> None:
         self._store = store
         self._lease = lease
         self._changed = changed
+        self._recorded = recorded
         self._empty = empty
 
     async def load(self) -> Sequence[Recorded]:
@@ -54,5 +65,7 @@ class TaskJournal:
             recorded = await self._store.finish(self._lease, step)
         else:
             recorded = await self._store.append(self._lease, step)
+        if self._recorded is not None:
+            self._recorded(kind_of(step))
         self._changed(self._lease.task_id, status=isinstance(step, Finished))
         return recorded

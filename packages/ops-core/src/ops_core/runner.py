@@ -16,15 +16,17 @@ from agentkit.errors import AgentkitError, RunError, RunReleased
 from agentkit.loop import STUBBORN_SECONDS, Control, Event
 from agentkit.messages import JsonValue
 from agentkit.models import opened
-from agentkit.outcomes import Failed, Outcome, Waiting
+from agentkit.outcomes import Cancelled, Completed, Failed, Outcome, Waiting
 from agentkit.ports import Model
 from agentkit.transcript import Finished
 from ops_core.catalog import Catalog, Served
 from ops_core.engine import Engine
 from ops_core.errors import LeaseLost, OpsError, TaskUnreadable
 from ops_core.journal import TaskJournal
+from ops_core.logs import about
 from ops_core.ports import RetryLater
-from ops_core.task import Claimed, Lease, RetryPolicy, out_of_time
+from ops_core.task import Claimed, Lease, RetryPolicy, Task, out_of_time
+from ops_core.telemetry import Metrics, RunMetrics, RunOutcome
 
 log = logging.getLogger("ops_core.runner")
 
@@ -71,12 +73,16 @@ class Runner:
         engine: where the tasks are.
         catalog: the agents it can run; tasks for others are left to other workers.
         options: see :class:`RunnerOptions`.
+        metrics: told what it does.
     """
 
-    def __init__(self, engine: Engine, catalog: Catalog, options: RunnerOptions) -> None:
+    def __init__(
+        self, engine: Engine, catalog: Catalog, options: RunnerOptions, metrics: RunMetrics | None = None
+    ) -> None:
         self._engine = engine
         self._catalog = catalog
         self._options = options
+        self._metrics = Metrics().runs if metrics is None else metrics
         self._carried: dict[Lease, _Carried] = {}
         self._stopping = asyncio.Event()
         self._slot_freed = asyncio.Event()
@@ -105,7 +111,9 @@ class Runner:
 
         What else is raised is a fault of the runner itself; it has let go of its tasks then.
         """
+        self._metrics.can_carry(self._options.concurrency)
         async with AsyncExitStack() as stack:
+            stack.enter_context(about(worker=self._options.owner))
             self._models = _Models(stack)
             heartbeat = asyncio.create_task(self._heartbeat())
             claiming = asyncio.create_task(self._claim())
@@ -165,6 +173,7 @@ class Runner:
         except OpsError as error:
             log.error("cannot claim: %s", error)
             return ()
+        self._metrics.asked([_waited(one.task) for one in claimed])
         for one in claimed:
             self._start(one)
         return claimed
@@ -184,15 +193,19 @@ class Runner:
 
     async def _heartbeat(self) -> None:
         """Renew all leases, on the loop that carries the runs: a loop that is blocked counts as dead."""
+        every, loop = self._options.lease_seconds / 3, asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(self._options.lease_seconds / 3)
+            due = loop.time() + every
+            await asyncio.sleep(every)
             if not self._carried:
                 continue
             try:
                 renewed = await self._engine.renew(tuple(self._carried), self._options.lease_seconds)
             except OpsError as error:
+                self._metrics.not_renewed()
                 log.error("cannot renew leases: %s", error)
                 continue
+            self._metrics.renewed(loop.time() - due)
             for lease in renewed.cancelled & self._carried.keys():
                 self._carried[lease].control.cancel()
             for lease in renewed.lost & self._carried.keys():
@@ -202,37 +215,58 @@ class Runner:
     # --- one task -------------------------------------------------------------------------------------------------
 
     async def _carry(self, claimed: Claimed, control: Control) -> None:
-        task, lease = claimed.task, claimed.lease
+        task = claimed.task
         if self._stopping.is_set():
             control.release()
         if task.cancel_requested:
             control.cancel()
-        log.info("task %s: started (agent %s, attempt %d)", task.id, task.agent, task.attempt)
-        began = asyncio.get_running_loop().time()
-        try:
-            with self._engine.carrying(task.id, control.cancel):
-                status = await self._carry_to_its_end(claimed, control)
-            log.info("task %s: %s after %.2f s", task.id, status, asyncio.get_running_loop().time() - began)
-        except LeaseLost:
-            log.warning("task %s: the lease was lost; another worker goes on with it", task.id)
-        except RunReleased:
-            await self._let_go(claimed)
-        except TaskUnreadable as error:
-            log.warning("task %s: left to newer workers: %s", task.id, error)
-            await self._let_go(claimed, RetryLater.by_a_newer_release(error))
-        except asyncio.CancelledError:
-            if not self._carried[lease].lost:
-                await self._let_go(claimed)
-        except OpsError as error:
-            log.error("task %s: %s; it goes on when its lease has run out", lease.task_id, error)
+        loop, ending = asyncio.get_running_loop(), _Ending("left")
+        began = loop.time()
+        self._metrics.began()
+        of = {"task": task.id, "tenant": task.tenant, "agent": task.agent}
+        with about(**of, attempt=task.attempt, epoch=task.epoch):
+            log.info("run began")
+            try:
+                ending = await self._carry_as_far_as_it_goes(claimed, control)
+            finally:
+                seconds = loop.time() - began
+                self._metrics.ended(task.agent, ending.outcome, seconds)
+                log.info("run ended", extra={**ending.told(), "seconds": round(seconds, 3)})
 
-    async def _let_go(self, claimed: Claimed, later: RetryLater | None = None) -> None:
+    async def _carry_as_far_as_it_goes(self, claimed: Claimed, control: Control) -> _Ending:
+        """Carry a task until it has ended, or waits, or belongs to somebody else; the lease is in no hand then."""
+        try:
+            with self._engine.carrying(claimed.task.id, control.cancel):
+                return await self._carry_to_its_end(claimed, control)
+        except LeaseLost:
+            return self._lost()
+        except RunReleased:
+            return await self._let_go(claimed)
+        except TaskUnreadable as error:
+            log.warning("left to newer workers: %s", error)
+            return await self._let_go(claimed, RetryLater.by_a_newer_release(error))
+        except asyncio.CancelledError:
+            if self._carried[claimed.lease].lost:
+                return self._lost()
+            return await self._let_go(claimed)
+        except OpsError as error:
+            log.error("%s; the task goes on when its lease has run out", error)
+            return _Ending("left", error.code)
+
+    def _lost(self) -> _Ending:
+        self._metrics.lost()
+        log.warning("the lease was lost; another worker goes on with the task")
+        return _Ending("lost")
+
+    async def _let_go(self, claimed: Claimed, later: RetryLater | None = None) -> _Ending:
         try:
             await self._engine.release(claimed.lease, later)
         except OpsError as error:
-            log.warning("task %s: cannot be released: %s", claimed.task.id, error)
+            log.warning("cannot be released: %s", error)
+            return _Ending("left", error.code)
+        return _Ending("released")
 
-    async def _carry_to_its_end(self, claimed: Claimed, control: Control) -> str:
+    async def _carry_to_its_end(self, claimed: Claimed, control: Control) -> _Ending:
         """Carry a task as far as it goes, and say how it stands."""
         task, lease = claimed.task, claimed.lease
         try:
@@ -241,24 +275,25 @@ class Runner:
         except (OpsError, RunReleased):
             raise
         except AgentkitError as error:  # the agent or its model cannot be used at all
-            await self._fail(claimed, error.as_run_error())
-            return f"failed ({error.code})"
+            return await self._fail(claimed, error.as_run_error())
         except Exception as error:  # noqa: BLE001  (a fault of one task must not end the worker)
-            log.error("task %s: unexpected %s at %s", task.id, type(error).__name__, place_of(error))
+            log.error("unexpected %s at %s", type(error).__name__, place_of(error))
             message = f"the run ended with an unexpected {type(error).__name__}"
-            await self._fail(claimed, RunError(code="internal", message=message, transient=True))
-            return "failed (internal)"
-        if isinstance(outcome, Waiting):
-            await self._engine.wait(lease, len(outcome.transcript))
-        elif isinstance(outcome, Failed) and outcome.resumable:
-            # as the store counts: the first step says only that the run began
-            progressed = len(outcome.transcript) > max(task.steps, 1)
-            await self._fail(claimed, outcome.error, progressed=progressed)
-        return (
-            f"failed ({outcome.error.code})"
-            if isinstance(outcome, Failed)
-            else type(outcome).__name__.lower()
-        )
+            return await self._fail(claimed, RunError(code="internal", message=message, transient=True))
+        match outcome:
+            case Completed():
+                return _Ending("completed")
+            case Cancelled():
+                return _Ending("cancelled")
+            case Waiting():
+                await self._engine.wait(lease, len(outcome.transcript))
+                return _Ending("waiting")
+            case Failed() if not outcome.resumable:
+                return _Ending("failed", outcome.error.code)
+            case Failed():
+                # as the store counts: the first step says only that the run began
+                progressed = len(outcome.transcript) > max(task.steps, 1)
+                return await self._fail(claimed, outcome.error, progressed=progressed)
 
     async def _run(self, claimed: Claimed, control: Control) -> Outcome[JsonValue]:
         task, watcher = claimed.task, self._options.on_event
@@ -266,14 +301,16 @@ class Runner:
         return await (await self._ready(served)).run(
             task.input,
             deps=served.deps,
-            journal=TaskJournal(
-                self._engine.store, claimed.lease, self._engine.changed, empty=task.steps == 0
-            ),
+            journal=self._journal(claimed, empty=task.steps == 0),
             run_id=task.id,
             limits=task.budget,
             control=control,
             on_event=None if watcher is None else (lambda event: watcher(task.id, event)),
         )
+
+    def _journal(self, claimed: Claimed, *, empty: bool = False) -> TaskJournal:
+        engine, recorded = self._engine, self._metrics.recorded
+        return TaskJournal(engine.store, claimed.lease, engine.changed, recorded=recorded, empty=empty)
 
     async def _ready(self, served: Served) -> Agent[Any, Any]:
         """The agent with its model open; made once, since an agent keeps what it has worked out about its tools."""
@@ -283,19 +320,38 @@ class Runner:
             self._agents[agent.name] = replace(agent, model=model)
         return self._agents[agent.name]
 
-    async def _fail(self, claimed: Claimed, error: RunError, *, progressed: bool = False) -> None:
+    async def _fail(self, claimed: Claimed, error: RunError, *, progressed: bool = False) -> _Ending:
         """Try again later where that can help, else record the end."""
         task, lease = claimed.task, claimed.lease
         if error.transient and (progressed or task.attempt < task.max_attempts):
             delay = self._options.retry.delay(task.attempt, random.random())  # noqa: S311  (spreads retries)
             delay = max(delay, error.retry_after or 0.0)
-            log.warning(
-                "task %s: attempt %d failed (%s); again in %.1f s", task.id, task.attempt, error.code, delay
-            )
+            log.warning("attempt %d failed (%s); again in %.1f s", task.attempt, error.code, delay)
             await self._engine.release(lease, RetryLater(delay_seconds=delay, error=error))
-            return
-        journal = TaskJournal(self._engine.store, lease, self._engine.changed)
-        await journal.append(Finished(status="failed", error=error))
+            return _Ending("retried", error.code)
+        await self._journal(claimed).append(Finished(status="failed", error=error))
+        return _Ending("failed", error.code)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """How a run was let go of.
+
+    Attributes:
+        outcome: as it is counted.
+        code: of the error, where there is one.
+    """
+
+    outcome: RunOutcome
+    code: str | None = None
+
+    def told(self) -> dict[str, str]:
+        return {"outcome": self.outcome} | ({} if self.code is None else {"code": self.code})
+
+
+def _waited(task: Task) -> float:
+    """Seconds from the moment at which it was due to its claim; both by the database's clock."""
+    return 0.0 if task.run_after is None else task.updated_at - task.run_after
 
 
 class _Models:

@@ -7,12 +7,19 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
 from ops_core.errors import ConfigError
 
 PREFIX = "OPSPAWN_"
+
+SECRET_NAMES = ("KEY", "PASSWORD", "PASSWD", "SECRET", "TOKEN")
+"""What the name of a variable ends in whose value is a secret."""
+
+SHORTEST_SECRET = 6
+"""A shorter text is found in too many words to be cut out of them."""
 
 
 class Settings(BaseModel):
@@ -70,6 +77,9 @@ class Settings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="How much `serve` and `worker` log."
     )
+    log_format: Literal["text", "json"] | None = Field(
+        default=None, description="Form of a line of the log; `text` on a terminal and `json` otherwise."
+    )
 
 
 def read_settings(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
@@ -99,3 +109,28 @@ def read_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
             f"{PREFIX}{'.'.join(map(str, item['loc'])).upper()}: {item['msg']}" for item in error.errors()
         )
         raise ConfigError(problems, field=str(error.errors()[0]["loc"][0])) from None
+
+
+def known_secrets(settings: Settings, environ: Mapping[str, str] | None = None) -> frozenset[str]:
+    """Texts that must not be shown: passwords in addresses, and what the environment calls a key or a token.
+
+    Args:
+        settings: whose addresses.
+        environ: the environment; the process's own where not given.
+    """
+    environ = os.environ if environ is None else environ
+    found = {value for name, value in environ.items() if name.upper().endswith(SECRET_NAMES)}
+    for url in (settings.store_url, settings.dispatcher_url, settings.url or ""):
+        found |= _secrets_of_url(url)
+    return frozenset(secret for secret in found if len(secret) >= SHORTEST_SECRET)
+
+
+def _secrets_of_url(url: str) -> set[str]:
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # whoever opens it says what is wrong with it
+        return set()
+    who, _at, _host = parts.netloc.rpartition("@")
+    user, _colon, password = who.partition(":")
+    named = {value for name, value in parse_qsl(parts.query) if name.upper().endswith(SECRET_NAMES)}
+    return named | ({password, unquote(password)} - {user})

@@ -8,27 +8,30 @@ import random
 
 from ops_core.engine import Engine
 from ops_core.errors import OpsError
+from ops_core.telemetry import Metrics, UpkeepMetrics
 
 log = logging.getLogger("ops_core.sweeper")
 
 
-async def sweep_forever(engine: Engine, every_seconds: float) -> None:
+async def sweep_forever(engine: Engine, every_seconds: float, metrics: UpkeepMetrics | None = None) -> None:
     """Sweep again and again, until cancelled. Any number of processes may do so at the same time.
 
     Args:
         engine: whose tasks.
         every_seconds: the time between two sweeps; varied a little, so that processes do not fall into step.
+        metrics: told what the sweeps did.
     """
+    metrics = Metrics().upkeep if metrics is None else metrics
     while True:
         try:
             swept = await engine.sweep()
         except OpsError as error:
+            metrics.sweep_failed()
             log.error("cannot sweep: %s", error)
         else:
-            if swept.released:
-                log.warning(
-                    "workers lost; %d task(s) go on elsewhere: %s", len(swept.released), swept.released[:10]
-                )
-            if swept.ended:
-                log.warning("ended %d task(s): %s", len(swept.ended), swept.ended[:10])
+            metrics.swept(len(swept.released), len(swept.ended))
+            for task_id in swept.released:
+                log.warning("taken from a worker that is lost; it goes on elsewhere", extra={"task": task_id})
+            for task_id in swept.ended:
+                log.warning("ended: out of time, out of attempts or cancelled", extra={"task": task_id})
         await asyncio.sleep(every_seconds * random.uniform(0.8, 1.2))  # noqa: S311  (no secret depends on it)

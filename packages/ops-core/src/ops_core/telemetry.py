@@ -8,7 +8,10 @@ Nothing here waits, and nothing raises; a count costs less than a microsecond. A
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Literal, TypeAlias
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
@@ -22,6 +25,14 @@ SHORT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5
 
 LONG_SECONDS = (0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
 """Bounds for what may take an hour."""
+
+LOOK_SECONDS = 0.5
+"""How often the event loop is looked at."""
+
+RunOutcome: TypeAlias = Literal[
+    "completed", "failed", "cancelled", "waiting", "retried", "released", "lost", "left"
+]
+"""How a run is let go of; what each means is in docs/reference/metrics.md."""
 
 BATCHES = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 
@@ -112,8 +123,8 @@ class RunMetrics:
         """A run is being carried."""
         self._carried.inc()
 
-    def ended(self, agent: str, outcome: str, seconds: float) -> None:
-        """A run was let go of. The agent is one of the catalog, the outcome a word of the program."""
+    def ended(self, agent: str, outcome: RunOutcome, seconds: float) -> None:
+        """A run was let go of. The agent is one of the catalog."""
         self._carried.dec()
         self._runs.labels(agent, outcome).inc()
         self._seconds.labels(agent).observe(seconds)
@@ -238,3 +249,22 @@ class HttpMetrics:
         """A request was answered. Method and route are of those that the program knows."""
         self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
+
+
+@asynccontextmanager
+async def watching_the_loop(metrics: UpkeepMetrics) -> AsyncGenerator[None]:
+    """While the context lasts, look twice a second how late the event loop is."""
+    loop = asyncio.get_running_loop()
+
+    async def look() -> None:
+        while True:
+            due = loop.time() + LOOK_SECONDS
+            await asyncio.sleep(LOOK_SECONDS)
+            metrics.loop_lagged(loop.time() - due)
+
+    looking = asyncio.create_task(look())
+    try:
+        yield
+    finally:
+        looking.cancel()
+        await asyncio.wait({looking})

@@ -1,6 +1,5 @@
 """What the one who serves is told, and what an unusable store looks like."""
 
-import logging
 import os
 from pathlib import Path
 
@@ -10,25 +9,8 @@ from agentkit.agent import Agent
 from ops_core.assembly import runnable
 from ops_core.catalog import Catalog
 from ops_core.cli.examining import _file
-from ops_core.cli.serving import TALKATIVE, log_from
 from ops_core.errors import ConfigError, StoreUnavailable
 from ops_core.stores import open_store
-
-
-@pytest.fixture(autouse=True)
-def as_quiet_as_before():
-    levels = {name: logging.getLogger(name).level for name in TALKATIVE}
-    yield
-    for name, level in levels.items():
-        logging.getLogger(name).setLevel(level)
-
-
-def test_libraries_do_not_log_each_request_unless_asked():
-    log_from("info")
-    assert not logging.getLogger("httpx2").isEnabledFor(logging.INFO)
-    assert logging.getLogger("alembic.runtime").isEnabledFor(logging.WARNING)
-    log_from("debug")
-    assert logging.getLogger("httpx2").level == logging.NOTSET
 
 
 async def test_agents_whose_model_cannot_be_opened_are_named_and_left_to_others(caplog, monkeypatch):

@@ -14,6 +14,7 @@ from ops_core.api.errors import add_error_handlers
 from ops_core.api.events import EventRoutes
 from ops_core.api.guard import Guard
 from ops_core.api.health import HealthRoutes
+from ops_core.api.metrics import Counted, MetricsRoute
 from ops_core.api.openapi import Application
 from ops_core.api.tasks import TaskRoutes
 from ops_core.assembly import Ops
@@ -46,7 +47,9 @@ def create_api(ops: Ops, closing: asyncio.Event | None = None) -> FastAPI:
     EventRoutes(ops.engine, closing).add_to(app)
     AgentRoutes(ops.catalog).add_to(app)
     HealthRoutes(ops.engine.store).add_to(app)
+    MetricsRoute(ops.metrics, ops.gauges).add_to(app)
     add_docs(app)
     app.add_middleware(Bodies, max_bytes=ops.settings.max_body_bytes)
-    app.add_middleware(Guard)  # the last one added is the outermost
+    app.add_middleware(Guard)
+    app.add_middleware(Counted, metrics=ops.metrics.http)  # the last one added is the outermost
     return app

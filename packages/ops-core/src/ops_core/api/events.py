@@ -99,7 +99,7 @@ async def events(
             else:
                 yield KEEP_ALIVE
     except OpsError as error:  # the answer has begun; the client connects again and is told then
-        log.error("task %s: its stream of events ends: %s", task_id, error)
+        log.error("a stream of events ends: %s", error, extra={"task": task_id})
     finally:
         left: list[asyncio.Future[Any]] = [closed]
         if upcoming is not None:

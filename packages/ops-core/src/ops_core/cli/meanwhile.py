@@ -56,9 +56,9 @@ def _soon(
 
 
 @contextmanager
-def warnings_to(note: Callable[[str], None], task_id: str) -> Generator[None]:
-    """What the worker has to say about a task is shown between its steps; about others it is not shown."""
-    handler = _Notes(note, f"task {task_id}: ")
+def warnings_to(note: Callable[[str], None]) -> Generator[None]:
+    """What the worker has to say about the task that it carries is shown between its steps."""
+    handler = _Notes(note)
     loggers = [logging.getLogger(name) for name in ("ops_core", "agentkit")]
     for logger in loggers:
         logger.addHandler(handler)
@@ -70,13 +70,12 @@ def warnings_to(note: Callable[[str], None], task_id: str) -> Generator[None]:
 
 
 class _Notes(logging.Handler):
-    def __init__(self, note: Callable[[str], None], prefix: str) -> None:
+    def __init__(self, note: Callable[[str], None]) -> None:
         super().__init__(logging.WARNING)
         self._note = note
-        self._prefix = prefix
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.name == "ops_core.sweeper":
             return
         with suppress(RuntimeError):  # the loop is gone, and with it whoever would see this
-            self._note(record.getMessage().removeprefix(self._prefix))
+            self._note(record.getMessage())

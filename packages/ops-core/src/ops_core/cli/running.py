@@ -82,7 +82,7 @@ class _Run:
         if self._people:
             model = served.agent.model
             told_goal(self._screen, self._task, model if isinstance(model, str) else model.name)
-        with signals_to(self._interrupt), warnings_to(self._view.note, self._task.id):
+        with signals_to(self._interrupt), warnings_to(self._view.note):
             self._view.begin()
             async with self._ops.working(self._happened, only=frozenset({self._task.id})) as runner:
                 self._runner = runner

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
+from ops_core import logs
 from ops_core.assembly import open_ops
 from ops_core.cli.exits import Exit
 from ops_core.cli.screen import Screen
 from ops_core.cli.text import without_secrets
 from ops_core.server import serve
-from ops_core.settings import read_settings
+from ops_core.settings import Settings, known_secrets, read_settings
 from ops_core.stores import REVISION, migrations, open_store
-
-TALKATIVE = ("alembic", "httpx2")
 
 
 async def serve_here(**overrides: Any) -> Exit:
     """The API and a worker, until a signal."""
     settings = read_settings(**overrides)
-    log_from(settings.log_level)
+    log_from(settings)
     screen = Screen()
     async with open_ops(settings) as ops:
 
@@ -37,11 +35,9 @@ async def serve_here(**overrides: Any) -> Exit:
     return Exit.OK
 
 
-def log_from(level: str) -> None:
-    """Log what is at least of ``level``; of the libraries that tell every request, only with ``debug`` that much."""
-    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)-7s %(name)s  %(message)s")
-    for name in TALKATIVE:
-        logging.getLogger(name).setLevel(logging.NOTSET if level == "debug" else logging.WARNING)
+def log_from(settings: Settings) -> None:
+    """Log as the settings say, without their secrets."""
+    logs.set_up(settings.log_level, settings.log_format, known_secrets(settings))
 
 
 def migrate_store(*, check: bool) -> Exit:

@@ -1,52 +1,13 @@
-r"""Text of models and tools, made safe to show.
-
-What they write may hold terminal escapes (which can move the cursor, or fill the clipboard) and characters that turn
-the order of what is read around. Such characters are shown as ``\uXXXX`` and never reach the terminal. The same form
-is valid inside JSON, so JSON lines are safe in the same way.
-"""
+"""Text of models and tools, as a person reads it."""
 
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
-_UNSAFE = re.compile(
-    "["
-    "\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters but tab and newline
-    # invisible, or turning the order
-    "\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
-    "\U000e0000-\U000e007f"  # tags: invisible letters
-    "\ud800-\udfff"  # halves of characters
-    "]"
-)
+from ops_core.visible import json_line, one_line, visible, without_secrets
 
-
-def visible(text: str) -> str:
-    """``text`` with every character that a terminal would act on, or hide, written as an escape."""
-    return _UNSAFE.sub(_escaped, text.replace("\r\n", "\n"))
-
-
-def _escaped(found: re.Match[str]) -> str:
-    units = found[0].encode("utf-16-be", "surrogatepass")
-    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
-
-
-def one_line(text: str) -> str:
-    """``text`` on one line, for a table or a headline."""
-    return visible(" ".join(text.split()))
-
-
-def without_secrets(value: str) -> str:
-    """A setting as it may be shown: of an address, neither the password nor what follows a question mark."""
-    if "://" not in value:
-        return value
-    return re.sub(r"\?.*", "?…", re.sub(r"(://)(?!/).*@", r"\1…@", value))  # a password may hold / and ?
-
-
-def json_line(value: Any) -> str:
-    """``value`` as one line of JSON that is safe to show."""
-    return _UNSAFE.sub(_escaped, json.dumps(value, ensure_ascii=False, default=str))
+__all__ = ["as_call", "as_text", "json_line", "one_line", "visible", "without_secrets"]
 
 
 def as_text(value: Any) -> str:

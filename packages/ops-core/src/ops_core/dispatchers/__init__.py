@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
+from ops_core.dispatchers.counted import CountedDispatcher
 from ops_core.dispatchers.local import LocalDispatcher
 from ops_core.errors import ConfigError
 from ops_core.ports import Dispatcher
 
-__all__ = ["LocalDispatcher", "open_dispatcher"]
+__all__ = ["CountedDispatcher", "LocalDispatcher", "open_dispatcher"]
 
 
 def open_dispatcher(url: str) -> Dispatcher:

@@ -1,0 +1,70 @@
+"""How full the store is, for Prometheus."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from time import monotonic
+
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from ops_core.errors import StoreUnavailable
+from ops_core.ports import Measured, Stats
+from ops_core.task import TaskStatus
+
+FRESH_SECONDS = 2.0
+"""What the store has said is repeated for so long: who scrapes often does not ask it more often."""
+
+READ_SECONDS = 5.0
+"""A store that takes longer to answer counts as one that does not."""
+
+
+class StoreGauges(Collector):
+    """How full the store is; absent as long as it does not answer, so that no old value is taken for a new one.
+
+    Args:
+        store: is asked.
+    """
+
+    def __init__(self, store: Measured) -> None:
+        self._store = store
+        self._stats: Stats | None = None
+        self._until = 0.0
+        self._one_at_a_time = asyncio.Lock()
+
+    async def refresh(self) -> None:
+        """Ask the store, unless it was asked a moment ago."""
+        async with self._one_at_a_time:
+            if monotonic() < self._until:
+                return
+            try:
+                async with asyncio.timeout(READ_SECONDS):
+                    self._stats = await self._store.stats()
+            except (StoreUnavailable, TimeoutError):
+                self._stats = None
+            self._until = monotonic() + FRESH_SECONDS
+
+    def collect(self) -> Iterable[Metric]:
+        """As Prometheus reads it."""
+        stats = self._stats
+        yield GaugeMetricFamily(
+            "opspawn_store_up", "Whether the store answered (1) or not (0).", value=stats is not None
+        )
+        if stats is None:
+            return
+        tasks = GaugeMetricFamily("opspawn_tasks", "Tasks that have not ended.", labels=["status"])
+        for status in (TaskStatus.PENDING, TaskStatus.RUNNING, TaskStatus.WAITING):
+            tasks.add_metric([status.value], stats.tasks[status])
+        yield tasks
+        yield GaugeMetricFamily("opspawn_tasks_due", "Tasks that could be claimed now.", value=stats.due)
+        yield GaugeMetricFamily(
+            "opspawn_oldest_due_task_age_seconds",
+            "Since when the first of them is due; 0 for none.",
+            value=stats.oldest_due_seconds,
+        )
+        yield GaugeMetricFamily(
+            "opspawn_expired_leases", "Running tasks of workers that are silent.", value=stats.expired_leases
+        )
+        yield GaugeMetricFamily("opspawn_workers", "Workers that hold a lease.", value=stats.workers)

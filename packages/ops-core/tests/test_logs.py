@@ -1,0 +1,241 @@
+"""Lines of the log: what is on them, and what never is."""
+
+import asyncio
+import io
+import json
+import logging
+import re
+import threading
+import warnings
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from agentkit import Agent, tool
+from agentkit.messages import ToolCall
+from agentkit.testing.models import ScriptedModel
+from ops_core import logs
+from ops_core.settings import Settings, known_secrets
+from ops_core.task import DEFAULT_TENANT, NewTask
+from ops_core.testing import open_test_ops
+
+CANARY = "canary-4f1d"
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    root, hook = logging.getLogger(), threading.excepthook
+    handlers, level = root.handlers[:], root.level
+    levels = {name: logging.getLogger(name).level for name in logs.TALKATIVE}
+    yield
+    logging.captureWarnings(capture=False)
+    root.handlers[:], threading.excepthook = handlers, hook
+    root.setLevel(level)
+    for name, before in levels.items():
+        logging.getLogger(name).setLevel(before)
+
+
+class Log(io.StringIO):
+    """Where lines go, and how they are read."""
+
+    def lines(self) -> list[str]:
+        return self.getvalue().splitlines()
+
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.lines()]
+
+
+def set_up(level: str = "info", form: logs.Form | None = "json", secrets: tuple[str, ...] = ()) -> Log:
+    log = Log()
+    logs.set_up(level, form, secrets, log)
+    return log
+
+
+async def test_each_line_of_a_run_names_its_task_and_its_worker():
+    @tool(effect="pure")
+    def look() -> str:
+        """Look."""
+        logging.getLogger("my_tools").info("looked", extra={"found": 3})
+        return "seen"
+
+    log = set_up()
+    model = ScriptedModel.by_turn([ToolCall(id="call_1", name="look", arguments={}), "done"])
+    async with open_test_ops(Agent(model, name="looker", tools=[look])) as ops, ops.working():
+        task = (await ops.engine.submit(NewTask(agent="looker", input="go"))).task
+        await ops.engine.until_ended(DEFAULT_TENANT, task.id, 10)
+    began, looked, ended = log.events()
+    assert [began["event"], looked["event"], ended["event"]] == ["run began", "looked", "run ended"]
+    assert (looked["found"], looked["logger"], ended["outcome"]) == (3, "my_tools", "completed")
+    of = {"task": task.id, "tenant": DEFAULT_TENANT, "agent": "looker", "attempt": 1, "epoch": 1}
+    for line in (began, looked, ended):
+        assert of.items() <= line.items()
+        assert line["worker"] == began["worker"] != ""
+
+
+def test_a_line_says_when_how_bad_and_who():
+    log = set_up()
+    before = datetime.now(UTC)
+    logging.getLogger("ops_core.x").warning("%d things\nhappened", 2)
+    (line,) = log.events()
+    assert (line["level"], line["logger"], line["event"]) == ("warning", "ops_core.x", "2 things\nhappened")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["time"])
+    assert abs((datetime.fromisoformat(line["time"]) - before).total_seconds()) < 5
+
+
+def test_a_person_reads_words():
+    log = set_up(form="text")
+    with logs.about(task="t-1", note="two words"):
+        logging.getLogger("ops_core.runner").info("run\nended", extra={"seconds": 1.23456})
+    (line,) = log.lines()
+    assert line.endswith('Z info    ops_core.runner: run ended task=t-1 note="two words" seconds=1.235')
+
+
+@pytest.mark.parametrize("terminal, first", [(True, "2"), (False, "{")])
+def test_the_form_follows_the_terminal_unless_it_is_set(terminal, first):
+    log = Log()
+    log.isatty = lambda: terminal
+    logs.set_up("info", None, (), log)
+    logging.getLogger("ops_core").info("x")
+    assert log.getvalue().startswith(first)
+
+
+def test_levels_hold_for_all_and_libraries_that_tell_everything_are_quieter():
+    log = set_up("info")
+    logging.getLogger("ops_core").debug("no")
+    logging.getLogger("httpx2").info("GET http://…")
+    logging.getLogger("alembic.runtime").warning("yes")
+    set_up("debug")
+    assert [line["event"] for line in log.events()] == ["yes"]
+    assert logging.getLogger("pika").isEnabledFor(logging.DEBUG)
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_an_exception_is_its_type_and_its_place(form):
+    log = set_up(form=form)
+    for name in ("uvicorn.error", "asyncio", "anybody"):
+        try:
+            raise ExceptionGroup("several", [_raised()])
+        except ExceptionGroup:
+            logging.getLogger(name).exception("Exception in x\nwith its text: %s", CANARY)
+    assert CANARY not in log.getvalue()
+    for line in log.lines():
+        assert "ValueError" in line
+        assert "test_logs.py:" in line
+        assert "Exception in x" in line
+
+
+def _raised() -> ValueError:
+    try:
+        raise ValueError(CANARY)
+    except ValueError as error:
+        return error
+
+
+async def test_what_asyncio_says_of_a_task_that_nobody_asked_is_told_without_its_text():
+    log = set_up()
+
+    async def fail() -> None:
+        raise RuntimeError(CANARY)
+
+    failing = asyncio.create_task(fail())
+    await asyncio.wait({failing})
+    handle = asyncio.get_running_loop().call_soon(lambda secret: 1 / 0, CANARY)
+    assert handle is not None
+    del failing
+    await asyncio.sleep(0)
+    assert CANARY not in log.getvalue()
+    assert {line["error"] for line in log.events()} == {"RuntimeError", "ZeroDivisionError"}
+    assert all(line["event"].startswith(("Task exception", "Exception in callback")) for line in log.events())
+
+
+def test_a_thread_that_fails_is_one_line():
+    log = set_up()
+    thread = threading.Thread(target=lambda: {}[CANARY])
+    thread.start()
+    thread.join()
+    (line,) = log.events()
+    assert (line["error"], line["event"]) == ("KeyError", "a thread has ended by an error")
+    assert CANARY not in log.getvalue()
+
+
+def test_warnings_are_lines_too():
+    log = set_up()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        logging.captureWarnings(capture=False)  # the test runner has a hand in it, too
+        logging.captureWarnings(capture=True)
+        warnings.warn("old\nand new", DeprecationWarning, stacklevel=1)
+    (line,) = log.events()
+    assert (line["level"], line["logger"]) == ("warning", "py.warnings")
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_nothing_that_a_terminal_acts_on_reaches_a_line(form):
+    log = set_up(form=form)
+    with logs.about(agent="\x1b[31mred\u202e"):
+        logging.getLogger("x").info("a\x1b]52;c;AAAA\x07b\rc\nd\x9b", extra={"note": "\x00 \u2028"})
+    assert len(log.lines()) == 1
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u202e]", log.getvalue())
+
+
+def test_a_wrong_call_is_still_a_line_and_harms_nobody(capsys):
+    log = set_up()
+    wrong = "%d and %d"
+    logging.getLogger("x").info(wrong, CANARY)
+    logging.getLogger("x").info("x", extra={"odd": {1, 2}})
+    log.write = _full  # type: ignore[method-assign]
+    logging.getLogger("x").info("lost")
+    assert [line["event"] for line in log.events()] == ["%d and %d", "x"]
+    assert capsys.readouterr().err == ""
+
+
+def _full(_text: str) -> int:
+    raise OSError(28, "No space left on device")
+
+
+# --- secrets ------------------------------------------------------------------------------------------------------
+
+
+def test_known_secrets_are_cut_out_of_every_line():
+    settings = Settings(
+        store_url="postgresql://opspawn:store%2Fsecret@db/opspawn?password=query-secret",
+        dispatcher_url="amqp://opspawn:opspawn@mq",
+        url="http://me:url-secret@[::1/",  # no URL at all: nobody ends for it here
+    )
+    environ = {"OPENAI_API_KEY": 'env"secret', "MY_TOKEN": "abc", "PATH": "/usr/local/bin"}
+    secrets = known_secrets(settings, environ)
+    assert secrets == {"store%2Fsecret", "store/secret", "query-secret", 'env"secret'}
+    for form in ("json", "text"):
+        log = set_up(form=form, secrets=tuple(secrets))
+        logging.getLogger("opspawn").info("it is %s", 'env"secret', extra={"at": settings.store_url})
+        logging.getLogger("opspawn").info("it is store/secret")
+        text = log.getvalue()
+        assert text.count(logs.CUT) == 4
+        assert not any(form in text for secret in secrets for form in (secret, json.dumps(secret)[1:-1]))
+
+
+async def test_no_secret_of_a_run_is_logged_whatever_goes_wrong():
+    @tool(effect="pure")
+    def leak(password: str) -> str:
+        """Leak."""
+        message = f"could not log in with {password}"
+        raise PermissionError(message)
+
+    def broken(_request: object) -> str:
+        raise RuntimeError(CANARY)
+
+    log = set_up("debug")
+    call = ToolCall(id="call_1", name="leak", arguments={"password": CANARY})
+    leaking = Agent(ScriptedModel.by_turn([call, CANARY]), name="leaking", instructions=CANARY, tools=[leak])
+    failing = Agent(ScriptedModel.by_turn({0: broken}), name="failing")
+    async with open_test_ops(leaking, failing) as ops, ops.working():
+        new = [NewTask(agent=name, input={"key": CANARY}, max_attempts=1) for name in ("leaking", "failing")]
+        tasks = [(await ops.engine.submit(one)).task for one in new]
+        ended = [await ops.engine.until_ended(DEFAULT_TENANT, task.id, 10) for task in tasks]
+    assert [task.status for task in ended] == ["completed", "failed"]
+    events = [line["event"] for line in log.events() if line["logger"].startswith(("ops_core", "agentkit"))]
+    assert any("PermissionError" in event for event in events)
+    assert any("unexpected RuntimeError" in event for event in events)
+    assert CANARY not in log.getvalue()

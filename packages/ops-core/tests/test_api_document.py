@@ -156,7 +156,7 @@ class Broken:
 @pytest.mark.parametrize("path", ["/health/ready", "/api/v1/tasks"])
 async def test_what_fails_inside_is_told_without_the_inside(error, status, code, path, caplog):
     broken: Any = Broken(error)
-    made = {"metrics": Metrics(), "gauges": StoreGauges(broken)}
+    made: dict[str, Any] = {"metrics": Metrics(), "gauges": StoreGauges(broken)}
     ops = Ops(settings=Settings(), catalog=Agents(), engine=broken, **made)
     transport = httpx2.ASGITransport(create_api(ops))
     async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as http:

@@ -95,7 +95,7 @@ def test_a_person_reads_words():
 @pytest.mark.parametrize("terminal, first", [(True, "2"), (False, "{")])
 def test_the_form_follows_the_terminal_unless_it_is_set(terminal, first):
     log = Log()
-    log.isatty = lambda: terminal
+    log.isatty = lambda: terminal  # type: ignore[method-assign]
     logs.set_up("info", None, (), log)
     logging.getLogger("ops_core").info("x")
     assert log.getvalue().startswith(first)

@@ -56,9 +56,9 @@ def set_up(
         secrets: texts that must not appear.
         stream: where the lines go; stderr, where not given.
     """
-    stream = sys.stderr if stream is None else stream
-    form = form or ("text" if stream.isatty() else "json")
-    handler = Handler(stream)
+    to: TextIO = sys.stderr if stream is None else stream
+    form = form or ("text" if to.isatty() else "json")
+    handler = Handler(to)
     handler.setFormatter(Lines(form, secrets))
     root = logging.getLogger()
     root.handlers[:] = [handler]

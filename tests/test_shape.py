@@ -32,6 +32,7 @@ LATE_IMPORTS = [
         "ops_core.stores.migrations",
         "Alembic is a fifth of the start, and hardly ever needed",
     ),
+    ("ops_core.dispatchers", "ops_core.dispatchers.", "the client of RabbitMQ loads when a URL asks for it"),
     ("ops_core.cli", "ops_core.", "a command loads only what it needs: `opspawn --help` is quick"),
     (
         "agentkit.models",

@@ -103,16 +103,15 @@ async def open_ops(settings: Settings, catalog: Catalog | None = None) -> AsyncG
     store = open_store(settings.store_url)
     if settings.auto_migrate and store.migrates_itself:
         await asyncio.to_thread(migrate_if_needed, store)
-    async with store:
+    async with store, open_dispatcher(settings.dispatcher_url) as dispatcher:
         await store.check()
         metrics, gauges = Metrics(), StoreGauges(store)
         metrics.registry.register(gauges)
-        dispatcher = CountedDispatcher(open_dispatcher(settings.dispatcher_url), metrics.upkeep)
         async with watching_the_loop(metrics.upkeep):
             yield Ops(
                 settings=settings,
                 catalog=catalog,
-                engine=Engine(store, dispatcher),
+                engine=Engine(store, CountedDispatcher(dispatcher, metrics.upkeep)),
                 metrics=metrics,
                 gauges=gauges,
             )

@@ -227,7 +227,8 @@ class Dispatcher(Protocol):
     """Wakes workers. A wake-up is a hint: it may be lost, doubled or late, and holds nothing of value.
 
     Within one process none is lost: after every ``wake`` at least one call of ``woken``, under way or the next one,
-    returns ``True``. Several wake-ups may be heard as one.
+    returns ``True``. Several wake-ups may be heard as one. Where wake-ups pass between processes, one that came in
+    while a runner had no free slot is left to the others: whoever takes all that it has slots for passes the word on.
     """
 
     async def wake(self) -> None:
@@ -235,5 +236,5 @@ class Dispatcher(Protocol):
         ...
 
     async def woken(self, timeout_seconds: float) -> bool:
-        """Wait for a wake-up; ``False`` when none came in time."""
+        """Wait for a wake-up; ``False`` when none came in time. Only a runner with a free slot waits."""
         ...

@@ -154,7 +154,9 @@ class Runner:
                 self._slot_freed.clear()
                 await self._slot_freed.wait()
                 continue
-            if len(await self._claim_some(free)) < free:
+            if len(await self._claim_some(free)) == free:
+                await self._engine.dispatcher.wake()  # there may be more, for whoever has slots
+            else:
                 await self._engine.dispatcher.woken(options.poll_seconds * random.uniform(0.8, 1.2))  # noqa: S311
 
     async def _claim_some(self, free: int) -> Sequence[Claimed]:

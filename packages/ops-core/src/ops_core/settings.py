@@ -31,7 +31,11 @@ class Settings(BaseModel):
         default="sqlite:///opspawn.db",
         description="Where tasks are kept: `sqlite:///FILE` or `postgresql://USER:PASSWORD@HOST/DATABASE`.",
     )
-    dispatcher_url: str = Field(default="local://", description="How workers are woken: `local://`.")
+    dispatcher_url: str = Field(
+        default="local://",
+        description="How workers are woken: `local://`, or through RabbitMQ with "
+        "`amqp://USER:PASSWORD@HOST/VHOST` (`?queue=NAME` for another queue than `opspawn.wake`).",
+    )
     auto_migrate: bool = Field(
         default=True,
         description="Bring the schema of an SQLite file up to date when it is opened. That of PostgreSQL, which "

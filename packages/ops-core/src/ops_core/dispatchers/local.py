@@ -16,6 +16,10 @@ class LocalDispatcher:
 
     async def wake(self) -> None:
         """Set the event."""
+        self.hint()
+
+    def hint(self) -> None:
+        """Set the event, from a callback of the event loop."""
         self._woken.set()
 
     async def woken(self, timeout_seconds: float) -> bool:

@@ -6,7 +6,7 @@ The suites need no test framework of their own: subclass one, give it the fixtur
 
 from __future__ import annotations
 
-from ops_core.testing.dispatchers import DispatcherContract
+from ops_core.testing.dispatchers import DispatcherContract, SharedDispatcherContract
 from ops_core.testing.opening import FakeClock, open_test_ops, open_test_store
 from ops_core.testing.store_measuring import MeasuringContract
 from ops_core.testing.stores import StoreContract
@@ -15,6 +15,7 @@ __all__ = [
     "DispatcherContract",
     "FakeClock",
     "MeasuringContract",
+    "SharedDispatcherContract",
     "StoreContract",
     "open_test_ops",
     "open_test_store",

@@ -24,8 +24,9 @@ from ops_core.visible import json_line, one_line
 
 Form: TypeAlias = Literal["text", "json"]
 
-TALKATIVE = ("alembic", "dramatiq", "httpx2", "pika")
-"""Libraries that tell every request or connection: below ``debug`` only what they warn of is logged."""
+TALKATIVE = {"alembic": "WARNING", "httpx2": "WARNING", "dramatiq": "CRITICAL", "pika": "CRITICAL"}
+"""Libraries that tell every request or connection: without ``debug`` only what is at least of this level is logged. The
+last two tell in many lines, at every try, what ``ops_core.dispatchers`` tells once."""
 
 CUT = "[secret]"
 
@@ -63,8 +64,8 @@ def set_up(
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for name in TALKATIVE:
-        logging.getLogger(name).setLevel(logging.NOTSET if level == "debug" else logging.WARNING)
+    for name, least in TALKATIVE.items():
+        logging.getLogger(name).setLevel(logging.NOTSET if level == "debug" else least)
     logging.captureWarnings(capture=True)
     threading.excepthook = _thread_ended
 

@@ -204,7 +204,7 @@ def _parsed(url: str) -> tuple[Any, str]:
 
 def _read(url: str) -> tuple[Any, str]:
     parts = urlsplit(url)
-    query = parse_qs(parts.query, strict_parsing=bool(parts.query))
+    query = parse_qs(parts.query, keep_blank_values=True)
     (queue,) = query.pop("queue", [QUEUE])
     if query or not parts.hostname or not NAME.fullmatch(queue):
         message = "a part is missing, or not known"

@@ -127,7 +127,7 @@ def test_doctor_finds_what_is_missing(opspawn):
 def test_doctor_sees_tasks_of_a_worker_that_is_gone(opspawn):
     running = opspawn.start("run", "go", "--agent", "holder", "--json", OPSPAWN_LEASE_SECONDS="1")
     opspawn.file("begun")
-    assert findings(opspawn, code=1)["leases"]["text"] == "1 task running"
+    assert findings(opspawn, code=1)["leases"]["text"] == "1 task running on 1 worker"
     running.kill()
     running.wait()
     with sqlite3.connect(opspawn.directory / "opspawn.db") as connection:

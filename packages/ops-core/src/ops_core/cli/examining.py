@@ -7,12 +7,14 @@ import os
 import platform
 import shutil
 import sqlite3
-import time
-from collections.abc import AsyncIterator, Iterator
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
 import httpx2
 from rich.text import Text
@@ -26,11 +28,13 @@ from ops_core.cli.places import store_file
 from ops_core.cli.screen import STYLES, Screen
 from ops_core.cli.text import one_line, without_secrets
 from ops_core.errors import ConfigError, OpsError
-from ops_core.ports import TaskFilter
+from ops_core.ports import Stats
 from ops_core.settings import PREFIX, Settings, read_settings
-from ops_core.stores import REVISION, SqlStore, open_store
-from ops_core.task import DEFAULT_TENANT, TaskStatus
+from ops_core.stores import REVISION, open_store
+from ops_core.stores.examining import examine_database
+from ops_core.task import TaskStatus
 
+Result = TypeVar("Result")
 State: TypeAlias = Literal["ok", "note", "warning", "missing"]
 MARKS = {"ok": ("✓", "good"), "note": ("·", "quiet"), "warning": ("!", "person"), "missing": ("✗", "bad")}
 PLAIN_MARKS = {"ok": "+", "note": "-", "warning": "!", "missing": "x"}
@@ -40,6 +44,13 @@ SAFE_SQLITE = (3, 51, 3)
 
 LITTLE_DISK = 200 * 1024 * 1024
 SERVER_SECONDS = 5.0
+STORE_SECONDS = 10.0
+AGENT_SECONDS = 10.0
+"""Whatever is asked, it is not waited for longer; `doctor` never hangs."""
+
+NOTABLE_SKEW_SECONDS = 1.0
+LATE_SECONDS = 30.0
+"""A task that is due for so long is not only waiting for the next worker to look."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +109,28 @@ async def _findings(url: str | None) -> AsyncIterator[Finding]:
         yield await _server(settings.url)
 
 
+async def bounded(look: Callable[[], Result], seconds: float) -> Result:
+    """What ``look``, which blocks, returns or raises.
+
+    Its thread is left behind when it takes too long, and does not keep the process from ending.
+
+    Raises:
+        TimeoutError: it took too long.
+    """
+    found: Future[Result] = Future()
+    found.set_running_or_notify_cancel()  # from here on nobody takes it away from the thread
+
+    def work() -> None:
+        try:
+            found.set_result(look())
+        except Exception as error:  # noqa: BLE001  (it is raised where it is waited for)
+            found.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    async with asyncio.timeout(seconds):
+        return await asyncio.wrap_future(found)
+
+
 # --- versions and settings ----------------------------------------------------------------------------------------
 
 
@@ -142,14 +175,25 @@ async def _store(settings: Settings) -> AsyncIterator[Finding]:
             if not file.exists():
                 return
         store = open_store(settings.store_url)
-        found = await asyncio.to_thread(store.revision)
-        name = "writable" if store.migrates_itself else "reachable"
-        yield Finding(about=about, name=name, state="ok", text="yes")
-        yield _schema(found, by_itself=settings.auto_migrate and store.migrates_itself)
-        if found == REVISION:
-            yield await _leases(store)
+        found = await bounded(partial(examine_database, store), STORE_SECONDS)
     except OpsError as error:
         yield Finding(about=about, name="usable", state="missing", text=str(error))
+        return
+    except TimeoutError:
+        text = f"no answer within {STORE_SECONDS:g} s"
+        yield Finding(about=about, name="usable", state="missing", text=text)
+        return
+    name = "writable" if store.migrates_itself else "reachable"
+    yield Finding(about=about, name=name, state="ok", text=found.product)
+    yield _schema(found.revision, by_itself=settings.auto_migrate and store.migrates_itself)
+    if found.unsafe:
+        text = f"{', '.join(found.unsafe)} off: a power cut can take back what was acknowledged"
+        yield Finding(about=about, name="durable", state="warning", text=text)
+    if found.stats is not None:
+        if not store.migrates_itself:
+            yield _clock(found.skew_seconds)
+        for finding in _tasks(found.stats):
+            yield finding
 
 
 def _file(file: Path) -> Iterator[Finding]:
@@ -189,15 +233,29 @@ def _schema(found: str | None, *, by_itself: bool) -> Finding:
     return Finding(about="Store", name="schema", state="missing", text=text)
 
 
-async def _leases(store: SqlStore) -> Finding:
-    async with store:
-        running = await store.list(DEFAULT_TENANT, TaskFilter(status=(TaskStatus.RUNNING,), limit=1000))
-    lost = [task for task in running if task.lease_until is not None and task.lease_until < time.time()]
-    text = f"{counted(len(running), 'task')} running"
-    if not lost:
-        return Finding(about="Store", name="leases", state="ok", text=text)
-    text += f", {len(lost)} of a worker that is gone; the next worker takes them over"
-    return Finding(about="Store", name="leases", state="warning", text=text)
+def _clock(skew_seconds: float) -> Finding:
+    if abs(skew_seconds) < NOTABLE_SKEW_SECONDS:
+        return Finding(about="Store", name="clock", state="ok", text="as on this machine")
+    ahead = "ahead of" if skew_seconds > 0 else "behind"
+    text = f"{abs(skew_seconds):,.1f} s {ahead} this machine's; harmless to tasks, which go by the database's clock, "
+    text += "but the times in logs differ"
+    return Finding(about="Store", name="clock", state="warning", text=text)
+
+
+def _tasks(stats: Stats) -> Iterator[Finding]:
+    running = stats.tasks[TaskStatus.RUNNING]
+    text = f"{counted(running, 'task')} running"
+    if stats.workers:
+        text += f" on {counted(stats.workers, 'worker')}"
+    if stats.expired_leases:
+        text += f", {stats.expired_leases} of a worker that is gone; the next worker takes them over"
+    yield Finding(about="Store", name="leases", state="warning" if stats.expired_leases else "ok", text=text)
+    text = f"{counted(stats.due, 'task')} due, {stats.tasks[TaskStatus.WAITING]} waiting for an answer"
+    late = stats.oldest_due_seconds >= LATE_SECONDS
+    if late:
+        text += f"; the oldest is due since {stats.oldest_due_seconds:,.0f} s: "
+        text += "are there workers, with free slots, that can run its agent?"
+    yield Finding(about="Store", name="queue", state="warning" if late else "ok", text=text)
 
 
 # --- agents and server --------------------------------------------------------------------------------------------
@@ -217,8 +275,12 @@ async def _agents(settings: Settings) -> AsyncIterator[Finding]:
         model = catalog.get(name).agent.model
         called = model if isinstance(model, str) else model.name
         try:
-            async with opened(model):
-                yield Finding(about=about, name=one_line(name), state="ok", text=f"{called} can be opened")
+            async with asyncio.timeout(AGENT_SECONDS), opened(model):
+                pass
+            yield Finding(about=about, name=one_line(name), state="ok", text=f"{called} can be opened")
+        except TimeoutError:
+            text = f"{called}: cannot be opened within {AGENT_SECONDS:g} s"
+            yield Finding(about=about, name=one_line(name), state="missing", text=text)
         except AgentkitError as error:
             yield Finding(about=about, name=one_line(name), state="missing", text=f"{called}: {error}")
 
@@ -234,9 +296,10 @@ def _source(settings: Settings) -> str:
 async def _server(url: str) -> Finding:
     shown = without_secrets(url)
     try:
-        async with httpx2.AsyncClient(timeout=SERVER_SECONDS, trust_env=False) as client:
+        client = httpx2.AsyncClient(timeout=SERVER_SECONDS, trust_env=False)
+        async with asyncio.timeout(SERVER_SECONDS), client:
             answer = await client.get(f"{url.rstrip('/')}/health/ready")
-    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+    except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError) as error:
         return Finding(
             about="Server", name="reachable", state="missing", text=f"{shown}: {type(error).__name__}"
         )

@@ -1,0 +1,98 @@
+"""What `opspawn doctor` finds on servers, and that it never hangs."""
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from ops_core.cli import examining
+from ops_core.cli.examining import bounded, examine
+from ops_core.stores import migrations, open_store
+from ops_core.task import NewTask
+from ops_core.testing import FakeClock
+
+SECRET = "hunter2secret"
+
+
+@pytest.fixture
+def quiet(monkeypatch, tmp_path) -> None:
+    """An empty directory, and no settings but those of the test."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("OPSPAWN_APP", "OPSPAWN_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """Where connections are accepted, and nobody says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+
+
+async def findings(capsys) -> dict[str, dict[str, str]]:
+    await examine(url=None, as_json=True)
+    printed = capsys.readouterr().out
+    assert SECRET not in printed
+    return {found["name"]: found for found in map(json.loads, printed.splitlines())}
+
+
+async def test_a_server_is_named_with_what_makes_it_unsafe(
+    postgres, postgres_database, quiet, monkeypatch, capsys
+):
+    monkeypatch.setenv("OPSPAWN_STORE_URL", postgres.url(postgres_database))
+    assert (await findings(capsys))["schema"]["state"] == "missing"
+    migrations.upgrade(open_store(postgres.url(postgres_database)))
+    found = await findings(capsys)
+    assert found["reachable"]["text"].startswith("PostgreSQL 1")
+    assert found["durable"]["state"] == "warning"  # the tests' own server does not wait for the disk
+    assert found["durable"]["text"].startswith("fsync off")
+    assert (found["clock"]["state"], found["clock"]["text"]) == ("ok", "as on this machine")
+    assert (found["leases"]["text"], found["queue"]["text"]) == (
+        "0 tasks running",
+        "0 tasks due, 0 waiting for an answer",
+    )
+
+
+@pytest.mark.parametrize("database", ["postgresql"])
+async def test_what_is_late_is_a_warning(store, url, clock: FakeClock, quiet, monkeypatch, capsys):
+    monkeypatch.setenv("OPSPAWN_STORE_URL", url)
+    await store.insert(NewTask(agent="a", input="x"))
+    await store.claim("somebody", 1, 5.0, ["a"])
+    await store.insert(NewTask(agent="nobody", input="x"))
+    clock.advance(45)
+    found = await findings(capsys)
+    assert found["queue"]["state"] == found["leases"]["state"] == found["clock"]["state"] == "warning"
+    assert "due since 45 s" in found["queue"]["text"]
+    assert "1 task running on 1 worker, 1 of a worker that is gone" in found["leases"]["text"]
+    assert "harmless" in found["clock"]["text"]
+
+
+async def test_a_store_that_says_nothing_is_not_waited_for(silent, quiet, monkeypatch, capsys):
+    monkeypatch.setattr(examining, "STORE_SECONDS", 0.2)
+    monkeypatch.setenv("OPSPAWN_STORE_URL", f"postgresql://me:{SECRET}@{silent}/x?connect_timeout=3")
+    found = await findings(capsys)
+    assert (found["usable"]["state"], found["usable"]["text"]) == ("missing", "no answer within 0.2 s")
+    assert "assistant" in found  # the rest was looked at
+
+
+async def test_a_server_that_says_nothing_is_not_waited_for(silent, quiet, monkeypatch, capsys):
+    monkeypatch.setattr(examining, "SERVER_SECONDS", 0.2)
+    monkeypatch.setenv("OPSPAWN_URL", f"http://me:{SECRET}@{silent}")
+    assert (await findings(capsys))["reachable"]["state"] == "missing"
+
+
+async def test_a_look_that_takes_too_long_is_left_behind():
+    gone = threading.Event()
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        await bounded(lambda: gone.wait(30), 0.05)
+    assert time.monotonic() - began < 20
+    gone.set()
+    assert await bounded(lambda: 7, 5) == 7
+    with pytest.raises(ZeroDivisionError):
+        await bounded(lambda: 1 // 0, 5)
+    await asyncio.sleep(0)

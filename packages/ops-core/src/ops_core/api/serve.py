@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import AsyncGenerator, Generator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import Any
 
 import uvicorn
@@ -20,12 +20,15 @@ DRAIN_SECONDS = 3
 
 
 @asynccontextmanager
-async def serving(ops: Ops, closing: asyncio.Event | None = None) -> AsyncGenerator[Sequence[str], None]:
+async def serving(
+    ops: Ops, closing: asyncio.Event | None = None, *, worker: bool = True
+) -> AsyncGenerator[Sequence[str], None]:
     """The API and a worker while the context lasts; gives the addresses, which are ready.
 
     Args:
         ops: the platform, open.
         closing: set when the context is left, or by the caller before that: whoever waits for a task is answered.
+        worker: work, too.
 
     Raises:
         ConfigError: the address cannot be listened on.
@@ -46,7 +49,7 @@ async def serving(ops: Ops, closing: asyncio.Event | None = None) -> AsyncGenera
         )
     )
     try:
-        async with asyncio.TaskGroup() as group, ops.working():
+        async with asyncio.TaskGroup() as group, ops.working() if worker else nullcontext():
             group.create_task(server.serve(sockets))
             await server.accepting.wait()
             try:

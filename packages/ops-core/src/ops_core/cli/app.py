@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ops_core.cli import doctor, run, serve, tasks
+from ops_core.cli import doctor, run, serve, tasks, worker
 from ops_core.cli.exits import MEANINGS
 
 _TABLE = "\n".join(f"  {code.value:>3}  {meaning}" for code, meaning in MEANINGS.items())
@@ -44,6 +44,7 @@ def opspawn(
 for _command in (
     run.run,
     serve.serve,
+    worker.worker,
     tasks.submit,
     tasks.list_tasks,
     tasks.show,

@@ -20,6 +20,9 @@ def serve(
         str | None, typer.Option(metavar="ADDRESS", help="127.0.0.1, ::1 or localhost. [OPSPAWN_HOST]")
     ] = None,
     port: Annotated[int | None, typer.Option(help="0 for any free one. [OPSPAWN_PORT]")] = None,
+    no_worker: Annotated[
+        bool, typer.Option("--no-worker", help="Only the API; `worker` does the work.")
+    ] = False,
 ) -> None:
     """Run the API and a worker in this process, until Ctrl-C.
 
@@ -30,7 +33,9 @@ def serve(
 
     from ops_core.cli.serving import serve_here
 
-    raise typer.Exit(asyncio.run(serve_here(app=app, config=config, host=host, port=port)))
+    raise typer.Exit(
+        asyncio.run(serve_here(worker=not no_worker, app=app, config=config, host=host, port=port))
+    )
 
 
 def migrate(

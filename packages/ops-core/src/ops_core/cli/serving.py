@@ -14,8 +14,8 @@ from ops_core.settings import Settings, known_secrets, read_settings
 from ops_core.stores import REVISION, migrations, open_store
 
 
-async def serve_here(**overrides: Any) -> Exit:
-    """The API and a worker, until a signal."""
+async def serve_here(*, worker: bool = True, **overrides: Any) -> Exit:
+    """The API and a worker, or the API alone, until a signal."""
     settings = read_settings(**overrides)
     log_from(settings)
     screen = Screen()
@@ -31,7 +31,7 @@ async def serve_here(**overrides: Any) -> Exit:
                 }
             )
 
-        await serve(ops, announce)
+        await serve(ops, announce, worker=worker)
     return Exit.OK
 
 

@@ -1,0 +1,76 @@
+"""What ``opspawn worker`` does."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from ops_core.assembly import open_ops
+from ops_core.cli.exits import Exit
+from ops_core.cli.screen import Screen
+from ops_core.cli.serving import log_from
+from ops_core.cli.text import without_secrets
+from ops_core.cli.worker import WorkerOptions
+from ops_core.settings import Settings, read_settings
+from ops_core.supervisor import Supervisor, SupervisorOptions
+from ops_core.worker import shared_only, work
+
+STANDARD_INPUT = 0
+
+STOP_SECONDS = 15.0
+"""So much longer than ``grace_seconds`` a worker may take: a stubborn tool, the last writes, a broker that is gone."""
+
+
+async def work_here(options: WorkerOptions) -> int:
+    """A worker in this process, or several beside it, until a signal."""
+    given: dict[str, Any] = {
+        "app": options.app,
+        "config": options.config,
+        "concurrency": options.concurrency,
+    }
+    settings = read_settings(**given)
+    shared_only(settings)
+    log_from(settings)
+    if options.processes is None:
+        return await _work(settings, supervised=options.supervised)
+    supervised = SupervisorOptions(
+        command=command_of(options),
+        processes=options.processes,
+        stop_seconds=settings.grace_seconds + STOP_SECONDS,
+    )
+    screen = Screen()
+
+    def announce() -> None:
+        processes = f"{options.processes} × {settings.concurrency} runs"
+        screen.pairs({"worker": processes, **_places(settings)})
+
+    return await Supervisor(supervised, announce).run()
+
+
+async def _work(settings: Settings, *, supervised: bool) -> Exit:
+    screen = Screen()
+    async with open_ops(settings) as ops:
+
+        def announce() -> None:
+            if not supervised:
+                agents = ", ".join(ops.catalog.names) or "none"
+                runs = f"{settings.concurrency} runs"
+                screen.pairs({"worker": runs, **_places(settings), "agents": agents})
+
+        await work(ops, announce, STANDARD_INPUT if supervised else None)
+    return Exit.OK
+
+
+def _places(settings: Settings) -> dict[str, str]:
+    return {
+        "store": without_secrets(settings.store_url),
+        "wake-ups": without_secrets(settings.dispatcher_url),
+    }
+
+
+def command_of(options: WorkerOptions) -> Sequence[str]:
+    """The command of one of several workers."""
+    given = {"--app": options.app, "--config": options.config, "--concurrency": options.concurrency}
+    said = [f"{name}={value}" for name, value in given.items() if value is not None]
+    return [sys.executable, "-m", "ops_core.cli", "worker", "--supervised", *said]

@@ -1,4 +1,4 @@
-"""Several worker processes on one store: one that dies is replaced, the others go on, and all end when they are told."""
+"""Several worker processes on one store: one that dies is replaced, the others go on, all end when they are told."""
 
 import asyncio
 import os
@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 from collections import Counter
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -77,10 +77,8 @@ class Workers:
     async def close(self) -> None:
         if not hasattr(self, "process"):
             return
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         await self.process.wait()
 
 

@@ -3,10 +3,13 @@
 import argparse
 import random
 import sys
+from contextlib import ExitStack
 
 from ops_core.testing.postgresql import PostgresServer
+from ops_core.testing.rabbitmq import RabbitServer
 
-from .campaign import ChaosFound, Plan, run_campaign
+from .campaign import ChaosFound, Plan, has, run_campaign
+from .fleet import Servers
 
 parser = argparse.ArgumentParser(prog="make chaos")
 parser.add_argument("--seed", type=int, default=None)
@@ -22,10 +25,13 @@ plan = Plan(
     passes=10**6,
     together=(1, 2, 3),
     seconds=60 * given.minutes,
+    has=has(),
 )
-with PostgresServer() as server:
+with ExitStack() as stack:
+    broker = stack.enter_context(RabbitServer()) if "broker" in plan.has else None
+    servers = Servers(database=stack.enter_context(PostgresServer()), broker=broker)
     try:
-        total = run_campaign(plan, server)
+        total = run_campaign(plan, servers)
     except ChaosFound as found:
         sys.exit(f"chaos: {found}\nchaos: again with `make chaos SEED={seed}`")
 print(f"chaos: nothing lost, nothing doubled: {total}")

@@ -15,19 +15,26 @@ from pathlib import Path
 from agentkit.codec import recorded_to_json
 from ops_core.errors import OpsError
 from ops_core.task import TaskStatus
-from ops_core.testing.postgresql import PostgresServer
+from ops_core.testing.rabbitmq import RabbitServer
 
+from . import clocks
 from .caller import Caller, caller_of
-from .fleet import Fleet, fleet_of
+from .fleet import Fleet, Servers, fleet_of
 from .history import history_of
 from .oracle import Submitted, Verdict, judge, tasks_of
 from .provocations import ALL, Provocation, Scene
 
-OPEN = 15
-"""So many tasks are there to be carried while a provocation goes on."""
+OPEN = 20
+"""So many tasks are there to be carried while a provocation goes on: about as many as the fleet has slots."""
 
 BOUND_SECONDS = 60.0
 """After a provocation is over, so long the last task may take; a lease is a second, a slow machine is slow."""
+
+
+def has() -> frozenset[str]:
+    """What this machine has."""
+    found = {"clocks": clocks.library(), "broker": RabbitServer.program()}
+    return frozenset(name for name, where in found.items() if where is not None)
 
 
 class ChaosFound(AssertionError):
@@ -45,6 +52,7 @@ class Plan:
         passes: in each of them every provocation has its turn once, in an order that is the seed's.
         together: so many provocations at the same time; given as often as there are passes, then from the start.
         seconds: no round is begun later.
+        has: what this machine has of what provocations need; one that needs something else has no turn.
     """
 
     seed: int
@@ -53,12 +61,14 @@ class Plan:
     passes: int = 1
     together: tuple[int, ...] = (1,)
     seconds: float = 3600.0
+    has: frozenset[str] = frozenset()
 
     def schedule(self) -> Iterator[tuple[Provocation, ...]]:
         """What is done in each round."""
         chance = random.Random(self.seed)
         for number in range(self.passes):
             order = chance.sample(ALL, len(ALL))
+            order = [one for one in order if one.needs is None or one.needs in self.has]
             size = self.together[number % len(self.together)]
             yield from (tuple(order[at : at + size]) for at in range(0, len(order), size))
 
@@ -75,7 +85,7 @@ class Total:
     resubmitted: int = 0
 
 
-def run_campaign(plan: Plan, server: PostgresServer) -> Total:
+def run_campaign(plan: Plan, servers: Servers) -> Total:
     """Carry out a plan.
 
     Raises:
@@ -84,7 +94,7 @@ def run_campaign(plan: Plan, server: PostgresServer) -> Total:
     folder = Path(tempfile.mkdtemp(prefix="opspawn-chaos-"))
     print(f"chaos: seed {plan.seed}, logs in {folder}", flush=True)
     try:
-        total = asyncio.run(_campaign(plan, server, folder))
+        total = asyncio.run(_campaign(plan, servers, folder))
     except BaseException as error:
         (folder / "seed").write_text(f"{plan.seed}\n")
         if isinstance(error, Exception):
@@ -94,9 +104,9 @@ def run_campaign(plan: Plan, server: PostgresServer) -> Total:
     return total
 
 
-async def _campaign(plan: Plan, server: PostgresServer, folder: Path) -> Total:
+async def _campaign(plan: Plan, servers: Servers, folder: Path) -> Total:
     total, began = Total(), time.monotonic()
-    async with fleet_of(folder, server, plan.workers) as fleet, caller_of(fleet) as caller:
+    async with fleet_of(folder, servers, plan.workers) as fleet, caller_of(fleet) as caller:
         for number, provocations in enumerate(plan.schedule()):
             if time.monotonic() - began > plan.seconds:
                 break

@@ -1,4 +1,4 @@
-"""The processes: an API, workers, a PostgreSQL server, each worker behind a wire of its own."""
+"""The processes: an API, workers, PostgreSQL, RabbitMQ; each worker behind a wire of its own."""
 
 import asyncio
 import os
@@ -8,11 +8,13 @@ import signal
 import sys
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from ops_core.stores import SqlStore, migrations, open_store
 from ops_core.testing.postgresql import PostgresServer
 from ops_core.testing.proxies import TcpProxy
+from ops_core.testing.rabbitmq import RabbitServer
 
 from .clocks import settings_of
 from .history import keep_history
@@ -28,7 +30,7 @@ SETTINGS = {
     "OPSPAWN_SWEEP_SECONDS": "0.25",
     "OPSPAWN_POLL_SECONDS": "0.25",
     "OPSPAWN_GRACE_SECONDS": "10",
-    "OPSPAWN_CONCURRENCY": "10",
+    "OPSPAWN_CONCURRENCY": "5",
     "OPSPAWN_APP": "agents:catalog",
 }
 
@@ -105,13 +107,23 @@ class Member:
             await self.process.wait()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Servers:
+    """What the processes need; without a broker they look for work by themselves."""
+
+    database: PostgresServer
+    broker: RabbitServer | None = None
+
+
 class Fleet:
     """What a campaign provokes.
 
     Attributes:
         folder: of logs and effects.
-        server: the database.
+        server: the database's.
         database: its name.
+        broker: RabbitMQ, where there is one.
+        hints: the wire of all processes to it.
         store: the driver's own view of it.
         world: the effects.
         api: answers over HTTP, and carries tasks, too.
@@ -119,9 +131,11 @@ class Fleet:
         proxies: the wire of each worker to the database.
     """
 
-    def __init__(self, folder: Path, server: PostgresServer, database: str, store: SqlStore) -> None:
+    def __init__(self, folder: Path, servers: Servers, database: str, store: SqlStore) -> None:
         self.folder = folder
-        self.server = server
+        self.server = servers.database
+        self.broker = servers.broker
+        self.hints: TcpProxy | None = None
         self.database = database
         self.store = store
         self.world = World(folder / "effects.log")
@@ -142,18 +156,22 @@ class Fleet:
         url = self.server.url(self.database)
         self.proxies = proxies
         serve = [str(OPSPAWN), "serve", "--port", "0"]
-        self.api = Member("api", serve, self.folder, {"OPSPAWN_STORE_URL": url})
+        wakes = {}
+        if self.hints is not None:
+            wakes = {"OPSPAWN_DISPATCHER_URL": f"amqp://guest:guest@127.0.0.1:{self.hints.port}/"}
+        self.api = Member("api", serve, self.folder, {"OPSPAWN_STORE_URL": url, **wakes})
         for number, proxy in enumerate(proxies):
             address = f"postgresql://opspawn@127.0.0.1:{proxy.port}/{self.database}?sslmode=disable"
             name = f"worker-{number}"
-            settings = {"OPSPAWN_STORE_URL": address, **settings_of(self.clock_of(name))}
+            settings = {"OPSPAWN_STORE_URL": address, **wakes, **settings_of(self.clock_of(name))}
             command = [sys.executable, str(HERE / "worker.py")]
             self.workers.append(Member(name, command, self.folder, settings))
 
 
 @asynccontextmanager
-async def fleet_of(folder: Path, server: PostgresServer, workers: int) -> AsyncGenerator[Fleet]:
+async def fleet_of(folder: Path, servers: Servers, workers: int) -> AsyncGenerator[Fleet]:
     """A fleet at work; whatever is left of it is killed at the end."""
+    server = servers.database
     shutil.copy(HERE / "agents.py", folder)
     with server.database() as database:
         async with AsyncExitStack() as stack:
@@ -161,7 +179,10 @@ async def fleet_of(folder: Path, server: PostgresServer, workers: int) -> AsyncG
             await asyncio.to_thread(migrations.upgrade, store)
             await asyncio.to_thread(keep_history, server, database)
             await stack.enter_async_context(store)
-            fleet = Fleet(folder, server, database, store)
+            fleet = Fleet(folder, servers, database, store)
+            if servers.broker is not None:
+                wire = TcpProxy(("127.0.0.1", servers.broker.port))
+                fleet.hints = await stack.enter_async_context(wire)
             socket = Path(server.url().partition("host=")[2]) / ".s.PGSQL.5432"
             proxies = [await stack.enter_async_context(TcpProxy(socket)) for _ in range(workers)]
             fleet.build(proxies)

@@ -4,11 +4,19 @@ import asyncio
 import random
 import signal
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
+import dramatiq
+import pika
+from pika.exceptions import AMQPError
 from sqlalchemy.exc import DBAPIError
+
+from ops_core.dispatchers.hints import ACTOR
+from ops_core.dispatchers.rabbitmq import QUEUE
+from ops_core.testing.proxies import TcpProxy
+from ops_core.testing.rabbitmq import RabbitServer
 
 from . import clocks
 from .caller import Caller
@@ -52,11 +60,13 @@ class Provocation:
         name: of it.
         act: does it.
         hogs: so many of the tasks block the event loop of their worker.
+        needs: what not every machine has.
     """
 
     name: str
     act: Act
     hogs: int = 0
+    needs: Literal["clocks", "broker"] | None = None
 
 
 async def nothing(scene: Scene) -> None:
@@ -157,6 +167,48 @@ async def move_clocks(scene: Scene) -> None:
         await asyncio.sleep(clocks.SEEN_SECONDS)
 
 
+def the_broker(scene: Scene) -> tuple[RabbitServer, TcpProxy]:
+    """And its wire; these provocations are only planned where there is one."""
+    assert scene.fleet.broker is not None
+    assert scene.fleet.hints is not None
+    return scene.fleet.broker, scene.fleet.hints
+
+
+async def kill_the_broker(scene: Scene) -> None:
+    """SIGKILL of RabbitMQ, and a start with an empty disk: every message is gone, and the queue."""
+    broker, _wire = the_broker(scene)
+    await scene.amid_the_work()
+    await asyncio.to_thread(broker.end, signal.SIGKILL)
+    await asyncio.to_thread(broker.empty)
+    await asyncio.to_thread(broker.start)
+
+
+async def twist_the_hints(scene: Scene) -> None:
+    """Wake-ups are late, then lost, then doubled and garbled, and their connections cut."""
+    broker, wire = the_broker(scene)
+    wire.delay_seconds = 0.3
+    await asyncio.sleep(LEASE_SECONDS / 2)
+    wire.delay_seconds = 0.0
+    wire.stop()
+    await asyncio.sleep(LEASE_SECONDS / 2)
+    with suppress(AMQPError):  # where the broker is down at this moment
+        await asyncio.to_thread(lose_and_double, broker)
+    wire.go_on()
+    wire.cut()
+
+
+def lose_and_double(broker: RabbitServer) -> None:
+    """The queue is emptied, then filled with wake-ups for nothing, and with what is no wake-up at all."""
+    said: dramatiq.Message[None] = dramatiq.Message(
+        queue_name=QUEUE, actor_name=ACTOR, args=("nobody",), kwargs={}, options={}
+    )
+    with closing(pika.BlockingConnection(pika.URLParameters(broker.url()))) as connection:
+        channel = connection.channel()
+        channel.queue_purge(QUEUE)
+        for body in (said.encode(), b"{", b"", b"\xff", said.encode()) * 40:
+            channel.basic_publish("", QUEUE, body)
+
+
 async def cancel_some(scene: Scene) -> None:
     """Cancel at random moments, whoever holds the task, and twice."""
     for _ in range(12):
@@ -181,5 +233,7 @@ ALL = (
     Provocation(name="freeze a worker", act=freeze_a_worker),
     Provocation(name="block event loops", act=nothing, hogs=4),
     Provocation(name="cancel some", act=cancel_some),
-    *([Provocation(name="move clocks", act=move_clocks)] if clocks.library() else []),
+    Provocation(name="move clocks", act=move_clocks, needs="clocks"),
+    Provocation(name="kill the broker", act=kill_the_broker, needs="broker"),
+    Provocation(name="twist the hints", act=twist_the_hints, needs="broker"),
 )

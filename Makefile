@@ -12,7 +12,7 @@ ARGS      :=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos check lint types layers deps shape docs bench fmt lock clean
+.PHONY: help setup demo test chaos check lint types layers deps shape contract docs bench proto fmt lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,7 +61,7 @@ test: setup ## run all tests (make test ARGS="-k claim -x")
 # quietly COMMAND: its output only where it fails.
 quietly = output=$$($(1) 2>&1) || { echo "$$output"; exit 1; }
 
-check: lint types layers deps shape docs ## everything that is checked without running it
+check: lint types layers deps shape contract docs ## everything that is checked without running it
 
 lint: setup
 	@$(BIN)/ruff check -q .
@@ -93,6 +93,13 @@ deps: setup
 shape: setup
 	@$(BIN)/pytest -q tests/test_shape.py
 
+contract: setup
+	@$(BIN)/buf lint proto
+	@$(BIN)/buf format -d --exit-code proto
+	@$(BIN)/buf breaking proto --against proto/base.binpb
+	@$(BIN)/python proto/generate.py --check
+	@echo "contract: proto/ breaks nobody, and the code and the reference are made from it"
+
 docs: setup ## build the documentation into docs/_build/html
 	@$(BIN)/sphinx-build -q -W --keep-going -n docs docs/_build/html
 	@echo "docs: docs/_build/html/index.html"
@@ -103,6 +110,10 @@ chaos: setup ## provoke a fleet for minutes (make chaos SEED=7 MINUTES=10)
 BENCHES := loop_overhead tasks_sqlite waiting_runs
 bench: setup ## run the benchmarks (make bench ARGS=loop_overhead runs one)
 	@for name in $(or $(ARGS),$(BENCHES)); do $(BIN)/python benchmarks/$$name.py || exit 1; done
+
+proto: setup ## make the code and the reference of gRPC from proto/
+	@$(BIN)/buf format -w proto
+	@$(BIN)/python proto/generate.py
 
 fmt: setup ## mend style and format in place
 	@$(BIN)/ruff check -q --fix-only .

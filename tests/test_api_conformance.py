@@ -70,7 +70,7 @@ def test_the_server_keeps_to_its_document(url, tmp_path):
         [schemathesis, *arguments], check=False, cwd=tmp_path, capture_output=True, text=True, timeout=100
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Tested: 11" in done.stdout
+    assert "Tested: 12" in done.stdout
 
 
 @given(value=inputs)

@@ -39,6 +39,8 @@ LATE_IMPORTS = [
         "agentkit.models.",
         "an adapter loads an SDK that may not be installed",
     ),
+    ("ops_core.client", "ops_core.client.over_grpc", "gRPC may not be installed"),
+    ("ops_core.server", "ops_core.rpc.serve", "as above"),
     (
         "ops_core.stores",
         "ops_core.stores.",

@@ -14,9 +14,9 @@ from agentkit import Agent, tool
 from agentkit.errors import ModelBadRequest
 from agentkit.messages import ToolCall
 from agentkit.testing.models import ScriptedModel
-from ops_core.api.serve import serving
 from ops_core.assembly import Ops, open_ops
 from ops_core.catalog import Catalog
+from ops_core.server import serving_all
 from ops_core.settings import Settings
 
 NOWHERE = "01996c2e-5d1a-7c3e-9f60-2b1f3c8a4d77"
@@ -59,6 +59,7 @@ class Stage:
     ops: Ops
     agents: Agents
     url: str
+    grpc_url: str
     closing: asyncio.Event
     http: httpx2.AsyncClient = field(init=False)
 
@@ -93,8 +94,8 @@ class Stage:
 async def staged(folder: Path, **settings: Any) -> AsyncIterator[Stage]:
     agents, closing = Agents(), asyncio.Event()
     chosen = Settings(store_url=f"sqlite:///{folder}/ops.db", port=0, grace_seconds=5, **settings)
-    async with open_ops(chosen, agents) as ops, serving(ops, closing) as addresses:
-        stage = Stage(ops=ops, agents=agents, url=addresses[0], closing=closing)
+    async with open_ops(chosen, agents) as ops, serving_all(ops, closing) as [url, grpc_url]:
+        stage = Stage(ops=ops, agents=agents, url=url, grpc_url=grpc_url, closing=closing)
         async with stage.http:
             yield stage
             agents.gate.set()  # nobody is held when the server stops

@@ -20,6 +20,7 @@ from .api_support import Agents, Stage, staged  # type: ignore[import-not-found]
 
 OPERATIONS = {
     ("POST", "/api/v1/tasks"),
+    ("POST", "/api/v1/tasks:batch"),
     ("GET", "/api/v1/tasks"),
     ("GET", "/api/v1/tasks/{task_id}"),
     ("GET", "/api/v1/tasks/{task_id}/steps"),
@@ -89,6 +90,20 @@ async def test_the_reference_tells_every_operation_header_and_error(stage):
         for operation in methods.values():
             for parameter in operation.get("parameters", []):
                 assert parameter["in"] == "path" or f"`{parameter['name']}`" in page, parameter["name"]
+
+
+def test_the_reference_of_grpc_tells_every_error():
+    told = [
+        (status.grpc, cls.code.upper(), status.http, (cls.__doc__ or "").splitlines()[0])
+        for cls, status in STATUSES.items()
+    ]
+    told += [
+        ("INTERNAL", "INTERNAL", 500, "The server has made a mistake; its log says more."),
+        ("RESOURCE_EXHAUSTED", "BODY_TOO_LARGE", 413, "The message is larger than this server accepts."),
+    ]
+    rows = [f"| `{grpc}` | `{reason}` | {http} | {what} |" for grpc, reason, http, what in sorted(told)]
+    page = (Path(__file__).parents[3] / "docs/reference/grpc-api.md").read_text()
+    assert "\n".join(rows) in page
 
 
 async def test_no_other_route_is_alive(stage):

@@ -39,7 +39,7 @@ napping = Agent(ScriptedModel.by_turn(replies), name="napping", tools=[nap])
 async def main():
     settings = Settings(store_url=f"sqlite:///{sys.argv[1]}/ops.db", port=0, grace_seconds=3)
     async with open_ops(settings, Catalog([napping])) as ops:
-        await serve(ops, lambda address: print(address, flush=True))
+        await serve(ops, lambda addresses: print(addresses[0], flush=True))
     print("in good order", flush=True)
 
 asyncio.run(main())

@@ -1,4 +1,4 @@
-"""One contract for both clients, and what only the one over HTTP has to be good at."""
+"""One contract for all clients, and what only the one over HTTP has to be good at."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -10,7 +10,7 @@ from agentkit.transcript import ApprovalAsked, Finished
 from ops_core import errors
 from ops_core.api.serve import serving
 from ops_core.assembly import open_ops
-from ops_core.client import Client, LocalClient, OpsClient
+from ops_core.client import Client, LocalClient, OpsClient, open_client
 from ops_core.errors import (
     AgentNotFound,
     ApprovalNotFound,
@@ -23,7 +23,7 @@ from ops_core.errors import (
 from ops_core.problems import ERRORS
 from ops_core.settings import Settings
 from ops_core.task import RetryPolicy
-from ops_core.wire import ApprovalRequest, TaskRequest
+from ops_core.wire import ApprovalRequest, BatchItem, TaskRequest
 
 from .api_support import FAR, NOWHERE, Agents, Stage, staged  # type: ignore[import-not-found]
 
@@ -34,18 +34,22 @@ def request(agent: str = "quick", **fields: object) -> TaskRequest:
     return TaskRequest.model_validate({"agent": agent, "input": "go", **fields})
 
 
+def item(agent: str = "quick", **fields: object) -> BatchItem:
+    return BatchItem.model_validate({"agent": agent, "input": "go", **fields})
+
+
 @pytest.fixture
 async def stage(tmp_path) -> AsyncGenerator[Stage]:
     async with staged(tmp_path) as opened:
         yield opened
 
 
-@pytest.fixture(params=["http", "local"])
+@pytest.fixture(params=["http", "grpc", "local"])
 async def client(request, stage) -> AsyncGenerator[Client]:
     if request.param == "local":
         yield LocalClient(stage.ops.engine, stage.agents)
         return
-    async with OpsClient(stage.url, retry=AT_ONCE) as made:
+    async with open_client(stage.url if request.param == "http" else stage.grpc_url) as made:
         yield made
 
 
@@ -53,10 +57,11 @@ async def client(request, stage) -> AsyncGenerator[Client]:
 
 
 async def test_a_task_is_submitted_and_waited_for(client: Client):
-    task = await client.submit(request(input={"a": [1, 1.0, None, "\u2028Ω"]}, labels={"k": "v"}))
+    given = {"a": [1, 1.0, None, "\u2028Ω", 2**53 + 1, -(10**40), 1e-300, {"": [[], {}, False]}], "": ""}
+    task = await client.submit(request(input=given, labels={"k": "v"}))
     ended = await client.wait_for_end(task.id)
     assert (ended.status, ended.output) == ("completed", "done")
-    assert repr(ended.input) == repr({"a": [1, 1.0, None, "\u2028Ω"]})
+    assert repr(ended.input) == repr(given)
     assert ended == await client.get(task.id)
     assert (await client.submit(request(), wait=20)).status == "completed"
 
@@ -75,6 +80,78 @@ async def test_a_key_finds_its_task(client: Client):
     assert raised.value.field == "Idempotency-Key"
     with pytest.raises(InvalidRequest):
         await client.submit(request(), idempotency_key="ü")
+
+
+async def test_every_field_arrives(client: Client, stage):
+    fields = {
+        "priority": -7, "timeout_seconds": 60.5, "max_attempts": 9, "labels": {"a/b": "", "c": "ü"},
+        "run_at": "2999-01-01T00:00:00.123456+02:00", "budget": {"steps": 5, "tokens": 2**53, "seconds": 0.5},
+    }  # fmt: skip
+    task = await client.submit(request(**fields))
+    stored = await stage.ops.engine.get("default", task.id)
+    wanted = request(**fields).as_new_task()
+    for name in ("agent", "input", "labels", "priority", "timeout_seconds", "budget", "max_attempts"):
+        assert getattr(stored, name) == getattr(wanted, name)
+    assert task.run_after is not None
+    assert task.run_after.timestamp() == wanted.run_at == stored.run_after
+    assert (task.priority, task.labels) == (-7, fields["labels"])
+
+
+async def test_the_same_key_over_another_wire_is_the_same_task(stage):
+    fields = {"run_at": FAR, "timeout_seconds": 60, "budget": {"steps": 5}, "input": {"a": 1.0}}
+    ids = set()
+    async with open_client(stage.url) as http, open_client(stage.grpc_url) as grpc:
+        for client in (http, grpc, LocalClient(stage.ops.engine, stage.agents)):
+            ids.add((await client.submit(request(**fields), idempotency_key="k")).id)
+            [result] = await client.submit_many([item(idempotency_key="k", **fields)])
+            assert result.status == 200
+            ids.add(result.task_id)
+    assert len(ids) == 1
+
+
+async def test_a_task_that_failed_says_why(client: Client):
+    task = await client.submit(request("failing"), wait=20)
+    assert task.status == "failed"
+    assert task.error is not None
+    assert task.error.message
+    assert task.output is None
+    assert task.run_after is None
+
+
+async def test_each_task_of_a_batch_is_accepted_or_refused_by_itself(client: Client):
+    taken = await client.submit(request("held", run_at=FAR), idempotency_key="taken")
+    items = [
+        item(run_at=FAR, idempotency_key="a"),
+        item("nobody"),
+        item(run_at=FAR, idempotency_key="taken"),  # for another agent
+        item("held", run_at=FAR, idempotency_key="taken"),
+        item(run_at=FAR),
+    ]
+    results = await client.submit_many(items)
+    assert [result.status for result in results] == [202, 422, 422, 200, 202]
+    problems = [result.problem for result in results]
+    assert [problem and (problem.code, problem.field) for problem in problems] == [
+        None,
+        ("agent_not_found", "agent"),
+        ("idempotency_conflict", "idempotency_key"),
+        None,
+        None,
+    ]
+    assert results[3].task_id == taken.id
+    again = await client.submit_many(items)
+    assert [result.status for result in again] == [200, 422, 422, 200, 202]
+    assert again[0].task_id == results[0].task_id
+    found = [task.id async for task in client.tasks()]
+    assert len(found) == 4
+    assert {result.task_id for result in (*results, *again)} == {*found, None}
+
+
+async def test_more_than_one_batch_holds(client: Client, stage):
+    items = [item(run_at=FAR, labels={"n": str(n)}) for n in range(1001)]
+    results = await client.submit_many(items)
+    assert [result.status for result in results] == [202] * 1001
+    for n in (0, 999, 1000):
+        assert (await client.get(results[n].task_id or "")).labels == {"n": str(n)}
 
 
 async def test_what_is_wrong_is_named(client: Client):

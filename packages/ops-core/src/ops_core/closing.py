@@ -6,10 +6,10 @@ import asyncio
 import signal
 import threading
 import time
-from collections.abc import Coroutine, Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Coroutine, Generator
+from contextlib import asynccontextmanager, contextmanager
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 Result = TypeVar("Result")
 
@@ -30,6 +30,38 @@ async def unless_closing(closing: asyncio.Event, work: Coroutine[Any, Any, Resul
         working.cancel()
         closed.cancel()
         await asyncio.wait({working, closed})
+
+
+class Closing(Exception):
+    """The server stops."""
+
+
+@asynccontextmanager
+async def until_closing(closing: asyncio.Event) -> AsyncGenerator[None]:
+    """What stands in the context is cancelled as soon as ``closing`` is set.
+
+    Raises:
+        Closing: it was.
+    """
+    limit = asyncio.timeout(None)
+
+    def end(_closed: asyncio.Future[Literal[True]]) -> None:
+        limit.reschedule(0)
+
+    closed = asyncio.ensure_future(closing.wait())
+    try:
+        async with limit:
+            closed.add_done_callback(end)
+            try:
+                yield
+            finally:
+                closed.remove_done_callback(end)
+    except TimeoutError:
+        if limit.expired():
+            raise Closing from None
+        raise
+    finally:
+        closed.cancel()
 
 
 @contextmanager

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from collections.abc import Sequence
+
 from ops_core.catalog import Catalog
+from ops_core.closing import unless_closing
 from ops_core.engine import Engine
+from ops_core.errors import OpsError
 from ops_core.ports import Inserted
-from ops_core.wire import TaskRequest
+from ops_core.problems import Problem, is_ours, problem_of
+from ops_core.task import DEFAULT_TENANT, Task
+from ops_core.wire import BatchItem, BatchResult, TaskRequest
+
+MOST_WAIT_SECONDS = 60
+"""Nobody may wait longer for the answer to one request."""
+
+log = logging.getLogger("ops_core.intake")
 
 
 async def accept(
@@ -19,3 +32,51 @@ async def accept(
     """
     catalog.get(request.agent)
     return await engine.submit(request.as_new_task(idempotency_key))
+
+
+async def accept_many(
+    engine: Engine, catalog: Catalog, items: Sequence[BatchItem | Problem]
+) -> list[Inserted | Problem]:
+    """Accept each of these tasks, or say what is wrong with it; what was a problem before stays one.
+
+    Raises:
+        OpsError: not one could be accepted, and the fault is on this side: the whole may be sent again.
+    """
+    results = await asyncio.gather(*(_accepted(engine, catalog, item) for item in items))
+    errors = [result for result in results if isinstance(result, OpsError) and is_ours(result)]
+    if errors and len(errors) == len(results):
+        raise errors[0]
+    for error in errors:
+        log.error("%s: %s", error.code, error)
+    return [_problem_of(result) if isinstance(result, OpsError) else result for result in results]
+
+
+def batch_result(result: Inserted | Problem) -> BatchResult:
+    """What became of a task of a batch, as it is told."""
+    if isinstance(result, Inserted):
+        return BatchResult(status=202 if result.created else 200, task_id=result.task.id)
+    return BatchResult(status=result.status, problem=result)
+
+
+async def _accepted(
+    engine: Engine, catalog: Catalog, item: BatchItem | Problem
+) -> Inserted | Problem | OpsError:
+    if isinstance(item, Problem):
+        return item
+    try:
+        return await accept(engine, catalog, item, item.idempotency_key)
+    except OpsError as error:
+        return error
+
+
+def _problem_of(error: OpsError) -> Problem:
+    problem = problem_of(error)
+    if problem.field == "Idempotency-Key":  # a header where a task comes alone
+        return problem.model_copy(update={"field": "idempotency_key"})
+    return problem
+
+
+async def ended_or_not(engine: Engine, task: Task, seconds: float, closing: asyncio.Event) -> Task:
+    """The task when it has ended; as it is after ``seconds`` (at most 60), or when ``closing`` is set."""
+    waiting = engine.until_ended(DEFAULT_TENANT, task.id, min(seconds, MOST_WAIT_SECONDS))
+    return await unless_closing(closing, waiting) or await engine.get(DEFAULT_TENANT, task.id)

@@ -60,6 +60,11 @@ class Settings(BaseModel):
     port: Annotated[int, Field(ge=0, le=65535)] = Field(
         default=8700, description="Port of `serve`; 0 for any free one."
     )
+    grpc_port: Annotated[int, Field(ge=0, le=65535)] | None = Field(
+        default=None,
+        description="Port of gRPC; 0 for any free one. Where nothing is said it is the one after `OPSPAWN_PORT`, "
+        "8701 as a rule. Needs the extra `ops-core[grpc]`.",
+    )
     concurrency: PositiveInt = Field(default=100, description="So many runs a worker carries at a time.")
     lease_seconds: Annotated[float, Field(ge=1, le=3600)] = Field(
         default=15.0,
@@ -78,12 +83,22 @@ class Settings(BaseModel):
     max_body_bytes: Annotated[int, Field(ge=1024, le=1 << 30)] = Field(
         default=1 << 20, description="Largest request body that the API accepts."
     )
+    max_batch_bytes: Annotated[int, Field(ge=1024, le=1 << 30)] = Field(
+        default=16 << 20, description="The same for a batch of tasks."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="How much `serve` and `worker` log."
     )
     log_format: Literal["text", "json"] | None = Field(
         default=None, description="Form of a line of the log; `text` on a terminal and `json` otherwise."
     )
+
+    @property
+    def listening_grpc_port(self) -> int:
+        """Where gRPC is served; 0 for any free port."""
+        if self.grpc_port is not None:
+            return self.grpc_port
+        return 0 if self.port in (0, 65535) else self.port + 1
 
 
 def read_settings(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:

@@ -18,6 +18,7 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
+    PlainValidator,
     StringConstraints,
     ValidationError,
     ValidatorFunctionWrapHandler,
@@ -33,11 +34,15 @@ from agentkit.transcript import ApprovalGiven, Recorded
 from ops_core.catalog import Served
 from ops_core.errors import InvalidRequest, TaskNotFound
 from ops_core.ports import TaskFilter
+from ops_core.problems import Problem, problem_of_fields
 from ops_core.strict_json import is_unicode
 from ops_core.task import DEFAULT_TENANT, NewTask, Task, TaskStatus
 
 PAGE_DEFAULT, PAGE_MOST = 50, 200
 """So many tasks are on a page, where nothing or the most is asked for."""
+
+BATCH_MOST = 1000
+"""So many tasks are in a batch at most."""
 
 STEPS_MOST = 1000
 """So many steps are on a page at most."""
@@ -150,8 +155,72 @@ class TaskRequest(_Strict):
 
     def fingerprint(self) -> str:
         """The same for two requests that ask for the same, however their JSON was written."""
-        body = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        asked = self.model_dump(mode="json", include=set(TaskRequest.model_fields))
+        body = json.dumps(asked, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(body.encode()).hexdigest()
+
+
+class BatchItem(TaskRequest):
+    """A task of a batch."""
+
+    idempotency_key: Annotated[str, StringConstraints(pattern=rf"^{IDEMPOTENCY_KEY}$")] | None = Field(
+        default=None, description="The same key with the same task is the same task, in a batch or alone."
+    )
+
+
+def _item_or_problem(value: Any) -> BatchItem | Problem:
+    try:
+        return BatchItem.model_validate(value)
+    except ValidationError as error:
+        return problem_of_fields(error.errors())
+
+
+class BatchRequest(_Strict):
+    """Tasks to be run, each accepted or refused by itself."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "tasks": [
+                        {"agent": "assistant", "input": "What is 12 * 7?", "idempotency_key": "sums-1"},
+                        {"agent": "assistant", "input": "What is 12 * 8?", "idempotency_key": "sums-2"},
+                    ]
+                }
+            ]
+        }
+    )
+
+    tasks: list[
+        Annotated[BatchItem | Problem, PlainValidator(_item_or_problem, json_schema_input_type=BatchItem)]
+    ] = Field(min_length=1, max_length=BATCH_MOST)
+
+
+class BatchResult(_Strict):
+    """What became of one task of a batch."""
+
+    status: int = Field(description="What a request of its own would have been answered: 202, 200, 422, …")
+    task_id: str | None = Field(default=None, description="The task; `null` where it was refused.")
+    problem: Problem | None = Field(default=None, description="Why it was refused; `null` where it was not.")
+
+
+class BatchBody(_Strict):
+    """What became of each task, in the order of the request."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "items": [
+                        {"status": 202, "task_id": "01996c2e-5d1a-7c3e-9f60-2b1f3c8a4d77", "problem": None},
+                        {"status": 200, "task_id": "01996c2e-5d1a-7c3e-9f60-2b1f3c8a4d70", "problem": None},
+                    ]
+                }
+            ]
+        }
+    )
+
+    items: list[BatchResult]
 
 
 class ErrorBody(_Strict):
@@ -194,6 +263,7 @@ class TaskBody(_Strict):
                     "updated_at": "2026-11-22T09:00:01.840000Z",
                     "started_at": "2026-11-22T09:00:00.130000Z",
                     "finished_at": "2026-11-22T09:00:01.840000Z",
+                    "run_after": None,
                 }
             ]
         }
@@ -215,6 +285,11 @@ class TaskBody(_Strict):
     updated_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    run_after: datetime | None = Field(
+        default=None,
+        description="No worker takes it before this moment; `null` while one has it, while it waits for an answer, "
+        "and once it has ended.",
+    )
 
     @classmethod
     def of(cls, task: Task) -> TaskBody:
@@ -242,6 +317,7 @@ class TaskBody(_Strict):
             updated_at=_moment(task.updated_at),
             started_at=None if task.started_at is None else _moment(task.started_at),
             finished_at=None if task.finished_at is None else _moment(task.finished_at),
+            run_after=_run_after(task),
         )
 
 
@@ -273,10 +349,13 @@ class StepPage(_Strict):
     @classmethod
     def of(cls, steps: Sequence[Recorded], limit: int) -> StepPage:
         """A page of at most ``limit`` steps, made from up to one more than that."""
-        shown = steps[:limit]
-        following = shown[-1].seq if len(steps) > limit else None
-        items = [cast("dict[str, JsonValue]", recorded_to_json(recorded)) for recorded in shown]
-        return cls(items=items, next_after=following)
+        items = [cast("dict[str, JsonValue]", recorded_to_json(recorded)) for recorded in steps[:limit]]
+        return cls(items=items, next_after=cls.following(steps, limit))
+
+    @staticmethod
+    def following(steps: Sequence[Recorded], limit: int) -> int | None:
+        """What is ``next_after`` on a page of at most ``limit`` steps, made from up to one more than that."""
+        return steps[limit - 1].seq if len(steps) > limit else None
 
 
 class ApprovalRequest(_Strict):
@@ -459,6 +538,11 @@ def _is_toolset(given: Any) -> TypeGuard[Toolset]:
 def _plain(value: Any) -> JsonValue:
     found: JsonValue = value
     return found
+
+
+def _run_after(task: Task) -> datetime | None:
+    takeable = task.status in (TaskStatus.PENDING, TaskStatus.WAITING)
+    return _moment(task.run_after) if takeable and task.run_after is not None else None
 
 
 def _moment(seconds: float) -> datetime:

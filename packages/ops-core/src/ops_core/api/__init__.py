@@ -15,7 +15,7 @@ from ops_core.api.events import EventRoutes
 from ops_core.api.guard import Guard
 from ops_core.api.health import HealthRoutes
 from ops_core.api.metrics import Counted, MetricsRoute
-from ops_core.api.openapi import Application
+from ops_core.api.openapi import TASKS, Application
 from ops_core.api.tasks import TaskRoutes
 from ops_core.assembly import Ops
 
@@ -49,7 +49,8 @@ def create_api(ops: Ops, closing: asyncio.Event | None = None) -> FastAPI:
     HealthRoutes(ops.engine.store).add_to(app)
     MetricsRoute(ops.metrics, ops.gauges).add_to(app)
     add_docs(app)
-    app.add_middleware(Bodies, max_bytes=ops.settings.max_body_bytes)
+    larger = {f"{TASKS}:batch": ops.settings.max_batch_bytes}
+    app.add_middleware(Bodies, max_bytes=ops.settings.max_body_bytes, max_bytes_at=larger)
     app.add_middleware(Guard)
     app.add_middleware(Counted, metrics=ops.metrics.http)  # the last one added is the outermost
     return app

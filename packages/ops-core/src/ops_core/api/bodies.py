@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,18 +23,21 @@ class Bodies:
     Args:
         app: what comes next.
         max_bytes: a larger body is refused, by the bytes that arrive, whatever the headers say.
+        max_bytes_at: the same for paths that have a bound of their own.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, max_bytes_at: Mapping[str, int]) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._max_bytes_at = max_bytes_at
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in _WITHOUT_BODY:
             await self._app(scope, receive, send)
             return
         try:
-            body = await self._read(Headers(scope=scope), receive)
+            max_bytes = self._max_bytes_at.get(scope["path"], self._max_bytes)
+            body = await _read(Headers(scope=scope), receive, max_bytes)
             if body is None:
                 return  # the caller has gone
             if body:
@@ -44,30 +48,32 @@ class Bodies:
             return
         await self._app(scope, _replay(body, receive), send)
 
-    async def _read(self, headers: Headers, receive: Receive) -> bytes | None:
-        announced = headers.get("content-length", "")
-        if announced.isdecimal() and int(announced[:20]) > self._max_bytes:
-            raise self._too_large()
-        chunks, size = list[bytes](), 0
-        try:
-            async with asyncio.timeout(BODY_SECONDS):
-                while True:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        return None
-                    chunk: bytes = message.get("body", b"")
-                    size += len(chunk)
-                    if size > self._max_bytes:
-                        raise self._too_large()
-                    chunks.append(chunk)
-                    if not message.get("more_body", False):
-                        return b"".join(chunks)
-        except TimeoutError:
-            raise Refused(TOO_SLOW, headers={"Connection": "close"}) from None
 
-    def _too_large(self) -> Refused:
-        message = f"The body is larger than {self._max_bytes} bytes."
-        return Refused(TOO_LARGE, message, headers={"Connection": "close"})
+async def _read(headers: Headers, receive: Receive, max_bytes: int) -> bytes | None:
+    announced = headers.get("content-length", "")
+    if announced.isdecimal() and int(announced[:20]) > max_bytes:
+        raise _too_large(max_bytes)
+    chunks, size = list[bytes](), 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    return None
+                chunk: bytes = message.get("body", b"")
+                size += len(chunk)
+                if size > max_bytes:
+                    raise _too_large(max_bytes)
+                chunks.append(chunk)
+                if not message.get("more_body", False):
+                    return b"".join(chunks)
+    except TimeoutError:
+        raise Refused(TOO_SLOW, headers={"Connection": "close"}) from None
+
+
+def _too_large(max_bytes: int) -> Refused:
+    message = f"The body is larger than {max_bytes} bytes."
+    return Refused(TOO_LARGE, message, headers={"Connection": "close"})
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

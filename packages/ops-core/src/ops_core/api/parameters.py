@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 from fastapi import Header, Path, Query, Request
 from fastapi.routing import APIRoute
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from ops_core.errors import InvalidRequest
+from ops_core.intake import MOST_WAIT_SECONDS
 from ops_core.wire import (
     IDEMPOTENCY_KEY,
     LABEL_KEY_PATTERN,
@@ -20,9 +21,6 @@ from ops_core.wire import (
     PAGE_MOST,
     STEPS_MOST,
 )
-
-MOST_WAIT_SECONDS = 60
-"""Nobody may wait longer for the answer to one request."""
 
 _KEY = rf'^("([ !#-\[\]-~]|\\["\\]){{1,255}}"|{IDEMPOTENCY_KEY})$'
 _LABEL = rf"{LABEL_KEY_PATTERN.removesuffix('$')}(={LABEL_VALUE_PATTERN.strip('^$')})?$"
@@ -35,6 +33,12 @@ def _whole(value: Any) -> Any:
         message = "must be a whole number"
         raise ValueError(message)
     return value
+
+
+def _refused_key(value: str | None) -> None:
+    if value is not None:
+        message = "a batch has no key of its own: give each task an idempotency_key"
+        raise ValueError(message)
 
 
 # the bounds first: behind a validator, pydantic would not put them into the schema
@@ -52,6 +56,11 @@ IdempotencyKey = Annotated[
         "body is the same task, however often it is sent.",
         examples=["nightly-report-2026-11-22"],
     ),
+]
+NoIdempotencyKey = Annotated[
+    str | None,
+    Header(alias="Idempotency-Key", include_in_schema=False),
+    AfterValidator(_refused_key),
 ]
 Prefer = Annotated[
     str | None,

@@ -13,6 +13,7 @@ from ops_core.api.parameters import (
     Cursor,
     IdempotencyKey,
     Label,
+    NoIdempotencyKey,
     OfAgent,
     PageLimit,
     Prefer,
@@ -23,13 +24,14 @@ from ops_core.api.parameters import (
     wait_of,
 )
 from ops_core.assembly import Ops
-from ops_core.closing import unless_closing
-from ops_core.intake import accept
+from ops_core.intake import accept, accept_many, batch_result, ended_or_not
 from ops_core.task import DEFAULT_TENANT, Task
 from ops_core.wire import (
     PAGE_DEFAULT,
     STEPS_MOST,
     ApprovalRequest,
+    BatchBody,
+    BatchRequest,
     StepPage,
     TaskBody,
     TaskPage,
@@ -74,6 +76,7 @@ class TaskRoutes:
         app.add_api_route(f"{one}/steps", self.steps, **reading("list_steps", 404))
         app.add_api_route(f"{one}/cancel", self.cancel, **writing("cancel_task", 404, body=False))
         app.add_api_route(f"{one}/retry", self.retry, status_code=202, **retried)
+        app.add_api_route(f"{TASKS}:batch", self.submit_many, **writing("submit_tasks"))
         app.add_api_route(
             f"{one}/approvals/{{approval_id:path}}", self.answer, **writing("answer_approval", 404, 409)
         )
@@ -94,16 +97,24 @@ class TaskRoutes:
         inserted = await accept(self._engine, self._ops.catalog, request, key_of(idempotency_key))
         task = inserted.task
         if wait is not None:
-            task = await self._until_ended(task, wait)
+            task = await ended_or_not(self._engine, task, wait, self._closing)
             response.headers["Preference-Applied"] = f"wait={wait}"
         response.headers["Location"] = _address(task)
         if not inserted.created:
             response.status_code = 200
         return TaskBody.of(task)
 
-    async def _until_ended(self, task: Task, seconds: int) -> Task:
-        waiting = self._engine.until_ended(DEFAULT_TENANT, task.id, seconds)
-        return await unless_closing(self._closing, waiting) or await self._engine.get(DEFAULT_TENANT, task.id)
+    async def submit_many(self, request: BatchRequest, idempotency_key: NoIdempotencyKey = None) -> BatchBody:
+        """Submit up to 1000 tasks at once.
+
+        Each is accepted or refused by itself, and `items` tells in the same order what became of it: the status that a
+        request of its own would have been answered, and the task's id or the problem. Each may have an
+        `idempotency_key`, so that a batch that is sent again finds its tasks. 503 for the whole says that not one of
+        them could be stored.
+        """
+        del idempotency_key  # refused where there is one
+        results = await accept_many(self._engine, self._ops.catalog, request.tasks)
+        return BatchBody(items=[batch_result(result) for result in results])
 
     async def list_tasks(
         self,

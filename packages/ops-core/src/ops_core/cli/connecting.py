@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from ops_core.assembly import load_catalog, open_ops
 from ops_core.catalog import Catalog
 from ops_core.cli.places import store_file
-from ops_core.client import Client, LocalClient, OpsClient
+from ops_core.client import Client, LocalClient, open_client
 from ops_core.errors import StoreUnavailable
 from ops_core.settings import Settings, read_settings
 
@@ -23,7 +23,7 @@ async def connected(url: str | None, *, with_agents: bool = False) -> AsyncGener
     """
     settings = read_settings(url=url)
     if settings.url is not None:
-        async with OpsClient(settings.url) as client:
+        async with open_client(settings.url) as client:
             yield client
         return
     if not with_agents:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ops_core import logs
@@ -21,11 +22,14 @@ async def serve_here(*, worker: bool = True, **overrides: Any) -> Exit:
     screen = Screen()
     async with open_ops(settings) as ops:
 
-        def announce(url: str) -> None:
+        def announce(addresses: Sequence[str]) -> None:
+            http = [address for address in addresses if address.startswith("http:")]
+            grpc = [address for address in addresses if address.startswith("grpc:")]
             screen.pairs(
                 {
-                    "API": f"{url}/api/v1",
-                    "docs": f"{url}/docs",
+                    "API": ", ".join(f"{url}/api/v1" for url in http),
+                    "docs": f"{http[0]}/docs",
+                    "gRPC": ", ".join(grpc) or "off: `pip install 'ops-core[grpc]'`",
                     "store": without_secrets(settings.store_url),
                     "agents": ", ".join(ops.catalog.names) or "none",
                 }

@@ -1,7 +1,29 @@
-"""Clients: the same verbs over HTTP and on an engine in this process, with the same errors."""
+"""Clients: the same verbs over HTTP, over gRPC and on an engine in this process, with the same errors."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from importlib.util import find_spec
 
 from ops_core.client.local import LocalClient
 from ops_core.client.over_http import OpsClient
 from ops_core.client.protocol import Client
+from ops_core.errors import ConfigError
 
-__all__ = ["Client", "LocalClient", "OpsClient"]
+__all__ = ["Client", "LocalClient", "OpsClient", "open_client"]
+
+
+def open_client(url: str) -> AbstractAsyncContextManager[Client]:
+    """A client of the server at ``url``: ``http://HOST:PORT`` or ``grpc://HOST:PORT``.
+
+    Raises:
+        ConfigError: the URL names no server, or gRPC is not installed.
+    """
+    if not url.startswith("grpc://"):
+        return OpsClient(url)
+    if find_spec("grpc") is None:
+        message = "gRPC is not installed: `pip install 'ops-core[grpc]'`"
+        raise ConfigError(message, field="url")
+    from ops_core.client.over_grpc import GrpcClient
+
+    return GrpcClient(url)

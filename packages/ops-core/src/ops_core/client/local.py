@@ -6,14 +6,17 @@ from collections.abc import AsyncIterator, Collection, Sequence
 
 from agentkit.transcript import Recorded
 from ops_core.catalog import Catalog
+from ops_core.client.batches import whole_batch
 from ops_core.client.paging import all_tasks
 from ops_core.engine import Engine
-from ops_core.intake import accept
+from ops_core.intake import accept, accept_many, batch_result
 from ops_core.task import DEFAULT_TENANT
 from ops_core.wire import (
     PAGE_DEFAULT,
     AgentBody,
     ApprovalRequest,
+    BatchItem,
+    BatchResult,
     TaskBody,
     TaskPage,
     TaskRequest,
@@ -44,6 +47,14 @@ class LocalClient:
         if wait is not None:
             task = await self._engine.until_ended(DEFAULT_TENANT, task.id, wait)
         return TaskBody.of(task)
+
+    async def submit_many(self, items: Sequence[BatchItem]) -> Sequence[BatchResult]:
+        """Submit many tasks."""
+        return await whole_batch(items, self._submit_batch)
+
+    async def _submit_batch(self, items: Sequence[BatchItem]) -> Sequence[BatchResult]:
+        results = await accept_many(self._engine, self._catalog, items)
+        return [batch_result(result) for result in results]
 
     async def get(self, task_id: str) -> TaskBody:
         """One task."""

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from agentkit.codec import recorded_from_json
 from agentkit.transcript import Recorded
+from ops_core.client.batches import whole_batch, with_keys
 from ops_core.client.paging import all_tasks
 from ops_core.client.repeating import REPEATED_SOON, Interrupted, Repeater, end_of
 from ops_core.errors import InvalidRequest, OpsError, ServerUnavailable
@@ -26,6 +27,9 @@ from ops_core.wire import (
     AgentBody,
     AgentPage,
     ApprovalRequest,
+    BatchBody,
+    BatchItem,
+    BatchResult,
     StepPage,
     TaskBody,
     TaskPage,
@@ -85,6 +89,14 @@ class OpsClient:
             headers["Prefer"] = f"wait={wait}"
         timeout = _TIMEOUT_SECONDS + (wait or 0)
         return await self._ask(TaskBody, "POST", "/tasks", body=request, headers=headers, timeout=timeout)
+
+    async def submit_many(self, items: Sequence[BatchItem]) -> Sequence[BatchResult]:
+        """Submit many tasks."""
+        return await whole_batch(items, self._submit_batch)
+
+    async def _submit_batch(self, items: Sequence[BatchItem]) -> Sequence[BatchResult]:
+        told = ",".join(item.model_dump_json() for item in with_keys(items))
+        return (await self._ask(BatchBody, "POST", "/tasks:batch", body=f'{{"tasks":[{told}]}}')).items
 
     async def get(self, task_id: str) -> TaskBody:
         """One task."""
@@ -167,13 +179,13 @@ class OpsClient:
         method: str,
         path: str,
         *,
-        body: BaseModel | None = None,
+        body: BaseModel | str | None = None,
         repeatable: bool = True,
         **options: Any,
     ) -> bytes:
         """The answer's body. ``repeatable``: to do it twice is the same as to do it once."""
         if body is not None:
-            options["content"] = body.model_dump_json().encode()
+            options["content"] = (body if isinstance(body, str) else body.model_dump_json()).encode()
             options["headers"] = {**options.get("headers", {}), "Content-Type": "application/json"}
         return await self._repeater.ask(
             partial(self._send_once, method, path, **options), repeatable=repeatable

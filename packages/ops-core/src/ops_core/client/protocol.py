@@ -6,7 +6,16 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Protocol
 
 from agentkit.transcript import Recorded
-from ops_core.wire import PAGE_DEFAULT, AgentBody, ApprovalRequest, TaskBody, TaskPage, TaskRequest
+from ops_core.wire import (
+    PAGE_DEFAULT,
+    AgentBody,
+    ApprovalRequest,
+    BatchItem,
+    BatchResult,
+    TaskBody,
+    TaskPage,
+    TaskRequest,
+)
 
 
 class Client(Protocol):
@@ -24,6 +33,10 @@ class Client(Protocol):
             AgentNotFound: there is no such agent.
             IdempotencyConflict: the key was used for another request.
         """
+        ...
+
+    async def submit_many(self, items: Sequence[BatchItem]) -> Sequence[BatchResult]:
+        """Submit many tasks; each is accepted or refused by itself, and the results are in the same order."""
         ...
 
     async def get(self, task_id: str) -> TaskBody:

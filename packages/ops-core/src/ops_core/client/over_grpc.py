@@ -1,0 +1,270 @@
+"""The client of a server over gRPC. Needs the extra ``ops-core[grpc]``."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Sequence
+from functools import partial
+from types import TracebackType
+from typing import Self, TypeVar
+from urllib.parse import urlsplit
+
+import grpc
+from google.protobuf.message import Message
+from grpc import aio
+
+from agentkit.errors import TranscriptError
+from agentkit.transcript import Recorded
+from ops_core.client.batches import whole_batch, with_keys
+from ops_core.client.paging import all_tasks
+from ops_core.client.repeating import REPEATED_SOON, Interrupted, Repeater, end_of
+from ops_core.errors import ConfigError, InvalidRequest, OpsError, ServerUnavailable
+from ops_core.problems import ERRORS
+from ops_core.protocol.failures import DETAILS, told_in
+from ops_core.protocol.tasks import agent_in, request_out, result_in, step_in, task_in
+from ops_core.protocol.v1 import agent_service_pb2, task_service_pb2
+from ops_core.protocol.v1.agent_service_pb2_grpc import AgentServiceStub
+from ops_core.protocol.v1.task_service_pb2_grpc import TaskServiceStub
+from ops_core.protocol.values import status_out
+from ops_core.task import RetryPolicy
+from ops_core.wire import (
+    PAGE_DEFAULT,
+    AgentBody,
+    ApprovalRequest,
+    BatchItem,
+    BatchResult,
+    TaskBody,
+    TaskPage,
+    TaskRequest,
+    checked_key,
+    task_filter,
+    task_id_of,
+)
+
+Request = TypeVar("Request", bound=Message)
+Response = TypeVar("Response", bound=Message)
+Value = TypeVar("Value")
+
+DEFAULT_PORT = 8701
+
+_TIMEOUT_SECONDS = 30.0
+_OPTIONS = (
+    ("grpc.enable_http_proxy", 0),  # the server is on the loopback
+    ("grpc.max_receive_message_length", -1),  # a task may be as large as it is
+    ("grpc.max_send_message_length", -1),
+    ("grpc.keepalive_time_ms", 20_000),  # a watcher finds out when the machine of the server is gone
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.initial_reconnect_backoff_ms", 100),  # how long to wait is the repeater's to say
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+class GrpcClient:
+    """A :class:`Client` of a server; an async context manager.
+
+    What may be repeated is repeated when an answer is lost; a submit always carries an idempotency key, so that a
+    repeated one cannot make a second task.
+
+    Args:
+        url: of the server, for example ``grpc://127.0.0.1:8701``.
+        retry: how long to wait before a request is repeated or a stream opened again.
+
+    Raises:
+        ConfigError: the URL names no server.
+    """
+
+    def __init__(self, url: str, *, retry: RetryPolicy = REPEATED_SOON) -> None:
+        target = _target(url)
+        self._address = f"grpc://{target}"
+        self._repeater = Repeater(self._address, retry)
+        self._channel = aio.insecure_channel(target, options=_OPTIONS)
+        self._tasks = TaskServiceStub(self._channel)
+        self._agents = AgentServiceStub(self._channel)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._channel.close()
+
+    async def submit(
+        self, request: TaskRequest, *, idempotency_key: str | None = None, wait: int | None = None
+    ) -> TaskBody:
+        """Submit a task."""
+        key = uuid.uuid4().hex if idempotency_key is None else checked_key(idempotency_key)
+        asked = request_out(request, key)
+        if wait is not None:
+            asked.wait_seconds = wait
+        timeout = _TIMEOUT_SECONDS + (wait or 0)
+        answer = await self._ask(self._tasks.CreateTask, asked, timeout=timeout)
+        return self._read(task_in, answer.task)
+
+    async def submit_many(self, items: Sequence[BatchItem]) -> Sequence[BatchResult]:
+        """Submit many tasks."""
+        return await whole_batch(items, self._submit_batch)
+
+    async def _submit_batch(self, items: Sequence[BatchItem]) -> Sequence[BatchResult]:
+        requests = [request_out(item, item.idempotency_key) for item in with_keys(items)]
+        asked = task_service_pb2.BatchCreateTasksRequest(requests=requests)
+        answer = await self._ask(self._tasks.BatchCreateTasks, asked)
+        return [self._read(result_in, result) for result in answer.results]
+
+    async def get(self, task_id: str) -> TaskBody:
+        """One task."""
+        asked = task_service_pb2.GetTaskRequest(task_id=task_id_of(task_id))
+        return self._read(task_in, (await self._ask(self._tasks.GetTask, asked)).task)
+
+    async def list(
+        self,
+        *,
+        status: Collection[str] = (),
+        agent: str | None = None,
+        label: str | None = None,
+        cursor: str | None = None,
+        limit: int = PAGE_DEFAULT,
+    ) -> TaskPage:
+        """One page of tasks."""
+        task_filter(status=status, agent=agent, label=label, cursor=cursor, limit=limit)
+        asked = task_service_pb2.ListTasksRequest(
+            page_size=limit,
+            page_token=cursor or "",
+            statuses=[status_out(one) for one in status],
+            agent=agent,
+            label=label,
+        )
+        answer = await self._ask(self._tasks.ListTasks, asked)
+        items = [self._read(task_in, task) for task in answer.tasks]
+        return TaskPage(items=items, next_cursor=answer.next_page_token or None)
+
+    def tasks(
+        self, *, status: Collection[str] = (), agent: str | None = None, label: str | None = None
+    ) -> AsyncIterator[TaskBody]:
+        """All tasks."""
+        return all_tasks(self, status, agent, label)
+
+    async def steps(self, task_id: str, after: int = -1) -> Sequence[Recorded]:
+        """All steps."""
+        found: list[Recorded] = []
+        asked = task_service_pb2.ListStepsRequest(task_id=task_id_of(task_id), after=after)
+        while True:
+            page = await self._ask(self._tasks.ListSteps, asked)
+            found += [self._read(step_in, step) for step in page.steps]
+            if not page.HasField("next_after"):
+                return found
+            asked.after = page.next_after
+
+    def watch(self, task_id: str, after: int = -1) -> AsyncIterator[Recorded]:
+        """Steps as they are recorded; a broken stream is opened again after the last step that arrived."""
+        return self._repeater.follow(task_id, after, partial(self._stream, task_id))
+
+    async def wait_for_end(self, task_id: str, timeout_seconds: float | None = None) -> TaskBody:
+        """The task when it has ended."""
+        return await end_of(self, task_id, timeout_seconds)
+
+    async def cancel(self, task_id: str) -> TaskBody:
+        """Cancel a task."""
+        asked = task_service_pb2.CancelTaskRequest(task_id=task_id_of(task_id))
+        return self._read(task_in, (await self._ask(self._tasks.CancelTask, asked)).task)
+
+    async def retry(self, task_id: str) -> TaskBody:
+        """A new task that carries on another one. Not repeated by itself: each one makes a task."""
+        asked = task_service_pb2.RetryTaskRequest(task_id=task_id_of(task_id))
+        answer = await self._ask(self._tasks.RetryTask, asked, repeatable=False)
+        return self._read(task_in, answer.task)
+
+    async def answer(self, task_id: str, approval_id: str, request: ApprovalRequest) -> TaskBody:
+        """Answer an open approval. Not repeated by itself: the second answer would find none open."""
+        asked = task_service_pb2.AnswerApprovalRequest(
+            task_id=task_id_of(task_id), approval_id=approval_id, **request.model_dump()
+        )
+        answer = await self._ask(self._tasks.AnswerApproval, asked, repeatable=False)
+        return self._read(task_in, answer.task)
+
+    async def agents(self) -> Sequence[AgentBody]:
+        """All agents."""
+        answer = await self._ask(self._agents.ListAgents, agent_service_pb2.ListAgentsRequest())
+        return [agent_in(agent) for agent in answer.agents]
+
+    async def agent(self, name: str) -> AgentBody:
+        """One agent."""
+        asked = agent_service_pb2.GetAgentRequest(name=name)
+        return agent_in((await self._ask(self._agents.GetAgent, asked)).agent)
+
+    # --- the wire -------------------------------------------------------------------------------------------------
+
+    async def _ask(
+        self,
+        method: Callable[..., Awaitable[Response]],
+        asked: Message,
+        *,
+        timeout: float = _TIMEOUT_SECONDS,
+        repeatable: bool = True,
+    ) -> Response:
+        async def once() -> Response:
+            try:
+                return await method(asked, timeout=timeout)
+            except aio.AioRpcError as error:
+                raise self._error_of(error) from None
+
+        return await self._repeater.ask(once, repeatable=repeatable)
+
+    async def _stream(self, task_id: str, after: int) -> AsyncGenerator[Recorded]:
+        """Steps until the end; a stream that breaks off before it was interrupted."""
+        asked = task_service_pb2.WatchTaskRequest(task_id=task_id_of(task_id), after=after)
+        watching = self._tasks.WatchTask(asked)
+        try:
+            async for event in watching:
+                if event.HasField("end"):
+                    return
+                yield self._read(step_in, event.step)
+        except aio.AioRpcError as error:
+            raise self._error_of(error) from None
+        finally:
+            watching.cancel()
+        raise Interrupted(ServerUnavailable("it ended too early"))
+
+    def _read(self, reader: Callable[[Request], Value], told: Request) -> Value:
+        try:
+            return reader(told)
+        except (ValueError, TranscriptError):
+            message = f"{self._address} answered, but not as a server of this release does"
+            raise ServerUnavailable(message) from None
+
+    def _error_of(self, error: aio.AioRpcError) -> OpsError | Interrupted:
+        """What the server has raised, or what has happened on the way."""
+        status, text = error.code(), error.details() or ""
+        details = dict(error.trailing_metadata()).get(DETAILS)
+        told = told_in(details if isinstance(details, bytes) else None)
+        known = ERRORS.get(told.code)
+        if known is not None:
+            raised = known(text, field=told.field)
+            return Interrupted(raised) if status is grpc.StatusCode.UNAVAILABLE else raised
+        if status in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED):
+            return InvalidRequest(text, field=told.field)
+        if status in (
+            grpc.StatusCode.UNAVAILABLE,
+            grpc.StatusCode.CANCELLED,
+            grpc.StatusCode.DEADLINE_EXCEEDED,
+        ):
+            return Interrupted(ServerUnavailable(f"{self._address} does not answer: {text}"))
+        message = f"{self._address} answered {status.name}, not as a server of Opspawn does"
+        return ServerUnavailable(message)
+
+
+def _target(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    else:
+        if parts.scheme != "grpc" or parts.username is not None or parts.path not in ("", "/") or parts.query:
+            host = None
+    if not host:
+        message = "the URL of a server over gRPC is grpc://HOST:PORT"
+        raise ConfigError(message, field="url")
+    return f"{f'[{host}]' if ':' in host else host}:{DEFAULT_PORT if port is None else port}"

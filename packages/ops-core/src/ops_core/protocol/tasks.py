@@ -1,0 +1,241 @@
+"""Tasks, steps and agents: as messages, and as the JSON we speak."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import ValidationError
+
+from agentkit.codec import kind_of, recorded_from_json, recorded_to_json, to_json_text
+from agentkit.transcript import Recorded
+from ops_core.errors import InvalidRequest, OpsError
+from ops_core.ports import Inserted
+from ops_core.problems import ERRORS, Problem, problem_of, problem_of_fields
+from ops_core.protocol.v1 import agent_service_pb2, task_pb2, task_service_pb2
+from ops_core.protocol.values import (
+    field_here,
+    field_there,
+    json_in,
+    moment_in,
+    moment_out,
+    status_in,
+    status_out,
+)
+from ops_core.task import TaskStatus
+from ops_core.wire import (
+    AgentBody,
+    AgentBudgetBody,
+    BatchItem,
+    BatchResult,
+    ErrorBody,
+    TaskBody,
+    TaskRequest,
+    ToolBody,
+    UsageBody,
+    checked_key,
+)
+
+_LIMITS = ("steps", "tokens", "seconds")
+
+# --- what is submitted --------------------------------------------------------------------------------------------
+
+
+def request_in(told: task_service_pb2.CreateTaskRequest) -> TaskRequest:
+    """The request of a message.
+
+    Raises:
+        InvalidRequest: it holds what is no JSON or no moment.
+        pydantic.ValidationError: it breaks a rule of :class:`~ops_core.wire.TaskRequest`.
+    """
+    given: dict[str, Any] = {
+        "agent": told.agent,
+        "input": json_in(told.input_json, "input"),
+        "labels": dict(told.labels),
+        "priority": told.priority,
+    }
+    if told.HasField("run_at"):
+        given["run_at"] = moment_in(told.run_at, "run_at")
+    if told.HasField("timeout_seconds"):
+        given["timeout_seconds"] = told.timeout_seconds
+    if told.HasField("max_attempts"):
+        given["max_attempts"] = told.max_attempts
+    if told.HasField("budget"):
+        budget = told.budget
+        given["budget"] = {name: getattr(budget, name) for name in _LIMITS if budget.HasField(name)}  # type: ignore[arg-type]
+    return TaskRequest.model_validate(given)
+
+
+def batch_in(told: task_service_pb2.CreateTaskRequest) -> BatchItem | Problem:
+    """A task of a batch, or what is wrong with it."""
+    try:
+        if told.HasField("wait_seconds"):
+            message = "a batch waits for nothing"
+            raise InvalidRequest(message, field="wait_seconds")  # noqa: TRY301  (told as what it calls raises)
+        request = request_in(told)
+        key = checked_key(told.idempotency_key) if told.HasField("idempotency_key") else None
+    except ValidationError as error:
+        return problem_of_fields(error.errors())
+    except InvalidRequest as error:
+        return problem_of(error)
+    return BatchItem.model_construct(**dict(request), idempotency_key=key)
+
+
+def request_out(request: TaskRequest, idempotency_key: str | None) -> task_service_pb2.CreateTaskRequest:
+    """A request as a message."""
+    budget = request.budget
+    return task_service_pb2.CreateTaskRequest(
+        agent=request.agent,
+        input_json=to_json_text(request.input),
+        labels=request.labels,
+        priority=request.priority,
+        run_at=moment_out(request.run_at),
+        timeout_seconds=request.timeout_seconds,
+        budget=None if budget is None else task_pb2.Budget(**budget.model_dump()),
+        max_attempts=request.max_attempts,
+        idempotency_key=idempotency_key,
+    )
+
+
+def result_out(result: Inserted | Problem) -> task_service_pb2.BatchResult:
+    """What became of a task of a batch, as a message."""
+    if isinstance(result, Inserted):
+        return task_service_pb2.BatchResult(task_id=result.task.id, created=result.created)
+    field = None if result.field is None else field_there(result.field)
+    refusal = task_service_pb2.Refusal(code=result.code, message=result.detail, field=field)
+    return task_service_pb2.BatchResult(refusal=refusal)
+
+
+def result_in(told: task_service_pb2.BatchResult) -> BatchResult:
+    """What became of a task of a batch."""
+    if told.HasField("task_id"):
+        return BatchResult(status=202 if told.created else 200, task_id=told.task_id)
+    refusal, field = told.refusal, None
+    if refusal.HasField("field"):  # in a batch the key is a field in JSON, too, and no header
+        field = refusal.field if refusal.field == "idempotency_key" else field_here(refusal.field)
+    error = ERRORS.get(refusal.code, OpsError)(refusal.message, field=field)
+    problem = problem_of(error).model_copy(update={"detail": refusal.message, "code": refusal.code})
+    return BatchResult(status=problem.status, problem=problem)
+
+
+# --- tasks --------------------------------------------------------------------------------------------------------
+
+
+def task_out(body: TaskBody) -> task_pb2.Task:
+    """A task as a message."""
+    ended = body.status is TaskStatus.COMPLETED
+    return task_pb2.Task(
+        id=body.id,
+        agent=body.agent,
+        status=status_out(body.status),
+        input_json=to_json_text(body.input),
+        output_json=to_json_text(body.output) if ended else None,
+        error=None if body.error is None else task_pb2.TaskError(**body.error.model_dump()),
+        labels=body.labels,
+        priority=body.priority,
+        attempt=body.attempt,
+        usage=task_pb2.Usage(**body.usage.model_dump()),
+        created_at=moment_out(body.created_at),
+        updated_at=moment_out(body.updated_at),
+        started_at=moment_out(body.started_at),
+        finished_at=moment_out(body.finished_at),
+        run_after=moment_out(body.run_after),
+    )
+
+
+def task_in(told: task_pb2.Task) -> TaskBody:
+    """The task of a message.
+
+    Raises:
+        ValueError: it is not as a server of this release tells it.
+    """
+    usage = told.usage
+    return TaskBody(
+        id=told.id,
+        agent=told.agent,
+        status=TaskStatus(status_in(told.status)),
+        input=json.loads(told.input_json),
+        output=json.loads(told.output_json) if told.HasField("output_json") else None,
+        error=ErrorBody(code=told.error.code, message=told.error.message) if told.HasField("error") else None,
+        labels=dict(told.labels),
+        priority=told.priority,
+        attempt=told.attempt,
+        usage=UsageBody(
+            model_calls=usage.model_calls,
+            tool_calls=usage.tool_calls,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cost_usd=usage.cost_usd if usage.HasField("cost_usd") else None,
+        ),
+        created_at=told.created_at.ToDatetime(tzinfo=UTC),
+        updated_at=told.updated_at.ToDatetime(tzinfo=UTC),
+        started_at=_moment(told, "started_at"),
+        finished_at=_moment(told, "finished_at"),
+        run_after=_moment(told, "run_after"),
+    )
+
+
+def _moment(told: task_pb2.Task, name: str) -> datetime | None:
+    if not told.HasField(name):  # type: ignore[arg-type]
+        return None
+    moment: datetime = getattr(told, name).ToDatetime(tzinfo=UTC)
+    return moment
+
+
+# --- steps --------------------------------------------------------------------------------------------------------
+
+
+def step_out(recorded: Recorded) -> task_pb2.Step:
+    """A step as a message."""
+    step = task_pb2.Step(
+        seq=recorded.seq, kind=kind_of(recorded.step), step_json=to_json_text(recorded_to_json(recorded))
+    )
+    step.at.FromNanoseconds(round(recorded.at * 1e6) * 1000)
+    return step
+
+
+def step_in(told: task_pb2.Step) -> Recorded:
+    """The step of a message.
+
+    Raises:
+        TranscriptError: it was written by a newer release.
+        ValueError: it is no JSON.
+    """
+    return recorded_from_json(json.loads(told.step_json))
+
+
+# --- agents -------------------------------------------------------------------------------------------------------
+
+
+def agent_out(body: AgentBody) -> agent_service_pb2.Agent:
+    """An agent as a message."""
+    return agent_service_pb2.Agent(
+        name=body.name,
+        model=body.model,
+        planning=body.planning,
+        instructions=body.instructions,
+        tools=[agent_service_pb2.Tool(**tool.model_dump()) for tool in body.tools],
+        budget=agent_service_pb2.AgentBudget(**body.budget.model_dump()),
+    )
+
+
+def agent_in(told: agent_service_pb2.Agent) -> AgentBody:
+    """The agent of a message."""
+    budget = told.budget
+    return AgentBody(
+        name=told.name,
+        model=told.model,
+        planning=told.planning,
+        instructions=told.instructions,
+        tools=[_tool(tool) for tool in told.tools],
+        budget=AgentBudgetBody(
+            steps=budget.steps if budget.HasField("steps") else None,
+            tokens=budget.tokens if budget.HasField("tokens") else None,
+            seconds=budget.seconds if budget.HasField("seconds") else None,
+        ),
+    )
+
+
+def _tool(told: agent_service_pb2.Tool) -> ToolBody:
+    return ToolBody(name=told.name, description=told.description, effect=told.effect, approval=told.approval)

@@ -1,0 +1,168 @@
+"""The service of tasks: each method translates, and calls one verb of the engine."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+
+from ops_core.assembly import Ops
+from ops_core.client import LocalClient
+from ops_core.closing import until_closing
+from ops_core.errors import InvalidRequest
+from ops_core.intake import accept, accept_many, ended_or_not
+from ops_core.protocol.tasks import batch_in, request_in, result_out, step_out, task_out
+from ops_core.protocol.v1 import task_service_pb2 as messages
+from ops_core.protocol.v1.task_service_pb2_grpc import TaskServiceServicer
+from ops_core.protocol.values import status_in, status_out
+from ops_core.rpc.answering import Answering, Context
+from ops_core.task import DEFAULT_TENANT
+from ops_core.wire import (
+    BATCH_MOST,
+    MAX_SEQ,
+    PAGE_DEFAULT,
+    PAGE_MOST,
+    STEPS_MOST,
+    ApprovalRequest,
+    StepPage,
+    TaskBody,
+    checked_key,
+    task_id_of,
+)
+
+
+class TaskService(TaskServiceServicer):
+    """``opspawn.v1.TaskService``.
+
+    Args:
+        ops: the platform.
+        closing: set when the server stops; whoever waits or watches is then answered at once.
+    """
+
+    def __init__(self, ops: Ops, closing: asyncio.Event) -> None:
+        self._ops = ops
+        self._engine = ops.engine
+        self._verbs = LocalClient(ops.engine, ops.catalog)
+        self._closing = closing
+        self._answering = Answering(ops.settings.max_body_bytes)
+
+    async def CreateTask(  # noqa: N802  (the contract names it)
+        self, request: messages.CreateTaskRequest, context: Context
+    ) -> messages.CreateTaskResponse:
+        """Submit a task, and wait for its end where that is wanted."""
+        async with self._answering(request, context):
+            key = checked_key(request.idempotency_key) if request.HasField("idempotency_key") else None
+            wait = _wait(request)
+            inserted = await accept(self._engine, self._ops.catalog, request_in(request), key)
+            task = inserted.task
+            if wait is not None:
+                task = await ended_or_not(self._engine, task, wait, self._closing)
+            return messages.CreateTaskResponse(task=task_out(TaskBody.of(task)), created=inserted.created)
+
+    async def BatchCreateTasks(  # noqa: N802  (as above)
+        self, request: messages.BatchCreateTasksRequest, context: Context
+    ) -> messages.BatchCreateTasksResponse:
+        """Submit many."""
+        async with self._answering(request, context, max_bytes=self._ops.settings.max_batch_bytes):
+            if not 1 <= len(request.requests) <= BATCH_MOST:
+                message = f"requests must hold 1 to {BATCH_MOST} tasks"
+                raise InvalidRequest(message, field="requests")
+            items = [batch_in(one) for one in request.requests]
+            results = await accept_many(self._engine, self._ops.catalog, items)
+            return messages.BatchCreateTasksResponse(results=[result_out(result) for result in results])
+
+    async def GetTask(  # noqa: N802  (as above)
+        self, request: messages.GetTaskRequest, context: Context
+    ) -> messages.GetTaskResponse:
+        """One task."""
+        async with self._answering(request, context):
+            return messages.GetTaskResponse(task=task_out(await self._verbs.get(request.task_id)))
+
+    async def ListTasks(  # noqa: N802  (as above)
+        self, request: messages.ListTasksRequest, context: Context
+    ) -> messages.ListTasksResponse:
+        """A page of tasks."""
+        async with self._answering(request, context):
+            page = await self._verbs.list(
+                status=[status_in(status) for status in request.statuses],
+                agent=request.agent if request.HasField("agent") else None,
+                label=request.label if request.HasField("label") else None,
+                cursor=request.page_token or None,
+                limit=min(request.page_size or PAGE_DEFAULT, PAGE_MOST),
+            )
+            return messages.ListTasksResponse(
+                tasks=[task_out(task) for task in page.items], next_page_token=page.next_cursor or ""
+            )
+
+    async def CancelTask(  # noqa: N802  (as above)
+        self, request: messages.CancelTaskRequest, context: Context
+    ) -> messages.CancelTaskResponse:
+        """Cancel a task."""
+        async with self._answering(request, context):
+            return messages.CancelTaskResponse(task=task_out(await self._verbs.cancel(request.task_id)))
+
+    async def RetryTask(  # noqa: N802  (as above)
+        self, request: messages.RetryTaskRequest, context: Context
+    ) -> messages.RetryTaskResponse:
+        """A new task that carries on another one."""
+        async with self._answering(request, context):
+            return messages.RetryTaskResponse(task=task_out(await self._verbs.retry(request.task_id)))
+
+    async def AnswerApproval(  # noqa: N802  (as above)
+        self, request: messages.AnswerApprovalRequest, context: Context
+    ) -> messages.AnswerApprovalResponse:
+        """Answer an open approval."""
+        async with self._answering(request, context):
+            given: dict[str, object] = {"reason": request.reason, "by": request.by}
+            if request.HasField("approved"):
+                given["approved"] = request.approved
+            answer = ApprovalRequest.model_validate(given)
+            task = await self._verbs.answer(request.task_id, request.approval_id, answer)
+            return messages.AnswerApprovalResponse(task=task_out(task))
+
+    async def ListSteps(  # noqa: N802  (as above)
+        self, request: messages.ListStepsRequest, context: Context
+    ) -> messages.ListStepsResponse:
+        """A page of steps."""
+        async with self._answering(request, context):
+            if request.page_size < 0:
+                message = "page_size must not be negative"
+                raise InvalidRequest(message, field="page_size")
+            limit = min(request.page_size or STEPS_MOST, STEPS_MOST)
+            task_id, after = task_id_of(request.task_id), _after(request)
+            found = await self._engine.steps(DEFAULT_TENANT, task_id, after, limit + 1)
+            return messages.ListStepsResponse(
+                steps=[step_out(recorded) for recorded in found[:limit]],
+                next_after=StepPage.following(found, limit),
+            )
+
+    # A coroutine that writes, no generator: a caller who goes away cancels it where it stands, and nothing of it is
+    # left behind; each write waits until the caller has room for it.
+    async def WatchTask(  # type: ignore[override]  # noqa: N802  (as above)
+        self, request: messages.WatchTaskRequest, context: Context
+    ) -> None:
+        """Steps as they are recorded, then the status with which the task ended."""
+        async with self._answering(request, context), until_closing(self._closing):
+            task_id = task_id_of(request.task_id)
+            async with aclosing(self._engine.watch(DEFAULT_TENANT, task_id, _after(request))) as steps:
+                async for recorded in steps:
+                    await context.write(messages.WatchTaskResponse(step=step_out(recorded)))
+            task = await self._engine.get(DEFAULT_TENANT, task_id)
+            await context.write(messages.WatchTaskResponse(end=status_out(task.status)))
+
+
+def _wait(request: messages.CreateTaskRequest) -> int | None:
+    if not request.HasField("wait_seconds"):
+        return None
+    if request.wait_seconds < 0:
+        message = "wait_seconds must not be negative"
+        raise InvalidRequest(message, field="wait_seconds")
+    return request.wait_seconds
+
+
+def _after(request: messages.ListStepsRequest | messages.WatchTaskRequest) -> int:
+    if not request.HasField("after"):
+        return -1
+    if not -1 <= request.after <= MAX_SEQ:
+        message = f"after must be from -1 to {MAX_SEQ}"
+        raise InvalidRequest(message, field="after")
+    return request.after

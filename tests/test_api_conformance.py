@@ -20,6 +20,10 @@ CONFIG = """
 [[operations]]  # what is valid here depends on what there is: names of agents, keys that were used, cursors given
 include-operation-id = ["submit_task", "list_tasks"]
 checks.positive_data_acceptance.enabled = false
+
+[[operations]]  # each task of a batch is refused by itself, and the whole is answered
+include-operation-id = ["submit_tasks"]
+checks.negative_data_rejection.enabled = false
 """
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)

@@ -244,7 +244,7 @@ async def test_another_method_is_refused_and_the_right_ones_told(stage, method, 
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/api/v1", "/api/v1/tasks/", "/api/v1/agents/", "/api/v2/tasks", "/redoc", "/metrics"]
+    "path", ["/", "/api/v1", "/api/v1/tasks/", "/api/v1/agents/", "/api/v2/tasks", "/redoc", "/metrics/"]
 )
 async def test_an_address_where_nothing_is_is_a_problem_too(stage, path):
     answer = await stage.http.get(path)

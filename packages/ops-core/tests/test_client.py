@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 
@@ -83,7 +84,7 @@ async def test_a_key_finds_its_task(client: Client):
 
 
 async def test_every_field_arrives(client: Client, stage):
-    fields = {
+    fields: dict[str, Any] = {
         "priority": -7, "timeout_seconds": 60.5, "max_attempts": 9, "labels": {"a/b": "", "c": "ü"},
         "run_at": "2999-01-01T00:00:00.123456+02:00", "budget": {"steps": 5, "tokens": 2**53, "seconds": 0.5},
     }  # fmt: skip
@@ -98,8 +99,13 @@ async def test_every_field_arrives(client: Client, stage):
 
 
 async def test_the_same_key_over_another_wire_is_the_same_task(stage):
-    fields = {"run_at": FAR, "timeout_seconds": 60, "budget": {"steps": 5}, "input": {"a": 1.0}}
-    ids = set()
+    fields: dict[str, Any] = {
+        "run_at": FAR,
+        "timeout_seconds": 60,
+        "budget": {"steps": 5},
+        "input": {"a": 1.0},
+    }
+    ids = set[str | None]()
     async with open_client(stage.url) as http, open_client(stage.grpc_url) as grpc:
         for client in (http, grpc, LocalClient(stage.ops.engine, stage.agents)):
             ids.add((await client.submit(request(**fields), idempotency_key="k")).id)

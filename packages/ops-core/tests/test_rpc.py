@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -43,9 +44,9 @@ class Calls:
     """The stubs of a server, and what is behind it."""
 
     stage: Stage
-    tasks: TaskServiceStub
-    agents: AgentServiceStub
-    health: HealthStub
+    tasks: Any  # the types of the stubs are those of threads and of asyncio at once
+    agents: Any
+    health: Any
 
     async def create(self, agent: str = "quick", **fields) -> task_pb2.Task:
         asked = messages.CreateTaskRequest(agent=agent, input_json=TEXT, **fields)
@@ -88,6 +89,10 @@ def told(error: aio.AioRpcError) -> tuple[ErrorInfo, dict[str, str]]:
     return info, {violation.field: violation.description for violation in bad.field_violations}
 
 
+def health_stub(channel: aio.Channel) -> Any:
+    return HealthStub(channel)
+
+
 async def refused(call) -> aio.AioRpcError:
     with pytest.raises(aio.AioRpcError) as raised:
         async with asyncio.timeout(10):
@@ -97,7 +102,7 @@ async def refused(call) -> aio.AioRpcError:
 
 # --- errors -------------------------------------------------------------------------------------------------------
 
-WRONG = {
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "agent": ({"agent": "nobody"}, "AGENT_NOT_FOUND"),
     "input_json": ({"input_json": "12"}, "INVALID_REQUEST"),
     "input_json.a.1": ({"input_json": '{"a": [1, NaN]}'}, "INVALID_REQUEST"),
@@ -116,13 +121,14 @@ WRONG = {
 @pytest.mark.parametrize("field", WRONG)
 async def test_a_wrong_field_is_named(calls: Calls, field):
     wrong, reason = WRONG[field]
-    asked = messages.CreateTaskRequest(**{"agent": "quick", "input_json": TEXT, **wrong})
+    fields: dict[str, Any] = {"agent": "quick", "input_json": TEXT, **wrong}
+    asked = messages.CreateTaskRequest(**fields)
     error = await refused(calls.tasks.CreateTask(asked))
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-    info, fields = told(error)
+    info, violations = told(error)
     assert (info.reason, info.metadata["actor"]) == (reason, "user")
-    assert list(fields) == [field] == [info.metadata["field"]]
-    assert fields[field]
+    assert list(violations) == [field] == [info.metadata["field"]]
+    assert violations[field]
     assert (await calls.tasks.ListTasks(messages.ListTasksRequest())).tasks == []
 
 
@@ -179,12 +185,13 @@ async def test_pages(calls: Calls):
     rest = messages.ListTasksRequest(page_size=2**31 - 1, page_token=first.next_page_token)
     last = await calls.tasks.ListTasks(rest)
     assert ([task.id for task in last.tasks], last.next_page_token) == (made[:1], "")
-    for field, wrong in {
+    refusals: dict[str, dict[str, Any]] = {
         "page_size": {"page_size": -1},
         "page_token": {"page_token": "x"},
         "statuses": {"statuses": [task_pb2.TASK_STATUS_UNSPECIFIED]},
         "label": {"label": "a b"},
-    }.items():
+    }
+    for field, wrong in refusals.items():
         error = await refused(calls.tasks.ListTasks(messages.ListTasksRequest(**wrong)))
         assert list(told(error)[1]) == [field]
     steps = await refused(calls.tasks.ListSteps(messages.ListStepsRequest(task_id=made[0], after=-2)))
@@ -414,7 +421,7 @@ async def test_the_addresses_that_are_announced_answer(tmp_path, host):
         assert addresses
         for address in addresses:
             async with aio.insecure_channel(address.removeprefix("grpc://")) as channel:
-                answer = await HealthStub(channel).Check(HealthCheckRequest())
+                answer = await health_stub(channel).Check(HealthCheckRequest())
                 assert answer.status == HealthCheckResponse.SERVING
 
 

@@ -33,6 +33,8 @@ def test_every_setting_can_be_set():
         "sweep_seconds": "0.2",
         "grace_seconds": "0",
         "max_body_bytes": "4096",
+        "max_batch_bytes": "8192",
+        "grpc_port": "8702",
         "log_level": "debug",
         "log_format": "json",
     }

@@ -71,12 +71,12 @@ class TaskRoutes:
         retried = writing("retry_task", 404, 409, body=False)
         retried["responses"][202] = {"description": "The new task is accepted.", "headers": headers}
         app.add_api_route(TASKS, self.submit, status_code=202, **submitted)
+        app.add_api_route(f"{TASKS}:batch", self.submit_many, **writing("submit_tasks"))
         app.add_api_route(TASKS, self.list_tasks, **reading("list_tasks"))
         app.add_api_route(one, self.get, **reading("get_task", 404))
         app.add_api_route(f"{one}/steps", self.steps, **reading("list_steps", 404))
         app.add_api_route(f"{one}/cancel", self.cancel, **writing("cancel_task", 404, body=False))
         app.add_api_route(f"{one}/retry", self.retry, status_code=202, **retried)
-        app.add_api_route(f"{TASKS}:batch", self.submit_many, **writing("submit_tasks"))
         app.add_api_route(
             f"{one}/approvals/{{approval_id:path}}", self.answer, **writing("answer_approval", 404, 409)
         )

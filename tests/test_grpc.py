@@ -1,6 +1,7 @@
 """The gRPC of `opspawn serve` as a process, driven by a client that is none of ours: buf, over reflection."""
 
 import asyncio
+import base64
 import json
 import re
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 
 PROGRAMS = Path(sys.executable).parent
 TASKS = "opspawn.v1.TaskService"
@@ -85,9 +87,10 @@ async def test_another_client_submits_watches_and_is_refused(buf):
 
     refused = await buf.ask(f"{TASKS}/CreateTask", code=24, agent="assistant", input_json="{")
     assert refused["code"] == "invalid_argument"
-    details = {detail["type"]: detail.get("debug", {}) for detail in refused["details"]}
-    assert details["google.rpc.ErrorInfo"]["reason"] == "INVALID_REQUEST"
-    assert details["google.rpc.BadRequest"]["fieldViolations"][0]["field"] == "input_json"
+    details = {detail["type"]: base64.b64decode(detail["value"] + "==") for detail in refused["details"]}
+    assert ErrorInfo.FromString(details["google.rpc.ErrorInfo"]).reason == "INVALID_REQUEST"
+    [violation] = BadRequest.FromString(details["google.rpc.BadRequest"]).field_violations
+    assert violation.field == "input_json"
 
     assert await buf.ask("grpc.health.v1.Health/Check", service=TASKS) == [{"status": "SERVING"}]
     [agents] = await buf.ask("opspawn.v1.AgentService/ListAgents")

@@ -34,7 +34,9 @@ async def serve(ops: Ops, announce: Callable[[Sequence[str]], None], *, worker: 
 
 
 @asynccontextmanager
-async def serving_all(ops: Ops, closing: asyncio.Event | None = None, *, worker: bool = True) -> AsyncGenerator[Sequence[str]]:
+async def serving_all(
+    ops: Ops, closing: asyncio.Event | None = None, *, worker: bool = True
+) -> AsyncGenerator[Sequence[str]]:
     """What :func:`serve` serves, while the context lasts; gives the addresses, which are ready.
 
     Args:
@@ -46,16 +48,16 @@ async def serving_all(ops: Ops, closing: asyncio.Event | None = None, *, worker:
         ConfigError: an address cannot be listened on.
     """
     closing = asyncio.Event() if closing is None else closing
-    async with AsyncExitStack() as stack:  # all of it ends at the same time, once ``closing`` is set
-        addresses = list(await stack.enter_async_context(serving(ops, closing, worker=worker)))
-        if grpc_is_installed():
+    async with AsyncExitStack() as stack:
+        grpc = list[str]()
+        if grpc_is_installed():  # begun first, it drains by itself while the others end
             from ops_core.rpc.serve import serving as serving_grpc
 
-            addresses += await stack.enter_async_context(serving_grpc(ops, closing))
-        yield addresses
+            grpc += await stack.enter_async_context(serving_grpc(ops, closing))
+        http = await stack.enter_async_context(serving(ops, closing, worker=worker))
+        yield [*http, *grpc]
 
 
 def grpc_is_installed() -> bool:
     """Whether the extra ``ops-core[grpc]`` is."""
     return all(find_spec(name) is not None for name in ("grpc", "grpc_health", "grpc_reflection"))
-

@@ -1,0 +1,155 @@
+"""A worker of the last release and one of this release, on one store, as while a deployment rolls."""
+
+import asyncio
+import hashlib
+import shutil
+import signal
+import sys
+import zipfile
+from collections import Counter
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+
+from agentkit.transcript import ApprovalAsked, ApprovalGiven, ToolReturned
+from ops_core.dispatchers import LocalDispatcher
+from ops_core.engine import Engine
+from ops_core.stores import migrations, open_store
+from ops_core.task import NewTask, Task, TaskStatus
+from ops_core.testing.postgresql import PostgresServer
+
+from .agents import CLERK
+from .fleet import HERE, Member
+from .world import World
+
+RELEASES = HERE.parent / "fixtures" / "releases"
+OLD_SCHEMA = "0001"
+TASKS = 24
+Site = tuple[Path, Engine, str]
+
+
+@pytest.fixture
+async def site(tmp_path: Path, postgres: PostgresServer) -> AsyncGenerator[Site]:
+    """A folder, an engine of this release, and the URL of a store with the schema of the old one."""
+    shutil.copy(HERE / "agents.py", tmp_path)
+    for wheel in (RELEASES / "0.1.0").glob("*.whl"):
+        with zipfile.ZipFile(wheel) as packed:
+            packed.extractall(tmp_path / "0.1.0")
+    with postgres.database() as database:
+        url = postgres.url(database)
+        store = open_store(url)
+        await asyncio.to_thread(migrations.upgrade, store, OLD_SCHEMA)
+        async with store:
+            yield tmp_path, Engine(store, LocalDispatcher()), url
+
+
+def worker(folder: Path, url: str, age: str) -> Member:
+    settings = {"OPSPAWN_STORE_URL": url}
+    if age == "old":
+        settings["PYTHONPATH"] = str(folder / "0.1.0")
+    return Member(f"{age}-worker", [sys.executable, str(HERE / "worker.py")], folder, settings)
+
+
+async def submit_all(engine: Engine) -> list[Task]:
+    return [(await engine.submit(NewTask(agent="clerk", input="Go on."))).task for _ in range(TASKS)]
+
+
+async def carried(engine: Engine, tasks: list[Task]) -> None:
+    """Until all have ended; a call that was cut short is not repeated."""
+    async with asyncio.timeout(60):
+        for task in tasks:
+            while not (now := await engine.get(task.tenant, task.id)).status.terminal:
+                if now.status is TaskStatus.WAITING:
+                    await deny(engine, now)
+                await asyncio.sleep(0.05)  # between two looks
+            assert now.status is TaskStatus.COMPLETED, now
+
+
+async def deny(engine: Engine, task: Task) -> None:
+    steps = [recorded.step for recorded in await engine.steps(task.tenant, task.id)]
+    answered = {step.approval_id for step in steps if isinstance(step, ApprovalGiven)}
+    for step in steps:
+        if isinstance(step, ApprovalAsked) and step.approval_id not in answered:
+            await engine.answer(
+                task.tenant, task.id, ApprovalGiven(approval_id=step.approval_id, approved=False)
+            )
+
+
+async def assert_nothing_was_lost_or_doubled(site: Site, tasks: list[Task]) -> None:
+    folder, engine, _url = site
+    world = World(folder / "effects.log")
+    world.look()
+    for task in tasks:
+        recorded = await engine.steps(task.tenant, task.id)
+        assert [one.seq for one in recorded] == list(range(len(recorded)))
+        returned = Counter(one.step.call_id for one in recorded if isinstance(one.step, ToolReturned))
+        assert returned == dict.fromkeys(CLERK, 1)
+        for call_id, effects in world.of_task(task.id, CLERK).items():
+            assert len(effects) <= (1 if CLERK[call_id] == "unsafe" else 2)
+
+
+def pids_of(site: Site) -> set[int]:
+    """Which processes have done something."""
+    world = World(site[0] / "effects.log")
+    world.look()
+    return {effect.pid for effects in world.begun.values() for effect in effects}
+
+
+async def end(*members: Member) -> None:
+    for member in members:
+        await member.stop_at_once()
+
+
+@pytest.fixture
+async def both(site: Site) -> AsyncGenerator[dict[str, Member]]:
+    """The old one was started before the migration, and goes on; the new one is yet to be started."""
+    folder, _engine, url = site
+    members = {age: worker(folder, url, age) for age in ("old", "new")}
+    try:
+        await members["old"].start()
+        await asyncio.to_thread(migrations.upgrade, open_store(url))
+        yield members
+    finally:
+        for member in members.values():
+            await member.stop_at_once()
+
+
+async def test_both_carry_tasks_of_one_store(site: Site, both: dict[str, Member]):
+    await both["new"].start()
+    tasks = await submit_all(site[1])
+    await carried(site[1], tasks)
+    await assert_nothing_was_lost_or_doubled(site, tasks)
+    assert pids_of(site) == {member.process.pid for member in both.values()}
+
+
+@pytest.mark.parametrize(
+    "first, how",
+    [("old", signal.SIGKILL), ("new", signal.SIGTERM)],
+    ids=["the old one is killed", "the new one is stopped"],
+)
+async def test_each_goes_on_with_what_the_other_one_began(
+    site: Site, both: dict[str, Member], first: str, how: signal.Signals
+):
+    if first == "new":
+        both["old"].send(signal.SIGSTOP)  # it waits for its turn
+        await both["new"].start()
+    world = World(site[0] / "effects.log")
+    tasks = await submit_all(site[1])
+    await world.until_more(20)
+    await both[first].end(how)
+    left = [await site[1].get(task.tenant, task.id) for task in tasks]
+    assert any(task.steps > 1 and not task.status.terminal for task in left), "nobody goes on with anything"
+    if first == "new":
+        both["old"].send(signal.SIGCONT)
+    else:
+        await both["new"].start()
+    await carried(site[1], tasks)
+    await assert_nothing_was_lost_or_doubled(site, tasks)
+    assert pids_of(site) == {member.process.pid for member in both.values()}
+
+
+def test_the_wheels_are_those_that_the_note_names():
+    note = (RELEASES / "README.md").read_text()
+    for wheel in RELEASES.glob("*/*.whl"):
+        assert hashlib.sha256(wheel.read_bytes()).hexdigest() in note

@@ -190,13 +190,15 @@ class HintConsumer(Consumer):
     def __next__(self) -> MessageProxy | None:
         broker = self._broker
         if broker.closing.is_set():
+            self.close()  # also a connection that was made meanwhile
             time.sleep(HOLD_SECONDS)
             return None
         try:
             return self._next(self._channel or self._connect())
         except Exception as error:  # noqa: BLE001  (whatever it is, workers do without)
-            broker.link.broken("listening", error)
             self.close()
+            if not broker.closing.is_set():
+                broker.link.broken("listening", error)
             broker.closing.wait(pause(self._failures))
             self._failures += 1
             return None
@@ -230,6 +232,8 @@ class HintConsumer(Consumer):
 
     def _connect(self) -> Channel:
         self._connection = pika.BlockingConnection(self._broker.parameters)
+        if self._broker.closing.is_set():  # nobody waits for it any more
+            raise ConnectionError
         channel = self._channel = self._broker.declared(self._connection)
         channel.basic_qos(prefetch_count=1)
         channel.add_on_cancel_callback(self._cancelled)

@@ -66,6 +66,7 @@ check: lint types layers deps shape contract docs ## everything that is checked 
 lint: setup
 	@$(BIN)/ruff check -q .
 	@$(BIN)/ruff format -q --check .
+	@$(BIN)/hadolint Dockerfile
 	@echo "lint: style and format hold"
 
 # The packages strictly. In tests every body is read and no signature is demanded, and a union need not be narrowed
@@ -119,12 +120,16 @@ fmt: setup ## mend style and format in place
 	@$(BIN)/ruff check -q --fix-only .
 	@$(BIN)/ruff format -q .
 
-lock: setup ## resolve requirements.lock anew
+lock: setup ## resolve requirements.lock anew, and the part of it that is run
 	@$(BIN)/uv --version >/dev/null 2>&1 || $(PIP) install -qq 'uv>=0.13,<0.14'
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes \
 	  --no-header --no-annotate --no-emit-index-url \
 	  --no-emit-package agentkit --no-emit-package ops-core \
 	  --all-extras --group pyproject.toml:dev --output-file requirements.lock $(PROJECTS)
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --no-header --no-annotate --no-emit-index-url \
+	  --no-emit-package agentkit --no-emit-package ops-core \
+	  --all-extras --constraint requirements.lock --output-file packages/ops-core/requirements.lock $(PROJECTS)
 
 clean: ## remove the environment, builds and caches
 	@rm -rf $(VENV) dist docs/_build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -7,13 +7,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import get_args
 
+import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from agentkit import Agent
 from agentkit.testing.models import ScriptedModel
 from ops_core.api.metrics import OTHER
-from ops_core.errors import StoreUnavailable
+from ops_core.api.observing import observable
+from ops_core.errors import ConfigError, StoreUnavailable
 from ops_core.gauges import StoreGauges
 from ops_core.ports import Stats
 from ops_core.task import DEFAULT_TENANT, NewTask, TaskStatus
@@ -216,3 +218,38 @@ async def test_a_loop_that_is_blocked_is_seen(monkeypatch):
         time.sleep(0.06)
         await asyncio.sleep(0.02)
     assert Samples(metrics.exposed().decode())["opspawn_event_loop_lag_seconds_sum"] >= 0.05
+
+
+# --- without an API -----------------------------------------------------------------------------------------------
+
+
+async def test_a_process_without_an_api_shows_its_metrics_and_its_health_and_nothing_else():
+    async with (
+        open_test_ops(Agent(ScriptedModel.by_turn(["done"]), name="quick")) as ops,
+        ops.working(),
+        observable(ops, 0) as url,
+        httpx2.AsyncClient(base_url=url, trust_env=False, timeout=20) as http,
+    ):
+        task = (await ops.engine.submit(NewTask(agent="quick", input="go"))).task
+        await ops.engine.until_ended(DEFAULT_TENANT, task.id, 10)
+        found = Samples((await http.get("/metrics")).text)
+        codes = {
+            path: (await http.get(path)).status_code
+            for path in ("/health/live", "/health/ready", "/docs", "/openapi.json", "/api/v1/tasks")
+        }
+        rebound = await http.get("/metrics", headers={"Host": "evil.example"})
+    assert found['opspawn_runs_total{agent="quick",outcome="completed"}'] == 1
+    assert found["opspawn_store_up"] == 1
+    assert list(codes.values()) == [200, 200, 404, 404, 404]
+    assert rebound.status_code == 421
+    assert url.startswith("http://127.0.0.1:")
+
+
+async def test_of_several_processes_each_takes_the_next_free_port():
+    async with open_test_ops() as ops, observable(ops, 0) as url:
+        port = int(url.rpartition(":")[2])
+        with pytest.raises(ConfigError, match="cannot listen"):
+            async with observable(ops, port):
+                pass
+        async with observable(ops, port, others=20) as other:
+            assert port < int(other.rpartition(":")[2]) <= port + 20

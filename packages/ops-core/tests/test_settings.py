@@ -27,6 +27,7 @@ def test_every_setting_can_be_set():
         "url": "http://localhost:8700",
         "host": "::1",
         "port": "0",
+        "metrics_port": "0",
         "concurrency": "7",
         "lease_seconds": "2.5",
         "poll_seconds": "0.1",

@@ -64,6 +64,10 @@ class Settings(BaseModel):
         default=None,
         description="Port of gRPC; 0 for any free one. Where nothing is said it is the one after `OPSPAWN_PORT`, "
         "8701 as a rule. Needs the extra `ops-core[grpc]`.",
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = Field(
+        default=None,
+        description="Port of `/metrics` and `/health` of `worker`, on the loopback; 0 for any free one. Of several "
+        "processes each takes the next free port. `serve` shows them on its own port.",
     )
     concurrency: PositiveInt = Field(default=100, description="So many runs a worker carries at a time.")
     lease_seconds: Annotated[float, Field(ge=1, le=3600)] = Field(

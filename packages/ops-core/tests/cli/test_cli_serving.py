@@ -1,8 +1,11 @@
 """What the one who serves is told, and what an unusable store looks like."""
 
 import os
+import re
+import signal
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from agentkit.agent import Agent
@@ -35,3 +38,14 @@ def test_doctor_says_when_the_folder_cannot_be_written(tmp_path: Path, monkeypat
     assert [(finding.state, finding.text) for finding in _file(tmp_path / "x.db")] == [
         ("missing", f"the folder of {tmp_path / 'x.db'} cannot be written")
     ]
+
+
+def test_a_worker_shows_its_metrics_where_it_is_told_to(opspawn):
+    worker = opspawn.start("worker", OPSPAWN_METRICS_PORT="0")
+    assert worker.stdout is not None
+    url = next(found[1] for line in worker.stdout if (found := re.search(r"(http://127\S+)/metrics", line)))
+    with httpx2.Client(base_url=url, trust_env=False, timeout=20) as http:
+        assert http.get("/health/live").json() == {"status": "ok"}
+        assert "opspawn_run_slots 100.0" in http.get("/metrics").text
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(60) == 0

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
-from ops_core.assembly import open_ops
+from ops_core.assembly import Ops, open_ops
 from ops_core.cli.exits import Exit
 from ops_core.cli.screen import Screen
 from ops_core.cli.serving import log_from
@@ -17,6 +18,9 @@ from ops_core.supervisor import Supervisor, SupervisorOptions
 from ops_core.worker import shared_only, work
 
 STANDARD_INPUT = 0
+
+MOST_OTHERS = 99
+"""So many workers of one supervisor may show metrics beside this one."""
 
 STOP_SECONDS = 15.0
 """So much longer than ``grace_seconds`` a worker may take: a stubborn tool, the last writes, a broker that is gone."""
@@ -50,16 +54,29 @@ async def work_here(options: WorkerOptions) -> int:
 
 async def _work(settings: Settings, *, supervised: bool) -> Exit:
     screen = Screen()
-    async with open_ops(settings) as ops:
+    async with open_ops(settings) as ops, _observed(ops, supervised=supervised) as metrics:
 
         def announce() -> None:
             if not supervised:
                 agents = ", ".join(ops.catalog.names) or "none"
                 runs = f"{settings.concurrency} runs"
-                screen.pairs({"worker": runs, **_places(settings), "agents": agents})
+                screen.pairs({"worker": runs, **_places(settings), **metrics, "agents": agents})
 
         await work(ops, announce, STANDARD_INPUT if supervised else None)
     return Exit.OK
+
+
+@asynccontextmanager
+async def _observed(ops: Ops, *, supervised: bool) -> AsyncGenerator[Mapping[str, str]]:
+    """Show metrics, where a port is set for them; gives where they are."""
+    port = ops.settings.metrics_port
+    if port is None:
+        yield {}
+        return
+    from ops_core.api.observing import observable
+
+    async with observable(ops, port, MOST_OTHERS if supervised else 0) as url:
+        yield {"metrics": f"{url}/metrics"}
 
 
 def _places(settings: Settings) -> dict[str, str]:

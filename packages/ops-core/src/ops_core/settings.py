@@ -64,6 +64,7 @@ class Settings(BaseModel):
         default=None,
         description="Port of gRPC; 0 for any free one. Where nothing is said it is the one after `OPSPAWN_PORT`, "
         "8701 as a rule. Needs the extra `ops-core[grpc]`.",
+    )
     metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = Field(
         default=None,
         description="Port of `/metrics` and `/health` of `worker`, on the loopback; 0 for any free one. Of several "

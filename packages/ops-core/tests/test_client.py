@@ -12,9 +12,11 @@ from ops_core import errors
 from ops_core.api.serve import serving
 from ops_core.assembly import open_ops
 from ops_core.client import Client, LocalClient, OpsClient, open_client
+from ops_core.client.over_grpc import GrpcClient
 from ops_core.errors import (
     AgentNotFound,
     ApprovalNotFound,
+    ConfigError,
     IdempotencyConflict,
     InvalidRequest,
     ServerUnavailable,
@@ -29,6 +31,8 @@ from ops_core.wire import ApprovalRequest, BatchItem, TaskRequest
 from .api_support import FAR, NOWHERE, Agents, Stage, staged  # type: ignore[import-not-found]
 
 AT_ONCE = RetryPolicy(first_seconds=0.001, most_seconds=0.01)
+AFTER_A_BREATH = RetryPolicy(first_seconds=0.3, factor=1.0)
+"""gRPC connects again after 0.1 s at the earliest."""
 
 
 def request(agent: str = "quick", **fields: object) -> TaskRequest:
@@ -412,6 +416,59 @@ async def test_a_watcher_survives_a_restart_of_the_server(tmp_path):
         async with open_ops(again, agents) as ops, serving(ops):
             seen += [recorded async for recorded in watching]
     assert [recorded.seq for recorded in seen] == [0, 1, 2]
+
+
+# --- over gRPC ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def grpc_proxy(stage) -> Proxy:
+    return Proxy(int(stage.grpc_url.rpartition(":")[2]))
+
+
+@pytest.mark.parametrize("cut_after", [0, 50, 200, 400, 700])
+async def test_a_broken_stream_over_grpc_is_taken_up_after_the_last_step(stage, grpc_proxy, cut_after):
+    async with GrpcClient(stage.grpc_url) as client:
+        task = await client.submit(request("quick"), wait=20)
+        whole = list(await client.steps(task.id))
+    grpc_proxy.cut_after, grpc_proxy.cuts = cut_after, 3
+    async with (
+        grpc_proxy.listening() as url,
+        GrpcClient(url.replace("http:", "grpc:"), retry=AFTER_A_BREATH) as client,
+    ):
+        assert [recorded async for recorded in client.watch(task.id)] == whole
+    assert grpc_proxy.cuts < 3
+
+
+async def test_a_submit_over_grpc_whose_answer_is_lost_makes_one_task(stage, grpc_proxy):
+    grpc_proxy.cut_after, grpc_proxy.cuts = 60, 2
+    async with (
+        grpc_proxy.listening() as url,
+        GrpcClient(url.replace("http:", "grpc:"), retry=AFTER_A_BREATH) as client,
+    ):
+        task = await client.submit(request(run_at=FAR))
+        assert [one.id async for one in client.tasks()] == [task.id]
+    assert grpc_proxy.connections >= 2
+
+
+async def test_a_server_of_grpc_that_is_not_there_is_told_plainly(stage):
+    async with GrpcClient("grpc://127.0.0.1:9", retry=AT_ONCE) as client:
+        with pytest.raises(ServerUnavailable, match=r"grpc://127\.0\.0\.1:9 does not answer"):
+            await client.submit(request())
+        with pytest.raises(ServerUnavailable, match="broke off"):
+            await anext(client.watch(NOWHERE))
+    async with GrpcClient(stage.url.replace("http:", "grpc:"), retry=AT_ONCE) as client:  # that speaks HTTP
+        with pytest.raises(ServerUnavailable):
+            await client.get(NOWHERE)
+
+
+@pytest.mark.parametrize(
+    "url", ["grpc://", "grpc://x:y:z", "grpc://me:hunter2@host", "grpc://h/path", "http://h"]
+)
+def test_an_address_that_names_no_server_is_refused(url):
+    with pytest.raises(ConfigError, match="grpc://HOST:PORT") as refused:
+        GrpcClient(url)
+    assert "hunter2" not in str(refused.value)
 
 
 async def test_errors_carry_what_the_server_said(stage):

@@ -327,6 +327,27 @@ async def test_a_slow_watcher_holds_the_reading_up(calls: Calls, monkeypatch):
     assert (await watching.read()).HasField("end")
 
 
+async def test_a_slow_watcher_who_goes_away_is_no_error(calls: Calls, monkeypatch, caplog):
+    gone = asyncio.Event()
+    step = ToolReturned(call_id="c", tool="t", output="x" * 1_000_000)
+
+    async def watch(_tenant: str, _task_id: str, _after: int) -> AsyncGenerator[Recorded]:
+        try:
+            for seq in range(1000):
+                yield Recorded(seq=seq, at=0.0, step=step)
+        finally:
+            gone.set()
+
+    task = await calls.create(run_at=FAR)
+    monkeypatch.setattr(calls.stage.ops.engine, "watch", watch)
+    watching = calls.tasks.WatchTask(messages.WatchTaskRequest(task_id=task.id))
+    await watching.read()
+    watching.cancel()
+    async with asyncio.timeout(10):
+        await gone.wait()
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 async def test_stopping_tells_watchers_and_answers_who_waits(calls: Calls):
     task = await calls.create(run_at=FAR)
     watching = calls.tasks.WatchTask(messages.WatchTaskRequest(task_id=task.id))

@@ -96,12 +96,12 @@ class Program:
         return spawned
 
     @contextmanager
-    def serving(self, **env: str) -> Iterator[str]:
-        """A server on a free port; gives its address, and stops it by SIGTERM."""
+    def serving(self, wire: str = "http", **env: str) -> Iterator[str]:
+        """A server on a free port; gives its address of that wire, and stops it by SIGTERM."""
         server = self.start("serve", "--port", "0", **env)
         assert server.stdout is not None
         for line in server.stdout:
-            if found := re.search(r"(http://\S+)/api/v1", line):
+            if found := re.search(rf"({wire}://[^\s/]+)", line):
                 break
         else:
             pytest.fail(f"no server: {server.communicate()[1]}")

@@ -141,6 +141,20 @@ def test_doctor_reaches_the_server(opspawn):
         assert findings(opspawn, OPSPAWN_APP="", OPSPAWN_URL=url)["ready"]["state"] == "ok"
 
 
+def test_the_commands_and_doctor_go_through_grpc_too(opspawn):
+    with opspawn.serving("grpc") as url:
+        opspawn.env |= {"OPSPAWN_URL": url, "OPSPAWN_STORE_URL": "sqlite:////nowhere/x.db"}
+        *steps, task = opspawn.json("submit", "go", "--agent", "measurer", "--wait")
+        assert task["status"] == "completed"
+        assert opspawn.json("show", task["id"]) == [*steps, task]
+        assert opspawn.json("list", "--agent", "measurer") == [task]
+        found = findings(opspawn, code=1)  # the store is nowhere
+        assert (found["ready"]["state"], found["gRPC"]["state"]) == ("ok", "ok")
+    refused = opspawn("show", task["id"], code=69)
+    assert f"{url} does not answer" in refused.stderr
+    assert findings(opspawn, code=1)["ready"]["state"] == "missing"
+
+
 def test_migrations_can_be_left_to_a_person(opspawn):
     env = {"OPSPAWN_AUTO_MIGRATE": "false"}
     assert "opspawn migrate" in opspawn("run", "go", "--agent", "measurer", code=69, **env).stderr

@@ -30,6 +30,7 @@ from ops_core.cli.text import one_line, without_secrets
 from ops_core.dispatchers import examine_dispatcher
 from ops_core.errors import ConfigError, OpsError
 from ops_core.ports import Stats
+from ops_core.server import grpc_is_installed
 from ops_core.settings import PREFIX, Settings, read_settings
 from ops_core.stores import REVISION, open_store
 from ops_core.stores.examining import examine_database
@@ -145,6 +146,10 @@ def _versions() -> Iterator[Finding]:
     yield Finding(
         about=about, name="Python", state="ok", text=f"{platform.python_version()} on {platform.system()}"
     )
+    if grpc_is_installed():
+        yield Finding(about=about, name="gRPC", state="ok", text=version("grpcio"))
+    else:
+        yield Finding(about=about, name="gRPC", state="note", text="off: `pip install 'ops-core[grpc]'`")
     found = sqlite3.sqlite_version
     if sqlite3.sqlite_version_info >= SAFE_SQLITE:
         yield Finding(about=about, name="SQLite", state="ok", text=found)
@@ -156,7 +161,7 @@ def _versions() -> Iterator[Finding]:
 
 def _settings(settings: Settings, url: str | None) -> Iterator[Finding]:
     for name in Settings.model_fields:
-        value = getattr(settings, name)
+        value = settings.listening_grpc_port if name == "grpc_port" else getattr(settings, name)
         if name == "url" and url is not None:
             source = "--url"
         else:
@@ -312,6 +317,8 @@ def _source(settings: Settings) -> str:
 
 async def _server(url: str) -> Finding:
     shown = without_secrets(url)
+    if url.startswith("grpc://"):
+        return await _server_over_grpc(url, shown)
     try:
         client = httpx2.AsyncClient(timeout=SERVER_SECONDS, trust_env=False)
         async with asyncio.timeout(SERVER_SECONDS), client:
@@ -325,3 +332,18 @@ async def _server(url: str) -> Finding:
     return Finding(
         about="Server", name="ready", state="missing", text=f"{shown} answers {answer.status_code}"
     )
+
+
+async def _server_over_grpc(url: str, shown: str) -> Finding:
+    if not grpc_is_installed():
+        return Finding(about="Server", name="ready", state="missing", text=f"{shown}: gRPC is not installed")
+    from ops_core.client.over_grpc import GrpcClient
+
+    try:
+        async with asyncio.timeout(SERVER_SECONDS), GrpcClient(url) as client:
+            await client.check()
+    except OpsError as error:
+        return Finding(about="Server", name="ready", state="missing", text=f"{shown}: {error}")
+    except TimeoutError:
+        return Finding(about="Server", name="ready", state="missing", text=f"{shown}: it does not answer")
+    return Finding(about="Server", name="ready", state="ok", text=shown)

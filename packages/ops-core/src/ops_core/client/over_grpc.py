@@ -6,12 +6,14 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 import grpc
 from google.protobuf.message import Message
 from grpc import aio
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from agentkit.errors import TranscriptError
 from agentkit.transcript import Recorded
@@ -82,6 +84,7 @@ class GrpcClient:
         self._channel = aio.insecure_channel(target, options=_OPTIONS)
         self._tasks = TaskServiceStub(self._channel)
         self._agents = AgentServiceStub(self._channel)
+        self._health: Any = HealthStub(self._channel)
 
     async def __aenter__(self) -> Self:
         return self
@@ -193,6 +196,17 @@ class GrpcClient:
         """One agent."""
         asked = agent_service_pb2.GetAgentRequest(name=name)
         return agent_in((await self._ask(self._agents.GetAgent, asked)).agent)
+
+    async def check(self) -> None:
+        """Whether the server can work.
+
+        Raises:
+            ServerUnavailable: it cannot, or it does not answer.
+        """
+        answer: HealthCheckResponse = await self._ask(self._health.Check, HealthCheckRequest())
+        if answer.status != HealthCheckResponse.SERVING:
+            message = f"{self._address} cannot work now"
+            raise ServerUnavailable(message)
 
     # --- the wire -------------------------------------------------------------------------------------------------
 

@@ -1,8 +1,10 @@
 """What the one who serves is told, and what an unusable store looks like."""
 
+import json
 import os
 import re
 import signal
+import socket
 from pathlib import Path
 
 import httpx2
@@ -49,3 +51,27 @@ def test_a_worker_shows_its_metrics_where_it_is_told_to(opspawn):
         assert "opspawn_run_slots 100.0" in http.get("/metrics").text
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(60) == 0
+
+
+def test_no_secret_is_logged_at_any_level(opspawn):
+    secrets = {name: f"canary-of-the-{name}" for name in ("url", "environment", "input")}
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    env = {
+        "OPSPAWN_DISPATCHER_URL": f"amqp://me:{secrets['url']}@127.0.0.1:{port}/",
+        "OPSPAWN_LOG_LEVEL": "debug",
+        "MY_OWN_TOKEN": secrets["environment"],
+    }
+    worker = opspawn.start("worker", **env)
+    task = opspawn("submit", f"Say {secrets['input']}", "--agent", "sender").stdout.strip()
+    assert worker.stderr is not None
+    text = ""
+    for line in worker.stderr:
+        text += line
+        if f'"{task}"' in text and f"127.0.0.1:{port}" in text and "run ended" in text:
+            break
+    worker.send_signal(signal.SIGTERM)
+    text += worker.communicate(timeout=60)[1]
+    assert worker.returncode == 0
+    assert not [secret for secret in secrets.values() if secret in text]
+    assert all(isinstance(json.loads(line), dict) for line in text.splitlines())

@@ -7,14 +7,21 @@ import threading
 from contextlib import AsyncExitStack
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 
+from agentkit import Agent, tool
+from agentkit.messages import ToolCall
+from agentkit.testing import ScriptedModel
+from ops_core.dispatchers import LocalDispatcher
+from ops_core.engine import Engine
 from ops_core.errors import ConfigError, StoreUnavailable
-from ops_core.ports import TaskFilter
+from ops_core.ports import Hint, TaskFilter
 from ops_core.stores import SqlStore, open_store
-from ops_core.task import Claimed, Task
-from ops_core.testing import open_test_store
+from ops_core.stores.writing import Writing
+from ops_core.task import Claimed, Task, TaskStatus
+from ops_core.testing import open_test_ops, open_test_store
 from ops_core.testing.examples import (
+    AGENT,
     COMPLETED,
     REPLIED,
     STARTED,
@@ -66,18 +73,18 @@ async def test_a_deadlock_is_answered_by_trying_again(url: str):
     async with open_test_store(url) as one, open_store(url) as other:
         tasks = [await submitted(one) for _ in range(2)]
 
-        def crosswise(connection: Connection, first: Task, second: Task) -> None:
+        def crosswise(writing: Writing, first: Task, second: Task) -> None:
             tries.append(first.id)
             for task in (first, second):
-                connection.execute(text("UPDATE task SET steps = 7 WHERE id = :id"), {"id": task.id})
+                writing.execute(text("UPDATE task SET steps = 7 WHERE id = :id"), {"id": task.id})
                 if task is first and len(tries) <= 2:
                     both_hold.wait(5)
 
         await asyncio.gather(
-            one._write(lambda connection: crosswise(connection, *tasks)),
-            other._write(lambda connection: crosswise(connection, *tasks[::-1])),
+            one._write(lambda writing: crosswise(writing, *tasks)),
+            other._write(lambda writing: crosswise(writing, *tasks[::-1])),
         )
-        assert len(tries) == 3
+        assert len(tries) >= 3
         assert [(await current(one, task)).steps for task in tasks] == [7, 7]
 
 
@@ -89,7 +96,7 @@ async def test_a_cancellation_is_not_lost_to_a_claim_or_an_end_at_the_same_momen
             now = await current(one, task)
             assert now.cancel_requested if leases else now.status.terminal
             for held in leases:
-                await asyncio.gather(one.finish(held.lease, COMPLETED), other.cancel(TENANT, task.id))
+                await asyncio.gather(one.append(held.lease, COMPLETED), other.cancel(TENANT, task.id))
                 ended = await current(one, task)
                 assert (await steps_of(one, task), ended.finished_at) == ([COMPLETED], ended.updated_at)
 
@@ -154,9 +161,9 @@ async def test_a_commit_whose_answer_is_lost_is_told_and_not_repeated(postgres: 
     async with open_test_store(url) as store:
         one, other = await claimed(store), await claimed(store)
 
-        def die_at_the_commit(connection: Connection) -> None:
-            connection.execute(text("CREATE SEQUENCE commits"))  # counts on, whatever is rolled back
-            connection.execute(
+        def die_at_the_commit(writing: Writing) -> None:
+            writing.execute(text("CREATE SEQUENCE commits"))  # counts on, whatever is rolled back
+            writing.execute(
                 text("""
                 CREATE FUNCTION die() RETURNS trigger LANGUAGE plpgsql AS $$
                 BEGIN
@@ -165,7 +172,7 @@ async def test_a_commit_whose_answer_is_lost_is_told_and_not_repeated(postgres: 
                     RETURN NULL;
                 END $$""")
             )
-            connection.execute(
+            writing.execute(
                 text("""
                 CREATE CONSTRAINT TRIGGER die AFTER INSERT ON step DEFERRABLE INITIALLY DEFERRED
                 FOR EACH ROW EXECUTE FUNCTION die()""")
@@ -197,7 +204,7 @@ async def test_a_server_that_is_killed_and_started_again(postgres: PostgresServe
             postgres.start()
         await store.append(one.lease, REPLIED)
         assert await steps_of(store, one.task) == [STARTED, REPLIED]
-        await store.finish(one.lease, COMPLETED)
+        await store.append(one.lease, COMPLETED)
 
 
 async def test_a_row_that_somebody_holds_delays_its_own_write_only_so_long(
@@ -244,3 +251,90 @@ def test_a_driver_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ConfigError, match=r"ops-core\[postgres\]") as refused:
         open_store(f"postgresql://me:{SECRET}@host/db")
     assert SECRET not in str(refused.value)
+
+
+# --- what processes tell each other ------------------------------------------------------------------------------
+
+
+async def heard_by(store: SqlStore, said: asyncio.Queue[Hint]) -> None:
+    async for hint in store.hints():
+        said.put_nowait(hint)
+
+
+async def test_what_one_process_writes_another_one_hears(url: str):
+    async with open_test_store(url) as one, open_store(url) as other, asyncio.timeout(30):
+        said: asyncio.Queue[Hint] = asyncio.Queue()
+        ear = asyncio.create_task(heard_by(other, said))
+        assert await said.get() == Hint(due=True)  # what came before it listened was missed
+        later = await submitted(one, run_at=(await submitted(one)).created_at + 1000)
+        assert await said.get() == Hint(due=True)
+        (held,) = await claim(one)
+        await one.cancel(TENANT, held.task.id)
+        assert await said.get() == Hint(cancelled=(held.task.id,))
+        await one.append(held.lease, COMPLETED)
+        assert await said.get() == Hint(ended=(held.task.id,))
+        await one.cancel(TENANT, later.id)
+        assert await said.get() == Hint(ended=(later.id,))
+        await submitted(other)  # one's own words are not heard
+        await submitted(one)
+        assert await said.get() == Hint(due=True)
+        assert said.empty()
+        ear.cancel()
+        await asyncio.wait({ear})
+
+
+async def test_more_than_fits_into_one_message_is_heard_in_several(url: str):
+    async with open_test_store(url) as one, open_store(url) as other, asyncio.timeout(30):
+        said: asyncio.Queue[Hint] = asyncio.Queue()
+        ear = asyncio.create_task(heard_by(other, said))
+        await said.get()
+        await asyncio.gather(*(submitted(one) for _ in range(400)))
+        held = await claim(one, slots=400)
+        await asyncio.gather(*(one.append(each.lease, COMPLETED) for each in held))
+        ended: set[str] = set()
+        while len(ended) < 400:
+            ended.update((await said.get()).ended)
+        assert ended == {each.task.id for each in held}
+        ear.cancel()
+        await asyncio.wait({ear})
+
+
+async def test_whoever_lost_the_connection_listens_again(url: str, postgres: PostgresServer):
+    async with open_test_store(url) as one, open_store(url) as other, asyncio.timeout(30):
+        said: asyncio.Queue[Hint] = asyncio.Queue()
+        ear = asyncio.create_task(heard_by(other, said))
+        await said.get()
+        postgres.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
+        assert await said.get() == Hint(due=True)
+        await submitted(one)
+        assert await said.get() == Hint(due=True)
+        ear.cancel()
+        await asyncio.wait({ear})
+
+
+async def test_a_cancellation_elsewhere_reaches_what_is_under_way_here(url: str):
+    began, stopped = asyncio.Event(), asyncio.Event()
+
+    @tool
+    async def work() -> str:
+        """Never done."""
+        began.set()
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            stopped.set()
+        return "done"
+
+    agent = Agent(ScriptedModel([ToolCall(id="call_1", name="work")]), name=AGENT, tools=[work])
+    async with (
+        open_test_store(url) as elsewhere,
+        open_test_ops(agent, store_url=url, lease_seconds=60.0) as ops,
+        ops.working(),
+        asyncio.timeout(15),  # the heartbeat, which brings it in any case, comes after twenty seconds
+    ):
+        task = await submitted(elsewhere)
+        await began.wait()
+        await Engine(elsewhere, LocalDispatcher()).cancel(TENANT, task.id)
+        await stopped.wait()
+        ended = await ops.engine.until_ended(TENANT, task.id)
+        assert ended.status is TaskStatus.CANCELLED

@@ -5,6 +5,7 @@ import itertools
 import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -29,12 +30,13 @@ from agentkit.transcript import (
 from ops_core.catalog import Catalog
 from ops_core.dispatchers import LocalDispatcher
 from ops_core.engine import Engine
+from ops_core.errors import TaskNotFound
 from ops_core.ports import UNREADABLE_SECONDS
 from ops_core.runner import Runner, RunnerOptions
 from ops_core.stores import SqlStore
 from ops_core.sweeper import sweep_forever
-from ops_core.task import NewTask, RetryPolicy, Task, TaskStatus
-from ops_core.testing import FakeClock, open_test_store
+from ops_core.task import DEFAULT_TENANT, NewTask, RetryPolicy, Task, TaskStatus
+from ops_core.testing import FakeClock, open_test_ops, open_test_store
 from ops_core.testing.examples import steps_of
 
 SOON = 5.0
@@ -820,7 +822,22 @@ async def test_a_run_that_cannot_record_goes_on_once_its_lease_has_run_out(file_
 
 
 def _pages(most: int) -> Callable[[Any], None]:
-    def limit(connection: Any) -> None:
-        connection.exec_driver_sql(f"PRAGMA max_page_count = {most}")
+    def limit(writing: Any) -> None:
+        writing.connection.exec_driver_sql(f"PRAGMA max_page_count = {most}")
 
     return limit
+
+
+async def test_a_worker_deletes_what_ended_before_the_time_that_tasks_are_kept(file_url: str):
+    async with open_test_ops(Agent(ScriptedModel(["Done."]), name="agent"), store_url=file_url) as ops:
+        async with ops.working():
+            task = (await ops.engine.submit(NewTask(agent="agent", input="go"))).task
+            await ops.engine.until_ended(DEFAULT_TENANT, task.id)
+        young = replace(ops, settings=ops.settings.model_copy(update={"retention_days": 1.0}))
+        async with young.working():
+            assert (await ops.engine.get(DEFAULT_TENANT, task.id)).status is TaskStatus.COMPLETED
+        old = replace(ops, settings=ops.settings.model_copy(update={"retention_days": 1e-9}))
+        async with old.working(), asyncio.timeout(SOON):
+            with pytest.raises(TaskNotFound):
+                while True:
+                    await ops.engine.get(DEFAULT_TENANT, task.id)

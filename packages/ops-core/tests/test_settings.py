@@ -32,6 +32,7 @@ def test_every_setting_can_be_set():
         "lease_seconds": "2.5",
         "poll_seconds": "0.1",
         "sweep_seconds": "0.2",
+        "retention_days": "30",
         "grace_seconds": "0",
         "max_body_bytes": "4096",
         "max_batch_bytes": "8192",

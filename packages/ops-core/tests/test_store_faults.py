@@ -11,6 +11,7 @@ from agentkit.transcript import Recorded
 from ops_core.errors import ConfigError, StoreUnavailable
 from ops_core.ports import TaskFilter
 from ops_core.stores import SqlStore, open_store
+from ops_core.stores.writing import Writing
 from ops_core.task import NewTask, TaskStatus
 from ops_core.testing import open_test_store
 from ops_core.testing.examples import (
@@ -42,8 +43,8 @@ every_database = pytest.mark.parametrize("database", ["memory", "sqlite", "postg
 async def execute(store: SqlStore, statement: str, **values: object) -> None:
     """Do to the database what no verb does."""
 
-    def work(connection: Connection) -> None:
-        connection.execute(text(statement), values)
+    def work(writing: Writing) -> None:
+        writing.execute(text(statement), values)
 
     await store._write(work)
 
@@ -60,7 +61,7 @@ async def test_a_last_step_that_cannot_be_written_leaves_the_status(store: SqlSt
     await occupy(store, one.task.id, 1)
     before = await current(store, one.task)
     with pytest.raises(StoreUnavailable, match=r"(?i)unique"):
-        await store.finish(one.lease, COMPLETED)
+        await store.append(one.lease, COMPLETED)
     assert await current(store, one.task) == before
     assert before.status is TaskStatus.RUNNING
 

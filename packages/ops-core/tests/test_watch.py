@@ -54,7 +54,7 @@ async def watched(engine: Engine, task_id: str, after: int = -1) -> list[int]:
 
 async def test_what_has_ended_is_told_from_every_place(engine: Engine):
     one = await claimed(engine.store, *(step(number) for number in range(5)))
-    await engine.store.finish(one.lease, COMPLETED)
+    await engine.store.append(one.lease, COMPLETED)
     for after in range(-1, 8):
         assert await watched(engine, one.task.id, after) == list(range(after + 1, 6))
 
@@ -63,7 +63,7 @@ async def test_more_than_a_page_is_told(engine: Engine, monkeypatch: pytest.Monk
     monkeypatch.setattr(engine_module, "PAGE", 3)
     for count in (1, 2, 3, 4, 5, 6, 7):
         one = await claimed(engine.store, *(step(number) for number in range(count - 1)))
-        await engine.store.finish(one.lease, COMPLETED)
+        await engine.store.append(one.lease, COMPLETED)
         assert await watched(engine, one.task.id) == list(range(count))
 
 
@@ -123,7 +123,7 @@ async def test_what_another_process_writes_is_found(url: str, monkeypatch: pytes
         for number in range(10):
             await there.append(one.lease, step(number))
             await asyncio.sleep(0.005)
-        await there.finish(one.lease, COMPLETED)
+        await there.append(one.lease, COMPLETED)
         assert await watcher == list(range(11))
         assert (await waiter).status is TaskStatus.COMPLETED
 
@@ -154,6 +154,6 @@ async def test_waiting_for_the_end_gives_up_in_time(engine: Engine):
     one = await claimed(engine.store, STARTED)
     for seconds in (0.0, 0.05):
         assert await engine.until_ended(TENANT, one.task.id, seconds) == await current(engine.store, one.task)
-    await engine.store.finish(one.lease, COMPLETED)
+    await engine.store.append(one.lease, COMPLETED)
     for timeout in (0.0, 1.0, None):
         assert (await engine.until_ended(TENANT, one.task.id, timeout)).status is TaskStatus.COMPLETED

@@ -23,7 +23,7 @@ from ops_core.logs import about
 from ops_core.runner import OnTaskEvent, Runner, RunnerOptions
 from ops_core.settings import Settings
 from ops_core.stores import REVISION, SqlStore, open_store
-from ops_core.sweeper import sweep_forever
+from ops_core.sweeper import purge_forever, sweep_forever
 from ops_core.telemetry import Metrics, watching_the_loop
 
 CONFIG_FILE = "opspawn.toml"
@@ -78,11 +78,13 @@ class Ops:
             with about(worker=options.owner):
                 sweep = sweep_forever(self.engine, settings.sweep_seconds, self.metrics.upkeep)
                 sweeping = group.create_task(sweep)
+                keeping = group.create_task(purge_forever(self.engine, settings.retention_days))
             group.create_task(runner.run())
             try:
                 yield runner
             finally:
                 sweeping.cancel()
+                keeping.cancel()
                 runner.stop()
 
 
@@ -100,21 +102,19 @@ async def open_ops(settings: Settings, catalog: Catalog | None = None) -> AsyncG
         StoreUnavailable: the database cannot be opened.
     """
     catalog = load_catalog(settings) if catalog is None else catalog
-    store = open_store(settings.store_url)
+    metrics = Metrics()
+    store = open_store(settings.store_url, metrics=metrics.writer)
     if settings.auto_migrate and store.migrates_itself:
         await asyncio.to_thread(migrate_if_needed, store)
     async with store, open_dispatcher(settings.dispatcher_url) as dispatcher:
         await store.check()
-        metrics, gauges = Metrics(), StoreGauges(store)
+        gauges = StoreGauges(store)
         metrics.registry.register(gauges)
-        async with watching_the_loop(metrics.upkeep):
-            yield Ops(
-                settings=settings,
-                catalog=catalog,
-                engine=Engine(store, CountedDispatcher(dispatcher, metrics.upkeep)),
-                metrics=metrics,
-                gauges=gauges,
-            )
+        engine = Engine(store, CountedDispatcher(dispatcher, metrics.upkeep))
+        # one that reaches other processes needs no second messenger
+        alone = settings.dispatcher_url.startswith("local:")
+        async with watching_the_loop(metrics.upkeep), engine.listening(wake=alone):
+            yield Ops(settings=settings, catalog=catalog, engine=engine, metrics=metrics, gauges=gauges)
 
 
 async def runnable(catalog: Catalog) -> Catalog:

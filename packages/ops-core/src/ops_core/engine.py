@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Collection, Generator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 
 from agentkit.transcript import ApprovalAsked, ApprovalGiven, Finished, Recorded
 from ops_core.errors import ApprovalNotFound, TransitionRefused
@@ -16,6 +16,9 @@ POLL_SECONDS = 0.5
 
 MOST_UNHEARD = 1000
 """So many cancellations that belong to other processes are remembered; the heartbeat brings them in any case."""
+
+PURGED_TOGETHER = 1000
+"""So many tasks are deleted in one transaction: others that write wait for it."""
 
 PAGE = 200
 """So many steps a watcher reads at a time."""
@@ -36,6 +39,30 @@ class Engine:
         self._waiters: dict[str, set[asyncio.Event]] = {}
         self._carried: dict[str, Callable[[], None]] = {}
         self._unheard: set[str] = set()  # ids of tasks whose cancellation nobody here could be told
+
+    @asynccontextmanager
+    async def listening(self, *, wake: bool = True) -> AsyncGenerator[None]:
+        """While the context lasts, what other processes write is heard here, where the store can tell.
+
+        Args:
+            wake: wake workers when others make something due; not where the dispatcher has done so.
+        """
+        ear = asyncio.create_task(self._listen(wake=wake))
+        try:
+            yield
+        finally:
+            ear.cancel()
+            await asyncio.wait({ear})
+
+    async def _listen(self, *, wake: bool) -> None:
+        async with aclosing(self.store.hints()) as hints:
+            async for hint in hints:
+                if hint.due and wake:
+                    await self.dispatcher.wake()
+                for task_id in hint.cancelled:
+                    self._cancel_carried(task_id)
+                for task_id in (*hint.cancelled, *hint.ended):
+                    self.changed(task_id)
 
     # --- people ---------------------------------------------------------------------------------------------------
 
@@ -79,14 +106,18 @@ class Engine:
             TaskNotFound: there is none of this id.
         """
         task = await self.store.cancel(tenant, task_id)
-        if task_id in self._carried:
-            self._carried[task_id]()
-        elif not task.status.terminal:  # carried elsewhere, or claimed here a moment ago
-            if len(self._unheard) >= MOST_UNHEARD:
-                self._unheard.clear()
-            self._unheard.add(task_id)
+        if not task.status.terminal:
+            self._cancel_carried(task_id)
         self.changed(task_id)
         return task
+
+    def _cancel_carried(self, task_id: str) -> None:
+        if task_id in self._carried:
+            self._carried[task_id]()
+            return
+        if len(self._unheard) >= MOST_UNHEARD:  # carried elsewhere, or claimed here a moment ago
+            self._unheard.clear()
+        self._unheard.add(task_id)
 
     async def retry(self, tenant: str, task_id: str) -> Task:
         """A new task that carries on what a failed or cancelled one has recorded, with a budget of its own.
@@ -229,6 +260,17 @@ class Engine:
         if swept.due:
             await self.dispatcher.wake()
         return swept
+
+    async def purge(self, older_seconds: float) -> int:
+        """Delete all tasks that ended longer ago, of every tenant, with their steps; returns how many it were.
+
+        Args:
+            older_seconds: by the database's clock.
+        """
+        purged = 0
+        while (some := await self.store.purge(older_seconds, PURGED_TOGETHER)) == PURGED_TOGETHER:
+            purged += some
+        return purged + some
 
 
 async def _until(changed: asyncio.Event, seconds: float) -> None:

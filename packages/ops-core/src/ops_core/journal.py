@@ -61,10 +61,7 @@ class TaskJournal:
             StoreUnavailable: the database refused.
         """
         self._empty = False
-        if isinstance(step, Finished):
-            recorded = await self._store.finish(self._lease, step)
-        else:
-            recorded = await self._store.append(self._lease, step)
+        recorded = await self._store.append(self._lease, step)
         if self._recorded is not None:
             self._recorded(kind_of(step))
         self._changed(self._lease.task_id, status=isinstance(step, Finished))

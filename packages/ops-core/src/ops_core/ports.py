@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from agentkit.errors import RunError
-from agentkit.transcript import ApprovalGiven, Finished, Recorded, Step
+from agentkit.transcript import ApprovalGiven, Recorded, Step
 from ops_core.errors import TaskUnreadable
 from ops_core.task import Claimed, Lease, NewTask, Task, TaskStatus
 
@@ -92,12 +92,12 @@ class Swept:
     Attributes:
         released: ids of tasks that can be claimed again.
         ended: ids of tasks that it ended (out of time, out of attempts, cancelled).
-        due: so many tasks could be claimed now.
+        due: a task could be claimed now.
     """
 
     released: tuple[str, ...] = ()
     ended: tuple[str, ...] = ()
-    due: int = 0
+    due: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +121,21 @@ class Stats:
     moment: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hint:
+    """What another process has written, told so that nobody has to wait until they look. It may be lost.
+
+    Attributes:
+        due: a task may be claimed that could not be claimed before.
+        cancelled: ids of running tasks whose cancellation was requested.
+        ended: ids of tasks that have ended.
+    """
+
+    due: bool = False
+    cancelled: tuple[str, ...] = ()
+    ended: tuple[str, ...] = ()
+
+
 class Measured(Protocol):
     """A store that can say how full it is. Of all tenants together: it is for operators, not for callers."""
 
@@ -133,12 +148,10 @@ class Measured(Protocol):
         ...
 
 
-class Store(Protocol):
-    """Keeps tasks and their steps. Every method is one transaction; what it returns is durable.
+class TaskStore(Protocol):
+    """What people do with tasks, and see of them.
 
-    Methods that take a lease are fenced: when the lease is no longer the task's they change nothing and raise
-    LeaseLost. Methods that take a tenant see that tenant's tasks only and raise TaskNotFound for all others.
-    Any method may raise StoreUnavailable.
+    Methods that take a tenant see that tenant's tasks only and raise TaskNotFound for all others.
     """
 
     async def insert(self, new: NewTask) -> Inserted:
@@ -159,6 +172,29 @@ class Store(Protocol):
         """Steps with a number greater than ``after``, in order."""
         ...
 
+    async def cancel(self, tenant: str, task_id: str) -> Task:
+        """End a task that no worker holds, ask the worker of one that is running; a task that has ended stays."""
+        ...
+
+    async def answer(self, tenant: str, task_id: str, step: ApprovalGiven, seen: int) -> bool:
+        """Record a person's answer and make a waiting task due; ``False`` when not just ``seen`` steps exist.
+
+        Raises TransitionRefused for a task that has ended.
+        """
+        ...
+
+    async def retry(self, tenant: str, task_id: str) -> Task:
+        """A new task that carries on the steps of one that failed or was cancelled; else TransitionRefused."""
+        ...
+
+
+class LeaseStore(Protocol):
+    """What workers do.
+
+    Methods that take a lease are fenced: when the lease is no longer the task's they change nothing and raise
+    LeaseLost.
+    """
+
     async def claim(
         self,
         owner: str,
@@ -167,18 +203,15 @@ class Store(Protocol):
         agents: Collection[str],
         only: Collection[str] | None = None,
     ) -> Sequence[Claimed]:
-        """Take up to ``slots`` due tasks of these agents, highest priority first; raises their epochs.
+        """Take up to ``slots`` due tasks of these agents; raises their epochs.
 
-        With ``only``, no task but these ids is taken.
+        Tenants take turns; within a tenant the highest priority goes first, and at one priority agents take turns.
+        Fewer than ``slots`` are returned only when no more are due. With ``only``, none but these ids is taken.
         """
         ...
 
     async def append(self, lease: Lease, step: Step) -> Recorded:
-        """Record a step of a running task."""
-        ...
-
-    async def finish(self, lease: Lease, step: Finished) -> Recorded:
-        """Record the last step and end the task with it."""
+        """Record a step of a running task; a :class:`~agentkit.transcript.Finished` ends the task with it."""
         ...
 
     async def wait(self, lease: Lease, seen: int) -> None:
@@ -199,28 +232,32 @@ class Store(Protocol):
         """Prolong these leases. Never raises LeaseLost: what was lost is in the answer."""
         ...
 
-    async def cancel(self, tenant: str, task_id: str) -> Task:
-        """End a task that no worker holds, ask the worker of one that is running; a task that has ended stays."""
-        ...
 
-    async def answer(self, tenant: str, task_id: str, step: ApprovalGiven, seen: int) -> bool:
-        """Record a person's answer and make a waiting task due; ``False`` when not just ``seen`` steps exist.
-
-        Raises TransitionRefused for a task that has ended.
-        """
-        ...
-
-    async def retry(self, tenant: str, task_id: str) -> Task:
-        """A new task that carries on the steps of one that failed or was cancelled; else TransitionRefused."""
-        ...
+class Upkeep(Protocol):
+    """What nobody asks for, and what must happen all the same."""
 
     async def sweep(self, limit: int = 500) -> Swept:
         """Take tasks from dead workers and end what is out of time."""
         ...
 
+    async def purge(self, older_seconds: float, limit: int = 1000) -> int:
+        """Delete up to ``limit`` tasks that ended longer ago, with their steps; returns how many it were."""
+        ...
+
+    def hints(self) -> AsyncGenerator[Hint]:
+        """What other processes write, as it is committed; ends at once where nobody can be heard."""
+        ...
+
     async def check(self) -> None:
         """Raises StoreUnavailable or SchemaMismatch where the store cannot be used."""
         ...
+
+
+class Store(TaskStore, LeaseStore, Upkeep, Measured, Protocol):
+    """Keeps tasks and their steps. Every method is one transaction; what it returns is durable.
+
+    Any method may raise StoreUnavailable.
+    """
 
 
 class Dispatcher(Protocol):

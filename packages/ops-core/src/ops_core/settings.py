@@ -81,6 +81,11 @@ class Settings(BaseModel):
     sweep_seconds: PositiveFloat = Field(
         default=1.0, description="How often tasks of dead workers and tasks out of time are looked for."
     )
+    retention_days: PositiveFloat | None = Field(
+        default=None,
+        description="Workers delete tasks, with their steps, so long after their end; without it, they are kept until "
+        "`opspawn purge`.",
+    )
     grace_seconds: Annotated[float, Field(ge=0, le=3600)] = Field(
         default=10.0,
         description="When stopping, so long a step may take to reach its end before it is given up.",

@@ -12,6 +12,9 @@ from ops_core.telemetry import Metrics, UpkeepMetrics
 
 log = logging.getLogger("ops_core.sweeper")
 
+PURGE_SECONDS = 60.0
+"""How often old tasks are looked for."""
+
 
 async def sweep_forever(engine: Engine, every_seconds: float, metrics: UpkeepMetrics | None = None) -> None:
     """Sweep again and again, until cancelled. Any number of processes may do so at the same time.
@@ -35,3 +38,21 @@ async def sweep_forever(engine: Engine, every_seconds: float, metrics: UpkeepMet
             for task_id in swept.ended:
                 log.warning("ended: out of time, out of attempts or cancelled", extra={"task": task_id})
         await asyncio.sleep(every_seconds * random.uniform(0.8, 1.2))  # noqa: S311  (no secret depends on it)
+
+
+async def purge_forever(engine: Engine, retention_days: float | None) -> None:
+    """Delete tasks that ended so many days ago, again and again, until cancelled; ``None`` keeps all.
+
+    Args:
+        engine: whose tasks.
+        retention_days: how long a task is kept after its end.
+    """
+    while retention_days is not None:
+        try:
+            purged = await engine.purge(retention_days * 86_400)
+        except OpsError as error:
+            log.error("cannot delete old tasks: %s", error)
+        else:
+            if purged:
+                log.info("deleted %d task(s) that ended %g days ago or earlier", purged, retention_days)
+        await asyncio.sleep(PURGE_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311  (as above)

@@ -16,7 +16,7 @@ from ops_core.settings import PREFIX, Settings
 REFERENCE = Path(__file__).parents[4] / "docs" / "reference"
 COMMANDS = [
     *("run", "submit", "list", "show", "watch", "cancel", "retry", "approve", "deny", "agents"),
-    *("serve", "worker", "migrate", "doctor"),
+    *("serve", "worker", "migrate", "purge", "doctor"),
 ]
 SLOW_TO_LOAD = {
     "agentkit",

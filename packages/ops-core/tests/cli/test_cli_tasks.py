@@ -179,3 +179,16 @@ def test_where_nothing_is_nothing_is_made(opspawn):
 def test_a_server_that_is_not_there_is_told(opspawn):
     done = opspawn("list", "--url", "http://127.0.0.1:9", code=69)
     assert "http://127.0.0.1:9 does not answer" in done.stderr
+
+
+def test_what_ended_long_ago_is_deleted_on_demand(opspawn):
+    done = opspawn.json("run", "What is 6 * 7?")[-1]["id"]
+    waiting = opspawn.json("submit", "Wait for a worker.")[-1]["id"]
+    for age in ("30", "30 d", "-1d", "1w", ""):
+        assert (
+            "--older-than takes a number and a unit" in opspawn("purge", "--older-than", age, code=2).stderr
+        )
+    assert opspawn("purge", "--older-than", "1h").stdout == "deleted 0 tasks\n"
+    assert opspawn("purge", "--older-than", "0s").stdout == "deleted 1 task\n"
+    opspawn("show", done, code=3)
+    assert opspawn.status(waiting) == "pending"

@@ -55,6 +55,7 @@ for _command in (
     tasks.deny,
     tasks.agents,
     serve.migrate,
+    serve.purge,
     doctor.doctor,
 ):
     app.command(name=_command.__name__.removesuffix("_tasks"))(_command)

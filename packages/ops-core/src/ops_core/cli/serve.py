@@ -1,4 +1,4 @@
-"""``opspawn serve`` and ``opspawn migrate``."""
+"""``opspawn serve``, ``opspawn migrate`` and ``opspawn purge``."""
 
 from __future__ import annotations
 
@@ -47,3 +47,19 @@ def migrate(
     from ops_core.cli.serving import migrate_store
 
     raise typer.Exit(migrate_store(check=check))
+
+
+def purge(
+    older_than: Annotated[
+        str, typer.Option(metavar="AGE", help="Time since they ended: 30d, 12h, 45m or 90s.")
+    ],
+) -> None:
+    """Delete tasks that ended long ago, with their steps.
+
+    What has not ended stays, however old it is. Workers do the same by themselves with OPSPAWN_RETENTION_DAYS.
+    """
+    import asyncio
+
+    from ops_core.cli.serving import purge_store
+
+    raise typer.Exit(asyncio.run(purge_store(older_than)))

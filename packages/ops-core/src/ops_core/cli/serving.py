@@ -1,7 +1,8 @@
-"""What ``opspawn serve`` and ``opspawn migrate`` do."""
+"""What ``opspawn serve``, ``opspawn migrate`` and ``opspawn purge`` do."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,9 +11,13 @@ from ops_core.assembly import open_ops
 from ops_core.cli.exits import Exit
 from ops_core.cli.screen import Screen
 from ops_core.cli.text import without_secrets
+from ops_core.errors import InvalidRequest
 from ops_core.server import serve
 from ops_core.settings import Settings, known_secrets, read_settings
 from ops_core.stores import REVISION, migrations, open_store
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+"""Seconds."""
 
 
 async def serve_here(*, worker: bool = True, **overrides: Any) -> Exit:
@@ -42,6 +47,22 @@ async def serve_here(*, worker: bool = True, **overrides: Any) -> Exit:
 def log_from(settings: Settings) -> None:
     """Log as the settings say, without their secrets."""
     logs.set_up(settings.log_level, settings.log_format, known_secrets(settings))
+
+
+async def purge_store(older_than: str) -> Exit:
+    """Delete what ended longer ago.
+
+    Raises:
+        InvalidRequest: that is no age.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", older_than)
+    if found is None:
+        message = "--older-than takes a number and a unit: 30d, 12h, 45m or 90s"
+        raise InvalidRequest(message, field="older_than")
+    async with open_ops(read_settings()) as ops:
+        purged = await ops.engine.purge(float(found[1]) * UNITS[found[2]])
+    Screen().raw(f"deleted {purged} task{'' if purged == 1 else 's'}")
+    return Exit.OK
 
 
 def migrate_store(*, check: bool) -> Exit:

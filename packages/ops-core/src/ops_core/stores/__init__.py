@@ -8,19 +8,21 @@ from ops_core.ports import Clock
 from ops_core.stores.dialects import parse_url
 from ops_core.stores.store import SqlStore
 from ops_core.stores.tables import REVISION
+from ops_core.telemetry import WriterMetrics
 
 __all__ = ["REVISION", "SqlStore", "open_store"]
 
 
-def open_store(url: str, *, clock: Clock = time.time) -> SqlStore:
+def open_store(url: str, *, clock: Clock = time.time, metrics: WriterMetrics | None = None) -> SqlStore:
     """The store at ``url``; use it as an async context manager. Its schema is made by ``migrations.upgrade`` only.
 
     Args:
         url: ``sqlite:///FILE``, or ``sqlite://`` for a database in memory that is gone with the process, or
             ``postgresql://USER:PASSWORD@HOST/DATABASE``.
         clock: the database's clock, where the database is a file and has none of its own.
+        metrics: told of each transaction that writes.
 
     Raises:
         ConfigError: the URL is not one that can be used, or the database's driver is not installed.
     """
-    return SqlStore(parse_url(url), clock)
+    return SqlStore(parse_url(url), clock, metrics)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from sqlalchemy import Connection, Double, Engine, create_engine, event, text
@@ -12,7 +13,7 @@ from sqlalchemy.pool import StaticPool
 from sqlalchemy.sql.functions import FunctionElement
 
 from ops_core.errors import ConfigError
-from ops_core.ports import Clock
+from ops_core.ports import Clock, Hint
 
 READERS = 4
 """So many connections read at a time."""
@@ -38,6 +39,12 @@ OUT_OF_ORDER = frozenset({"53", "57", "58"})
 """Classes of states: resources have run out, an operator has intervened, the system fails."""
 
 STATEMENT_TIMEOUT = "57014"
+
+CHANNEL = "opspawn"
+"""Where processes that share a database on a server tell each other what they have written."""
+
+MOST_TOLD = 150
+"""So many ids fit into one message, which may have 8,000 bytes."""
 
 MIGRATION_LOCK = 0x6F707370
 """The advisory lock of those who migrate ("opsp")."""
@@ -191,6 +198,21 @@ def lock_for_migrations(connection: Connection) -> None:
         connection.execute(text("SET LOCAL statement_timeout = 0"))
         connection.execute(text("SET LOCAL lock_timeout = 0"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+
+
+def announce(connection: Connection, teller: str, hint: Hint) -> None:
+    """Tell the other processes, once this transaction is committed. Does nothing where nobody can hear."""
+    if connection.dialect.name != "postgresql":
+        return
+    for number in range(0, max(len(hint.cancelled), len(hint.ended), int(hint.due)), MOST_TOLD):
+        few = slice(number, number + MOST_TOLD)
+        told = {"due": hint.due and number == 0, "cancelled": hint.cancelled[few], "ended": hint.ended[few]}
+        said = {name: value for name, value in told.items() if value}
+        payload = json.dumps({"by": teller, **said}, separators=(",", ":"))
+        connection.execute(_NOTIFY, {"channel": CHANNEL, "payload": payload})
+
+
+_NOTIFY = text("SELECT pg_notify(:channel, :payload)")
 
 
 # --- refusals ----------------------------------------------------------------------------------------------------

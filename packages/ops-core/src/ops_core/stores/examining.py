@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from ops_core.errors import StoreUnavailable
 from ops_core.ports import Stats
 from ops_core.stores.dialects import is_file, reason
-from ops_core.stores.stats import read_stats
+from ops_core.stores.sql.stats import read_stats
 from ops_core.stores.store import SqlStore
 from ops_core.stores.tables import REVISION
 

@@ -98,7 +98,7 @@ def new_task_values(new: NewTask, task_id: str) -> dict[str, Any]:
         "id": task_id,
         "tenant": new.tenant,
         "agent": new.agent,
-        "status": TaskStatus.PENDING,
+        "status": TaskStatus.PENDING.value,
         "input": given,
         "labels": to_json_text(dict(new.labels)),
         "priority": new.priority,
@@ -127,7 +127,9 @@ NEW_TASK_COLUMNS = (
 """What :func:`new_task_values` gives."""
 
 
-def accepted(new: NewTask, values: Mapping[str, Any], row: AnyRow) -> Task:
+def accepted(
+    new: NewTask, values: Mapping[str, Any], created_at: float, updated_at: float, run_after: float
+) -> Task:
     """The task that was just inserted, from what was given and the moments that the database has set."""
     return Task(
         id=values["id"],
@@ -137,12 +139,12 @@ def accepted(new: NewTask, values: Mapping[str, Any], row: AnyRow) -> Task:
         input=json.loads(values["input"]),
         labels=new.labels,
         priority=new.priority,
-        run_after=row.run_after,
+        run_after=run_after,
         timeout_seconds=new.timeout_seconds,
         budget=new.budget,
         max_attempts=new.max_attempts,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
+        created_at=created_at,
+        updated_at=updated_at,
     )
 
 
@@ -162,7 +164,7 @@ def ending_values(step: Finished) -> dict[str, Any]:
     """The columns that a last step sets."""
     output = to_json_text(step.output) if step.status == "completed" else None
     return {
-        "status": TaskStatus(step.status),
+        "status": TaskStatus(step.status).value,
         "output": output,
         "error": error_text(step.error),
         "run_after": None,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+import secrets
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
@@ -15,18 +16,24 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
 from agentkit.codec import encode_step
-from agentkit.transcript import ApprovalGiven, Finished, Recorded, Step
+from agentkit.transcript import ApprovalGiven, Recorded, Step
 from ops_core.errors import SchemaMismatch, StoreUnavailable
-from ops_core.ports import Clock, Inserted, Renewed, RetryLater, Stats, Swept, TaskFilter
-from ops_core.stores import sql
+from ops_core.ports import Clock, Hint, Inserted, Renewed, RetryLater, Stats, Swept, TaskFilter
 from ops_core.stores.dialects import READERS, is_file, is_in_memory, reading_engine, reason, writing_engine
+from ops_core.stores.listening import hints_from
 from ops_core.stores.rows import new_task_values
-from ops_core.stores.stats import read_stats
+from ops_core.stores.sql import decide, look, progress, submit, upkeep
+from ops_core.stores.sql.leases import Claiming, Wanted, release_task, renew_leases, wait_task
+from ops_core.stores.sql.stats import read_stats
 from ops_core.stores.tables import REVISION
-from ops_core.stores.writer import Writer
+from ops_core.stores.writer import Work, Writer
 from ops_core.task import Claimed, Lease, NewTask, Task
+from ops_core.telemetry import WriterMetrics
 
 Result = TypeVar("Result")
+
+ROW_BYTES = 200
+"""What a row takes besides its texts, roughly."""
 
 
 class SqlStore:
@@ -37,19 +44,24 @@ class SqlStore:
     Args:
         url: as :func:`~ops_core.stores.dialects.parse_url` returns it.
         clock: the database's clock, where the database is a file and has none of its own.
+        metrics: told of each transaction that writes.
     """
 
-    def __init__(self, url: URL, clock: Clock) -> None:
+    def __init__(self, url: URL, clock: Clock, metrics: WriterMetrics | None = None) -> None:
         self.url = url
+        self._metrics = metrics
         self._write_engine: Engine = writing_engine(url, clock)
         # a database in memory is one connection, so its reads take their turn among the writes
         self._read_engine: Engine | None = None if is_in_memory(url) else reading_engine(url, clock)
         self._readers: ThreadPoolExecutor | None = None
         self._writer: Writer | None = None
+        self._claiming = Claiming()
+        self._name = secrets.token_hex(8)
 
     async def __aenter__(self) -> Self:
         self._readers = ThreadPoolExecutor(max_workers=READERS, thread_name_prefix="store-reader")
-        self._writer = Writer(self._write_engine)
+        teller = None if is_file(self.url) else self._name
+        self._writer = Writer(self._write_engine, teller, self._metrics)
         return self
 
     async def __aexit__(
@@ -107,7 +119,7 @@ class SqlStore:
             raise StoreUnavailable(message)
         return self._writer, self._readers
 
-    async def _write(self, work: Callable[[Connection], Result]) -> Result:
+    async def _write(self, work: Work[Result]) -> Result:
         writer, _readers = self._opened()
         return await writer.do(work)
 
@@ -115,29 +127,33 @@ class SqlStore:
         writer, readers = self._opened()
         engine = self._read_engine
         if engine is None:
-            return await writer.do(work)
+            return await writer.do(lambda writing: work(writing.connection))
         return await asyncio.get_running_loop().run_in_executor(readers, _in_transaction, engine, work)
 
     # --- the port ------------------------------------------------------------------------------------------------
 
     async def insert(self, new: NewTask) -> Inserted:
         """Accept a task; as in :meth:`append`, it is put into its stored form here."""
-        return await self._write(partial(sql.insert_task, new=new, values=new_task_values(new, new_id())))
+        values = new_task_values(new, new_id())
+        writer, _readers = self._opened()
+        return await writer.join(
+            submit.insert_tasks, submit.Submitted(new, values), size=len(values["input"]) + ROW_BYTES
+        )
 
     async def get(self, tenant: str, task_id: str) -> Task:
         """One task."""
-        return await self._read(partial(sql.get_task, tenant=tenant, task_id=task_id))
+        return await self._read(partial(look.get_task, tenant=tenant, task_id=task_id))
 
     async def list(self, tenant: str, wanted: TaskFilter) -> Sequence[Task]:
         """Tasks, newest first."""
-        return await self._read(partial(sql.list_tasks, tenant=tenant, wanted=wanted))
+        return await self._read(partial(look.list_tasks, tenant=tenant, wanted=wanted))
 
     async def steps(
         self, tenant: str, task_id: str, after: int = -1, limit: int | None = None
     ) -> Sequence[Recorded]:
         """Steps in order."""
         return await self._read(
-            partial(sql.list_steps, tenant=tenant, task_id=task_id, after=after, limit=limit)
+            partial(look.list_steps, tenant=tenant, task_id=task_id, after=after, limit=limit)
         )
 
     async def claim(
@@ -149,46 +165,53 @@ class SqlStore:
         only: Collection[str] | None = None,
     ) -> Sequence[Claimed]:
         """Take due tasks."""
-        claim = partial(sql.claim_tasks, owner=owner, slots=slots, lease_seconds=lease_seconds)
-        return await self._write(partial(claim, agents=agents, only=only))
+        wanted = Wanted(owner=owner, slots=slots, lease_seconds=lease_seconds, agents=agents, only=only)
+        return await self._write(partial(self._claiming.claim, wanted=wanted))
 
     async def append(self, lease: Lease, step: Step) -> Recorded:
-        """Record a step; it is put into its stored form here, not in the thread that all writes share."""
-        return await self._write(partial(sql.append_step, lease=lease, body=encode_step(step), step=step))
-
-    async def finish(self, lease: Lease, step: Finished) -> Recorded:
-        """Record the last step and end the task."""
-        return await self._write(partial(sql.finish_task, lease=lease, body=encode_step(step), step=step))
+        """Record a step, the last one too; it is put into its stored form here, not in the writer's thread."""
+        body = encode_step(step)
+        writer, _readers = self._opened()
+        written = progress.Written(lease, step, body)
+        return await writer.join(progress.record_steps, written, size=len(body) + ROW_BYTES)
 
     async def wait(self, lease: Lease, seen: int) -> None:
         """Put a task to waiting."""
-        await self._write(partial(sql.wait_task, lease=lease, seen=seen))
+        await self._write(partial(wait_task, lease=lease, seen=seen))
 
     async def release(self, lease: Lease, later: RetryLater | None = None) -> None:
         """Give a task back."""
-        await self._write(partial(sql.release_task, lease=lease, later=later))
+        await self._write(partial(release_task, lease=lease, later=later))
 
     async def renew(self, leases: Collection[Lease], lease_seconds: float) -> Renewed:
         """Prolong leases."""
-        return await self._write(partial(sql.renew_leases, leases=leases, lease_seconds=lease_seconds))
+        return await self._write(partial(renew_leases, leases=leases, lease_seconds=lease_seconds))
 
     async def cancel(self, tenant: str, task_id: str) -> Task:
         """Cancel, or ask the worker to."""
-        return await self._write(partial(sql.cancel_task, tenant=tenant, task_id=task_id))
+        return await self._write(partial(decide.cancel_task, tenant=tenant, task_id=task_id))
 
     async def answer(self, tenant: str, task_id: str, step: ApprovalGiven, seen: int) -> bool:
         """Record a person's answer."""
         return await self._write(
-            partial(sql.answer_approval, tenant=tenant, task_id=task_id, step=step, seen=seen)
+            partial(decide.answer_approval, tenant=tenant, task_id=task_id, step=step, seen=seen)
         )
 
     async def retry(self, tenant: str, task_id: str) -> Task:
         """A new task that carries an ended one on."""
-        return await self._write(partial(sql.retry_task, tenant=tenant, task_id=task_id, new_id=new_id()))
+        return await self._write(partial(submit.retry_task, tenant=tenant, task_id=task_id, new_id=new_id()))
 
     async def sweep(self, limit: int = 500) -> Swept:
         """Take tasks from dead workers and end what is out of time."""
-        return await self._write(partial(sql.sweep_tasks, limit=limit))
+        return await self._write(partial(upkeep.sweep_tasks, limit=limit))
+
+    async def purge(self, older_seconds: float, limit: int = 1000) -> int:
+        """Delete what ended long ago."""
+        return await self._write(partial(upkeep.purge_tasks, older_seconds=older_seconds, limit=limit))
+
+    def hints(self) -> AsyncGenerator[Hint]:
+        """What other processes have written."""
+        return hints_from(self.url, self._name)
 
     async def stats(self) -> Stats:
         """How full it is; see :class:`ops_core.ports.Measured`."""

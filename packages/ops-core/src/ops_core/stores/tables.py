@@ -10,8 +10,10 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     Double,
     ForeignKeyConstraint,
+    FromClause,
     Index,
     Integer,
     MetaData,
@@ -19,10 +21,11 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    literal_column,
     text,
 )
 
-REVISION = "0001"
+REVISION = "0002"
 """The schema that this release works with: the head of the migrations."""
 
 metadata = MetaData(
@@ -67,10 +70,12 @@ task = Table(
     Column("started_at", Double),
     Column("finished_at", Double),
     PrimaryKeyConstraint("id", name="pk_task"),
-    # due tasks, in the order in which they are claimed
+    # due tasks, line by line
     Index(
         "ix_task_due",
-        text("priority DESC"),
+        "tenant",
+        "agent",
+        "priority",
         "run_after",
         "id",
         sqlite_where=text(_OPEN),
@@ -89,11 +94,43 @@ task = Table(
         sqlite_where=text(_OPEN),
         postgresql_where=text(_OPEN),
     ),
+    # what retention looks at
+    Index(
+        "ix_task_finished",
+        "finished_at",
+        sqlite_where=text("finished_at IS NOT NULL"),
+        postgresql_where=text("finished_at IS NOT NULL"),
+    ),
     Index("ix_task_listed", "tenant", "id"),
     Index("ix_task_listed_by_status", "tenant", "status", "id"),
     Index("ix_task_listed_by_agent", "tenant", "agent", "id"),
-    Index("uq_task_idempotency_key", "tenant", "idempotency_key", unique=True),
+    Index(
+        "uq_task_idempotency_key",
+        "tenant",
+        "idempotency_key",
+        unique=True,
+        sqlite_where=text("idempotency_key IS NOT NULL"),
+        postgresql_where=text("idempotency_key IS NOT NULL"),
+    ),
 )
+
+
+def is_one_of(of: FromClause, *statuses: str) -> ColumnElement[bool]:
+    """Rows of the table, or of an alias of it, in one of these statuses.
+
+    The statuses are written into the statement: a parameter would hide from the planner that a partial index will do.
+    """
+    named: list[ColumnElement[str]] = [literal_column(f"'{status}'", String()) for status in statuses]
+    return of.c.status.in_(named) if len(named) > 1 else of.c.status == named[0]
+
+
+def open_in(of: FromClause) -> ColumnElement[bool]:
+    """Rows whose task nobody holds and that has not ended."""
+    return is_one_of(of, "pending", "waiting")
+
+
+is_open = open_in(task)
+is_running = is_one_of(task, "running")
 
 task_label = Table(
     "task_label",

@@ -1,7 +1,8 @@
 """One writer per process: what is waiting is committed together.
 
 The cost of a write is its commit. While one transaction is on its way, the next writes gather; the thread then takes
-all of them into one transaction. Nothing waits when nothing is under way.
+all of them into one transaction, and those of one kind into the same statements. Nothing waits when nothing is under
+way.
 """
 
 from __future__ import annotations
@@ -9,21 +10,36 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from ops_core.errors import OpsError, StoreUnavailable
-from ops_core.stores.dialects import concerns_all, is_repeatable, reason
+from ops_core.stores.dialects import announce, concerns_all, is_repeatable, reason
+from ops_core.stores.writing import Writing
+from ops_core.telemetry import WriterMetrics
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
-Work = Callable[[Connection], Result]
+
+Work: TypeAlias = Callable[[Writing], Result]
+"""One write."""
+
+Together: TypeAlias = Callable[[Writing, Sequence[Item]], Sequence[Result | OpsError]]
+"""Writes of one kind; each is answered, in order, with its result or with the error that is its own."""
 
 MOST = 500
 """So many writes share a transaction at most."""
+
+MOST_BYTES = 4 << 20
+"""A transaction that has so much to write takes nothing more in."""
+
+MOST_WAITING = 5000
+"""So many writes may wait; whoever comes then waits before that, which is how a flood is slowed down."""
 
 REPEATS = 3
 """So often a transaction is carried out once more, where the database says that this may help."""
@@ -31,7 +47,10 @@ REPEATS = 3
 
 @dataclass(slots=True)
 class _Job:
-    work: Work[Any]
+    work: Work[Any] | None
+    together: Together[Any, Any] | None
+    item: Any
+    size: int
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
     result: Any = None
@@ -42,30 +61,60 @@ class Writer:
     """A thread that owns the writing connection.
 
     Writes are carried out in the order in which they were handed in, each wholly or not at all, also when whoever
-    handed one in has stopped waiting for it.
+    handed one in has stopped waiting for it. Of writes that may be done together the order among different kinds is
+    free: nobody has seen one of them done who hands in the next.
 
     Args:
         engine: begins transactions that may write.
+        teller: the name under which other processes are told what was written; ``None`` to tell nobody.
+        metrics: told of each transaction, in the thread.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(
+        self, engine: Engine, teller: str | None = None, metrics: WriterMetrics | None = None
+    ) -> None:
         self._engine = engine
+        self._teller = teller
+        self._metrics = metrics
+        self._places = asyncio.Semaphore(MOST_WAITING)
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        if metrics is not None:
+            metrics.queue(lambda: self.waiting)
         self._thread = threading.Thread(target=self._work, name="store-writer", daemon=True)
         self._thread.start()
 
-    async def do(self, work: Work[Result]) -> Result:
+    async def do(self, work: Work[Result], *, size: int = 0) -> Result:
         """Carry out ``work`` in a transaction, perhaps with others, and return its result once it is committed.
+
+        Args:
+            work: one write.
+            size: bytes that it writes, roughly.
 
         Raises:
             OpsError: as raised by ``work``; it has then changed nothing, and others are not affected.
             StoreUnavailable: the database refused; nothing is known to be written.
         """
-        loop = asyncio.get_running_loop()
-        job = _Job(work, loop, loop.create_future())
-        self._jobs.put(job)
-        result: Result = await job.future
+        result: Result = await self._handed_in(work, None, None, size)
         return result
+
+    async def join(self, together: Together[Item, Result], item: Item, *, size: int = 0) -> Result:
+        """As :meth:`do`, in one statement with all that wait for the same ``together`` at this moment."""
+        result: Result = await self._handed_in(None, together, item, size)
+        return result
+
+    async def _handed_in(
+        self, work: Work[Any] | None, together: Together[Any, Any] | None, item: Any, size: int
+    ) -> Any:
+        await self._places.acquire()
+        loop = asyncio.get_running_loop()
+        job = _Job(work, together, item, size, loop, loop.create_future())
+        self._jobs.put(job)
+        return await job.future
+
+    @property
+    def waiting(self) -> int:
+        """So many writes are handed in and not begun."""
+        return self._jobs.qsize()
 
     def close(self) -> None:
         """Finish what was handed in, and end the thread."""
@@ -78,14 +127,16 @@ class Writer:
             batch, closing = self._next_batch()
             if batch:
                 self._carry_out(batch)
-                _deliver(batch)
+                self._deliver(batch)
 
     def _next_batch(self) -> tuple[list[_Job], bool]:
         batch: list[_Job] = []
+        size = 0
         job = self._jobs.get()
         while job is not None:
             batch.append(job)
-            if len(batch) == MOST:
+            size += job.size
+            if len(batch) == MOST or size >= MOST_BYTES:
                 return batch, False
             try:
                 job = self._jobs.get_nowait()
@@ -97,9 +148,11 @@ class Writer:
         try:
             self._transaction(batch)
         except _Unreachable as error:
+            self._count_failure()
             for job in batch:
                 job.error = error.told
         except Exception as error:  # noqa: BLE001  (every caller is told; the thread must go on)
+            self._count_failure()
             if repeats and _is_lost(error):
                 self._carry_out(batch, repeats - 1)
             elif len(batch) > 1 and not _concerns_all(error):
@@ -111,14 +164,18 @@ class Writer:
                 for job in batch:
                     job.error = _explained(error)
 
+    def _count_failure(self) -> None:
+        if self._metrics is not None:
+            self._metrics.failed()
+
     def _transaction(self, batch: list[_Job]) -> None:
+        began = time.monotonic()
         with self._begun() as connection:
-            for job in batch:
-                job.error = None
-                try:
-                    job.result = job.work(connection)
-                except OpsError as error:
-                    job.error = error
+            writing = Writing(connection)
+            for jobs in _groups(batch):
+                _do(jobs, writing)
+            if self._teller is not None:
+                announce(connection, self._teller, writing.hint)
             try:
                 connection.commit()
             except DBAPIError as error:
@@ -126,6 +183,8 @@ class Writer:
                     message = f"it is not known whether a write was committed: {reason(error)}"
                     raise _Unreachable(StoreUnavailable(message)) from None
                 raise
+        if self._metrics is not None:
+            self._metrics.committed(len(batch), time.monotonic() - began)
 
     def _begun(self) -> Connection:
         """A connection, in a transaction."""
@@ -138,6 +197,54 @@ class Writer:
                 connection.close()
             raise _Unreachable(_explained(error)) from None
         return connection
+
+    def _deliver(self, batch: list[_Job]) -> None:
+        by_loop: dict[asyncio.AbstractEventLoop, list[_Job]] = {}
+        for job in batch:
+            by_loop.setdefault(job.loop, []).append(job)
+        for loop, jobs in by_loop.items():
+            try:
+                loop.call_soon_threadsafe(self._resolve, jobs)
+            except RuntimeError:
+                continue  # that loop has ended: nobody waits
+
+    def _resolve(self, jobs: list[_Job]) -> None:
+        for job in jobs:
+            self._places.release()
+            if job.future.done():
+                continue
+            if job.error is not None:
+                job.future.set_exception(job.error)
+            else:
+                job.future.set_result(job.result)
+
+
+def _groups(batch: Sequence[_Job]) -> Iterator[list[_Job]]:
+    """What is done together; a write that is done alone parts what came before it from what came after."""
+    kinds: dict[Any, list[_Job]] = {}
+    for job in batch:
+        if job.together is not None:
+            kinds.setdefault(job.together, []).append(job)
+            continue
+        yield from kinds.values()
+        kinds = {}
+        yield [job]
+    yield from kinds.values()
+
+
+def _do(jobs: Sequence[_Job], writing: Writing) -> None:
+    first = jobs[0]
+    if first.together is not None:
+        answers = first.together(writing, [job.item for job in jobs])
+        for job, answer in zip(jobs, answers, strict=True):
+            job.error = answer if isinstance(answer, OpsError) else None
+            job.result = answer
+    elif first.work is not None:
+        first.error = None
+        try:
+            first.result = first.work(writing)
+        except OpsError as error:
+            first.error = error
 
 
 class _Unreachable(Exception):
@@ -160,24 +267,3 @@ def _explained(error: Exception) -> Exception:
     if isinstance(error, DBAPIError):  # its own text quotes the statement and its values
         return StoreUnavailable(f"the database refused a write: {reason(error)}")
     return error
-
-
-def _deliver(batch: list[_Job]) -> None:
-    by_loop: dict[asyncio.AbstractEventLoop, list[_Job]] = {}
-    for job in batch:
-        by_loop.setdefault(job.loop, []).append(job)
-    for loop, jobs in by_loop.items():
-        try:
-            loop.call_soon_threadsafe(_resolve, jobs)
-        except RuntimeError:
-            continue  # that loop has ended: nobody waits
-
-
-def _resolve(jobs: list[_Job]) -> None:
-    for job in jobs:
-        if job.future.done():
-            continue
-        if job.error is not None:
-            job.future.set_exception(job.error)
-        else:
-            job.future.set_result(job.result)

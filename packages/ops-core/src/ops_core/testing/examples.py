@@ -90,11 +90,11 @@ async def brought_to(store: Store, status: TaskStatus) -> Claimed:
         case TaskStatus.WAITING:
             await store.wait(one.lease, 3)
         case TaskStatus.COMPLETED:
-            await store.finish(one.lease, COMPLETED)
+            await store.append(one.lease, COMPLETED)
         case TaskStatus.FAILED:
-            await store.finish(one.lease, FAILED)
+            await store.append(one.lease, FAILED)
         case TaskStatus.CANCELLED:
-            await store.finish(one.lease, CANCELLED)
+            await store.append(one.lease, CANCELLED)
     assert (await current(store, one.task)).status is status
     return one
 
@@ -127,7 +127,7 @@ def held_writes(store: Store, lease: Lease) -> dict[str, Callable[[], Awaitable[
     """Every write that needs the lease."""
     return {
         "append": lambda: store.append(lease, REPLIED),
-        "finish": lambda: store.finish(lease, COMPLETED),
+        "end": lambda: store.append(lease, COMPLETED),
         "wait": lambda: store.wait(lease, 0),
         "release": lambda: store.release(lease),
         "release for later": lambda: store.release(lease, LATER),

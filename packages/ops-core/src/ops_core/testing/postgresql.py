@@ -142,6 +142,12 @@ class PostgresServer:
                     raise
                 time.sleep(0.02)
 
+    @property
+    def pid(self) -> int:
+        """Of the server."""
+        assert self._process is not None, "the server is not started"
+        return self._process.pid
+
     def end(self, number: signal.Signals = signal.SIGINT) -> None:
         """Stop it: ``SIGINT`` ends the connections, ``SIGQUIT`` is as if the power went, but for the disk."""
         if self._process is not None and self._process.poll() is None:

@@ -6,13 +6,14 @@ import asyncio
 from dataclasses import replace
 
 from agentkit.messages import Text
-from agentkit.transcript import Finished, ModelReplied, RunStarted
-from ops_core.errors import LeaseLost, TransitionRefused
+from agentkit.transcript import Finished, ModelReplied, RunStarted, Step
+from ops_core.errors import IdempotencyConflict, LeaseLost, TransitionRefused
 from ops_core.ports import Renewed, Store
-from ops_core.task import Claimed, Task, TaskStatus
+from ops_core.task import Claimed, NewTask, Task, TaskStatus
 from ops_core.testing.examples import (
     AGENT,
     ASKED,
+    BEGUN,
     CALLED,
     COMPLETED,
     GIVEN,
@@ -20,6 +21,7 @@ from ops_core.testing.examples import (
     LEASE_SECONDS,
     OTHER_TENANT,
     REPLIED,
+    RETURNED,
     STARTED,
     TENANT,
     MovableClock,
@@ -250,7 +252,7 @@ class RenewingContract:
         kept = await claimed(store)
         ended = await claimed(store)
         asked = await claimed(store)
-        await store.finish(ended.lease, COMPLETED)
+        await store.append(ended.lease, COMPLETED)
         await store.cancel(TENANT, asked.task.id)
         leases = [one.lease for one in (kept, ended, asked)]
         expected = Renewed(lost=frozenset({ended.lease}), cancelled=frozenset({asked.lease}))
@@ -276,7 +278,7 @@ class RenewingContract:
         clock.advance(0.2)
         (again,) = await claim(store)
         assert (await current(store, again.task)).error == LATER.error
-        await store.finish(again.lease, COMPLETED)
+        await store.append(again.lease, COMPLETED)
         assert (await current(store, again.task)).error is None
 
 
@@ -291,7 +293,7 @@ class AnsweringContract:
         assert (task.lease_owner, task.lease_until, task.run_after) == (None, None, None)
         clock.advance(1e6)
         assert await claim(store) == []
-        assert (await store.sweep()).due == 0
+        assert not (await store.sweep()).due
 
     async def test_an_answer_makes_it_due(self, store: Store) -> None:
         one = await brought_to(store, TaskStatus.WAITING)
@@ -375,6 +377,31 @@ class WritingTogetherContract:
         assert [result.seq for result in recorded] == list(range(50))
         assert await steps_of(store, one.task) == said
 
+    async def test_many_steps_and_the_end_of_one_task_are_counted_once_each(self, store: Store) -> None:
+        one = await claimed(store, STARTED)
+        said: list[Step] = [REPLIED, BEGUN, RETURNED, REPLIED, COMPLETED, REPLIED]
+        *recorded, refused = await at_once(*(store.append(one.lease, step) for step in said))
+        assert [result.seq for result in recorded] == [1, 2, 3, 4, 5]
+        assert isinstance(refused, LeaseLost)
+        task = await current(store, one.task)
+        assert (task.status, task.steps, task.model_calls, task.tool_calls) == (TaskStatus.COMPLETED, 6, 2, 1)
+        assert (task.tokens.input_tokens, task.tokens.output_tokens) == (14, 6)
+        assert await steps_of(store, one.task) == [STARTED, *said[:-1]]
+
+    async def test_two_submits_of_one_key_at_once_are_one_task(self, store: Store) -> None:
+        new = NewTask(agent=AGENT, input=1, idempotency_key="key", fingerprint="one")
+        other = replace(new, fingerprint="two")
+        first, second, refused, free = await at_once(
+            store.insert(new),
+            store.insert(new),
+            store.insert(other),
+            store.insert(NewTask(agent=AGENT, input=2)),
+        )
+        assert (first.created, second.created, free.created) == (True, False, True)
+        assert first.task == second.task
+        assert isinstance(refused, IdempotencyConflict)
+        assert len(await claim(store)) == 2
+
     async def test_what_a_cancelled_caller_handed_in_is_written_wholly_or_not_at_all(
         self, store: Store
     ) -> None:
@@ -397,7 +424,7 @@ class WritingTogetherContract:
     async def test_a_cancelled_finish_is_an_end_or_none(self, store: Store) -> None:
         for _ in range(10):
             one = await claimed(store, STARTED)
-            write = asyncio.ensure_future(store.finish(one.lease, COMPLETED))
+            write = asyncio.ensure_future(store.append(one.lease, COMPLETED))
             await asyncio.sleep(0)
             write.cancel()
             await at_once(write)
@@ -405,7 +432,7 @@ class WritingTogetherContract:
             ended = isinstance((await steps_of(store, task))[-1], Finished)
             assert ended == task.status.terminal
             if not ended:
-                await store.finish(one.lease, COMPLETED)
+                await store.append(one.lease, COMPLETED)
 
     async def _settled(self, store: Store, task: Task) -> Task:
         await submitted(store, agent="somebody")  # a write behind all others

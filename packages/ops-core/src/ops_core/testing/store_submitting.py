@@ -77,7 +77,7 @@ class SubmittingContract:
 
     async def test_a_repeated_submit_finds_its_task_also_when_it_has_ended(self, store: Store) -> None:
         one = await claimed(store, idempotency_key="key", fingerprint="same")
-        await store.finish(one.lease, COMPLETED)
+        await store.append(one.lease, COMPLETED)
         again = await submitted(store, idempotency_key="key", fingerprint="same")
         assert (again.id, again.status, again.output) == (one.task.id, TaskStatus.COMPLETED, {"count": 3})
 
@@ -143,7 +143,7 @@ class SubmittingContract:
 
     async def test_a_list_is_filtered_by_everything_that_is_given(self, store: Store) -> None:
         ended = await claimed(store, labels={"team": "search"})
-        await store.finish(ended.lease, COMPLETED)
+        await store.append(ended.lease, COMPLETED)
         blue = await submitted(store, labels={"team": "search", "colour": "blue=green"})
         other = await submitted(store, labels={"team": "ads"}, agent="somebody")
         plain = await submitted(store)
@@ -169,7 +169,7 @@ class SubmittingContract:
     async def test_steps_are_read_from_every_place(self, store: Store) -> None:
         said = (STARTED, CALLED, RETURNED, REPLIED)
         one = await claimed(store, *said)
-        await store.finish(one.lease, COMPLETED)
+        await store.append(one.lease, COMPLETED)
         every = [*said, COMPLETED]
         assert await steps_of(store, one.task) == every
         for after in range(-1, len(every) + 1):
@@ -221,7 +221,7 @@ class SubmittingContract:
         for text in ODD_TEXTS:
             one = await claimed(store, input={"text": text, text[:50]: 1})
             await store.append(one.lease, RunStarted(run_id="r", agent="a", input=text))
-            await store.finish(one.lease, type(COMPLETED)(status="completed", output=text))
+            await store.append(one.lease, type(COMPLETED)(status="completed", output=text))
             task = await current(store, one.task)
             assert (task.input, task.output) == ({"text": text, text[:50]: 1}, text)
             assert [step.step for step in await store.steps(TENANT, task.id)] == [

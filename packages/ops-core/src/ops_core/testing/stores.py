@@ -11,6 +11,8 @@ from ops_core.testing.store_leasing import (
     RenewingContract,
     WritingTogetherContract,
 )
+from ops_core.testing.store_purging import PurgingContract
+from ops_core.testing.store_sharing import SharingContract
 from ops_core.testing.store_submitting import SubmittingContract
 
 
@@ -24,6 +26,8 @@ class StoreContract(
     FinishingContract,
     RetryingContract,
     SweepingContract,
+    SharingContract,
+    PurgingContract,
 ):
     """Everything that :class:`ops_core.ports.Store` promises.
 

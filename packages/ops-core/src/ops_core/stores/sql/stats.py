@@ -19,6 +19,7 @@ from sqlalchemy import (
 
 from ops_core.ports import Stats
 from ops_core.stores.dialects import now
+from ops_core.stores.tables import is_open, is_running
 from ops_core.stores.tables import task as t
 from ops_core.task import TaskStatus
 
@@ -41,7 +42,7 @@ _unheld = (
         literal_column("0", Integer()).label("workers"),
         now().label("moment"),
     )
-    .where(t.c.status.in_([_named(status) for status in _UNHELD]))
+    .where(is_open)
     .group_by(t.c.status)
 )
 _held = select(
@@ -52,7 +53,7 @@ _held = select(
     func.coalesce(func.sum(case((t.c.lease_until < now(), 1), else_=0)), 0),
     func.count(distinct(t.c.lease_owner)),
     now(),
-).where(t.c.status == _named(TaskStatus.RUNNING))
+).where(is_running)
 _stats = union_all(_unheld, _held)  # the second one always has its row, and with it the moment
 
 

@@ -1,0 +1,70 @@
+"""What other processes write, heard over PostgreSQL's LISTEN."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from sqlalchemy.engine import URL
+
+from ops_core.ports import Hint
+from ops_core.stores.dialects import CHANNEL, POSTGRESQL_OPTIONS, is_file
+
+log = logging.getLogger("ops_core.stores")
+
+AGAIN_SECONDS = 1.0
+"""After a lost connection, so long until the next attempt."""
+
+
+async def hints_from(url: URL, name: str) -> AsyncGenerator[Hint]:
+    """What others than ``name`` commit in the database at ``url``; nothing, and the end, for a file.
+
+    Whenever it begins to listen, again too, the first hint says that something may be due: what was told before that
+    was missed.
+    """
+    if is_file(url):
+        return
+    from psycopg import AsyncConnection, Error
+
+    where = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    asked: dict[str, Any] = {key: value for key, value in POSTGRESQL_OPTIONS.items() if key not in url.query}
+    deaf = False
+    while True:
+        try:
+            async with await AsyncConnection.connect(where, autocommit=True, **asked) as connection:
+                await connection.execute(f"LISTEN {CHANNEL}")
+                if deaf:
+                    log.info("hearing other processes again")
+                deaf = False
+                yield Hint(due=True)
+                async for told in connection.notifies():
+                    hint = heard(told.payload, name)
+                    if hint is not None:
+                        yield hint
+        except Error as error:
+            if not deaf:
+                log.warning(
+                    "cannot hear other processes (%s); what they do is looked up instead",
+                    type(error).__name__,
+                )
+            deaf = True
+        await asyncio.sleep(AGAIN_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311  (spreads the attempts)
+
+
+def heard(payload: str, name: str) -> Hint | None:
+    """The hint in a message; ``None`` for our own, and for what is none of ours."""
+    try:
+        told = json.loads(payload)
+        if told["by"] == name:
+            return None
+        return Hint(
+            due=bool(told.get("due")),
+            cancelled=tuple(map(str, told.get("cancelled", ()))),
+            ended=tuple(map(str, told.get("ended", ()))),
+        )
+    except (ValueError, TypeError, KeyError):
+        return None

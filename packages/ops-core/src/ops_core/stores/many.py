@@ -1,0 +1,115 @@
+"""Hot statements: compiled once, carried out for many rows at a time through the driver.
+
+A statement that runs for each step of each task would otherwise cost more in the library above the driver than in the
+database. On SQLite the rows are carried out one after the other; on PostgreSQL they go to the server in one flight
+(libpq's pipeline), each by its primary key, so that no statistics can turn them into a scan. Figures: decision 0024.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from sqlalchemy import Connection, Dialect
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.sql.dml import UpdateBase
+from sqlalchemy.sql.selectable import Select
+
+Given: TypeAlias = Mapping[str, Any]
+"""The values of a statement's parameters, by name; those that the statement knows itself are left out."""
+
+Found: TypeAlias = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    text: str
+    arrange: Callable[[Given], Any]
+
+
+class Many:
+    """A statement for many rows.
+
+    Args:
+        statement: with a name for each value that differs from row to row, and at most one row in each answer.
+    """
+
+    def __init__(self, statement: UpdateBase | Select[Any]) -> None:
+        self._statement = statement
+        self._compiled: dict[str, _Compiled] = {}
+
+    def found(self, connection: Connection, rows: Sequence[Given]) -> list[Found | None]:
+        """Carry it out for each row, in order; for each the row that it answers, or ``None``.
+
+        Raises:
+            DBAPIError: the database refused one of them; the transaction can only be rolled back.
+        """
+        return _through_the_driver(connection, self._for(connection.dialect), rows, answers=True)
+
+    def do(self, connection: Connection, rows: Sequence[Given]) -> None:
+        """Carry it out for each row, in order; it answers nothing.
+
+        Raises:
+            DBAPIError: as in :meth:`found`.
+        """
+        if rows:
+            _through_the_driver(connection, self._for(connection.dialect), rows, answers=False)
+
+    def _for(self, dialect: Dialect) -> _Compiled:
+        if dialect.name not in self._compiled:
+            self._compiled[dialect.name] = _compile(self._statement, dialect)
+        return self._compiled[dialect.name]
+
+
+def _compile(statement: UpdateBase | Select[Any], dialect: Dialect) -> _Compiled:
+    # columns that are not named take no part: nothing is inserted that the statement does not say
+    compiled: Any = statement.compile(dialect=dialect)
+    known: dict[str, Any] = dict(compiled.params)
+    if not compiled.positional:
+        return _Compiled(str(compiled), lambda given: {**known, **given})
+    names: Sequence[str] = compiled.positiontup
+    return _Compiled(
+        str(compiled), lambda given: [given[name] if name in given else known[name] for name in names]
+    )
+
+
+def _through_the_driver(
+    connection: Connection, compiled: _Compiled, rows: Sequence[Given], *, answers: bool
+) -> list[Found | None]:
+    driver: Any = connection.connection.driver_connection
+    cursor = driver.cursor()
+    arranged = [compiled.arrange(row) for row in rows]
+    try:
+        if connection.dialect.name == "postgresql":
+            return _in_one_flight(cursor, compiled.text, arranged, answers=answers)
+        if not answers:
+            cursor.executemany(compiled.text, arranged)
+            return []
+        return [cursor.execute(compiled.text, row).fetchone() for row in arranged]
+    except connection.dialect.loaded_dbapi.Error as error:
+        raise _as_usual(connection, error, cursor) from error
+    finally:
+        cursor.close()
+
+
+def _in_one_flight(cursor: Any, text: str, rows: Sequence[Any], *, answers: bool) -> list[Found | None]:
+    cursor.executemany(text, rows, returning=answers)
+    if not answers or not rows:
+        return []
+    found: list[Found | None] = [cursor.fetchone()]
+    while cursor.nextset():
+        found.append(cursor.fetchone())
+    return found
+
+
+def _as_usual(connection: Connection, error: Exception, cursor: Any) -> Exception:
+    """The error that the statement would have raised without this module; a connection that is gone is not reused."""
+    dialect = connection.dialect
+    is_lost = dialect.is_disconnect(error, connection.connection.driver_connection, cursor)  # type: ignore[arg-type]
+    told = DBAPIError.instance(
+        None, None, error, dialect.loaded_dbapi.Error, connection_invalidated=is_lost, dialect=dialect
+    )
+    if is_lost:
+        connection.invalidate(error)
+    return told

@@ -1,0 +1,179 @@
+"""Steps and ends, written by workers under their leases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import BigInteger, Integer, bindparam, case, cast, func, insert, update
+
+from agentkit.codec import kind_of
+from agentkit.transcript import Finished, Recorded, Step, ToolStarted
+from ops_core.errors import LeaseLost
+from ops_core.stores.dialects import now
+from ops_core.stores.many import Given, Many
+from ops_core.stores.rows import ending_values, used_by
+from ops_core.stores.tables import is_running
+from ops_core.stores.tables import step as s
+from ops_core.stores.tables import task as t
+from ops_core.stores.writing import Writing
+from ops_core.task import Lease
+
+NO_LEASE: Mapping[str, Any] = {"lease_owner": None, "lease_until": None}
+
+fence = (
+    t.c.id == bindparam("of_task"),
+    t.c.tenant == bindparam("of_tenant"),
+    t.c.epoch == bindparam("of_epoch"),
+    is_running,
+)
+"""The task is still the holder's."""
+
+progressed = t.c.steps > t.c.steps_at_claim
+
+_SUMS = {
+    "model_calls": Integer(),
+    "tool_calls": Integer(),
+    "input_tokens": BigInteger(),
+    "output_tokens": BigInteger(),
+}
+_add_cost_usd = cast(
+    bindparam("add_cost_usd"), t.c.cost_usd.type
+)  # of a bare NULL no database knows the type
+_count_steps: Mapping[str, Any] = {
+    "steps": t.c.steps + bindparam("more", type_=Integer()),
+    "updated_at": now(),
+    **{name: t.c[name] + bindparam(f"add_{name}", type_=kind) for name, kind in _SUMS.items()},
+    "cost_usd": case(
+        (_add_cost_usd.is_(None), t.c.cost_usd),
+        else_=func.coalesce(t.c.cost_usd, 0.0) + _add_cost_usd,
+    ),
+}
+_append = Many(
+    update(t)
+    .where(*fence)
+    # a step that says only that a call began is no progress: the call may be what kills the workers
+    .values(**_count_steps, steps_at_claim=t.c.steps_at_claim + bindparam("only_began", type_=Integer()))
+    .returning(t.c.tenant, t.c.steps, t.c.updated_at)
+)
+_finish = Many(
+    update(t)
+    .where(*fence)
+    .values(
+        **_count_steps,
+        **NO_LEASE,
+        finished_at=now(),
+        run_after=None,
+        status=bindparam("to_status", type_=t.c.status.type),
+        output=bindparam("to_output", type_=t.c.output.type),
+        error=bindparam("to_error", type_=t.c.error.type),
+    )
+    .returning(t.c.tenant, t.c.steps, t.c.updated_at)
+)
+_insert_step = Many(insert(s).values({column.name: bindparam(column.name) for column in s.columns}))
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A step that a worker wants to record; a :class:`Finished` ends its task.
+
+    Attributes:
+        lease: the worker's claim.
+        step: what happened.
+        body: its stored form.
+    """
+
+    lease: Lease
+    step: Step
+    body: str
+
+
+@dataclass(slots=True)
+class _OfOneLease:
+    """What one worker wants to record about one task, in one transaction: one change of the task's row."""
+
+    lease: Lease
+    steps: list[Written] = field(default_factory=list[Written])
+    ending: Finished | None = None
+
+
+def record_steps(writing: Writing, written: Sequence[Written]) -> Sequence[Recorded | LeaseLost]:
+    """Record steps under their leases; their numbers and times come from the rows of the tasks, which this locks."""
+    by_lease: dict[Lease, _OfOneLease] = {}
+    for one in written:
+        of = by_lease.setdefault(one.lease, _OfOneLease(one.lease))
+        if of.ending is None:  # nothing is recorded after the end
+            of.steps.append(one)
+            of.ending = one.step if isinstance(one.step, Finished) else None
+    going_on = [of for of in by_lease.values() if of.ending is None]
+    coming_to_an_end = [of for of in by_lease.values() if of.ending is not None]
+    recorded: dict[int, Recorded] = {}
+    rows: list[Given] = []
+    for statement, leases in ((_append, going_on), (_finish, coming_to_an_end)):
+        found = writing.found(statement, [_counted(of) for of in leases]) if leases else ()
+        for of, row in zip(leases, found, strict=True):
+            if row is None:
+                continue
+            tenant, count, at = row
+            for number, one in enumerate(of.steps, start=count - len(of.steps)):
+                recorded[id(one)] = step = Recorded(seq=number, at=at, step=one.step)
+                rows.append(step_row((tenant, one.lease.task_id, one.lease.epoch), step, one.body))
+            if of.ending is not None:
+                writing.ended.append(of.lease.task_id)
+    add_steps(writing, rows)
+    return [recorded.get(id(one)) or lost(one.lease) for one in written]
+
+
+def _counted(of: _OfOneLease) -> Given:
+    """The values of the statement that counts these steps, and ends the task where the last of them does."""
+    sums = {f"add_{name}": 0 for name in _SUMS}
+    cost_usd: float | None = None
+    only_began = 0
+    for one in of.steps:
+        only_began += isinstance(one.step, ToolStarted)
+        for name, used in used_by(one.step).items():
+            if name == "cost_usd":
+                cost_usd = used + (cost_usd or 0.0)
+            else:
+                sums[f"add_{name}"] += int(used)
+    given = {
+        **fenced(of.lease),
+        **sums,
+        "add_cost_usd": cost_usd,
+        "more": len(of.steps),
+        "only_began": only_began,
+    }
+    if of.ending is None:
+        return given
+    ending = ending_values(of.ending)
+    return {
+        **given,
+        "to_status": ending["status"],
+        "to_output": ending["output"],
+        "to_error": ending["error"],
+    }
+
+
+def step_row(of: tuple[str, str, int], recorded: Recorded, body: str) -> Given:
+    """The row of a step; ``of`` is the tenant, the task's id and the epoch."""
+    tenant, task_id, epoch = of
+    return {
+        "tenant": tenant, "task_id": task_id, "epoch": epoch, "seq": recorded.seq, "at": recorded.at,
+        "kind": kind_of(recorded.step), "body": body,
+    }  # fmt: skip
+
+
+def add_steps(writing: Writing, rows: Sequence[Given]) -> None:
+    """Insert the rows of steps."""
+    writing.do(_insert_step, rows)
+
+
+def fenced(lease: Lease) -> dict[str, Any]:
+    """The values of :data:`fence`."""
+    return {"of_task": lease.task_id, "of_tenant": lease.tenant, "of_epoch": lease.epoch}
+
+
+def lost(lease: Lease) -> LeaseLost:
+    """The answer to a write whose fence did not let it through."""
+    return LeaseLost(f"the lease on task {lease.task_id} (epoch {lease.epoch}) is lost")

@@ -1,0 +1,91 @@
+"""What nobody asks for: lost workers, deadlines, old tasks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Select, case, delete, select, update
+
+from agentkit.errors import Actor, RunError
+from agentkit.transcript import Finished
+from ops_core.ports import Swept
+from ops_core.stores.dialects import now
+from ops_core.stores.rows import AnyRow
+from ops_core.stores.sql.decide import end_task
+from ops_core.stores.sql.leases import any_due
+from ops_core.stores.sql.progress import NO_LEASE, progressed
+from ops_core.stores.tables import is_open, is_running, step, task_label
+from ops_core.stores.tables import task as t
+from ops_core.stores.writing import Writing
+from ops_core.task import TaskStatus, Verb, out_of_time, transition
+
+LEASES_RUN_OUT = select(t, now().label("moment")).where(is_running, t.c.lease_until < now())
+OUT_OF_TIME = select(t).where(is_open, t.c.deadline_at < now())
+
+
+def sweep_tasks(writing: Writing, limit: int) -> Swept:
+    """Take tasks from workers that are gone, end what is out of time, and see whether something is due."""
+    released: list[str] = []
+    ended: list[str] = []
+    for row in writing.execute(_held(LEASES_RUN_OUT, limit)).all():
+        ending = _ending_of_lost(row)
+        if ending is None:
+            if _release_lost(writing, row):
+                released.append(row.id)
+        elif end_task(writing, row, ending):
+            ended.append(row.id)
+    overdue = writing.execute(_held(OUT_OF_TIME, limit)).all()
+    ended += [row.id for row in overdue if end_task(writing, row, out_of_time(row.timeout_seconds))]
+    return Swept(released=tuple(released), ended=tuple(ended), due=any_due(writing))
+
+
+def _held(wanted: Select[Any], limit: int) -> Select[Any]:
+    """None that another sweeper, or its worker, has in hand at this moment."""
+    return wanted.limit(limit).with_for_update(skip_locked=True)
+
+
+def _ending_of_lost(row: AnyRow) -> Finished | None:
+    """How a task ends whose worker is gone; ``None`` where it is to go on."""
+    if row.cancel_requested:
+        return Finished(status="cancelled")
+    if row.deadline_at is not None and row.deadline_at < row.moment:
+        return out_of_time(row.timeout_seconds)
+    if row.steps <= row.steps_at_claim and row.attempt >= row.max_attempts:
+        message = f"its worker was lost in {row.attempt} attempts that recorded nothing"
+        return Finished(
+            status="failed", error=RunError(code="worker_lost", message=message, actor=Actor.OPERATOR)
+        )
+    return None
+
+
+def _release_lost(writing: Writing, row: AnyRow) -> bool:
+    """An attempt that recorded something before its worker died is not held against the task."""
+    released = (
+        update(t)
+        .where(t.c.id == row.id, t.c.epoch == row.epoch, is_running)
+        .values(
+            status=transition(TaskStatus.RUNNING, Verb.RELEASE),
+            attempt=t.c.attempt - case((progressed, 1), else_=0),
+            run_after=now(),
+            updated_at=now(),
+            **NO_LEASE,
+        )
+    )
+    writing.due = True
+    return writing.execute(released).rowcount == 1
+
+
+def purge_tasks(writing: Writing, older_seconds: float, limit: int) -> int:
+    """Delete tasks that ended so long ago, their steps and labels; the oldest first. Returns how many."""
+    old = (
+        select(t.c.id)
+        .where(t.c.finished_at < now() - older_seconds)
+        .order_by(t.c.finished_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    ids = [row.id for row in writing.execute(old)]
+    if ids:
+        for table, column in ((step, step.c.task_id), (task_label, task_label.c.task_id), (t, t.c.id)):
+            writing.execute(delete(table).where(column.in_(ids)))
+    return len(ids)

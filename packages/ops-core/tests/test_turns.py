@@ -1,0 +1,61 @@
+"""Whose turn it is, as a pure function of the lines and of who was served."""
+
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ops_core.stores.turns import Line, Turns
+
+lines_of_anybody = st.sets(
+    st.builds(Line, st.sampled_from("abc"), st.sampled_from(["x", "y"]), st.integers(-1, 1)), max_size=12
+)
+
+
+@given(slots=st.integers(1, 30), lines=lines_of_anybody)
+def test_all_slots_are_shared_out_and_only_to_the_most_urgent_of_each_tenant(slots: int, lines: set[Line]):
+    shared = Turns().share(slots, lines)
+    assert sum(shared.values()) == (slots if lines else 0)
+    assert all(count > 0 for count in shared.values())
+    for line in shared:
+        assert line.priority == max(other.priority for other in lines if other.tenant == line.tenant)
+    by_tenant = Counter[str]()
+    for line, count in shared.items():
+        by_tenant[line.tenant] += count
+    if slots >= len({line.tenant for line in lines}):
+        assert set(by_tenant) == {line.tenant for line in lines}
+    assert max(by_tenant.values(), default=0) - min(by_tenant.values(), default=0) <= 1
+
+
+def test_whoever_was_served_last_is_next_after_all_others():
+    turns, lines = Turns(), [Line(tenant, "x", 0) for tenant in "abcd"]
+    order = []
+    for _ in range(12):
+        (line,) = turns.share(1, lines)
+        turns.served(line)
+        order.append(line.tenant)
+    assert order == list("abcd") * 3
+
+
+def test_agents_of_a_tenant_take_turns_too():
+    turns, lines = Turns(), [Line("a", "x", 0), Line("a", "y", 0), Line("b", "x", 0)]
+    order = []
+    for _ in range(8):
+        (line,) = turns.share(1, lines)
+        turns.served(line)
+        order.append(line.tenant + line.agent)
+    assert order == ["ax", "bx", "ay", "bx"] * 2
+
+
+def test_whoever_comes_back_is_not_ahead_for_having_been_away():
+    turns = Turns()
+    here, away = Line("a", "x", 0), Line("b", "x", 0)
+    for _ in range(5):
+        turns.served(here)
+    turns.forget_all_but([here])
+    order = []
+    for _ in range(4):
+        (line,) = turns.share(1, [here, away])
+        turns.served(line)
+        order.append(line.tenant)
+    assert order == ["b", "a", "b", "a"]

@@ -6,7 +6,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from sqlalchemy import text
@@ -22,8 +22,10 @@ from agentkit.transcript import (
     ApprovalAsked,
     ApprovalGiven,
     Finished,
+    Recorded,
     RunRetried,
     RunStarted,
+    Step,
     ToolReturned,
     ToolStarted,
 )
@@ -35,7 +37,7 @@ from ops_core.ports import UNREADABLE_SECONDS
 from ops_core.runner import Runner, RunnerOptions
 from ops_core.stores import SqlStore
 from ops_core.sweeper import sweep_forever
-from ops_core.task import DEFAULT_TENANT, NewTask, RetryPolicy, Task, TaskStatus
+from ops_core.task import DEFAULT_TENANT, Lease, NewTask, RetryPolicy, Task, TaskStatus
 from ops_core.testing import FakeClock, open_test_ops, open_test_store
 from ops_core.testing.examples import steps_of
 
@@ -425,6 +427,65 @@ async def test_a_run_whose_lease_is_lost_stops_and_writes_nothing(url: str, cloc
                     await asyncio.sleep(0.005)
         assert await steps_of(other, task) == steps
         assert (await there.get(task.tenant, task.id)).lease_owner == taken.lease.owner
+
+
+class Reluctant:
+    """A store that answers the last write of a run only when a heartbeat was answered after it was committed."""
+
+    def __init__(self, store: SqlStore) -> None:
+        self._store = store
+        self._renewed = asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def renew(self, *given: Any) -> Any:
+        answer = await self._store.renew(*given)
+        self._renewed.set()
+        return answer
+
+    async def _after_a_heartbeat(self) -> None:
+        for _ in range(2):  # the first one may have been on its way already
+            self._renewed.clear()
+            await self._renewed.wait()
+
+    async def append(self, lease: Lease, step: Step) -> Recorded:
+        recorded = await self._store.append(lease, step)
+        if isinstance(step, Finished):
+            await self._after_a_heartbeat()
+        return recorded
+
+    async def wait(self, *given: Any) -> None:
+        await self._store.wait(*given)
+        await self._after_a_heartbeat()
+
+    async def release(self, *given: Any) -> None:
+        await self._store.release(*given)
+        await self._after_a_heartbeat()
+
+
+@pytest.mark.parametrize(
+    "turn, outcome", [("Done.", "completed"), (call("ask_first"), "waiting"), (ConnectionError(), "retried")]
+)
+async def test_a_lease_that_was_given_back_is_not_lost(engine: Engine, caplog, turn: Any, outcome: str):
+    """A heartbeat that is answered after the last write of a run, but before its answer, finds no lease any more."""
+
+    @tool(approval=True)
+    async def ask_first() -> str:
+        """Ask."""
+        return "asked"
+
+    reluctant = Engine(cast("SqlStore", Reluctant(cast("SqlStore", engine.store))), LocalDispatcher())
+    task = await submit(reluctant)
+    agent = Agent(ScriptedModel.by_turn([turn]), name="agent", tools=[ask_first])
+    caplog.set_level("INFO", "ops_core.runner")
+    slow = RetryPolicy(first_seconds=600, most_seconds=600)
+    async with working(reluctant, agent, lease_seconds=0.15, retry=slow), asyncio.timeout(SOON):
+        while not (ended := [record for record in caplog.records if record.getMessage() == "run ended"]):
+            await asyncio.sleep(0.01)
+    assert [record.__dict__["outcome"] for record in ended] == [outcome]
+    assert "lost" not in caplog.text
+    assert (await engine.get(task.tenant, task.id)).lease_owner is None
 
 
 async def test_a_blocked_event_loop_counts_as_dead(url: str, clock: FakeClock):

@@ -29,6 +29,7 @@ class TaskJournal:
         lease: the worker's claim; every write is refused with LeaseLost once it is lost.
         changed: told the task's id after each step, and whether its status changed, for whoever watches here.
         recorded: told the kind of each step that was recorded.
+        ending: called before the step that ends the task is written.
         empty: the task was claimed without any steps, so that there is nothing to load.
     """
 
@@ -39,12 +40,14 @@ class TaskJournal:
         changed: Changed,
         *,
         recorded: Callable[[str], None] | None = None,
+        ending: Callable[[], None] | None = None,
         empty: bool = False,
     ) -> None:
         self._store = store
         self._lease = lease
         self._changed = changed
         self._recorded = recorded
+        self._ending = ending
         self._empty = empty
 
     async def load(self) -> Sequence[Recorded]:
@@ -61,6 +64,8 @@ class TaskJournal:
             StoreUnavailable: the database refused.
         """
         self._empty = False
+        if self._ending is not None and isinstance(step, Finished):
+            self._ending()
         recorded = await self._store.append(self._lease, step)
         if self._recorded is not None:
             self._recorded(kind_of(step))

@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeAlias
 
 from agentkit.agent import Agent
@@ -61,9 +62,19 @@ class RunnerOptions:
 
 @dataclass(slots=True)
 class _Carried:
+    """A run in hand.
+
+    Attributes:
+        control: of the run.
+        running: carries it.
+        lost: a heartbeat found its lease gone.
+        ending: its last write is on its way, after which there is no lease any more: a heartbeat says nothing then.
+    """
+
     control: Control
     running: asyncio.Task[None]
     lost: bool = False
+    ending: bool = False
 
 
 class Runner:
@@ -211,8 +222,10 @@ class Runner:
             for lease in renewed.cancelled & self._carried.keys():
                 self._carried[lease].control.cancel()
             for lease in renewed.lost & self._carried.keys():
-                self._carried[lease].lost = True
-                self._carried[lease].running.cancel()
+                carried = self._carried[lease]
+                if not carried.ending:
+                    carried.lost = True
+                    carried.running.cancel()
 
     # --- one task -------------------------------------------------------------------------------------------------
 
@@ -260,7 +273,11 @@ class Runner:
         log.warning("the lease was lost; another worker goes on with the task")
         return _Ending("lost")
 
+    def _ends(self, lease: Lease) -> None:
+        self._carried[lease].ending = True
+
     async def _let_go(self, claimed: Claimed, later: RetryLater | None = None) -> _Ending:
+        self._ends(claimed.lease)
         try:
             await self._engine.release(claimed.lease, later)
         except OpsError as error:
@@ -288,6 +305,7 @@ class Runner:
             case Cancelled():
                 return _Ending("cancelled")
             case Waiting():
+                self._ends(lease)
                 await self._engine.wait(lease, len(outcome.transcript))
                 return _Ending("waiting")
             case Failed() if not outcome.resumable:
@@ -311,8 +329,9 @@ class Runner:
         )
 
     def _journal(self, claimed: Claimed, *, empty: bool = False) -> TaskJournal:
-        engine, recorded = self._engine, self._metrics.recorded
-        return TaskJournal(engine.store, claimed.lease, engine.changed, recorded=recorded, empty=empty)
+        engine, lease = self._engine, claimed.lease
+        recorded, ending = self._metrics.recorded, partial(self._ends, lease)
+        return TaskJournal(engine.store, lease, engine.changed, recorded=recorded, ending=ending, empty=empty)
 
     async def _ready(self, served: Served) -> Agent[Any, Any]:
         """The agent with its model open; made once, since an agent keeps what it has worked out about its tools."""
@@ -329,6 +348,7 @@ class Runner:
             delay = self._options.retry.delay(task.attempt, random.random())  # noqa: S311  (spreads retries)
             delay = max(delay, error.retry_after or 0.0)
             log.warning("attempt %d failed (%s); again in %.1f s", task.attempt, error.code, delay)
+            self._ends(lease)
             await self._engine.release(lease, RetryLater(delay_seconds=delay, error=error))
             return _Ending("retried", error.code)
         await self._journal(claimed).append(Finished(status="failed", error=error))

@@ -13,6 +13,7 @@ from agentkit.limits import Limits
 from agentkit.messages import JsonValue, Usage
 from agentkit.transcript import Finished
 from ops_core.errors import InvalidRequest, TransitionRefused
+from ops_core.strict_json import is_unicode
 
 LARGEST = 2**31 - 1
 """What every database can keep in an integer column."""
@@ -152,7 +153,7 @@ def _check_text(name: str, text: str | None, longest: int) -> None:
         return
     if len(text) > longest:
         _refuse(name, f"must have at most {longest} characters")
-    if "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text):
+    if "\x00" in text or not is_unicode(text):
         _refuse(name, "must not hold NUL or half characters (lone surrogates)")
 
 

@@ -43,6 +43,38 @@ def test_a_submitted_task_is_followed_to_its_end(cli):
     assert "Measured." in cli("watch", task["id"]).stdout
 
 
+def test_many_tasks_are_submitted_from_a_file(cli):
+    later = "2999-01-01T00:00:00Z"
+    lines = [
+        {"agent": "assistant", "input": "one", "run_at": later, "idempotency_key": f"many-{id(cli)}"},
+        {"agent": "nobody", "input": "two"},
+        {"input": {"n": 3}, "run_at": later},
+    ]
+    (cli.directory / "tasks.jsonl").write_text("\n\n".join(map(json.dumps, lines)))
+    done = cli("submit", "--file", "tasks.jsonl", "--agent", "assistant", code=7)
+    first, last = done.stdout.split()
+    assert done.stderr.startswith("line 3: ")
+    assert "nobody" in done.stderr
+    assert cli.json("show", last)[-1]["input"] == {"n": 3}
+    again = cli.json("submit", "--file", "tasks.jsonl", "--agent", "assistant", code=7)
+    assert [result["status"] for result in again] == [200, 422, 202]
+    assert again[0]["task_id"] == first
+
+
+@pytest.mark.parametrize(
+    "text, options, said",
+    [
+        ('{"agent": "assistant", "input": "x"}\n{', [], "tasks.jsonl, line 2: not a JSON object"),
+        ('{"agent": "assistant", "input": 5}', [], "line 1: input: must be a text or a JSON object"),
+        ('{"agent": "assistant", "input": "x"}', ["--priority", "1"], "--file takes no priority"),
+    ],
+)
+def test_a_file_that_is_wrong_submits_nothing(empty, text, options, said):
+    (empty.directory / "tasks.jsonl").write_text(text)
+    assert said in empty("submit", "--file", "tasks.jsonl", *options, code=2).stderr
+    assert empty.json("list") == []
+
+
 def test_everything_that_can_be_said_about_a_task_is_kept(cli):
     (task,) = cli.json(
         *("submit", "--agent", "assistant", "--input", '{"a": [1, null]}'),

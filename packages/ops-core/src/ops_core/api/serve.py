@@ -89,6 +89,9 @@ def _listen(host: str, port: int) -> list[socket.socket]:
         for family in (socket.AF_INET, socket.AF_INET6):
             for *_what, place in _addresses(host, port, family)[:1]:
                 listening = socket.create_server(place[:2], family=family, backlog=2048)
+                # asyncio does it for sockets that it makes; without it, the second packet of an answer waits up to
+                # 40 ms for a caller who delays his acknowledgement of the first
+                listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 sockets.append(listening)
                 port = listening.getsockname()[1]  # where it was any free one, the second is to be the same
     except OSError as error:

@@ -20,6 +20,10 @@ class SubmitOptions:
     input: Annotated[
         str | None, typer.Option(metavar="JSON", help="Instead of GOAL: JSON, or @FILE that holds it.")
     ] = None
+    file: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Instead of GOAL: many tasks, a line of JSON each; - reads stdin."),
+    ] = None
     agent: Annotated[
         str | None, typer.Option(metavar="NAME", help="The agent; needed where there are several.")
     ] = None
@@ -71,11 +75,13 @@ class ListOptions:
 def submit(options: SubmitOptions) -> None:
     """Hand in a goal, for a worker to carry out; prints the task's id.
 
-    It is durable when the id is printed. Without --wait the program ends then, with 0.
+    It is durable when the id is printed. Without --wait the program ends then, with 0. With --file, each line is a task
+    as REST takes it, {"agent": …, "input": …, "idempotency_key": …}; the ids are printed in the same order, and a task
+    that is refused harms no other.
     """
-    from ops_core.cli import following
+    from ops_core.cli import following, many
 
-    _do(following.submit(options))
+    _do(following.submit(options) if options.file is None else many.submit(options, options.file))
 
 
 @grouped(ListOptions)

@@ -41,6 +41,10 @@ class MemoryJournal:
         self.steps.append(recorded)
         return recorded
 
+    async def append_all(self, steps: Sequence[Step]) -> Sequence[Recorded]:
+        """Add all of ``steps``."""
+        return [await self.append(step) for step in steps]
+
 
 class FileJournal:
     """Steps as JSON lines in a file of their own, each flushed to the disk before ``append`` returns.
@@ -91,8 +95,17 @@ class FileJournal:
         Raises:
             JournalError: the file is not open, or the disk refuses.
         """
+        (recorded,) = await self.append_all((step,))
+        return recorded
+
+    async def append_all(self, steps: Sequence[Step]) -> Sequence[Recorded]:
+        """Write ``steps`` as lines and flush them to the disk once.
+
+        Raises:
+            JournalError: the file is not open, or the disk refuses.
+        """
         self._opened()
-        return await self._do(self._write, step)
+        return await self._do(self._write, steps)
 
     async def _do(self, function: Callable[..., Result], *args: object) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
@@ -124,21 +137,21 @@ class FileJournal:
             self._file.close()
             self._file = None
 
-    def _write(self, step: Step) -> Recorded:
-        file = self._opened()
-        recorded = Recorded(seq=len(self._steps), at=time.time(), step=step)
-        line = to_json_text(recorded_to_json(recorded)).encode() + b"\n"
+    def _write(self, steps: Sequence[Step]) -> Sequence[Recorded]:
+        file, first, moment = self._opened(), len(self._steps), time.time()
+        recorded = [Recorded(seq=seq, at=moment, step=step) for seq, step in enumerate(steps, start=first)]
+        lines = b"".join(to_json_text(recorded_to_json(one)).encode() + b"\n" for one in recorded)
         try:
             file.truncate(self._end)  # what an earlier failure may have left
-            _write_whole(file, line)
+            _write_whole(file, lines)
             os.fsync(file.fileno())
         except OSError as error:
             with suppress(OSError):
                 file.truncate(self._end)
             message = f"{self.path}: {error.strerror}"
             raise JournalError(message) from error
-        self._end += len(line)
-        self._steps.append(recorded)
+        self._end += len(lines)
+        self._steps += recorded
         return recorded
 
 

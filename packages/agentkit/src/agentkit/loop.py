@@ -343,8 +343,17 @@ class Loop:
                 await self._record(_failed(error.as_run_error()))
                 return None
             return self._interrupted(error)
-        await self._record(self._read(reply, _now() - began))
+        await self._record_reply(self._read(reply, _now() - began))
         return None
+
+    async def _record_reply(self, reply: ModelReplied) -> None:
+        """With the end of the run, where nothing else is owed after it: nothing is done between the two."""
+        seconds_left = self._seconds_left()
+        is_last = not reply.tool_calls and reply.problem is None
+        if is_last and (seconds_left is None or seconds_left > 0):
+            await self._record(reply, _concluded(reply, self.work.output))
+        else:
+            await self._record(reply)
 
     def _interrupted(self, error: AgentkitError) -> Failed:
         return Failed(
@@ -399,20 +408,23 @@ class Loop:
         except BaseExceptionGroup as several:
             raise _first(several) from None
 
-    async def _record(self, step: Step) -> Recorded:
-        """The one durable line."""
+    async def _record(self, step: Step, *more: Step) -> Recorded:
         if self._abandoned:
             message = "this run was given up; a tool that ignored its cancellation may not go on with it"
             raise JournalError(message)
-        return await self._append(step)
+        return await self._append(step, *more)
 
-    async def _append(self, step: Step) -> Recorded:
-        recorded = await self.journal.append(step)
-        self.steps.append(recorded)
-        self.tally.add(recorded)
+    async def _append(self, step: Step, *more: Step) -> Recorded:
+        """The one durable line; gives the first step as recorded."""
+        recorded = (
+            await self.journal.append_all((step, *more)) if more else (await self.journal.append(step),)
+        )
         self._last = _now()
-        self._show(recorded)
-        return recorded
+        for one in recorded:
+            self.steps.append(one)
+            self.tally.add(one)
+            self._show(one)
+        return recorded[0]
 
     def _show(self, event: Event) -> None:
         if self.on_event is not None:

@@ -146,3 +146,13 @@ class Journal(Protocol):
             JournalError: nothing was recorded.
         """
         ...
+
+    async def append_all(self, steps: Sequence[Step]) -> Sequence[Recorded]:
+        """Record steps between which nothing is done, in one go: as :meth:`append` for each, at the cost of one.
+
+        A step is never there without those before it; a crash may keep only the first ones.
+
+        Raises:
+            JournalError: nothing was recorded.
+        """
+        ...

@@ -63,11 +63,22 @@ class TaskJournal:
             LeaseLost: another worker owns the task; nothing was written.
             StoreUnavailable: the database refused.
         """
+        (recorded,) = await self.append_all((step,))
+        return recorded
+
+    async def append_all(self, steps: Sequence[Step]) -> Sequence[Recorded]:
+        """Record steps in one transaction: all of them or none.
+
+        Raises:
+            LeaseLost, StoreUnavailable: as :meth:`append`.
+        """
         self._empty = False
-        if self._ending is not None and isinstance(step, Finished):
+        is_last = any(isinstance(step, Finished) for step in steps)
+        if self._ending is not None and is_last:
             self._ending()
-        recorded = await self._store.append(self._lease, step)
+        recorded = await self._store.append_all(self._lease, steps)
         if self._recorded is not None:
-            self._recorded(kind_of(step))
-        self._changed(self._lease.task_id, status=isinstance(step, Finished))
+            for step in steps:
+                self._recorded(kind_of(step))
+        self._changed(self._lease.task_id, status=is_last)
         return recorded

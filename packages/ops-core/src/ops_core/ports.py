@@ -214,6 +214,10 @@ class LeaseStore(Protocol):
         """Record a step of a running task; a :class:`~agentkit.transcript.Finished` ends the task with it."""
         ...
 
+    async def append_all(self, lease: Lease, steps: Sequence[Step]) -> Sequence[Recorded]:
+        """Record several steps, all or none; nothing may follow a :class:`~agentkit.transcript.Finished`."""
+        ...
+
     async def wait(self, lease: Lease, seen: int) -> None:
         """Put a running task to waiting. If more than ``seen`` steps are recorded by now, it is due at once.
 

@@ -65,6 +65,10 @@ class CrashingJournal:
             raise Crash
         return await self._inner.append(step)
 
+    async def append_all(self, steps: Sequence[Step]) -> Sequence[Recorded]:
+        """Record ``steps``; one of them may be the append that kills the process, and those before it are kept."""
+        return [await self.append(step) for step in steps]
+
     def revived(self) -> MemoryJournal:
         """What another process finds: everything that was recorded."""
         return MemoryJournal(self._inner.steps)
@@ -120,6 +124,20 @@ class JournalContract:
             assert [recorded.step for recorded in appended] == list(EVERY_KIND)
             assert [recorded.seq for recorded in appended] == list(range(len(EVERY_KIND)))
             assert list(await journal.load()) == appended
+
+    async def test_several_steps_at_once_are_the_same_steps(
+        self, journal_factory: Callable[[], Opened]
+    ) -> None:
+        """In their order, numbered on, and there when it is opened again."""
+        async with journal_factory() as journal:
+            one = await journal.append(EVERY_KIND[0])
+            several = await journal.append_all(EVERY_KIND[1:3])
+            none = await journal.append_all(())
+            assert [recorded.step for recorded in several] == list(EVERY_KIND[1:3])
+            assert [recorded.seq for recorded in several] == [1, 2]
+            assert list(none) == []
+        async with journal_factory() as journal:
+            assert list(await journal.load()) == [one, *several]
 
     async def test_what_was_appended_is_there_when_opened_again(
         self, journal_factory: Callable[[], Opened]

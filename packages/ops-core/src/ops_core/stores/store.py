@@ -169,11 +169,16 @@ class SqlStore:
         return await self._write(partial(self._claiming.claim, wanted=wanted))
 
     async def append(self, lease: Lease, step: Step) -> Recorded:
-        """Record a step, the last one too; it is put into its stored form here, not in the writer's thread."""
-        body = encode_step(step)
+        """Record a step, the last one too."""
+        (recorded,) = await self.append_all(lease, (step,))
+        return recorded
+
+    async def append_all(self, lease: Lease, steps: Sequence[Step]) -> Sequence[Recorded]:
+        """Record steps; they are put into their stored form here, not in the thread that all writes share."""
+        bodies = tuple(encode_step(step) for step in steps)
         writer, _readers = self._opened()
-        written = progress.Written(lease, step, body)
-        return await writer.join(progress.record_steps, written, size=len(body) + ROW_BYTES)
+        written = progress.Written(lease, steps, bodies)
+        return await writer.join(progress.record_steps, written, size=sum(map(len, bodies)) + ROW_BYTES)
 
     async def wait(self, lease: Lease, seen: int) -> None:
         """Put a task to waiting."""

@@ -388,6 +388,18 @@ class WritingTogetherContract:
         assert (task.tokens.input_tokens, task.tokens.output_tokens) == (14, 6)
         assert await steps_of(store, one.task) == [STARTED, *said[:-1]]
 
+    async def test_steps_that_are_handed_in_together_are_recorded_all_or_none(self, store: Store) -> None:
+        one = await claimed(store)
+        said: list[Step] = [STARTED, REPLIED, COMPLETED]
+        together, refused = await at_once(
+            store.append_all(one.lease, said), store.append_all(one.lease, [REPLIED])
+        )
+        assert [(result.seq, result.step) for result in together] == list(enumerate(said))
+        assert isinstance(refused, LeaseLost)
+        task = await current(store, one.task)
+        assert (task.status, task.steps, task.model_calls) == (TaskStatus.COMPLETED, 3, 1)
+        assert await steps_of(store, task) == said
+
     async def test_two_submits_of_one_key_at_once_are_one_task(self, store: Store) -> None:
         new = NewTask(agent=AGENT, input=1, idempotency_key="key", fingerprint="one")
         other = replace(new, fingerprint="two")

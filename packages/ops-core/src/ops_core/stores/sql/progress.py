@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ from agentkit.codec import kind_of
 from agentkit.transcript import Finished, Recorded, Step, ToolStarted
 from ops_core.errors import LeaseLost
 from ops_core.stores.dialects import now
-from ops_core.stores.many import Given, Many
+from ops_core.stores.many import Found, Given, Many
 from ops_core.stores.rows import ending_values, used_by
 from ops_core.stores.tables import is_running
 from ops_core.stores.tables import step as s
@@ -76,17 +76,17 @@ _insert_step = Many(insert(s).values({column.name: bindparam(column.name) for co
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A step that a worker wants to record; a :class:`Finished` ends its task.
+    """Steps that a worker wants to record, all or none; a :class:`Finished` ends their task.
 
     Attributes:
         lease: the worker's claim.
-        step: what happened.
-        body: its stored form.
+        steps: what happened, in order.
+        bodies: their stored forms.
     """
 
     lease: Lease
-    step: Step
-    body: str
+    steps: Sequence[Step]
+    bodies: Sequence[str]
 
 
 @dataclass(slots=True)
@@ -94,56 +94,64 @@ class _OfOneLease:
     """What one worker wants to record about one task, in one transaction: one change of the task's row."""
 
     lease: Lease
-    steps: list[Written] = field(default_factory=list[Written])
+    written: list[Written] = field(default_factory=list[Written])
     ending: Finished | None = None
 
+    @property
+    def steps(self) -> Iterator[Step]:
+        return (step for one in self.written for step in one.steps)
 
-def record_steps(writing: Writing, written: Sequence[Written]) -> Sequence[Recorded | LeaseLost]:
+
+def record_steps(writing: Writing, written: Sequence[Written]) -> Sequence[Sequence[Recorded] | LeaseLost]:
     """Record steps under their leases; their numbers and times come from the rows of the tasks, which this locks."""
     by_lease: dict[Lease, _OfOneLease] = {}
     for one in written:
         of = by_lease.setdefault(one.lease, _OfOneLease(one.lease))
         if of.ending is None:  # nothing is recorded after the end
-            of.steps.append(one)
-            of.ending = one.step if isinstance(one.step, Finished) else None
+            of.written.append(one)
+            last = one.steps[-1] if one.steps else None
+            of.ending = last if isinstance(last, Finished) else None
     going_on = [of for of in by_lease.values() if of.ending is None]
     coming_to_an_end = [of for of in by_lease.values() if of.ending is not None]
-    recorded: dict[int, Recorded] = {}
+    recorded: dict[int, Sequence[Recorded]] = {}
     rows: list[Given] = []
     for statement, leases in ((_append, going_on), (_finish, coming_to_an_end)):
         found = writing.found(statement, [_counted(of) for of in leases]) if leases else ()
         for of, row in zip(leases, found, strict=True):
-            if row is None:
-                continue
-            tenant, count, at = row
-            for number, one in enumerate(of.steps, start=count - len(of.steps)):
-                recorded[id(one)] = step = Recorded(seq=number, at=at, step=one.step)
-                rows.append(step_row((tenant, one.lease.task_id, one.lease.epoch), step, one.body))
-            if of.ending is not None:
-                writing.ended.append(of.lease.task_id)
+            if row is not None:
+                rows += _rows_of(of, row, recorded)
+                if of.ending is not None:
+                    writing.ended.append(of.lease.task_id)
     add_steps(writing, rows)
-    return [recorded.get(id(one)) or lost(one.lease) for one in written]
+    return [recorded[id(one)] if id(one) in recorded else lost(one.lease) for one in written]
+
+
+def _rows_of(of: _OfOneLease, row: Found, recorded: dict[int, Sequence[Recorded]]) -> Iterator[Given]:
+    """The rows of steps whose task let them through; notes in ``recorded`` what each write has become."""
+    tenant, count, at = row
+    number = count - sum(len(one.steps) for one in of.written)
+    for one in of.written:
+        numbered = [Recorded(seq=seq, at=at, step=step) for seq, step in enumerate(one.steps, start=number)]
+        recorded[id(one)] = numbered
+        number += len(numbered)
+        for step, body in zip(numbered, one.bodies, strict=True):
+            yield step_row((tenant, of.lease.task_id, of.lease.epoch), step, body)
 
 
 def _counted(of: _OfOneLease) -> Given:
     """The values of the statement that counts these steps, and ends the task where the last of them does."""
     sums = {f"add_{name}": 0 for name in _SUMS}
     cost_usd: float | None = None
-    only_began = 0
-    for one in of.steps:
-        only_began += isinstance(one.step, ToolStarted)
-        for name, used in used_by(one.step).items():
+    more = only_began = 0
+    for step in of.steps:
+        more += 1
+        only_began += isinstance(step, ToolStarted)
+        for name, used in used_by(step).items():
             if name == "cost_usd":
                 cost_usd = used + (cost_usd or 0.0)
             else:
                 sums[f"add_{name}"] += int(used)
-    given = {
-        **fenced(of.lease),
-        **sums,
-        "add_cost_usd": cost_usd,
-        "more": len(of.steps),
-        "only_began": only_began,
-    }
+    given = {**fenced(of.lease), **sums, "add_cost_usd": cost_usd, "more": more, "only_began": only_began}
     if of.ending is None:
         return given
     ending = ending_values(of.ending)

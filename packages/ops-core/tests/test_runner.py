@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import threading
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, cast
@@ -449,9 +449,9 @@ class Reluctant:
             self._renewed.clear()
             await self._renewed.wait()
 
-    async def append(self, lease: Lease, step: Step) -> Recorded:
-        recorded = await self._store.append(lease, step)
-        if isinstance(step, Finished):
+    async def append_all(self, lease: Lease, steps: Sequence[Step]) -> Sequence[Recorded]:
+        recorded = await self._store.append_all(lease, steps)
+        if any(isinstance(step, Finished) for step in steps):
             await self._after_a_heartbeat()
         return recorded
 

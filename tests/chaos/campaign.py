@@ -27,8 +27,8 @@ from .provocations import ALL, Provocation, Scene
 OPEN = 20
 """So many tasks are there to be carried while a provocation goes on: about as many as the fleet has slots."""
 
-BOUND_SECONDS = 60.0
-"""After a provocation is over, so long the last task may take; a lease is a second, a slow machine is slow."""
+BOUND_SECONDS = 120.0
+"""After a provocation is over, so long the last task may take; a slow machine is slow."""
 
 
 def has() -> frozenset[str]:

@@ -23,8 +23,10 @@ from .world import World
 HERE = Path(__file__).parent
 OPSPAWN = Path(sys.executable).with_name("opspawn")
 LEASE_SECONDS = 1.5
-END_SECONDS = 30.0
-READY = re.compile(rb"ready|http://[0-9.]+:\d+")
+END_SECONDS = 120.0
+"""A process takes no longer to start or to end, also on a machine that has much else to do."""
+ADDRESS = re.compile(rb"http://[0-9.]+:\d+")
+ANYTHING = re.compile(rb"\S+")
 SETTINGS = {
     "OPSPAWN_LEASE_SECONDS": str(LEASE_SECONDS),
     "OPSPAWN_SWEEP_SECONDS": "0.25",
@@ -44,6 +46,8 @@ class Member:
         folder: where it runs.
         settings: added to its environment.
     """
+
+    ready = ANYTHING
 
     def __init__(self, name: str, command: list[str], folder: Path, settings: Mapping[str, str]) -> None:
         self.name = name
@@ -68,7 +72,7 @@ class Member:
         assert self.process.stdout is not None
         async with asyncio.timeout(END_SECONDS):
             async for line in self.process.stdout:
-                if found := READY.search(line):
+                if found := self.ready.search(line):
                     self.said = found[0].decode()
                     self._drain = asyncio.create_task(self._read_the_rest())
                     return
@@ -115,6 +119,12 @@ class Servers:
     broker: RabbitServer | None = None
 
 
+class Api(Member):
+    """Says where it listens."""
+
+    ready = ADDRESS
+
+
 class Fleet:
     """What a campaign provokes.
 
@@ -126,7 +136,7 @@ class Fleet:
         hints: the wire of all processes to it.
         store: the driver's own view of it.
         world: the effects.
-        api: answers over HTTP, and carries tasks, too.
+        api: answers over HTTP, and carries no task.
         workers: carry tasks.
         proxies: the wire of each worker to the database.
     """
@@ -155,17 +165,16 @@ class Fleet:
         """Name the processes; each worker reaches the database through its own proxy."""
         url = self.server.url(self.database)
         self.proxies = proxies
-        serve = [str(OPSPAWN), "serve", "--port", "0"]
+        serve = [str(OPSPAWN), "serve", "--no-worker", "--port", "0"]
         wakes = {}
         if self.hints is not None:
             wakes = {"OPSPAWN_DISPATCHER_URL": f"amqp://guest:guest@127.0.0.1:{self.hints.port}/"}
-        self.api = Member("api", serve, self.folder, {"OPSPAWN_STORE_URL": url, **wakes})
+        self.api = Api("api", serve, self.folder, {"OPSPAWN_STORE_URL": url, **wakes})
         for number, proxy in enumerate(proxies):
             address = f"postgresql://opspawn@127.0.0.1:{proxy.port}/{self.database}?sslmode=disable"
             name = f"worker-{number}"
             settings = {"OPSPAWN_STORE_URL": address, **wakes, **settings_of(self.clock_of(name))}
-            command = [sys.executable, str(HERE / "worker.py")]
-            self.workers.append(Member(name, command, self.folder, settings))
+            self.workers.append(Member(name, [str(OPSPAWN), "worker"], self.folder, settings))
 
 
 @asynccontextmanager

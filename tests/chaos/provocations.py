@@ -81,7 +81,7 @@ async def kill_workers(scene: Scene) -> None:
 
 
 async def kill_the_api(scene: Scene) -> None:
-    """SIGKILL the process that answers submits, and carries tasks, too."""
+    """SIGKILL the process that answers submits: what was accepted is kept, what was not answered is asked again."""
     await scene.amid_the_work()
     await scene.fleet.api.restart(signal.SIGKILL)
 

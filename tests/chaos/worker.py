@@ -1,4 +1,4 @@
-"""A worker process: everything of the platform but its surfaces, until SIGTERM."""
+"""A worker process of any release, also of one that has no `opspawn worker` yet, until SIGTERM."""
 
 import asyncio
 import logging

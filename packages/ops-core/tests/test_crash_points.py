@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agentkit.agent import Agent
-from agentkit.messages import ToolCall
+from agentkit.messages import Effect, ToolCall
 from agentkit.ports import ToolContext
 from agentkit.testing.models import ScriptedModel
 from agentkit.tools import tool
@@ -27,7 +27,7 @@ from ops_core.testing.examples import current, steps_of
 LEASE_SECONDS = 30.0
 SOON = 10.0
 WRITES = {"claim", "append", "finish", "wait", "release", "renew"}
-CALLS = {"read": "pure", "keep": "idempotent", "send": "unsafe"}
+CALLS = {"read": Effect.PURE, "keep": Effect.IDEMPOTENT, "send": Effect.UNSAFE}
 LAST_WRITE = 11
 """A claim, ten appends, a finish: see :func:`test_the_run_is_as_long_as_it_is_said_to_be`."""
 
@@ -70,7 +70,7 @@ def agent(effects: Counter[str]) -> Agent[Any, Any]:
     """Two turns: a pure, an idempotent and an unsafe call at once, then an unsafe one."""
 
     def made(name: str) -> Any:
-        @tool(effect=CALLS[name], name=name)  # type: ignore[arg-type]
+        @tool(effect=CALLS[name], name=name)
         async def act(context: ToolContext[None]) -> str:
             """Acts."""
             effects[context.idempotency_key] += 1

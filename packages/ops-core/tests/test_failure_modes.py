@@ -149,7 +149,7 @@ async def test_two_processes_write_to_one_file(file_url: str):
 
 
 async def test_a_power_cut_at_any_moment_leaves_every_acknowledged_write(tmp_path: Path):
-    """A copy of the file with a beginning of its log, of any length, opens clean and has what was acknowledged by then."""
+    """The file with any beginning of its log opens clean, and has what had been acknowledged by then."""
     file, log = tmp_path / "ops.db", tmp_path / "ops.db-wal"
     acknowledged: list[int] = []  # the length of the log when each write was acknowledged
     async with open_test_store(f"sqlite:///{file}") as store:

@@ -41,6 +41,11 @@ class MortalStore:
         self._after = after
         self.writes: list[str] = []
         self.died = asyncio.Event()
+        self._under_way: list[asyncio.Future[Any]] = []
+
+    async def settled(self) -> None:
+        """What the database was told before the worker died is done, or not."""
+        await asyncio.gather(*self._under_way, return_exceptions=True)
 
     def __getattr__(self, name: str) -> Any:
         verb = getattr(self._store, name)
@@ -57,7 +62,9 @@ class MortalStore:
             if number == self._at and not self._after:
                 self.died.set()
                 raise StoreUnavailable
-            result = await verb(*arguments, **options)
+            under_way = asyncio.ensure_future(verb(*arguments, **options))
+            self._under_way.append(under_way)
+            result = await asyncio.shield(under_way)
             if number == self._at:
                 self.died.set()
                 raise StoreUnavailable
@@ -131,6 +138,7 @@ async def test_a_worker_that_dies_at_any_write_changes_nothing(
         task = (await store.insert(NewTask(agent="agent", input="Go on."))).task
         async with working(mortal, "first", effects), asyncio.timeout(SOON):
             await mortal.died.wait()
+        await mortal.settled()
         before, survived = await current(store, task), await steps_of(store, task)
         assert before.status.terminal == (at == LAST_WRITE and after)
         clock.advance(LEASE_SECONDS + 1)

@@ -149,7 +149,7 @@ def _versions() -> Iterator[Finding]:
     if grpc_is_installed():
         yield Finding(about=about, name="gRPC", state="ok", text=version("grpcio"))
     else:
-        yield Finding(about=about, name="gRPC", state="note", text="off: `pip install 'ops-core[grpc]'`")
+        yield Finding(about=about, name="gRPC", state="note", text="off: install the extra ops-core[grpc]")
     found = sqlite3.sqlite_version
     if sqlite3.sqlite_version_info >= SAFE_SQLITE:
         yield Finding(about=about, name="SQLite", state="ok", text=found)

@@ -34,7 +34,7 @@ async def serve_here(*, worker: bool = True, **overrides: Any) -> Exit:
                 {
                     "API": ", ".join(f"{url}/api/v1" for url in http),
                     "docs": f"{http[0]}/docs",
-                    "gRPC": ", ".join(grpc) or "off: `pip install 'ops-core[grpc]'`",
+                    "gRPC": ", ".join(grpc) or "off: install the extra ops-core[grpc]",
                     "store": without_secrets(settings.store_url),
                     "agents": ", ".join(ops.catalog.names) or "none",
                 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -21,6 +20,7 @@ from agentkit.outcomes import Cancelled, Completed, Failed, Outcome, Waiting
 from agentkit.ports import Model
 from agentkit.transcript import Finished
 from ops_core.catalog import Catalog, Served
+from ops_core.chance import fraction, spread
 from ops_core.engine import Engine
 from ops_core.errors import LeaseLost, OpsError, TaskUnreadable
 from ops_core.journal import TaskJournal
@@ -168,7 +168,7 @@ class Runner:
             if len(await self._claim_some(free)) == free:
                 await self._engine.dispatcher.wake()  # there may be more, for whoever has slots
             else:
-                await self._engine.dispatcher.woken(options.poll_seconds * random.uniform(0.8, 1.2))  # noqa: S311
+                await self._engine.dispatcher.woken(spread(options.poll_seconds))
 
     async def _claim_some(self, free: int) -> Sequence[Claimed]:
         options = self._options
@@ -345,7 +345,7 @@ class Runner:
         """Try again later where that can help, else record the end."""
         task, lease = claimed.task, claimed.lease
         if error.transient and (progressed or task.attempt < task.max_attempts):
-            delay = self._options.retry.delay(task.attempt, random.random())  # noqa: S311  (spreads retries)
+            delay = self._options.retry.delay(task.attempt, fraction())
             delay = max(delay, error.retry_after or 0.0)
             log.warning("attempt %d failed (%s); again in %.1f s", task.attempt, error.code, delay)
             self._ends(lease)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 
+from ops_core.chance import spread
 from ops_core.engine import Engine
 from ops_core.errors import OpsError
 from ops_core.telemetry import Metrics, UpkeepMetrics
@@ -37,7 +37,7 @@ async def sweep_forever(engine: Engine, every_seconds: float, metrics: UpkeepMet
                 log.warning("taken from a worker that is lost; it goes on elsewhere", extra={"task": task_id})
             for task_id in swept.ended:
                 log.warning("ended: out of time, out of attempts or cancelled", extra={"task": task_id})
-        await asyncio.sleep(every_seconds * random.uniform(0.8, 1.2))  # noqa: S311  (no secret depends on it)
+        await asyncio.sleep(spread(every_seconds))
 
 
 async def purge_forever(engine: Engine, retention_days: float | None) -> None:
@@ -55,4 +55,4 @@ async def purge_forever(engine: Engine, retention_days: float | None) -> None:
         else:
             if purged:
                 log.info("deleted %d task(s) that ended %g days ago or earlier", purged, retention_days)
-        await asyncio.sleep(PURGE_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311  (as above)
+        await asyncio.sleep(spread(PURGE_SECONDS))

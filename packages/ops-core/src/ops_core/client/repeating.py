@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from typing import TypeVar
 
 from agentkit.transcript import Recorded
+from ops_core.chance import fraction
 from ops_core.client.protocol import Client
 from ops_core.errors import OpsError, ServerUnavailable
 from ops_core.task import RetryPolicy
@@ -101,7 +101,7 @@ class Repeater:
             await self._pause(failures)
 
     async def _pause(self, attempt: int) -> None:
-        await asyncio.sleep(self._retry.delay(attempt, random.random()))  # noqa: S311  (spreads repeated requests)
+        await asyncio.sleep(self._retry.delay(attempt, fraction()))
 
 
 async def end_of(client: Client, task_id: str, timeout_seconds: float | None) -> TaskBody:

@@ -7,7 +7,6 @@ acknowledgement on a channel other than the one that a message came on.
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections import deque
@@ -22,6 +21,7 @@ from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from pika import BasicProperties
 from pika.exceptions import ChannelClosedByBroker, NackError, UnroutableError
 
+from ops_core.chance import spread
 from ops_core.dispatchers.link import Link, log
 
 Connection: TypeAlias = Any
@@ -311,4 +311,4 @@ def closed(connection: Connection | None) -> None:
 
 def pause(failures: int) -> float:
     """Seconds until the next try to connect, after so many in vain."""
-    return min(LONGEST_PAUSE_SECONDS, 0.1 * 2.0 ** min(failures, 10)) * random.uniform(0.7, 1.0)  # noqa: S311
+    return spread(min(LONGEST_PAUSE_SECONDS, 0.1 * 2.0 ** min(failures, 10)), 0.7, 1.0)

@@ -31,13 +31,18 @@ class Link:
         self._place = place
         self._lock = threading.Lock()
         self._broken: set[str] = set()
+        self._over = False
+
+    def over(self) -> None:
+        """Nobody uses it any more: what a thread still finds out while it ends is not told."""
+        self._over = True
 
     def broken(self, part: str, error: BaseException) -> None:
         """``part`` cannot use it."""
         with self._lock:
             first = not self._broken
             self._broken.add(part)
-        if first:
+        if first and not self._over:
             log.warning(
                 "%s cannot be used (%s); workers look for work by themselves meanwhile",
                 self._place,
@@ -51,7 +56,7 @@ class Link:
         with self._lock:
             self._broken.discard(part)
             last = not self._broken
-        if last:
+        if last and not self._over:
             log.warning("%s can be used again", self._place)
 
 

@@ -91,6 +91,7 @@ class RabbitDispatcher:
     async def close(self) -> None:
         """Send what is to be sent, let go of the queue; what does not end in time is left to the end of the process."""
         ended = asyncio.Event()
+        self._broker.link.over()
         threading.Thread(target=self._end, args=(ended,), name="rabbitmq-closing", daemon=True).start()
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):

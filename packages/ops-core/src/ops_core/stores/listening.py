@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import random
 from collections.abc import AsyncGenerator
 from typing import Any
 
 from sqlalchemy.engine import URL
 
+from ops_core.chance import spread
 from ops_core.ports import Hint
 from ops_core.stores.dialects import CHANNEL, POSTGRESQL_OPTIONS, is_file
 
@@ -52,7 +52,7 @@ async def hints_from(url: URL, name: str) -> AsyncGenerator[Hint]:
                     type(error).__name__,
                 )
             deaf = True
-        await asyncio.sleep(AGAIN_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311  (spreads the attempts)
+        await asyncio.sleep(spread(AGAIN_SECONDS))
 
 
 def heard(payload: str, name: str) -> Hint | None:

@@ -15,7 +15,7 @@ import pytest
 from agentkit.transcript import ApprovalAsked, ApprovalGiven, ToolReturned
 from ops_core.dispatchers import LocalDispatcher
 from ops_core.engine import Engine
-from ops_core.stores import migrations, open_store
+from ops_core.stores import REVISION, migrations, open_store
 from ops_core.task import NewTask, Task, TaskStatus
 from ops_core.testing.postgresql import PostgresServer
 
@@ -147,6 +147,17 @@ async def test_each_goes_on_with_what_the_other_one_began(
     await carried(site[1], tasks)
     await assert_nothing_was_lost_or_doubled(site, tasks)
     assert pids_of(site) == {member.process.pid for member in both.values()}
+
+
+async def test_an_old_worker_that_starts_after_the_migration_is_refused(site: Site):
+    """Those that run go on; one that is started says which schema it found, and does nothing."""
+    folder, _engine, url = site
+    assert REVISION != OLD_SCHEMA
+    await asyncio.to_thread(migrations.upgrade, open_store(url))
+    late = worker(folder, url, "old")
+    with pytest.raises(AssertionError, match=f"schema {REVISION}, this release works with {OLD_SCHEMA}"):
+        await late.start()
+    assert await late.process.wait() != 0
 
 
 def test_the_wheels_are_those_that_the_note_names():

@@ -1,4 +1,4 @@
-"""The short campaign: every provocation there is, three at a time, with a seed that never changes."""
+"""The short campaign: every provocation there is, four at a time, with a seed that never changes."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ from .fleet import Servers
 from .provocations import ALL, HOUR
 
 EVERYTHING = frozenset({"clocks", "broker"})
-PLAN = Plan(seed=20, tasks=100, workers=3, together=(3,), has=EVERYTHING)
+PLAN = Plan(seed=20, tasks=126, workers=3, together=(4,), has=EVERYTHING)
 TELL_THE_TIME = "import time\nwhile True: print(round(time.time()), flush=True)"
 
 

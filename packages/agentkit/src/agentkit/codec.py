@@ -121,6 +121,9 @@ def recorded_from_json(stored: Mapping[str, Any]) -> Recorded:
     return Recorded(seq=seq, at=float(at), step=step_from_json(body))
 
 
+_STRICT = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+
+
 def to_json_text(value: object) -> str:
     """``value`` as compact, strict JSON: no NaN, no lone surrogates; keys that are numbers become texts.
 
@@ -128,9 +131,7 @@ def to_json_text(value: object) -> str:
         TranscriptError: JSON cannot express it.
     """
     try:
-        text = json.dumps(
-            value, allow_nan=False, ensure_ascii=False, separators=(",", ":"), check_circular=True
-        )
+        text = _STRICT.encode(value)
         text.encode()
     except (TypeError, ValueError, RecursionError) as error:
         message = f"a step holds a value that JSON cannot express ({type(error).__name__})"
@@ -141,13 +142,17 @@ def to_json_text(value: object) -> str:
 # --- fields ------------------------------------------------------------------------------------------------------
 
 
+_AS_THEY_ARE = frozenset({str, int, float, bool, dict, list, type(None)})
+"""What JSON holds without a change; most fields are of these."""
+
+
 def _dump(value: Any) -> dict[str, JsonValue]:
     body: dict[str, JsonValue] = {"kind": _KIND_OF[type(value)]} if type(value) in _KIND_OF else {}
     for name, default in _fields(value.__class__):
         field = getattr(value, name)
-        if default is not MISSING and field == default and type(field) is type(default):
+        if field is default or (type(field) is type(default) and field == default):
             continue
-        body[name] = _plain(field)
+        body[name] = field if type(field) in _AS_THEY_ARE else _plain(field)
     return body
 
 

@@ -95,6 +95,7 @@ class RunMetrics:
             buckets=LONG_SECONDS,
         )
         self._steps = Counter("opspawn_steps", "Steps recorded by runs.", ["kind"], registry=registry)
+        self._steps_of: dict[str, Counter] = {}  # looking a label up costs more than counting
         self._lost = Counter(
             "opspawn_lease_losses", "Runs that stopped because their lease was lost.", registry=registry
         )
@@ -131,7 +132,9 @@ class RunMetrics:
 
     def recorded(self, kind: str) -> None:
         """A run has recorded a step of this kind."""
-        self._steps.labels(kind).inc()
+        if kind not in self._steps_of:
+            self._steps_of[kind] = self._steps.labels(kind)
+        self._steps_of[kind].inc()
 
     def lost(self) -> None:
         """A lease was lost."""

@@ -94,6 +94,9 @@ def _through_the_driver(
 
 
 def _in_one_flight(cursor: Any, text: str, rows: Sequence[Any], *, answers: bool) -> list[Found | None]:
+    if len(rows) == 1:  # a pipeline would take one round trip more
+        cursor.execute(text, rows[0])
+        return [cursor.fetchone()] if answers else []
     cursor.executemany(text, rows, returning=answers)
     if not answers or not rows:
         return []

@@ -67,7 +67,8 @@ def test_the_server_keeps_to_its_document(url, tmp_path):
     arguments = [
         *(f"--config-file={tmp_path}/schemathesis.toml", "run", f"{url}/openapi.json"),
         *("--exclude-path-regex=/events$", "--phases=examples,coverage,fuzzing", "--max-examples=10"),
-        *("--continue-on-failure", "--no-color", "--suppress-health-check=all", "--workers=2"),
+        *("--continue-on-failure", "--no-color", "--suppress-health-check=all"),
+        "--workers=1",  # with more, its own making of cases is now and then "inconsistent" (one run in ten)
     ]
     schemathesis = Path(sys.executable).with_name("schemathesis")
     done = subprocess.run(

@@ -89,6 +89,9 @@ class Program:
             cwd=str(self.directory),
             env={**self.env, **env},
             dimensions=(40, columns),
+            preexec_fn=lambda: signal.signal(
+                signal.SIGINT, signal.SIG_DFL
+            ),  # a suite run with `&` ignores it
             encoding="utf-8",
             timeout=SECONDS,
         )

@@ -10,6 +10,7 @@ from functools import cached_property
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypedDict, Unpack, cast
 
+from agentkit.asking import Asker
 from agentkit.errors import BadArguments, UsageError
 from agentkit.journals import MemoryJournal
 from agentkit.limits import Limits
@@ -177,13 +178,7 @@ class Agent(Generic[Deps, Output]):
                     raise UsageError(message)
                 specs[spec.name], by_name[spec.name] = spec, toolset
         return Work(
-            model=model,
-            planning=self._planning(),
-            brief=Brief(
-                instructions=self.instructions,
-                tools=tuple(specs.values()),
-                output_schema=self._output.json_schema,
-            ),
+            asker=self._asker(model, tuple(specs.values())),
             toolsets=by_name,
             specs=specs,
             policy=self.policy,
@@ -191,6 +186,10 @@ class Agent(Generic[Deps, Output]):
             limits=self.limits.tightened(limits),
             patience=self.patience,
         )
+
+    def _asker(self, model: Model, tools: tuple[ToolSpec, ...]) -> Asker:
+        brief = Brief(instructions=self.instructions, tools=tools, output_schema=self._output.json_schema)
+        return Asker(model=model, planning=self._planning(), brief=brief, output=self._output)
 
     @cached_property
     def _toolsets(self) -> Sequence[Toolset]:

@@ -7,41 +7,30 @@ the same event: the run stops, and whoever loads its journal goes on with what i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias, cast
 
+from agentkit.asking import Asker, TimeUp, Unanswered
 from agentkit.calls import Caller, ToolProgress
-from agentkit.codec import to_json_text
 from agentkit.errors import (
     Actor,
-    AgentkitError,
-    BadArguments,
     ContentRefused,
     JournalError,
     LimitReached,
-    ModelAuthError,
-    ModelUnreachable,
     RunError,
     RunReleased,
-    TranscriptError,
     UsageError,
 )
 from agentkit.limits import Limits
 from agentkit.messages import (
     Delta,
     JsonValue,
-    ModelReply,
-    Part,
-    Reasoning,
     StopReason,
-    Text,
-    ToolCall,
     ToolSpec,
 )
 from agentkit.outcomes import Cancelled, Completed, Failed, Outcome, Waiting
-from agentkit.planning import Brief, Planning, Reading
-from agentkit.ports import Journal, Model, Policy, Toolset
+from agentkit.ports import Journal, Policy, Toolset
 from agentkit.schema import OutputSchema
 from agentkit.transcript import (
     ApprovalAsked,
@@ -73,9 +62,7 @@ class Work:
     """What a run needs of its agent.
 
     Attributes:
-        model: opened.
-        planning: how the transcript becomes a request and a reply a wish.
-        brief: instructions, tools and output schema for the model.
+        asker: asks the model.
         toolsets: the toolset of each tool, by name.
         specs: the tools by name.
         policy: decides about each call.
@@ -84,9 +71,7 @@ class Work:
         patience: so many turns in a row may bring the run no further.
     """
 
-    model: Model
-    planning: Planning
-    brief: Brief
+    asker: Asker
     toolsets: Mapping[str, Toolset]
     specs: Mapping[str, ToolSpec]
     policy: Policy
@@ -324,26 +309,18 @@ class Loop:
 
     async def _call_model(self) -> Failed | None:
         """One turn of the model; an unrecorded failure ends the carrying, not the run."""
-        work, began = self.work, _now()
-        request = work.planning.request(self.steps, work.brief)
-        deadline = asyncio.timeout(self._seconds_left())
-        try:
-            async with deadline:
-                reply = await work.model.reply(request, self.on_event)
-        except TimeoutError:
-            if not deadline.expired():
-                raise
-            return None  # the time is up, as next_owed will find
-        except asyncio.CancelledError:
-            if _is_being_cancelled():
-                raise
-            return self._interrupted(ModelUnreachable("the model's connection was cancelled from within"))
-        except AgentkitError as error:
-            if _is_the_runs_own(error):
-                await self._record(_failed(error.as_run_error()))
-                return None
-            return self._interrupted(error)
-        await self._record_reply(self._read(reply, _now() - began))
+        answer = await self.work.asker.ask(
+            self.steps, known_ids=self.tally.call_ids, seconds=self._seconds_left(), on_delta=self.on_event
+        )
+        match answer:
+            case ModelReplied():
+                await self._record_reply(answer)
+            case TimeUp():  # as next_owed will find
+                pass
+            case Unanswered(error, final=True):
+                await self._record(_failed(error))
+            case Unanswered(error):
+                return Failed(run_id=self._run_id, transcript=tuple(self.steps), error=error, resumable=True)
         return None
 
     async def _record_reply(self, reply: ModelReplied) -> None:
@@ -354,37 +331,6 @@ class Loop:
             await self._record(reply, _concluded(reply, self.work.output))
         else:
             await self._record(reply)
-
-    def _interrupted(self, error: AgentkitError) -> Failed:
-        return Failed(
-            run_id=self._run_id, transcript=tuple(self.steps), error=error.as_run_error(), resumable=True
-        )
-
-    def _read(self, reply: ModelReply, seconds: float) -> ModelReplied:
-        reading = self.work.planning.read(reply, self.work.brief)
-        parts = _with_unique_ids(
-            [_storable(part) for part in reading.parts], self.tally.call_ids, len(self.steps)
-        )
-        refused = reply.stop_reason is StopReason.REFUSED
-        problem = None if refused else self._problem_with(reading)
-        return ModelReplied(
-            parts=parts,
-            stop_reason=reply.stop_reason,
-            usage=reply.usage,
-            model=reply.model,
-            seconds=round(seconds, 6),
-            problem=problem,
-        )
-
-    def _problem_with(self, reading: Reading) -> str | None:
-        said = ModelReplied(parts=reading.parts)
-        if reading.problem is not None or said.tool_calls:
-            return reading.problem
-        try:
-            self.work.output.from_text(said.text)
-        except BadArguments as error:
-            return str(error)
-        return None
 
     async def _call_tools(self, calls: Sequence[OpenCall]) -> None:
         seconds_left = self._seconds_left()
@@ -460,59 +406,6 @@ def _resolve(over: asyncio.Future[None], ended: asyncio.Task[Any] | None = None)
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def _is_being_cancelled() -> bool:
-    """Whether a CancelledError is meant for us; some libraries let one escape when a connection of theirs dies."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
-def _is_the_runs_own(error: AgentkitError) -> bool:
-    """Whether carrying on the same transcript must fail again: then the failure is a fact of the run."""
-    return not (error.transient or isinstance(error, ModelAuthError))
-
-
-def _storable(part: Part) -> Part:
-    """Providers may send halves of surrogate pairs, which no text may hold: they become replacement characters."""
-    try:
-        match part:
-            case Text(text=text) | Reasoning(text=text):
-                text.encode()
-            case ToolCall():
-                to_json_text([part.name, part.arguments, part.invalid])
-    except UnicodeEncodeError:
-        return replace(cast("Text", part), text=_whole(cast("Text", part).text))
-    except TranscriptError:
-        call = cast("ToolCall", part)
-        return ToolCall(
-            id=call.id, name=_whole(call.name), invalid=_whole(call.invalid or repr(call.arguments))
-        )
-    return part
-
-
-def _whole(text: str) -> str:
-    return text.encode(errors="replace").decode()
-
-
-def _with_unique_ids(parts: Sequence[Part], known: Collection[str], seq: int) -> tuple[Part, ...]:
-    """Give calls without an id, or with one that was used before, an id of our own."""
-    taken: set[str] = set()
-    unique: list[Part] = []
-    for index, part in enumerate(parts):
-        if isinstance(part, ToolCall) and (part.id in taken or part.id in known or not _is_usable(part.id)):
-            fresh = f"call_{seq}_{index}"
-            while fresh in taken or fresh in known:
-                fresh += "_"
-            part = replace(part, id=fresh)  # noqa: PLW2901
-        if isinstance(part, ToolCall):
-            taken.add(part.id)
-        unique.append(part)
-    return tuple(unique)
-
-
-def _is_usable(call_id: str) -> bool:
-    return 0 < len(call_id) <= 64 and call_id.isascii() and call_id.replace("-", "_").isidentifier()
 
 
 def _first(several: BaseExceptionGroup[Any]) -> BaseException:

@@ -15,6 +15,7 @@ from agentkit.testing.models import (
     ScriptedModel,
     UnplannedRequest,
 )
+from agentkit.testing.recordings import RecordingDiffers, Replay, replay
 from agentkit.testing.toolsets import ToolsetContract
 
 __all__ = [
@@ -24,7 +25,10 @@ __all__ = [
     "Fault",
     "JournalContract",
     "ModelContract",
+    "RecordingDiffers",
+    "Replay",
     "ScriptedModel",
     "ToolsetContract",
     "UnplannedRequest",
+    "replay",
 ]

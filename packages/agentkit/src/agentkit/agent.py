@@ -22,6 +22,7 @@ from agentkit.planning import Brief, NativePlanning, Planning, ReActPlanning
 from agentkit.policies import Rules
 from agentkit.ports import Journal, Model, Policy, Toolset
 from agentkit.schema import OutputSchema, to_json_value
+from agentkit.telemetry import Telemetry, Watch
 from agentkit.tools import FunctionToolset, Tool
 from agentkit.transcript import RunStarted
 
@@ -75,6 +76,7 @@ class Agent(Generic[Deps, Output]):
         policy: decides about each tool call.
         planning: ``native`` tool calls, or ``react`` for models that have none.
         patience: so many turns in a row may be malformed, or repeat a failing call, before the run is failed.
+        telemetry: who is told about the runs, and how much; see :mod:`agentkit.telemetry`.
     """
 
     model: str | Model
@@ -88,6 +90,7 @@ class Agent(Generic[Deps, Output]):
     policy: Policy = Rules()
     planning: Literal["native", "react"] = "native"
     patience: int = 3
+    telemetry: Telemetry = Telemetry()
 
     async def run(self, input: JsonValue = None, **options: Unpack[RunOptions[Deps]]) -> Outcome[Output]:  # noqa: A002
         """Carry a run to its end, or as far as it goes without a person.
@@ -116,15 +119,19 @@ class Agent(Generic[Deps, Output]):
         given = RunStarted(
             run_id=options.get("run_id") or uuid.uuid4().hex, agent=self.name, input=to_json_value(input)
         )
+        watch = self.telemetry.watch(self.name, given.run_id)
         async with opened(self.model) as model:
             loop = Loop(
-                work=await self._work(model, options.get("limits")),
+                work=await self._work(model, options.get("limits"), watch),
                 journal=options.get("journal") or MemoryJournal(),
                 deps=deps,
                 control=options.get("control") or Control(),
                 on_event=options.get("on_event"),
             )
-            outcome = await loop.carry(given)
+            carried = loop.carry(given)
+            outcome = await (
+                carried if watch is None else watch.run(carried, model=model.name, given=given.input)
+            )
         return self._typed(outcome)
 
     async def stream(
@@ -168,7 +175,7 @@ class Agent(Generic[Deps, Output]):
         message = "run_sync was called inside a running event loop: `await agent.run(…)` instead"
         raise UsageError(message)
 
-    async def _work(self, model: Model, limits: Limits | None) -> Work:
+    async def _work(self, model: Model, limits: Limits | None, watch: Watch | None) -> Work:
         by_name: dict[str, Toolset] = {}
         specs: dict[str, ToolSpec] = {}
         for toolset in self._toolsets:
@@ -177,6 +184,9 @@ class Agent(Generic[Deps, Output]):
                     message = f"agent {self.name}: two tools are called {spec.name}"
                     raise UsageError(message)
                 specs[spec.name], by_name[spec.name] = spec, toolset
+        if watch is not None:
+            model = watch.model(model)
+            by_name = {name: watch.toolset(toolset, specs) for name, toolset in by_name.items()}
         return Work(
             asker=self._asker(model, tuple(specs.values())),
             toolsets=by_name,

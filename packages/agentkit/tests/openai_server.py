@@ -1,17 +1,14 @@
-"""A server that speaks Chat Completions on loopback: scripted answers, real faults, a journal of what was asked."""
+"""A server that speaks Chat Completions on loopback."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from agentkit.messages import (
     AssistantMessage,
+    Attachment,
     Message,
     ModelReply,
     ModelRequest,
@@ -24,152 +21,33 @@ from agentkit.messages import (
     ToolSpec,
     UserMessage,
 )
-from agentkit.models.openai import OpenAIModel
-from agentkit.testing.models import Fault
+from agentkit.testing.model_contract import Fault
 
-KEY = "sk-test-0123456789abcdef"
-JSON = "application/json"
-STREAM = "text/event-stream; charset=utf-8"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """One request as it arrived."""
-
-    target: str
-    headers: Mapping[str, str]
-    body: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """One response: its chunks are sent one by one, then it ends as ``end`` says."""
-
-    status: int = 200
-    kind: str = JSON
-    headers: Mapping[str, str] = field(default_factory=dict[str, str])
-    chunks: Sequence[bytes] = ()
-    end: str = "well"
-    """``well``; ``drop``: the connection is closed on an incomplete body; ``hang``: silence until the client goes."""
-    before: bool = False
-    """Not even a status line is sent."""
-
-
-Planned = Callable[[Mapping[str, Any]], Answer]
-
-
-class OpenAIServer:
-    """Answers each request with the next planned answer; ``async with`` it."""
-
-    def __init__(self) -> None:
-        self.journal: list[Asked] = []
-        self.connections = 0
-        self.silent = asyncio.Event()
-        self.hung_up = asyncio.Event()
-        self._planned: deque[Planned] = deque()
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._server: asyncio.Server | None = None
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=2048)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        ends = await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._server.wait_closed()
-        for end in ends:
-            if isinstance(end, Exception):
-                raise end
-
-    @property
-    def url(self) -> str:
-        assert self._server is not None
-        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1"
-
-    def plan(self, answer: Answer | Planned) -> None:
-        self._planned.append(answer if callable(answer) else lambda _body: answer)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        self.connections += 1
-        try:
-            while (asked := await self._read(reader)) is not None:
-                self.journal.append(asked)
-                if not await self._write(self._planned.popleft()(asked.body), reader, writer):
-                    break
-        except (
-            ConnectionError,
-            asyncio.CancelledError,
-        ):  # the latter is __aexit__; Python 3.11 logs it otherwise
-            pass
-        finally:
-            writer.close()
-
-    async def _read(self, reader: asyncio.StreamReader) -> Asked | None:
-        try:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-        except asyncio.IncompleteReadError:
-            return None
-        first, *lines = head.strip().split("\r\n")
-        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        body = await reader.readexactly(int(headers["content-length"]))
-        return Asked(target=first.split(" ")[1], headers=headers, body=json.loads(body))
-
-    async def _write(
-        self, answer: Answer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> bool:
-        """Whether the connection can be used again."""
-        if not answer.before:
-            lines = [f"HTTP/1.1 {answer.status} X", "Transfer-Encoding: chunked"]
-            lines += [f"Content-Type: {answer.kind}"] if answer.kind else []
-            lines += [f"{name}: {value}" for name, value in answer.headers.items()]
-            writer.write("\r\n".join([*lines, "", ""]).encode("latin-1"))
-            for chunk in answer.chunks:
-                writer.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
-                await writer.drain()
-        if answer.end == "hang":
-            await writer.drain()
-            self.silent.set()
-            assert await reader.read() == b""
-            self.hung_up.set()
-        elif answer.end == "well" and not answer.before:
-            writer.write(b"0\r\n\r\n")
-            await writer.drain()
-            return True
-        return False
-
-
-# --- the wire, from the server's side ----------------------------------------------------------------------------
-
-
-def as_json(value: object, **more: Any) -> Answer:
-    return Answer(chunks=[json.dumps(value).encode()], **more)
-
-
-def as_events(events: Sequence[object], *, done: bool = True, **more: Any) -> Answer:
-    chunks = [f"data: {json.dumps(event)}\n\n".encode() for event in events]
-    return Answer(kind=STREAM, chunks=[*chunks, b"data: [DONE]\n\n"] if done else chunks, **more)
-
+from .wire_server import (  # type: ignore[import-not-found]
+    JSON,
+    KEY,
+    STREAM,
+    Answer,
+    Asked,
+    WireProvider,
+    as_events,
+    as_json,
+    attached,
+)
 
 FINISH = {
     StopReason.END: "stop",
     StopReason.TOOL_CALLS: "tool_calls",
     StopReason.LENGTH: "length",
-    StopReason.REFUSED: "content_filter",
+    StopReason.REFUSED: "stop",
+    StopReason.FILTERED: "content_filter",
 }
 
 
 def completion(reply: ModelReply) -> dict[str, Any]:
     """``reply`` as OpenAI would send it."""
-    message: dict[str, Any] = {"role": "assistant", "content": reply.text or None}
+    name = "refusal" if reply.stop_reason is StopReason.REFUSED else "content"
+    message: dict[str, Any] = {"role": "assistant", "content": None, name: reply.text or None}
     if reply.tool_calls:
         message["tool_calls"] = [_call(call) for call in reply.tool_calls]
     if thought := "".join(part.text for part in reply.parts if isinstance(part, Reasoning)):
@@ -190,6 +68,7 @@ def events(reply: ModelReply) -> list[dict[str, Any]]:
     for part in reply.parts:
         if isinstance(part, Text | Reasoning):
             name = "content" if isinstance(part, Text) else "reasoning_content"
+            name = "refusal" if reply.stop_reason is StopReason.REFUSED else name
             found += [delta({name: part.text[at : at + 3]}) for at in range(0, len(part.text), 3)]
     for index, call in enumerate(reply.tool_calls):
         whole = _call(call)
@@ -228,7 +107,10 @@ def _usage(reply: ModelReply) -> dict[str, Any]:
         "prompt_tokens": usage.input_tokens,
         "completion_tokens": usage.output_tokens,
         "total_tokens": usage.tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "prompt_tokens_details": {
+            "cached_tokens": usage.cached_tokens,
+            "cache_write_tokens": usage.cache_write_tokens,
+        },
         "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
     }
 
@@ -236,33 +118,23 @@ def _usage(reply: ModelReply) -> dict[str, Any]:
 # --- the stand-in that the contract asks for ---------------------------------------------------------------------
 
 
-class OpenAIProvider:
-    """The server as :class:`agentkit.testing.models.FaultyProvider`."""
+class OpenAIProvider(WireProvider):
+    """Chat Completions."""
 
-    def __init__(self, server: OpenAIServer, model: OpenAIModel) -> None:
-        self.server = server
-        self.model = model
-        self.secret = KEY
+    def spoken(self, reply: ModelReply, body: Mapping[str, Any]) -> Answer:
+        return as_events(events(reply)) if body.get("stream") else as_json(completion(reply))
 
-    def answer(self, reply: ModelReply) -> None:
-        self.server.plan(
-            lambda body: as_events(events(reply)) if body.get("stream") else as_json(completion(reply))
-        )
+    def failing(self, fault: Fault, body: Mapping[str, Any]) -> Answer:
+        return _fault(fault, body)
 
-    @property
-    def heard(self) -> list[ModelRequest]:
-        return [_read_request(asked.body) for asked in self.server.journal]
+    def understood(self, asked: Asked) -> ModelRequest:
+        return _read_request(asked.body)
 
-    def fail(self, fault: Fault) -> None:
-        self.server.silent.clear()
-        self.server.hung_up.clear()
-        self.server.plan(lambda body: _fault(fault, body))
+    def thought_sent(self, reply: ModelReply) -> object:
+        return "".join(part.text for part in reply.parts if isinstance(part, Reasoning))
 
-    async def asked(self) -> None:
-        await self.server.silent.wait()
-
-    async def hung_up(self) -> None:
-        await self.server.hung_up.wait()
+    def thought_heard(self, body: Mapping[str, Any]) -> object:
+        return "".join(message.get("reasoning_content", "") for message in body["messages"])
 
 
 ERRORS: Mapping[Fault, tuple[int, str | None, str]] = {
@@ -337,7 +209,7 @@ def _read_request(body: Mapping[str, Any]) -> ModelRequest:
 def _read_message(message: Mapping[str, Any], names: Mapping[str, str]) -> Message:
     match message["role"]:
         case "user":
-            return UserMessage(text=message["content"])
+            return _read_user(message["content"])
         case "tool":
             content, call_id = message["content"], message["tool_call_id"]
             return ToolMessage(
@@ -356,3 +228,17 @@ def _read_parts(message: Mapping[str, Any]) -> Iterator[Part]:
     for call in message.get("tool_calls", []):
         function = call["function"]
         yield ToolCall(id=call["id"], name=function["name"], arguments=json.loads(function["arguments"]))
+
+
+def _read_user(content: str | list[dict[str, Any]]) -> UserMessage:
+    if isinstance(content, str):
+        return UserMessage(text=content)
+    texts = [part["text"] for part in content if part["type"] == "text"]
+    shown = [_read_attachment(part) for part in content if part["type"] != "text"]
+    return UserMessage(text="\n".join(texts), attachments=tuple(shown))
+
+
+def _read_attachment(part: Mapping[str, Any]) -> Attachment:
+    if part["type"] == "file":
+        return attached(part["file"]["file_data"], "application/pdf", part["file"]["filename"])
+    return attached(part["image_url"]["url"], "image/jpeg")

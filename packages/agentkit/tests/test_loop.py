@@ -190,11 +190,16 @@ async def test_empty_and_truncated_replies_are_corrected_and_bounded():
     assert outcome.error.code == "no_progress"
 
 
-async def test_a_refusal_is_a_failure_not_an_output():
-    refused = ModelReply(parts=(Text(text="I cannot help with that."),), stop_reason=StopReason.REFUSED)
-    outcome = await Agent(ScriptedModel([refused])).run("go")
+@pytest.mark.parametrize(
+    "reason, who", [(StopReason.REFUSED, "the model"), (StopReason.FILTERED, "a filter of the provider")]
+)
+async def test_a_refusal_is_a_failure_not_an_output(reason, who):
+    refused = ModelReply(parts=(Text(text="I cannot help with that."), call(a=1, b=1)), stop_reason=reason)
+    outcome = await Agent(ScriptedModel([refused]), tools=[add]).run("go")
     assert isinstance(outcome, Failed)
     assert outcome.error.code == ContentRefused.code
+    assert outcome.error.message == f"{who} declined: I cannot help with that."
+    assert [type(recorded.step) for recorded in outcome.transcript] == [RunStarted, ModelReplied, Finished]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Self
 
 import pytest
@@ -10,6 +11,7 @@ from agentkit.messages import (
     Delta,
     ModelReply,
     ModelRequest,
+    Reasoning,
     StopReason,
     Text,
     TextDelta,
@@ -18,7 +20,8 @@ from agentkit.messages import (
 )
 from agentkit.models import open_model, opened
 from agentkit.models.openai import OPENAI_URL, OpenAIModel
-from agentkit.testing.models import ConversationContract, ScriptedModel, UnplannedRequest
+from agentkit.testing.model_contract import ConversationContract
+from agentkit.testing.models import ScriptedModel, UnplannedRequest
 
 HELLO = ModelRequest(messages=(UserMessage(text="Hello"),))
 KEY = "sk-test-0123456789abcdef"
@@ -134,6 +137,16 @@ async def test_what_is_opened_is_closed(monkeypatch: pytest.MonkeyPatch) -> None
 # --- ScriptedModel -----------------------------------------------------------------------------------------------
 
 
+def without_reasoning(request: ModelRequest) -> ModelRequest:
+    told = [
+        AssistantMessage(parts=tuple(part for part in message.parts if not isinstance(part, Reasoning)))
+        if isinstance(message, AssistantMessage)
+        else message
+        for message in request.messages
+    ]
+    return replace(request, messages=tuple(told))
+
+
 class ScriptedStandIn:
     """A scripted model is its own provider."""
 
@@ -146,7 +159,15 @@ class ScriptedStandIn:
 
     @property
     def heard(self) -> list[ModelRequest]:
-        return self.model.requests
+        return [without_reasoning(request) for request in self.model.requests]
+
+    @property
+    def thoughts(self) -> tuple[object, object]:
+        parts = [
+            part for message in self.model.requests[-1].messages for part in getattr(message, "parts", ())
+        ]
+        returned = [part for part in parts if isinstance(part, Reasoning)]
+        return returned, returned
 
 
 @pytest.fixture

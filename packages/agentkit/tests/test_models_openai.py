@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agentkit.errors import (
@@ -31,6 +31,7 @@ from agentkit.errors import (
 )
 from agentkit.messages import (
     AssistantMessage,
+    Attachment,
     Delta,
     ModelReply,
     ModelRequest,
@@ -46,53 +47,43 @@ from agentkit.messages import (
 )
 from agentkit.models import endpoint as endpoint_module
 from agentkit.models.openai import OpenAIModel
-from agentkit.models.openai_errors import retry_after
 from agentkit.models.openai_stream import EventReader, ReplyDraft
 from agentkit.models.openai_wire import Dialect, decode_reply, encode_request
-from agentkit.testing.models import ModelContract, as_reply
+from agentkit.models.refusals import retry_after
+from agentkit.testing.model_contract import ModelContract
+from agentkit.testing.models import as_reply
 
 # pytest's importlib mode knows the folder as a package; mypy, given the folder, does not
-from .openai_server import (  # type: ignore[import-not-found]
-    KEY,
-    STREAM,
-    Answer,
-    OpenAIProvider,
-    OpenAIServer,
-    as_events,
-    as_json,
-    completion,
-    delta,
-    error,
-    events,
-)
+from .openai_server import OpenAIProvider, completion, delta, error, events  # type: ignore[import-not-found]
+from .wire_server import KEY, STREAM, Answer, WireServer, as_events, as_json  # type: ignore[import-not-found]
 
 HELLO = ModelRequest(messages=(UserMessage(text="Hello"),))
 DIALECT = Dialect(provider="test", model="tiny", official=False)
 
 
 @pytest.fixture
-async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[OpenAIServer]:
+async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[WireServer]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    async with OpenAIServer() as running:
+    async with WireServer() as running:
         yield running
 
 
 @pytest.fixture
-async def model(server: OpenAIServer) -> AsyncIterator[OpenAIModel]:
+async def model(server: WireServer) -> AsyncIterator[OpenAIModel]:
     async with OpenAIModel("tiny", api_key=KEY, base_url=server.url, provider="test") as opened:
         yield opened
 
 
 @pytest.fixture
-def provider(server: OpenAIServer, model: OpenAIModel) -> OpenAIProvider:
+def provider(server: WireServer, model: OpenAIModel) -> OpenAIProvider:
     return OpenAIProvider(server, model)
 
 
 class TestWhole(ModelContract):
-    pass
+    counts = frozenset({"cached_tokens", "cache_write_tokens", "reasoning_tokens"})
 
 
-class TestStreamed(ModelContract):
+class TestStreamed(TestWhole):
     streamed = True
 
 
@@ -119,9 +110,7 @@ def calls(*pieces: dict[str, Any]) -> tuple[ToolCall, ...]:
 # --- what is sent ------------------------------------------------------------------------------------------------
 
 
-async def test_the_request_goes_to_the_endpoint_with_the_key(
-    server: OpenAIServer, model: OpenAIModel
-) -> None:
+async def test_the_request_goes_to_the_endpoint_with_the_key(server: WireServer, model: OpenAIModel) -> None:
     server.plan(as_json(completion(as_reply("Yes."))))
     await model.reply(HELLO)
     (asked,) = server.journal
@@ -130,7 +119,7 @@ async def test_the_request_goes_to_the_endpoint_with_the_key(
     assert asked.body == {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}]}
 
 
-async def test_without_a_key_there_is_no_authorization(server: OpenAIServer) -> None:
+async def test_without_a_key_there_is_no_authorization(server: WireServer) -> None:
     server.plan(as_json(completion(as_reply("Yes."))))
     async with OpenAIModel("tiny", api_key=None, base_url=server.url + "/?version=1") as model:
         await model.reply(HELLO)
@@ -197,6 +186,54 @@ def test_reasoning_goes_back_in_the_field_it_came_in(field: Any) -> None:
         assert reply.parts == streamed.parts
         request = ModelRequest(messages=(AssistantMessage(parts=reply.parts),))
         assert json.loads(encode_request(request, DIALECT, stream=False))["messages"][0][field] == thought
+
+
+DETAILS = [
+    {
+        "type": "reasoning.text",
+        "text": "Hm.",
+        "signature": "sig",
+        "index": 0,
+        "format": "anthropic-claude-v1",
+    },
+    {"type": "reasoning.encrypted", "data": "gAAA", "index": 1},
+]
+
+
+def test_the_details_of_reasoning_go_back_as_they_came() -> None:
+    pieces = [
+        {"type": "reasoning.text", "text": "H", "index": 0, "format": "anthropic-claude-v1"},
+        {"type": "reasoning.text", "text": "m.", "index": 0, "signature": None},
+        {"type": "reasoning.text", "text": "", "index": 0, "signature": "sig"},
+        {"type": "reasoning.encrypted", "data": "gA", "index": 1},
+        {"type": "reasoning.encrypted", "data": "AA", "index": 1},
+    ]
+    whole = read({"reasoning": "Hm.", "reasoning_details": DETAILS, "content": "Yes."})
+    told = [
+        delta({"reasoning": text, "reasoning_details": [piece]})
+        for text, piece in zip(["H", "m.", "", "", ""], pieces, strict=True)
+    ]
+    streamed, _ = stream(*told, delta({"content": "Yes."}), delta({}, "stop"))
+    silent, _ = stream(delta({"reasoning_details": DETAILS, "content": "Yes."}), delta({}, "stop"))
+    for reply in (whole, streamed, silent):
+        request = ModelRequest(messages=(AssistantMessage(parts=reply.parts),))
+        (said,) = json.loads(encode_request(request, DIALECT, stream=False))["messages"]
+        assert said == {"role": "assistant", "content": "Yes.", "reasoning_details": DETAILS}
+
+
+def test_a_linked_document_is_taken_by_openrouter_only() -> None:
+    linked = Attachment(media_type="application/pdf", url="https://example.com/a.pdf")
+    request = ModelRequest(messages=(UserMessage(text="Sum up.", attachments=(linked,)),))
+    with pytest.raises(ModelBadRequest, match="application/pdf are not taken by address"):
+        encode_request(request, DIALECT, stream=False)
+    router = Dialect(provider="openrouter", model="any", official=False)
+    (said,) = json.loads(encode_request(request, router, stream=False))["messages"]
+    assert said["content"][0]["file"]["file_data"] == linked.url
+
+
+def test_further_fields_are_sent_as_they_are() -> None:
+    more = Dialect(provider="test", model="tiny", official=False, more={"service_tier": "flex"})
+    assert json.loads(encode_request(HELLO, more, stream=False))["service_tier"] == "flex"
 
 
 def test_reasoning_of_another_provider_is_left_out() -> None:
@@ -285,7 +322,7 @@ CALL = {"id": "a", "function": {"name": "add", "arguments": "{}"}}
         ({"content": "x"}, "eos_token", StopReason.END),
         ({"content": "x"}, "tool_calls", StopReason.END),
         ({"content": "x"}, "length", StopReason.LENGTH),
-        ({"content": "x"}, "content_filter", StopReason.REFUSED),
+        ({"content": "x"}, "content_filter", StopReason.FILTERED),
         ({"content": None, "refusal": "No."}, "stop", StopReason.REFUSED),
         ({"tool_calls": [CALL]}, "stop", StopReason.TOOL_CALLS),
         ({"tool_calls": [CALL]}, "function_call", StopReason.TOOL_CALLS),
@@ -445,7 +482,7 @@ def test_done_ends_a_reply_without_a_reason_only_where_there_is_one() -> None:
 
 
 async def streamed(
-    server: OpenAIServer, model: OpenAIModel, *chunks: bytes, kind: str = STREAM, end: str = "well"
+    server: WireServer, model: OpenAIModel, *chunks: bytes, kind: str = STREAM, end: str = "well"
 ) -> ModelReply:
     server.plan(Answer(kind=kind, chunks=chunks, end=end))
     reply: ModelReply = await model.reply(HELLO, lambda _delta: None)
@@ -478,7 +515,7 @@ TEXT, STOP, DONE = line(delta({"content": "Grüße 🌤️"})), line(delta({}, "
         pytest.param([TEXT[6:] + b"\n", STOP[6:] + b"\n"], id="JSON lines"),
     ],
 )
-async def test_the_ways_to_write_a_stream(server: OpenAIServer, model: OpenAIModel, chunks: Any) -> None:
+async def test_the_ways_to_write_a_stream(server: WireServer, model: OpenAIModel, chunks: Any) -> None:
     assert (await streamed(server, model, *chunks)).text == "Grüße 🌤️"
 
 
@@ -496,7 +533,7 @@ async def test_the_ways_to_write_a_stream(server: OpenAIServer, model: OpenAIMod
         pytest.param([(TEXT + STOP).replace(b"data", b"\rdata")], id="lines that end with CR alone"),
     ],
 )
-async def test_a_broken_stream_is_an_error(server: OpenAIServer, model: OpenAIModel, chunks: Any) -> None:
+async def test_a_broken_stream_is_an_error(server: WireServer, model: OpenAIModel, chunks: Any) -> None:
     with pytest.raises(ModelBadResponse):
         await streamed(server, model, *chunks)
 
@@ -513,14 +550,14 @@ async def test_a_broken_stream_is_an_error(server: OpenAIServer, model: OpenAIMo
     ],
 )
 async def test_an_error_inside_a_stream(
-    server: OpenAIServer, model: OpenAIModel, inside: Any, kind: Any
+    server: WireServer, model: OpenAIModel, inside: Any, kind: Any
 ) -> None:
     with pytest.raises(ModelError) as caught:
         await streamed(server, model, TEXT + b"\n\n", inside)
     assert type(caught.value) is kind
 
 
-async def test_a_server_that_cannot_stream_is_understood(server: OpenAIServer, model: OpenAIModel) -> None:
+async def test_a_server_that_cannot_stream_is_understood(server: WireServer, model: OpenAIModel) -> None:
     server.plan(as_json(completion(ModelReply(parts=(Reasoning(text="Hm."), Text(text="Yes."))))))
     deltas: list[Delta] = []
     reply = await model.reply(HELLO, deltas.append)
@@ -528,12 +565,12 @@ async def test_a_server_that_cannot_stream_is_understood(server: OpenAIServer, m
     assert deltas == [ReasoningDelta(text="Hm."), TextDelta(text="Yes.")]
 
 
-async def test_a_server_that_streams_unasked_is_understood(server: OpenAIServer, model: OpenAIModel) -> None:
+async def test_a_server_that_streams_unasked_is_understood(server: WireServer, model: OpenAIModel) -> None:
     server.plan(as_events(events(as_reply("Yes."))))
     assert (await model.reply(HELLO)).text == "Yes."
 
 
-async def test_an_error_of_the_watcher_is_not_the_models(server: OpenAIServer, model: OpenAIModel) -> None:
+async def test_an_error_of_the_watcher_is_not_the_models(server: WireServer, model: OpenAIModel) -> None:
     def watch(_delta: Delta) -> None:
         raise OSError("disk full")
 
@@ -563,7 +600,7 @@ async def test_an_error_of_the_watcher_is_not_the_models(server: OpenAIServer, m
         (204, {}, ModelBadResponse),
     ],
 )
-async def test_statuses(server: OpenAIServer, model: OpenAIModel, status: Any, body: Any, kind: Any) -> None:
+async def test_statuses(server: WireServer, model: OpenAIModel, status: Any, body: Any, kind: Any) -> None:
     server.plan(as_json(body, status=status) if status != 204 else Answer(status=201))
     with pytest.raises(ModelError) as caught:
         await model.reply(HELLO)
@@ -572,7 +609,7 @@ async def test_statuses(server: OpenAIServer, model: OpenAIModel, status: Any, b
 
 
 async def test_an_error_text_holds_the_providers_words_and_the_request(
-    server: OpenAIServer, model: OpenAIModel
+    server: WireServer, model: OpenAIModel
 ) -> None:
     body = {
         "error": {
@@ -592,7 +629,7 @@ async def test_an_error_text_holds_the_providers_words_and_the_request(
 
 
 async def test_a_key_that_comes_back_as_a_word_is_not_passed_on(
-    server: OpenAIServer, model: OpenAIModel
+    server: WireServer, model: OpenAIModel
 ) -> None:
     headers = {"x-request-id": f"req-{KEY}"}
     server.plan(as_json({"error": {"code": KEY, "type": f"x.{KEY}"}}, status=401, headers=headers))
@@ -601,7 +638,7 @@ async def test_a_key_that_comes_back_as_a_word_is_not_passed_on(
     assert str(caught.value) == "test:tiny: the provider does not accept the key (status 401)"
 
 
-async def test_no_credit_is_the_operators(server: OpenAIServer, model: OpenAIModel) -> None:
+async def test_no_credit_is_the_operators(server: WireServer, model: OpenAIModel) -> None:
     server.plan(as_json(error("insufficient_quota", "insufficient_quota", {}), status=429))
     with pytest.raises(ModelAuthError, match="no credit") as caught:
         await model.reply(HELLO)
@@ -609,14 +646,14 @@ async def test_no_credit_is_the_operators(server: OpenAIServer, model: OpenAIMod
     assert not caught.value.transient
 
 
-async def test_a_redirect_is_not_followed(server: OpenAIServer, model: OpenAIModel) -> None:
+async def test_a_redirect_is_not_followed(server: WireServer, model: OpenAIModel) -> None:
     server.plan(Answer(status=307, headers={"Location": server.url + "/elsewhere"}))
     with pytest.raises(ModelBadRequest, match="redirect"):
         await model.reply(HELLO)
     assert len(server.journal) == 1
 
 
-async def test_an_overload_says_how_long_to_wait(server: OpenAIServer, model: OpenAIModel) -> None:
+async def test_an_overload_says_how_long_to_wait(server: WireServer, model: OpenAIModel) -> None:
     server.plan(Answer(status=503, kind="text/html", headers={"Retry-After": "2.5"}, chunks=[b"<h1>busy"]))
     with pytest.raises(ModelOverloaded) as caught:
         await model.reply(HELLO)
@@ -647,14 +684,14 @@ def test_retry_after(headers: Any, expected: Any) -> None:
 
 async def test_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    async with OpenAIServer() as gone:
+    async with WireServer() as gone:
         url = gone.url
     async with OpenAIModel("tiny", api_key=KEY, base_url=url) as model:
         with pytest.raises(ModelUnreachable, match=r"cannot connect to 127\.0\.0\.1"):
             await model.reply(HELLO)
 
 
-async def test_silence_is_a_timeout(server: OpenAIServer) -> None:
+async def test_silence_is_a_timeout(server: WireServer) -> None:
     server.plan(Answer(before=True, end="hang"))
     async with OpenAIModel("tiny", api_key=KEY, base_url=server.url, timeout=0.05) as model:
         with pytest.raises(ModelTimeout):
@@ -662,7 +699,7 @@ async def test_silence_is_a_timeout(server: OpenAIServer) -> None:
     await server.hung_up.wait()
 
 
-async def test_silence_in_a_stream_is_a_timeout(server: OpenAIServer) -> None:
+async def test_silence_in_a_stream_is_a_timeout(server: WireServer) -> None:
     server.plan(as_events([delta({"content": "x"})], done=False, end="hang"))
     async with OpenAIModel("tiny", api_key=KEY, base_url=server.url, timeout=0.05) as model:
         with pytest.raises(ModelTimeout):
@@ -672,7 +709,7 @@ async def test_silence_in_a_stream_is_a_timeout(server: OpenAIServer) -> None:
 
 @pytest.mark.parametrize("on_delta", [None, lambda _delta: None])
 async def test_an_endless_reply_is_cut(
-    server: OpenAIServer, model: OpenAIModel, monkeypatch: pytest.MonkeyPatch, on_delta: Any
+    server: WireServer, model: OpenAIModel, monkeypatch: pytest.MonkeyPatch, on_delta: Any
 ) -> None:
     monkeypatch.setattr(endpoint_module, "MAX_BYTES", 100_000)
     server.plan(Answer(kind=STREAM if on_delta else "application/json", chunks=[b": x" * 1000 + b"\n"] * 40))
@@ -680,9 +717,7 @@ async def test_an_endless_reply_is_cut(
         await model.reply(HELLO, on_delta)
 
 
-async def test_a_reply_that_cannot_be_decompressed_is_refused(
-    server: OpenAIServer, model: OpenAIModel
-) -> None:
+async def test_a_reply_that_cannot_be_decompressed_is_refused(server: WireServer, model: OpenAIModel) -> None:
     server.plan(Answer(headers={"Content-Encoding": "gzip"}, chunks=[b"this is no gzip"]))
     with pytest.raises(ModelBadResponse, match="decompressed"):
         await model.reply(HELLO)
@@ -693,7 +728,7 @@ async def test_a_reply_that_cannot_be_decompressed_is_refused(
 
 @pytest.mark.parametrize("on_delta", [None, lambda _delta: None])
 async def test_a_connection_is_used_again(
-    server: OpenAIServer, model: OpenAIModel, provider: OpenAIProvider, on_delta: Any
+    server: WireServer, model: OpenAIModel, provider: OpenAIProvider, on_delta: Any
 ) -> None:
     for _ in range(3):
         provider.answer(as_reply("Yes."))
@@ -702,7 +737,7 @@ async def test_a_connection_is_used_again(
 
 
 async def test_a_server_that_stays_silent_after_the_end_does_not_hold_the_reply(
-    server: OpenAIServer, model: OpenAIModel
+    server: WireServer, model: OpenAIModel
 ) -> None:
     server.plan(as_events(events(as_reply("Yes.")), end="hang"))
     assert (await model.reply(HELLO, lambda _delta: None)).text == "Yes."
@@ -710,7 +745,7 @@ async def test_a_server_that_stays_silent_after_the_end_does_not_hold_the_reply(
 
 
 async def test_cancelling_in_the_middle_of_a_stream_closes_the_connection(
-    server: OpenAIServer, model: OpenAIModel
+    server: WireServer, model: OpenAIModel
 ) -> None:
     server.plan(as_events([delta({"content": "x"})], done=False, end="hang"))
     seen = asyncio.Event()
@@ -723,7 +758,7 @@ async def test_cancelling_in_the_middle_of_a_stream_closes_the_connection(
 
 
 async def test_closing_closes_the_connections_and_the_model_can_be_used_again(
-    server: OpenAIServer, model: OpenAIModel, provider: OpenAIProvider
+    server: WireServer, model: OpenAIModel, provider: OpenAIProvider
 ) -> None:
     for _ in range(2):
         provider.answer(as_reply("Yes."))
@@ -738,7 +773,7 @@ def test_one_model_serves_one_loop_after_the_other(monkeypatch: pytest.MonkeyPat
     model = OpenAIModel("tiny", api_key=None, base_url="http://127.0.0.1:9/v1")
 
     async def once() -> str:
-        async with OpenAIServer() as server, model:
+        async with WireServer() as server, model:
             model._endpoint._url = server.url + "/chat/completions"
             server.plan(as_json(completion(as_reply("Yes."))))
             return (await model.reply(HELLO)).text
@@ -776,7 +811,7 @@ def test_what_cannot_be_right_is_said_at_once(more: Any) -> None:
     assert "Evil" not in str(caught.value)
 
 
-async def test_white_space_around_a_key_is_no_part_of_it(server: OpenAIServer) -> None:
+async def test_white_space_around_a_key_is_no_part_of_it(server: WireServer) -> None:
     server.plan(as_json(completion(as_reply("Yes."))))
     async with OpenAIModel("tiny", api_key=f" {KEY}\r\n", base_url=server.url) as model:
         await model.reply(HELLO)
@@ -784,7 +819,7 @@ async def test_white_space_around_a_key_is_no_part_of_it(server: OpenAIServer) -
 
 
 async def test_the_key_is_not_logged(
-    server: OpenAIServer, model: OpenAIModel, provider: OpenAIProvider, caplog: pytest.LogCaptureFixture
+    server: WireServer, model: OpenAIModel, provider: OpenAIProvider, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     provider.answer(as_reply("Yes."))
@@ -846,6 +881,7 @@ BODIES = st.dictionaries(st.sampled_from(KEYS), WIRE_VALUES | JSON_VALUES, max_s
 CHOICES = st.fixed_dictionaries({"message": BODIES, "delta": BODIES, "finish_reason": WIRE_VALUES})
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # on a machine that is busy with other tests
 @given(BODIES | st.fixed_dictionaries({"choices": st.lists(CHOICES, max_size=2)}))
 def test_any_body_is_a_reply_that_can_be_stored_or_a_bad_response(body: Any) -> None:
     try:

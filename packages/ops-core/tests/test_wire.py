@@ -42,6 +42,14 @@ def test_any_json_input_comes_back_unchanged(value):
     assert repr(again) == repr(value)  # 1 stays 1, 1.0 stays 1.0, True stays True, -0.0 stays -0.0
 
 
+def test_an_attachment_is_looked_at_before_the_task_is_accepted():
+    good = {"q": "What is this?", "picture": {"$attachment": {"media_type": "image/png", "data": "iVBORw=="}}}
+    assert TaskRequest(agent="a", input=good).as_new_task().input == good
+    with pytest.raises(ValidationError, match="the data of \\$attachment is not base64") as caught:
+        TaskRequest(agent="a", input={"x": [{"$attachment": {"media_type": "image/png", "data": "?"}}]})
+    assert caught.value.errors()[0]["loc"] == ("input",)
+
+
 @pytest.mark.parametrize(
     "value", [5, None, ["a"], True, {"a": math.nan}, {"a": {1, 2}}, {1: "a"}, {"a": "\ud800"}, "\ud800", b"a"]
 )

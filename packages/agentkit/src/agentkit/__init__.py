@@ -16,12 +16,13 @@
 """
 
 from agentkit.agent import Agent, RunOptions
+from agentkit.attachments import read_attachment
 from agentkit.calls import ToolProgress
 from agentkit.errors import Actor, AgentkitError, ModelError, RunError, RunFailed, ToolError, UsageError
 from agentkit.journals import FileJournal, MemoryJournal
 from agentkit.limits import Limits
 from agentkit.loop import Control, Event
-from agentkit.messages import Effect, ReasoningDelta, TextDelta, ToolCall, Usage
+from agentkit.messages import Attachment, Effect, ReasoningDelta, TextDelta, ToolCall, Usage
 from agentkit.models import open_model
 from agentkit.outcomes import Cancelled, Completed, Failed, Outcome, Waiting
 from agentkit.policies import Rules
@@ -33,6 +34,7 @@ __all__ = [
     "Actor",
     "Agent",
     "AgentkitError",
+    "Attachment",
     "Cancelled",
     "Completed",
     "Control",
@@ -62,5 +64,6 @@ __all__ = [
     "UsageError",
     "Waiting",
     "open_model",
+    "read_attachment",
     "tool",
 ]

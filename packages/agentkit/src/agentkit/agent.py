@@ -11,6 +11,7 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypedDict, Unpack, cast
 
 from agentkit.asking import Asker
+from agentkit.attachments import Input, checked_input
 from agentkit.errors import BadArguments, UsageError
 from agentkit.journals import MemoryJournal
 from agentkit.limits import Limits
@@ -92,7 +93,7 @@ class Agent(Generic[Deps, Output]):
     patience: int = 3
     telemetry: Telemetry = Telemetry()
 
-    async def run(self, input: JsonValue = None, **options: Unpack[RunOptions[Deps]]) -> Outcome[Output]:  # noqa: A002
+    async def run(self, input: Input = None, **options: Unpack[RunOptions[Deps]]) -> Outcome[Output]:  # noqa: A002
         """Carry a run to its end, or as far as it goes without a person.
 
         A ``journal`` that already holds steps is carried on: what is recorded is not done again. Cancelling this
@@ -100,7 +101,8 @@ class Agent(Generic[Deps, Output]):
         use :meth:`Control.cancel`.
 
         Args:
-            input: what the run is to work on; may be left out for a run that is carried on.
+            input: what the run is to work on, JSON with attachments in it; may be left out for a run that is
+                carried on.
             options: see :class:`RunOptions`.
 
         Returns:
@@ -117,7 +119,9 @@ class Agent(Generic[Deps, Output]):
             message = f"agent {self.name}: deps must be a {self.deps.__name__}, not a {type(deps).__name__}"
             raise UsageError(message)
         given = RunStarted(
-            run_id=options.get("run_id") or uuid.uuid4().hex, agent=self.name, input=to_json_value(input)
+            run_id=options.get("run_id") or uuid.uuid4().hex,
+            agent=self.name,
+            input=to_json_value(checked_input(input)),
         )
         watch = self.telemetry.watch(self.name, given.run_id)
         async with opened(self.model) as model:
@@ -136,7 +140,7 @@ class Agent(Generic[Deps, Output]):
 
     async def stream(
         self,
-        input: JsonValue = None,  # noqa: A002
+        input: Input = None,  # noqa: A002
         **options: Unpack[RunOptions[Deps]],
     ) -> AsyncGenerator[Event | Outcome[Output]]:
         """Like :meth:`run`, telling what happens while it happens; the last thing it yields is the outcome.
@@ -162,7 +166,7 @@ class Agent(Generic[Deps, Output]):
             running.cancel()
             await asyncio.wait({running})
 
-    def run_sync(self, input: JsonValue = None, **options: Unpack[RunOptions[Deps]]) -> Outcome[Output]:  # noqa: A002
+    def run_sync(self, input: Input = None, **options: Unpack[RunOptions[Deps]]) -> Outcome[Output]:  # noqa: A002
         """:meth:`run` for scripts without an event loop.
 
         Raises:

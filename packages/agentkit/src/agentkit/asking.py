@@ -16,7 +16,7 @@ from agentkit.errors import (
     RunError,
     TranscriptError,
 )
-from agentkit.messages import ModelReply, ModelRequest, Part, Reasoning, StopReason, Text, ToolCall
+from agentkit.messages import DECLINED, ModelReply, ModelRequest, Part, Reasoning, Text, ToolCall
 from agentkit.planning import Brief, Planning, Reading
 from agentkit.ports import Model, OnDelta
 from agentkit.schema import OutputSchema
@@ -104,9 +104,10 @@ class Asker:
 
     def _read(self, reply: ModelReply, place: _Place, seconds: float) -> ModelReplied:
         reading = self.planning.read(reply, self.brief)
-        parts = _with_unique_ids([_storable(part) for part in reading.parts], place)
-        refused = reply.stop_reason is StopReason.REFUSED
-        problem = None if refused else self._problem_with(reading)
+        declined = reply.stop_reason in DECLINED
+        said = [part for part in reading.parts if not (declined and isinstance(part, ToolCall))]
+        parts = _with_unique_ids([_storable(part) for part in said], place)
+        problem = None if declined else self._problem_with(reading)
         return ModelReplied(
             parts=parts,
             stop_reason=reply.stop_reason,

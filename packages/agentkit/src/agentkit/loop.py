@@ -24,6 +24,7 @@ from agentkit.errors import (
 )
 from agentkit.limits import Limits
 from agentkit.messages import (
+    DECLINED,
     Delta,
     JsonValue,
     StopReason,
@@ -161,9 +162,10 @@ def _another_turn(tally: Tally, work: Work) -> Owed:
 
 
 def _concluded(reply: ModelReplied, output: OutputSchema[Any]) -> Finished:
-    if reply.stop_reason is StopReason.REFUSED:
+    if reply.stop_reason in DECLINED:
+        who = "the model" if reply.stop_reason is StopReason.REFUSED else "a filter of the provider"
         return _failed(
-            ContentRefused(f"the model declined: {reply.text.strip() or 'no reason given'}").as_run_error()
+            ContentRefused(f"{who} declined: {reply.text.strip() or 'no reason given'}").as_run_error()
         )
     return Finished(status="completed", output=output.from_text(reply.text))
 

@@ -33,7 +33,13 @@ class StopReason(StrEnum):
     LENGTH = "length"
     """The reply was cut at the token limit."""
     REFUSED = "refused"
-    """The model or a filter of its provider declined."""
+    """The model declined."""
+    FILTERED = "filtered"
+    """A filter of the provider withheld the reply, or the rest of it."""
+
+
+DECLINED = frozenset({StopReason.REFUSED, StopReason.FILTERED})
+"""There will be no answer to this."""
 
 
 # --- parts of a message ------------------------------------------------------------------------------------------
@@ -83,10 +89,38 @@ Part: TypeAlias = Text | Reasoning | ToolCall
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Attachment:
+    """An image or a document that a person hands in; exactly one of ``data`` and ``url`` is given.
+
+    Attributes:
+        media_type: for example ``image/png`` or ``application/pdf``.
+        data: what is in it.
+        url: where the provider fetches it.
+        name: what it is called, for the model; may be empty.
+    """
+
+    media_type: str
+    data: bytes | None = None
+    url: str | None = None
+    name: str = ""
+
+    @property
+    def is_image(self) -> bool:
+        """It is looked at, not read."""
+        return self.media_type.startswith("image/")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UserMessage:
-    """What a person (or the loop, when it corrects the model) says."""
+    """What a person (or the loop, when it corrects the model) says.
+
+    Attributes:
+        text: the words; where several things are handed in, each is named in its place.
+        attachments: what is handed in beside them; told before the text.
+    """
 
     text: str
+    attachments: tuple[Attachment, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +205,7 @@ class Usage:
         input_tokens: tokens read, cached ones included.
         output_tokens: tokens written, reasoning included.
         cached_tokens: the part of ``input_tokens`` that the provider had cached.
+        cache_write_tokens: the part of ``input_tokens`` that it cached now, where it bills that.
         reasoning_tokens: the part of ``output_tokens`` that was reasoning.
         cost_usd: in US dollars; ``None`` where nobody knows, which is not the same as zero.
     """
@@ -180,6 +215,7 @@ class Usage:
     cached_tokens: int = 0
     reasoning_tokens: int = 0
     cost_usd: float | None = None
+    cache_write_tokens: int = 0
 
     @property
     def tokens(self) -> int:
@@ -194,6 +230,7 @@ class Usage:
             cached_tokens=self.cached_tokens + other.cached_tokens,
             reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
             cost_usd=sum(costs) if costs else None,
+            cache_write_tokens=self.cache_write_tokens + other.cache_write_tokens,
         )
 
 

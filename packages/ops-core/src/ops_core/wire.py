@@ -25,8 +25,9 @@ from pydantic import (
     WrapValidator,
 )
 
+from agentkit.attachments import checked_input
 from agentkit.codec import recorded_to_json, to_json_text
-from agentkit.errors import TranscriptError
+from agentkit.errors import TranscriptError, UsageError
 from agentkit.limits import Limits
 from agentkit.ports import Toolset
 from agentkit.tools import FunctionToolset, Tool
@@ -69,7 +70,10 @@ def _as_text_or_object(value: Any, handler: ValidatorFunctionWrapHandler) -> Any
     # one error instead of one for each alternative
     try:
         to_json_text(value)
+        checked_input(value)
         return handler(value)
+    except UsageError as error:
+        raise ValueError(str(error)) from None
     except (ValidationError, TranscriptError):
         message = "must be a text or a JSON object"
         raise ValueError(message) from None

@@ -11,9 +11,10 @@ from urllib.parse import urlsplit, urlunsplit
 
 from agentkit.errors import ModelBadResponse, ModelError, UsageError
 from agentkit.messages import ModelReply, ModelRequest, Reasoning, ReasoningDelta, Text, TextDelta
-from agentkit.models.openai_errors import Refusal, error_object, to_model_error
 from agentkit.models.openai_stream import EventReader, ReplyDraft
-from agentkit.models.openai_wire import Dialect, as_object, decode_reply, encode_request, load_json
+from agentkit.models.openai_wire import Dialect, decode_reply, encode_request
+from agentkit.models.refusals import Refusal, error_object, to_model_error
+from agentkit.models.wire_json import as_object, load_json
 from agentkit.ports import OnDelta
 
 if TYPE_CHECKING:

@@ -9,25 +9,22 @@ from typing import Any
 from agentkit.errors import ModelBadResponse
 from agentkit.messages import Delta, ModelReply, Part, ReasoningDelta, Text, TextDelta, Usage
 from agentkit.models.openai_wire import (
-    CallDraft,
     Dialect,
     arguments_of,
-    as_list,
-    as_object,
-    as_text,
     content_of,
+    details_of,
     finished_reply,
     id_of,
-    mend,
     model_name,
     raw_calls,
     reasoning_of,
     reasoning_part,
-    tool_calls,
     usage_of,
 )
+from agentkit.models.wire_json import CallDraft, as_list, as_object, as_text, mend, tool_calls
 
 _FIELDS = frozenset({b"data", b"event", b"id", b"retry"})
+_GROWING = frozenset({"text", "summary", "data"})  # of the details of reasoning
 
 
 class EventReader:
@@ -94,6 +91,7 @@ class ReplyDraft:
         self._runs: list[_Run] = []
         self._half = ""
         self._reasoning_field = ""
+        self._details: list[dict[str, Any]] = []
         self._calls: list[CallDraft] = []
         self._at: dict[int, CallDraft] = {}
         self._finish_reason: object = None
@@ -121,7 +119,7 @@ class ReplyDraft:
         if not self._finish_reason and not (done and (self._runs or self._calls)):
             raise ModelBadResponse(f"{self._model} stopped in the middle of its reply")
         return finished_reply(
-            [*self._said(), *tool_calls(self._calls, self._dialect)],
+            [*self._said(), *tool_calls(self._calls, self._dialect.name)],
             finish_reason=self._finish_reason,
             refused=self._refused,
             usage=self._usage,
@@ -129,15 +127,22 @@ class ReplyDraft:
         )
 
     def _said(self) -> Iterator[Part]:
-        if self._reasoning_field and not any(run.is_thought for run in self._runs):
-            yield reasoning_part(self._reasoning_field, "")
+        name, details = self._reasoning_field, self._details
+        if (name or details) and not any(run.is_thought for run in self._runs):
+            yield reasoning_part(name, "", details)
         for run in self._runs:
             text = "".join(run.pieces)
-            yield reasoning_part(self._reasoning_field, text) if run.is_thought else Text(text=text)
+            if run.is_thought:
+                yield reasoning_part(name, text, details)
+                details = []
+            else:
+                yield Text(text=text)
 
     def _read(self, delta: Mapping[str, Any]) -> Iterator[Delta]:
         name, reasoning = reasoning_of(delta)
         self._reasoning_field = self._reasoning_field or name
+        for detail in details_of(delta):
+            self._read_detail(detail)
         yield from self._say(reasoning, is_thought=True)
         for is_thought, text in content_of(delta.get("content")):
             yield from self._say(text, is_thought=is_thought)
@@ -146,6 +151,18 @@ class ReplyDraft:
             yield from self._say(refusal, is_thought=False)
         for raw in raw_calls(delta):
             self._read_call(raw)
+
+    def _read_detail(self, piece: Mapping[str, Any]) -> None:
+        """Pieces of one detail follow each other with the same index and type."""
+        last = self._details[-1] if self._details else {}
+        if not last or any(last.get(name) != piece.get(name) for name in ("index", "type")):
+            self._details.append(dict(piece))
+            return
+        for name, value in piece.items():
+            if name in _GROWING and isinstance(value, str) and isinstance(last.get(name), str):
+                last[name] += value
+            elif value is not None:
+                last[name] = value
 
     def _say(self, piece: str, *, is_thought: bool) -> Iterator[Delta]:
         if not piece:

@@ -7,16 +7,16 @@ out, repeat or send in another shape is accepted where its meaning is certain an
 from __future__ import annotations
 
 import json
-import re
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from dataclasses import dataclass, field
+from typing import Any
 
-from agentkit.errors import ModelBadResponse, UsageError
+from agentkit.errors import ModelBadResponse
 from agentkit.messages import (
     AssistantMessage,
+    Attachment,
     JsonObject,
+    JsonValue,
     Message,
     ModelReply,
     ModelRequest,
@@ -30,12 +30,27 @@ from agentkit.messages import (
     Usage,
     UserMessage,
 )
+from agentkit.models.wire_json import (
+    CallDraft,
+    as_amount,
+    as_count,
+    as_data_url,
+    as_list,
+    as_object,
+    as_plain_text,
+    as_text,
+    dump_json,
+    mend,
+    not_taken,
+    safe_name,
+    sent_arguments,
+    tool_calls,
+)
 
 REASONING_FIELDS = ("reasoning_content", "reasoning")
 """Where compatible servers put the model's reasoning; a message is sent back with the field it came with."""
 
-_FIELD = "openai_field"  # the key in Reasoning.data
-_BAD_IN_A_NAME = re.compile(r"[^A-Za-z0-9_-]")
+_FIELD, _DETAILS = "openai_field", "openai_details"  # the keys in Reasoning.data
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,11 +61,18 @@ class Dialect:
         provider: the part before the colon in the names of its models.
         model: the model's name there.
         official: it is OpenAI's own, where ``max_tokens`` is replaced by ``max_completion_tokens``.
+        more: further fields of each body, as they are.
     """
 
     provider: str
     model: str
     official: bool
+    more: JsonObject = field(default_factory=dict[str, JsonValue])
+
+    @property
+    def name(self) -> str:
+        """``provider:name``."""
+        return f"{self.provider}:{self.model}"
 
 
 # --- the request -------------------------------------------------------------------------------------------------
@@ -65,7 +87,7 @@ def encode_request(request: ModelRequest, dialect: Dialect, *, stream: bool) -> 
     Raises:
         UsageError: the request holds something that JSON cannot express.
     """
-    body: dict[str, Any] = {"model": dialect.model, "messages": list(_messages(request))}
+    body: dict[str, Any] = {"model": dialect.model, "messages": list(_messages(request, dialect))}
     if request.tools:
         body["tools"] = [_tool(spec) for spec in request.tools]
     if request.output_schema is not None:
@@ -80,22 +102,7 @@ def encode_request(request: ModelRequest, dialect: Dialect, *, stream: bool) -> 
     if stream:
         body["stream"] = True
         body["stream_options"] = {"include_usage": True}
-    return _dump(body).encode()
-
-
-def _dump(value: object) -> str:
-    try:
-        return json.dumps(value, allow_nan=False, separators=(",", ":"), default=_plain)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise UsageError(f"the request holds what JSON cannot express ({type(error).__name__})") from None
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, Mapping):
-        return dict(cast("Mapping[str, object]", value))
-    if isinstance(value, Sequence):
-        return list(cast("Sequence[object]", value))
-    raise TypeError(type(value).__name__)
+    return dump_json({**body, **dialect.more}).encode()
 
 
 def _tool(spec: ToolSpec) -> dict[str, Any]:
@@ -103,17 +110,20 @@ def _tool(spec: ToolSpec) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
-def _messages(request: ModelRequest) -> Iterator[dict[str, Any]]:
+def _messages(request: ModelRequest, dialect: Dialect) -> Iterator[dict[str, Any]]:
     if request.instructions:
         yield {"role": "system", "content": request.instructions}
     for message in request.messages:
-        yield _message(message)
+        yield _message(message, dialect)
 
 
-def _message(message: Message) -> dict[str, Any]:
+def _message(message: Message, dialect: Dialect) -> dict[str, Any]:
     match message:
-        case UserMessage(text=text):
+        case UserMessage(text=text, attachments=()):
             return {"role": "user", "content": text}
+        case UserMessage(text=text, attachments=attachments):
+            shown = [_attachment(each, dialect) for each in attachments]
+            return {"role": "user", "content": [*shown, {"type": "text", "text": text}]}
         case ToolMessage(call_id=call_id, content=content, is_error=is_error):
             # The wire has no mark for a failed call; the model must be able to tell.
             return {
@@ -125,6 +135,18 @@ def _message(message: Message) -> dict[str, Any]:
             return _assistant(parts)
 
 
+def _attachment(attachment: Attachment, dialect: Dialect) -> dict[str, Any]:
+    words = as_plain_text(attachment)
+    if words is not None:
+        return {"type": "text", "text": words}
+    if attachment.is_image:
+        return {"type": "image_url", "image_url": {"url": attachment.url or as_data_url(attachment)}}
+    if attachment.data is None and dialect.provider != "openrouter":
+        raise not_taken(dialect.name, attachment)
+    file = {"filename": attachment.name or "document", "file_data": attachment.url or as_data_url(attachment)}
+    return {"type": "file", "file": file}
+
+
 def _assistant(parts: Sequence[Part]) -> dict[str, Any]:
     calls = [_call(part) for part in parts if isinstance(part, ToolCall)]
     text = "".join(part.text for part in parts if isinstance(part, Text))
@@ -132,75 +154,25 @@ def _assistant(parts: Sequence[Part]) -> dict[str, Any]:
     if calls:
         said["tool_calls"] = calls
     for part in parts:  # DeepSeek refuses a conversation from which the reasoning before a call is missing
-        field = (part.data or {}).get(_FIELD) if isinstance(part, Reasoning) else None
-        if isinstance(part, Reasoning) and field in REASONING_FIELDS:
-            said[str(field)] = said.get(str(field), "") + part.text
+        if isinstance(part, Reasoning) and part.data is not None:
+            _think(said, part.text, part.data)
     return said
 
 
+def _think(said: dict[str, Any], text: str, data: JsonObject) -> None:
+    name, details = data.get(_FIELD), data.get(_DETAILS)
+    if details:  # OpenRouter's, of which the text is only the readable part
+        said["reasoning_details"] = [*said.get("reasoning_details", ()), *as_list(details)]
+    elif isinstance(name, str) and name in REASONING_FIELDS:
+        said[name] = said.get(name, "") + text
+
+
 def _call(call: ToolCall) -> dict[str, Any]:
-    # Servers that fill in a chat template parse the arguments of past calls, so even bad ones are sent as an object.
-    arguments = call.arguments if call.invalid is None else {"invalid_json": call.invalid}
-    name = _BAD_IN_A_NAME.sub("_", call.name)[
-        :64
-    ]  # a name the model made up must not spoil all later requests
-    return {"id": call.id, "type": "function", "function": {"name": name, "arguments": _dump(arguments)}}
-
-
-# --- JSON from outside -------------------------------------------------------------------------------------------
-
-
-def load_json(text: str | bytes) -> Any:
-    """Strict JSON: no NaN or Infinity, which could not be stored.
-
-    Raises:
-        ValueError: it is not JSON. A ``JSONDecodeError`` holds the whole text: do not chain it.
-    """
-    try:
-        return _DECODER.decode(text if isinstance(text, str) else text.decode("utf-8-sig"))
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(name)
-
-
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)  # json.loads would make one for each event
-
-
-def as_object(value: object) -> Mapping[str, Any]:
-    """``value`` where it is a JSON object, else an empty one."""
-    return cast("Mapping[str, Any]", value) if isinstance(value, dict) else {}
-
-
-def as_list(value: object) -> Sequence[Any]:
-    """``value`` where it is a JSON array, else an empty one."""
-    return cast("Sequence[Any]", value) if isinstance(value, list) else ()
-
-
-def as_text(value: object) -> str:
-    """``value`` where it is a text, else an empty one."""
-    return value if isinstance(value, str) else ""
-
-
-def mend(text: str) -> str:
-    """``text`` without halves of surrogate pairs, which no UTF-8 can hold: pairs are joined, lone halves replaced."""
-    if text.isascii():
-        return text
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    function = {"name": safe_name(call.name), "arguments": dump_json(sent_arguments(call))}
+    return {"id": call.id, "type": "function", "function": function}
 
 
 # --- the reply ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True, kw_only=True)
-class CallDraft:
-    """A tool call as it came, before it is checked."""
-
-    id: str
-    name: str
-    arguments: str
 
 
 def decode_reply(body: Mapping[str, Any], dialect: Dialect) -> ModelReply:
@@ -215,15 +187,16 @@ def decode_reply(body: Mapping[str, Any], dialect: Dialect) -> ModelReply:
     if not message:
         raise ModelBadResponse(f"{dialect.provider}:{dialect.model} answered without a message")
     parts: list[Part] = []
-    field, reasoning = reasoning_of(message)
+    name, reasoning = reasoning_of(message)
+    details = details_of(message)
     pieces = list(content_of(message.get("content")))
     thought = reasoning + "".join(text for is_thought, text in pieces if is_thought)
-    if field or thought:
-        parts.append(reasoning_part(field, thought))
+    if name or thought or details:
+        parts.append(reasoning_part(name, thought, details))
     refusal = as_text(message.get("refusal"))
     if text := mend("".join(text for is_thought, text in pieces if not is_thought) + refusal):
         parts.append(Text(text=text))
-    parts.extend(tool_calls([_draft(raw) for raw in raw_calls(message)], dialect))
+    parts.extend(tool_calls([_draft(raw) for raw in raw_calls(message)], dialect.name))
     return finished_reply(
         parts,
         finish_reason=choice.get("finish_reason"),
@@ -259,8 +232,10 @@ def stop_reason(finish_reason: object, *, calls: bool, refused: bool) -> StopRea
     A word that nobody has heard of is an ordinary end: the reply is complete, or the server would have said so.
     """
     word = as_text(finish_reason).lower()
-    if refused or word == "content_filter":
+    if refused:
         return StopReason.REFUSED
+    if word == "content_filter":
+        return StopReason.FILTERED
     if word in {"length", "max_tokens"}:
         return StopReason.LENGTH
     if word in {"error", "abort"}:  # OpenRouter and vLLM
@@ -271,14 +246,22 @@ def stop_reason(finish_reason: object, *, calls: bool, refused: bool) -> StopRea
 
 def reasoning_of(message: Mapping[str, Any]) -> tuple[str, str]:
     """Which field of a message (or delta) holds reasoning, and the reasoning; a server may send it in both."""
-    present = [field for field in REASONING_FIELDS if isinstance(message.get(field), str)]
-    field = next((field for field in present if message[field]), present[0] if present else "")
-    return field, as_text(message.get(field))
+    present = [name for name in REASONING_FIELDS if isinstance(message.get(name), str)]
+    name = next((name for name in present if message[name]), present[0] if present else "")
+    return name, as_text(message.get(name))
 
 
-def reasoning_part(field: str, text: str) -> Reasoning:
+def details_of(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The pieces of reasoning that OpenRouter wants back as they are: encrypted, signed."""
+    return [detail for detail in map(as_object, as_list(message.get("reasoning_details"))) if detail]
+
+
+def reasoning_part(name: str, text: str, details: Sequence[Mapping[str, Any]] = ()) -> Reasoning:
     """Reasoning that goes back to the same wire in the field it came in, and to no other provider's."""
-    return Reasoning(text=mend(text), data={_FIELD: field} if field else None)
+    data: dict[str, Any] = {_FIELD: name} if name else {}
+    if details:
+        data[_DETAILS] = list(details)
+    return Reasoning(text=mend(text), data=data or None)
 
 
 def content_of(content: object) -> Iterator[tuple[bool, str]]:
@@ -321,38 +304,6 @@ def id_of(raw: Mapping[str, Any]) -> str:
     return mend(str(found)) if isinstance(found, str | int) else ""
 
 
-def tool_calls(drafts: Iterable[CallDraft], dialect: Dialect) -> Iterator[ToolCall]:
-    """The calls, with ids that are unique in the reply.
-
-    Raises:
-        ModelBadResponse: a call has no name.
-    """
-    taken: set[str] = set()
-    for draft in drafts:
-        if not draft.name:
-            raise ModelBadResponse(f"{dialect.provider}:{dialect.model} sent a tool call without a name")
-        call_id = draft.id if draft.id and draft.id not in taken else f"call_{uuid.uuid4().hex}"
-        taken.add(call_id)
-        arguments = _arguments(draft.arguments)
-        if arguments is None:
-            yield ToolCall(id=call_id, name=mend(draft.name), invalid=mend(draft.arguments))
-        else:
-            yield ToolCall(id=call_id, name=mend(draft.name), arguments=arguments)
-
-
-def _arguments(raw: str) -> JsonObject | None:
-    """The arguments; ``None`` where they are no JSON object. No text at all is how some models say "none"."""
-    if not raw.strip():
-        return {}
-    try:
-        found = load_json(mend(raw))
-        if "\\u" in raw:  # an escape may hide half a surrogate pair, which could not be stored
-            json.dumps(found, ensure_ascii=False).encode()
-    except (ValueError, RecursionError):
-        return None
-    return cast("JsonObject", found) if isinstance(found, dict) else None
-
-
 def usage_of(body: Mapping[str, Any], dialect: Dialect) -> Usage:
     """What the completion has used; zeros where the server does not say."""
     usage = as_object(body.get("usage"))
@@ -364,25 +315,15 @@ def usage_of(body: Mapping[str, Any], dialect: Dialect) -> Usage:
     )
     cost = usage.get("cost") if dialect.provider == "openrouter" else None  # elsewhere in whatever unit
     return Usage(
-        input_tokens=_count(usage.get("prompt_tokens")),
-        output_tokens=_count(usage.get("completion_tokens")),
-        cached_tokens=_count(
+        input_tokens=as_count(usage.get("prompt_tokens")),
+        output_tokens=as_count(usage.get("completion_tokens")),
+        cached_tokens=as_count(
             read.get("cached_tokens") or usage.get("prompt_cache_hit_tokens")
         ),  # or DeepSeek's
-        reasoning_tokens=_count(written.get("reasoning_tokens")),
-        cost_usd=_amount(cost),
+        reasoning_tokens=as_count(written.get("reasoning_tokens")),
+        cost_usd=as_amount(cost),
+        cache_write_tokens=as_count(read.get("cache_write_tokens")),
     )
-
-
-def _amount(value: object) -> float | None:
-    """A number that may be one: not below zero, finite, and not so large that arithmetic goes wrong."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return None
-    return float(value) if 0 <= value < 2**53 else None
-
-
-def _count(value: object) -> int:
-    return int(_amount(value) or 0)
 
 
 def model_name(body: Mapping[str, Any], dialect: Dialect) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from agentkit.attachments import split_input
 from agentkit.messages import (
     AssistantMessage,
     JsonObject,
@@ -86,7 +87,7 @@ def messages(transcript: Transcript) -> Iterator[Message]:
     for recorded in transcript:
         match recorded.step:
             case RunStarted(input=given):
-                yield UserMessage(text=as_text(given))
+                yield user_message(given)
             case ModelReplied(parts=parts, problem=problem):
                 yield AssistantMessage(parts=parts)
                 if problem is not None:
@@ -95,6 +96,12 @@ def messages(transcript: Transcript) -> Iterator[Message]:
                 yield tool_message(returned)
             case _:
                 pass
+
+
+def user_message(given: JsonValue) -> UserMessage:
+    """The input of a run as the model reads it."""
+    shown, attachments = split_input(given)
+    return UserMessage(text=as_text(shown), attachments=attachments)
 
 
 def tool_message(returned: ToolReturned) -> ToolMessage:

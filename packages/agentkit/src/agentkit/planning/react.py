@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from agentkit.messages import (
+    DECLINED,
     AssistantMessage,
     JsonValue,
     Message,
@@ -27,7 +28,7 @@ from agentkit.messages import (
     ToolSpec,
     UserMessage,
 )
-from agentkit.planning.conversation import Brief, Reading, as_text, tool_message
+from agentkit.planning.conversation import Brief, Reading, as_text, tool_message, user_message
 from agentkit.planning.react_parser import escaped, parse
 from agentkit.transcript import ModelReplied, RunStarted, ToolReturned, Transcript
 
@@ -102,7 +103,7 @@ class ReActPlanning:
         whole up to such an observation. An input that is no JSON object, and cannot be taken for one, becomes a call
         with ``invalid``: the other calls of the reply are still carried out, and the model is told beside this one.
         """
-        if reply.stop_reason is StopReason.REFUSED:
+        if reply.stop_reason in DECLINED:
             return Reading(parts=reply.parts)
         cut_off = reply.stop_reason is StopReason.LENGTH
         if reply.tool_calls and not cut_off:
@@ -175,7 +176,7 @@ def _conversation(transcript: Transcript) -> Iterator[Message]:
             if step.problem is not None:
                 yield UserMessage(text=f"{step.problem}\nPlease reply again.")
         elif isinstance(step, RunStarted):
-            yield UserMessage(text=as_text(step.input))
+            yield user_message(step.input)
     yield from _observed(results, reply)
 
 

@@ -8,13 +8,8 @@ A contract is a class of pytest tests that needs a fixture or two::
 """
 
 from agentkit.testing.journals import Crash, CrashingJournal, JournalContract
-from agentkit.testing.models import (
-    ConversationContract,
-    Fault,
-    ModelContract,
-    ScriptedModel,
-    UnplannedRequest,
-)
+from agentkit.testing.model_contract import ConversationContract, Fault, ModelContract
+from agentkit.testing.models import ScriptedModel, UnplannedRequest
 from agentkit.testing.recordings import RecordingDiffers, Replay, replay
 from agentkit.testing.toolsets import ToolsetContract
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from agentkit.attachments import split_input
 from agentkit.messages import ToolCall, Usage
 from agentkit.transcript import (
     ApprovalAsked,
@@ -82,7 +83,7 @@ class Narrator:
             case RunRetried():
                 return Line(seq=seq, word="retry", text=f"carries on task {one_line(step.of)}", tone="quiet")
             case RunStarted():
-                return Line(seq=seq, word="goal", text=visible(as_text(step.input)))
+                return Line(seq=seq, word="goal", text=visible(as_text(split_input(step.input)[0])))
             case Finished():
                 return None
 

@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
+from agentkit.attachments import split_input
 from agentkit.calls import ToolProgress
 from agentkit.codec import recorded_to_json
 from agentkit.loop import Event
@@ -186,7 +187,7 @@ def told_goal(screen: Screen, task: Task | TaskBody, model: str = "") -> None:
     """What a run is about, before its steps."""
     about = joined([f"agent {one_line(task.agent)}", one_line(model), f"task {task.id}"])
     screen.say()
-    screen.say(visible(as_text(task.input)), "strong")
+    screen.say(visible(as_text(split_input(task.input)[0])), "strong")
     screen.say(about, "quiet")
     screen.say()
 

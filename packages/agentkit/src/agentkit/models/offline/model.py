@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 
+from agentkit.errors import ModelBadRequest
 from agentkit.messages import (
     AssistantMessage,
     JsonValue,
@@ -61,7 +62,12 @@ class OfflineModel:
         """The next tool calls, or the final text; with ``on_delta`` the text is passed on word by word.
 
         The usage is an estimate, a token for every four characters; the cost is zero.
+
+        Raises:
+            ModelBadRequest: there are attachments, which it cannot look at.
         """
+        if any(isinstance(message, UserMessage) and message.attachments for message in request.messages):
+            raise ModelBadRequest(f"{self.name} reads text only: it cannot look at attachments")
         decided = decide(request)
         parts: tuple[Part, ...]
         if isinstance(decided, str):

@@ -1,4 +1,4 @@
-"""What an error of the Chat Completions wire means, as our tree.
+"""What a provider's error means, as our tree.
 
 A provider's message may quote the prompt, or the key, so it is never passed on: only its short words are (``code``,
 ``type``, ``param``, the request's id), where they look like words.
@@ -24,7 +24,7 @@ from agentkit.errors import (
     ModelRateLimited,
     ModelTimeout,
 )
-from agentkit.models.openai_wire import as_object, as_text
+from agentkit.models.wire_json import as_object, as_text
 
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.:\[\]-]{0,63}")
 _TOO_LONG_WORDS = {"context_length_exceeded", "exceed_context_size_error", "string_above_max_length"}

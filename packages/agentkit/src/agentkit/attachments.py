@@ -1,0 +1,199 @@
+"""Images and documents in the input of a run, which is JSON.
+
+::
+
+    {"question": "What is this?", "picture": {"$attachment": {"media_type": "image/png", "data": "iVBORw0…"}}}
+
+An object whose only key is ``$attachment`` stands for an :class:`~agentkit.messages.Attachment`, wherever in the
+input it is: with ``data`` in base64 or with an ``https`` ``url``, and a ``name`` where it has one. It is stored once,
+with the input; the model is shown the input with a mark in its place, and the attachments beside it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import mimetypes
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias, cast
+from urllib.parse import urlsplit
+
+from agentkit.errors import UsageError
+from agentkit.messages import Attachment, JsonObject, JsonValue
+
+KEY = "$attachment"
+
+MAX_BYTES = 10 * 1024 * 1024
+"""Of one attachment: providers take little more, and it is stored with the run."""
+MAX_TOTAL_BYTES = 20 * 1024 * 1024
+"""Of all attachments of an input together."""
+MAX_URL = 2048
+MAX_NAME = 200
+
+Input: TypeAlias = "None | bool | int | float | str | Attachment | Sequence[Input] | Mapping[str, Input]"
+"""What a run may be given: JSON, with attachments in it."""
+
+_MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,62}/[a-z0-9][a-z0-9.+-]{0,62}")
+_FIELDS = {"media_type", "data", "url", "name"}
+
+
+def read_attachment(path: Path | str, *, media_type: str | None = None) -> Attachment:
+    """The file at ``path``, to be handed to an agent. Blocks.
+
+    Args:
+        path: of an image or a document.
+        media_type: what it is, where the name's ending does not say so.
+
+    Raises:
+        UsageError: it is too large, or what it is cannot be told from its name.
+        OSError: it cannot be read.
+    """
+    path = Path(path)
+    media_type = media_type or mimetypes.guess_type(path.name)[0]
+    if media_type is None:
+        raise UsageError(f"what {path.name} is cannot be told from its name: give its media_type")
+    with path.open("rb") as file:
+        data = file.read(MAX_BYTES + 1)  # no more of it, however large it is
+    return checked(Attachment(media_type=media_type, data=data, name=path.name))
+
+
+def checked(attachment: Attachment) -> Attachment:
+    """``attachment``, where it can be one.
+
+    Raises:
+        UsageError: a field cannot be right; the message names it, and never holds what is in it.
+    """
+    problem = _problem(attachment)
+    if problem is not None:
+        raise UsageError(f"an attachment {problem}")
+    return attachment
+
+
+def _problem(attachment: Attachment) -> str | None:
+    if not _MEDIA_TYPE.fullmatch(attachment.media_type):
+        return "needs a media_type, for example image/png or application/pdf"
+    if (attachment.data is None) == (attachment.url is None):
+        return "has either data or a url"
+    if attachment.data is not None and not 0 < len(attachment.data) <= MAX_BYTES:
+        return f"holds {len(attachment.data)} bytes; from 1 to {MAX_BYTES} are taken"
+    if attachment.url is not None and not _is_url(attachment.url):
+        return f"has a url that does not begin with https:// and a host, or is longer than {MAX_URL}"
+    if len(attachment.name) > MAX_NAME or not attachment.name.isprintable():
+        return f"has a name that is longer than {MAX_NAME} or cannot be printed"
+    return None
+
+
+def _is_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    is_plain = len(url) <= MAX_URL and url.isprintable() and " " not in url
+    return is_plain and parts.scheme == "https" and bool(parts.hostname) and parts.username is None
+
+
+# --- JSON --------------------------------------------------------------------------------------------------------
+
+
+def to_json(attachment: Attachment) -> JsonObject:
+    """``attachment`` as it stands in an input."""
+    told: dict[str, JsonValue] = {"media_type": attachment.media_type}
+    if attachment.data is not None:
+        told["data"] = base64.b64encode(attachment.data).decode()
+    if attachment.url is not None:
+        told["url"] = attachment.url
+    if attachment.name:
+        told["name"] = attachment.name
+    return {KEY: told}
+
+
+def from_json(value: Mapping[str, Any]) -> Attachment:
+    """The attachment that ``{"$attachment": …}`` stands for.
+
+    Raises:
+        UsageError: it does not say what it should; the message names the field.
+    """
+    told = value.get(KEY)
+    if len(value) != 1 or not isinstance(told, Mapping):
+        raise UsageError(f"{KEY} stands alone in its object, and is an object itself")
+    fields = cast("Mapping[str, Any]", told)
+    if unknown := sorted(set(fields) - _FIELDS):
+        raise UsageError(f"{KEY} has the unknown field {', '.join(unknown)[:100]}")
+    if not all(isinstance(field, str) for field in fields.values()):
+        raise UsageError(f"the fields of {KEY} are texts")
+    return checked(
+        Attachment(**{**fields, "data": _decoded(fields["data"])} if "data" in fields else {**fields})
+    )
+
+
+def _decoded(data: str) -> bytes:
+    try:
+        return base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError):
+        raise UsageError(f"the data of {KEY} is not base64") from None
+
+
+def checked_input(given: Input) -> JsonValue:
+    """``given`` with every attachment in its JSON form.
+
+    Raises:
+        UsageError: an attachment is not as it must be, or all of them together are larger than
+            :data:`MAX_TOTAL_BYTES`.
+    """
+    if isinstance(given, str):
+        return given
+    sizes: list[int] = []
+    try:
+        plain: JsonValue = _plain(given, sizes)
+    except RecursionError:
+        raise UsageError("the input is nested too deeply") from None
+    if sum(sizes) > MAX_TOTAL_BYTES:
+        raise UsageError(f"the attachments hold {sum(sizes)} bytes; at most {MAX_TOTAL_BYTES} are taken")
+    return plain
+
+
+def _plain(value: Any, sizes: list[int]) -> Any:
+    if isinstance(value, Attachment):
+        sizes.append(len(checked(value).data or b""))
+        return to_json(value)
+    if isinstance(value, Mapping):
+        fields = cast("Mapping[str, Any]", value)
+        if KEY in fields:
+            sizes.append(len(from_json(fields).data or b""))
+        return {name: _plain(field, sizes) for name, field in fields.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, sizes) for item in cast("Sequence[Any]", value)]
+    return value
+
+
+def split_input(given: JsonValue) -> tuple[JsonValue, tuple[Attachment, ...]]:
+    """What the model is to read, and what it is to look at.
+
+    Each attachment is replaced by a mark with its number and name. A list of texts and attachments becomes one text.
+    What only looks like an attachment is left as it is: what was stored before there were any reads as it did.
+    """
+    if isinstance(given, str):
+        return given, ()
+    found: list[Attachment] = []
+    shown = _marked(given, found)
+    if found and isinstance(shown, list) and all(isinstance(item, str) for item in shown):
+        return "\n".join(cast("list[str]", shown)), tuple(found)
+    return shown, tuple(found)
+
+
+def _marked(value: Any, found: list[Attachment]) -> Any:
+    if isinstance(value, Mapping):
+        fields = cast("Mapping[str, Any]", value)
+        if KEY in fields:
+            try:
+                found.append(from_json(fields))
+            except UsageError:
+                return value
+            name = found[-1].name or found[-1].media_type
+            return f"[attachment {len(found)}: {name}]"
+        return {name: _marked(field, found) for name, field in fields.items()}
+    if isinstance(value, list | tuple):
+        return [_marked(item, found) for item in cast("Sequence[Any]", value)]
+    return value

@@ -118,7 +118,7 @@ def _usage(reply: ModelReply) -> dict[str, Any]:
 # --- the stand-in that the contract asks for ---------------------------------------------------------------------
 
 
-class OpenAIProvider(WireProvider):
+class OpenAIProvider(WireProvider):  # type: ignore[misc]
     """Chat Completions."""
 
     def spoken(self, reply: ModelReply, body: Mapping[str, Any]) -> Answer:

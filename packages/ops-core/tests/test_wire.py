@@ -1,5 +1,6 @@
 import math
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -43,7 +44,10 @@ def test_any_json_input_comes_back_unchanged(value):
 
 
 def test_an_attachment_is_looked_at_before_the_task_is_accepted():
-    good = {"q": "What is this?", "picture": {"$attachment": {"media_type": "image/png", "data": "iVBORw=="}}}
+    good: Any = {
+        "q": "What is this?",
+        "picture": {"$attachment": {"media_type": "image/png", "data": "iVBORw=="}},
+    }
     assert TaskRequest(agent="a", input=good).as_new_task().input == good
     with pytest.raises(ValidationError, match="the data of \\$attachment is not base64") as caught:
         TaskRequest(agent="a", input={"x": [{"$attachment": {"media_type": "image/png", "data": "?"}}]})

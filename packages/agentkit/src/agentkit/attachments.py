@@ -123,8 +123,14 @@ def from_json(value: Mapping[str, Any]) -> Attachment:
         raise UsageError(f"{KEY} has the unknown field {', '.join(unknown)[:100]}")
     if not all(isinstance(field, str) for field in fields.values()):
         raise UsageError(f"the fields of {KEY} are texts")
+    data = fields.get("data")
     return checked(
-        Attachment(**{**fields, "data": _decoded(fields["data"])} if "data" in fields else {**fields})
+        Attachment(
+            media_type=fields.get("media_type", ""),
+            data=None if data is None else _decoded(data),
+            url=fields.get("url"),
+            name=fields.get("name", ""),
+        )
     )
 
 
@@ -177,9 +183,11 @@ def split_input(given: JsonValue) -> tuple[JsonValue, tuple[Attachment, ...]]:
     if isinstance(given, str):
         return given, ()
     found: list[Attachment] = []
-    shown = _marked(given, found)
-    if found and isinstance(shown, list) and all(isinstance(item, str) for item in shown):
-        return "\n".join(cast("list[str]", shown)), tuple(found)
+    shown: JsonValue = _marked(given, found)
+    if found and isinstance(shown, list):
+        texts = [item for item in shown if isinstance(item, str)]
+        if len(texts) == len(shown):
+            return "\n".join(texts), tuple(found)
     return shown, tuple(found)
 
 
@@ -190,7 +198,7 @@ def _marked(value: Any, found: list[Attachment]) -> Any:
             try:
                 found.append(from_json(fields))
             except UsageError:
-                return value
+                return fields
             name = found[-1].name or found[-1].media_type
             return f"[attachment {len(found)}: {name}]"
         return {name: _marked(field, found) for name, field in fields.items()}

@@ -327,3 +327,7 @@ def test_whoever_sets_opentelemetry_up_is_told_and_nobody_else_pays(before, afte
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_every_stop_reason_has_a_word_of_the_conventions() -> None:
+    assert semconv.STOP_REASONS.keys() == {str(reason) for reason in StopReason}

@@ -35,6 +35,7 @@ FIRST_CHUNK = "gen_ai.response.time_to_first_chunk"
 INPUT_TOKENS = "gen_ai.usage.input_tokens"
 OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
 CACHED_TOKENS = "gen_ai.usage.cache_read.input_tokens"
+CACHE_WRITE_TOKENS = "gen_ai.usage.cache_creation.input_tokens"
 REASONING_TOKENS = "gen_ai.usage.reasoning.output_tokens"
 TOKEN_TYPE = "gen_ai.token.type"  # noqa: S105  (no secret)
 
@@ -86,5 +87,11 @@ AGENT_SECONDS = (
 PROVIDERS = {"google": "gcp.gemini", "mistral": "mistral_ai", "xai": "x_ai", "moonshot": "moonshot_ai"}
 """Providers that the conventions call otherwise than we do."""
 
-STOP_REASONS = {"end": "stop", "tool_calls": "tool_call", "length": "length", "refused": "content_filter"}
+STOP_REASONS = {
+    "end": "stop",
+    "tool_calls": "tool_call",
+    "length": "length",
+    "refused": "content_filter",
+    "filtered": "content_filter",
+}
 """Our stop reasons in the words of the conventions."""

@@ -299,6 +299,7 @@ def _usage(usage: Usage) -> Attributes:
         semconv.INPUT_TOKENS: usage.input_tokens,
         semconv.OUTPUT_TOKENS: usage.output_tokens,
         semconv.CACHED_TOKENS: usage.cached_tokens,
+        semconv.CACHE_WRITE_TOKENS: usage.cache_write_tokens,
         semconv.REASONING_TOKENS: usage.reasoning_tokens,
     }
     found: Attributes = {name: count for name, count in counts.items() if count}

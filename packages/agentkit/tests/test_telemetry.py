@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from agentkit import Agent, Control, Failed, MemoryJournal, Rules, ToolCall, ToolError, Waiting, tool
+from agentkit import Agent, Control, Failed, MemoryJournal, Rules, ToolCall, ToolError, Waiting, semconv, tool
 from agentkit.errors import ModelOverloaded
 from agentkit.messages import ModelReply, StopReason, Text, Usage
 from agentkit.telemetry import Telemetry

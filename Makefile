@@ -55,7 +55,17 @@ $(READY): requirements.lock $(PROJECTS)
 demo: setup ## run one goal from start to end: no key, no server
 	@$(BIN)/opspawn run "$(DEMO_GOAL)"
 
-test: setup ## run all tests (make test ARGS="-k claim -x")
+# aimock, an independent fake of the providers; without Node the tests that need it are skipped, except in CI.
+AIMOCK := packages/agentkit/tests/aimock
+
+$(AIMOCK)/node_modules/.package-lock.json: $(AIMOCK)/package-lock.json
+	@if ! command -v npm >/dev/null 2>&1; then \
+	  echo "test: no npm on the PATH: the tests of the models against aimock are skipped (Node 20 or newer)"; \
+	elif ! npm --prefix $(AIMOCK) ci --silent --ignore-scripts --no-audit --no-fund; then \
+	  echo "test: npm cannot install aimock: the tests of the models against it are skipped"; \
+	fi
+
+test: setup $(AIMOCK)/node_modules/.package-lock.json ## run all tests (make test ARGS="-k claim -x")
 	@$(BIN)/pytest -n auto --dist worksteal $(ARGS)
 
 # quietly COMMAND: its output only where it fails.

@@ -18,8 +18,9 @@ from agentkit.messages import (
     ToolCall,
     UserMessage,
 )
-from agentkit.models import open_model, opened
-from agentkit.models.openai import OPENAI_URL, OpenAIModel
+from agentkit.models import NamedEndpoint, open_model, opened
+from agentkit.models.access import OPENAI_URL, OPENROUTER_URL
+from agentkit.models.openai import OpenAIModel
 from agentkit.testing.model_contract import ConversationContract
 from agentkit.testing.models import ScriptedModel, UnplannedRequest
 
@@ -66,6 +67,38 @@ def test_a_key_of_the_environment_goes_to_no_other_address(environ: Any, given: 
     assert address(open_model("openai:tiny", environ=environ, **given)) == expected
 
 
+@pytest.mark.parametrize(
+    "given, expected",
+    [
+        ({}, ("http://a/v1", KEY)),
+        ({"api_key": "other-key"}, ("http://a/v1", "other-key")),
+        ({"base_url": "http://b/v1"}, ("http://b/v1", None)),
+        ({"base_url": "http://b/v1", "api_key": "other-key"}, ("http://b/v1", "other-key")),
+    ],
+)
+def test_an_endpoint_has_a_name_and_its_key_goes_to_no_other_address(given: Any, expected: Any) -> None:
+    endpoints = {"local": NamedEndpoint(base_url="http://a/v1", api_key_env="LOCAL_KEY")}
+    model = open_model("local:tiny:3b", environ={"LOCAL_KEY": KEY}, endpoints=endpoints, **given)
+    assert model.name == "local:tiny:3b"
+    assert address(model) == expected
+
+
+def test_an_endpoint_without_its_key_names_the_variable() -> None:
+    endpoints = {"local": NamedEndpoint(api_key_env="LOCAL_KEY")}
+    with pytest.raises(ModelAuthError, match="set LOCAL_KEY"):
+        open_model("local:tiny", environ={"OPENAI_API_KEY": KEY}, endpoints=endpoints)
+    with pytest.raises(UsageError, match="local:NAME, offline:NAME"):
+        open_model("remote:tiny", endpoints=endpoints)
+
+
+def test_openrouter_is_a_provider_of_its_own() -> None:
+    model = open_model("openrouter:vendor/tiny", environ={"OPENROUTER_API_KEY": KEY})
+    assert model.name == "openrouter:vendor/tiny"
+    assert address(model) == (OPENROUTER_URL, KEY)
+    with pytest.raises(ModelAuthError, match="OPENROUTER_API_KEY"):
+        open_model("openrouter:vendor/tiny", environ={"OPENAI_API_KEY": KEY})
+
+
 def test_a_name_may_hold_colons() -> None:
     environ = {"OPENAI_BASE_URL": "http://localhost:11434/v1"}
     assert open_model("openai:llama3.2:3b", environ=environ).name == "openai:llama3.2:3b"
@@ -73,7 +106,7 @@ def test_a_name_may_hold_colons() -> None:
 
 @pytest.mark.parametrize("name", ["gpt-5.5", "", ":x", "closedai:gpt", "OpenAI:gpt"])
 def test_an_unknown_provider_is_answered_with_the_known_ones(name: str) -> None:
-    with pytest.raises(UsageError, match="offline:NAME, openai:NAME"):
+    with pytest.raises(UsageError, match="offline:NAME, openai:NAME, openrouter:NAME"):
         open_model(name)
 
 

@@ -226,7 +226,7 @@ def test_a_linked_document_is_taken_by_openrouter_only() -> None:
     request = ModelRequest(messages=(UserMessage(text="Sum up.", attachments=(linked,)),))
     with pytest.raises(ModelBadRequest, match="application/pdf are not taken by address"):
         encode_request(request, DIALECT, stream=False)
-    router = Dialect(provider="openrouter", model="any", official=False)
+    router = Dialect(provider="openrouter", model="any", official=False, routed=True)
     (said,) = json.loads(encode_request(request, router, stream=False))["messages"]
     assert said["content"][0]["file"]["file_data"] == linked.url
 
@@ -375,7 +375,7 @@ def test_usage_is_zero_where_nobody_says(usage: Any, expected: Any) -> None:
 
 
 def test_openrouter_tells_the_cost() -> None:
-    router = Dialect(provider="openrouter", model="any", official=False)
+    router = Dialect(provider="openrouter", model="any", official=False, routed=True)
     body = chat({"content": "x"}, usage={"prompt_tokens": 9, "completion_tokens": 2, "cost": 0.25})
     assert decode_reply(body, router).usage == Usage(input_tokens=9, output_tokens=2, cost_usd=0.25)
 

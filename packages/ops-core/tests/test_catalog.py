@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from agentkit.agent import Agent
+from agentkit.errors import ModelAuthError
 from agentkit.limits import Limits
 from agentkit.messages import Effect
+from agentkit.models import NamedEndpoint
 from agentkit.policies import Rules
 from ops_core.catalog import (
     DEFAULT_AGENT,
@@ -98,6 +100,17 @@ def test_the_default_catalog_has_one_agent(tmp_path: Path):
     catalog = default_catalog(tmp_path)
     assert catalog.names == (DEFAULT_AGENT,)
     assert catalog.get(DEFAULT_AGENT).agent.model == "offline:planner"
+
+
+def test_endpoints_are_known_to_all_agents_and_stay_when_agents_go():
+    local = NamedEndpoint(base_url="http://127.0.0.1:9/v1")
+    catalog = Catalog(
+        [Agent("local:tiny", name="one"), Agent("offline:planner", name="two")], endpoints={"local": local}
+    )
+    left = catalog.without(["two"])
+    assert (left.names, left.endpoints) == (("one",), {"local": local})
+    with pytest.raises(ConfigError, match=r"endpoints\.openai: .*cannot be called 'openai'"):
+        Catalog(endpoints={"openai": local})
 
 
 # --- opspawn.toml ------------------------------------------------------------------------------------------------
@@ -313,4 +326,62 @@ def test_an_app_that_breaks_when_it_is_called_is_named(tmp_path: Path, text: str
     (tmp_path / f"{name}.py").write_text(text)
     with pytest.raises(ConfigError, match="app: ") as refused:
         import_catalog(f"{name}:make", tmp_path)
+    assert "secret" not in str(refused.value)
+
+
+# --- endpoints ---------------------------------------------------------------------------------------------------
+
+LOCAL = """
+[endpoints.local]
+kind = "openai"
+base_url = "http://127.0.0.1:9/v1"
+api_key_env = "LOCAL_KEY"
+headers = {{ X-Team = "search" }}
+body = {{ seed = 7 }}
+timeout_seconds = 60
+{more}
+[agents.one]
+model = "local:llama3.2:3b"
+"""
+
+
+async def test_an_endpoint_is_declared_beside_the_agents(file: Path, monkeypatch: pytest.MonkeyPatch):
+    catalog = read(file, LOCAL.format(more=""))
+    declared = catalog.get("one").agent.model
+    with pytest.raises(ModelAuthError, match="the endpoint local needs a key: set LOCAL_KEY"):
+        async with catalog.opened(declared):
+            pass
+    monkeypatch.setenv("LOCAL_KEY", "sk-test-0123456789")
+    async with catalog.opened(declared) as model:
+        assert model.name == "local:llama3.2:3b"
+
+
+@pytest.mark.parametrize(
+    "text, problem",
+    [
+        ('[endpoints.x]\nkind = "closedai"', "endpoints.x.kind"),
+        ('[endpoints.x]\nbase = "http://a"', "endpoints.x.base: "),
+        ('[endpoints.x]\nbase_url = "a.b/v1"', "endpoints.x: base_url must begin with http"),
+        ('[endpoints.x]\nbase_url = "http://me:secret@a/v1"', "endpoints.x: base_url must hold neither"),
+        ('[endpoints.x]\napi_key_env = "sk-secret"', "endpoints.x: api_key_env: the name of an environment"),
+        (
+            '[endpoints.x]\nheaders = { Authorization = "Bearer secret" }',
+            "endpoints.x: headers: Authorization is not",
+        ),
+        (
+            '[endpoints.x]\nheaders = { X-A = "a\\nsecret: 1" }',
+            "endpoints.x: headers: the value of X-A holds",
+        ),
+        ("[endpoints.X]", "endpoints.X: an endpoint cannot be called 'X'"),
+        ("[endpoints.offline]", "an endpoint cannot be called 'offline'"),
+        ("[endpoints.x]\ntimeout_seconds = 0", "endpoints.x.timeout_seconds"),
+        ('[agents.one]\nmodel = "local:x"', "agent one: model: unknown model 'local:x'"),
+    ],
+)
+def test_an_endpoint_that_cannot_be_right_is_refused_when_the_file_is_read(
+    file: Path, text: str, problem: str
+):
+    with pytest.raises(ConfigError) as refused:
+        read(file, text)
+    assert problem in str(refused.value)
     assert "secret" not in str(refused.value)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agentkit.errors import AgentkitError
-from agentkit.models import opened
 from ops_core.catalog import Catalog, default_catalog, import_catalog, read_catalog
 from ops_core.dispatchers import CountedDispatcher, open_dispatcher
 from ops_core.engine import Engine
@@ -129,7 +128,7 @@ async def runnable(catalog: Catalog) -> Catalog:
     reasons: dict[str, AgentkitError] = {}
     for name in catalog.names:
         try:
-            async with opened(catalog.get(name).agent.model):
+            async with catalog.opened(catalog.get(name).agent.model):
                 pass
         except AgentkitError as error:
             reasons[name] = error

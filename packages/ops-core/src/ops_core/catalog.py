@@ -8,19 +8,22 @@ import re
 import sys
 import tomllib
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveFloat, PositiveInt, ValidationError
 
 from agentkit.agent import Agent
 from agentkit.calls import place_of
 from agentkit.errors import UsageError
 from agentkit.limits import Limits
 from agentkit.messages import Effect
-from agentkit.models import split_name
+from agentkit.models import NamedEndpoint, opened, split_name
+from agentkit.models.named import Kind
 from agentkit.policies import Rules
+from agentkit.ports import Model
 from agentkit.tools import Tool
 from agentkit.tools.everyday import everyday_tools
 from ops_core.errors import AgentNotFound, ConfigError
@@ -48,12 +51,16 @@ class Catalog:
 
     Args:
         agents: agents that need no dependencies; others are added with :meth:`add`.
+        endpoints: servers of models under names of their own, for all agents.
 
     Raises:
-        ConfigError: two agents have one name.
+        ConfigError: two agents have one name, or an endpoint is wrong.
     """
 
-    def __init__(self, agents: Iterable[Agent[Any, Any]] = ()) -> None:
+    def __init__(
+        self, agents: Iterable[Agent[Any, Any]] = (), *, endpoints: Mapping[str, NamedEndpoint] | None = None
+    ) -> None:
+        self.endpoints = {name: _checked(name, each) for name, each in (endpoints or {}).items()}
         self._served: dict[str, Served] = {}
         for agent in agents:
             self.add(agent)
@@ -69,7 +76,7 @@ class Catalog:
             raise ConfigError(message, field="agents")
         if isinstance(agent.model, str):
             try:
-                split_name(agent.model)
+                split_name(agent.model, self.endpoints)
             except UsageError as error:
                 message = f"agent {agent.name}: model: {error}"
                 raise ConfigError(message, field="agents") from None
@@ -80,7 +87,7 @@ class Catalog:
 
     def without(self, names: Collection[str]) -> Catalog:
         """The same agents, except these."""
-        others = Catalog()
+        others = Catalog(endpoints=self.endpoints)
         others._served = {name: served for name, served in self._served.items() if name not in names}
         return others
 
@@ -99,6 +106,18 @@ class Catalog:
             message = f"there is no agent {name!r} here; there are: {', '.join(self._served) or 'none'}"
             raise AgentNotFound(message, field="agent")
         return self._served[name]
+
+    def opened(self, model: str | Model) -> AbstractAsyncContextManager[Model]:
+        """``model``, ready for use, where its name may be one of the endpoints; see :func:`agentkit.models.opened`."""
+        return opened(model, self.endpoints)
+
+
+def _checked(name: str, endpoint: NamedEndpoint) -> NamedEndpoint:
+    try:
+        return endpoint.checked(name)
+    except UsageError as error:
+        message = f"endpoints.{name}: {error}"
+        raise ConfigError(message, field="endpoints") from None
 
 
 def default_catalog(directory: Path) -> Catalog:
@@ -154,9 +173,21 @@ class AgentTable(_Strict):
     patience: PositiveInt = 3
 
 
+class EndpointTable(_Strict):
+    """``[endpoints.NAME]``: see :class:`agentkit.models.NamedEndpoint`."""
+
+    kind: Kind = "openai"
+    base_url: str | None = None
+    api_key_env: str | None = None
+    headers: Mapping[str, str] = Field(default_factory=dict)
+    body: Mapping[str, JsonValue] = Field(default_factory=dict)
+    timeout_seconds: PositiveFloat = 300.0
+
+
 class ConfigFile(_Strict):
     """``opspawn.toml`` as a whole."""
 
+    endpoints: Mapping[str, EndpointTable] = Field(default_factory=dict)
     agents: Mapping[str, AgentTable] = Field(default_factory=dict)
 
 
@@ -178,7 +209,9 @@ def read_catalog(path: Path) -> Catalog:
         problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
         message = f"{path}: {problems}"
         raise ConfigError(message, field="config") from None
-    return Catalog(_agent(name, declared, path) for name, declared in config.agents.items())
+    endpoints = {name: NamedEndpoint(**dict(table)) for name, table in config.endpoints.items()}
+    agents = (_agent(name, declared, path) for name, declared in config.agents.items())
+    return Catalog(agents, endpoints=endpoints)
 
 
 def _agent(name: str, declared: AgentTable, path: Path) -> Agent[Any, Any]:

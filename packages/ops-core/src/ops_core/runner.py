@@ -15,7 +15,6 @@ from agentkit.calls import place_of
 from agentkit.errors import AgentkitError, RunError, RunReleased
 from agentkit.loop import STUBBORN_SECONDS, Control, Event
 from agentkit.messages import JsonValue
-from agentkit.models import opened
 from agentkit.outcomes import Cancelled, Completed, Failed, Outcome, Waiting
 from agentkit.ports import Model
 from agentkit.transcript import Finished
@@ -125,7 +124,7 @@ class Runner:
         self._metrics.can_carry(self._options.concurrency)
         async with AsyncExitStack() as stack:
             stack.enter_context(about(worker=self._options.owner))
-            self._models = _Models(stack)
+            self._models = _Models(stack, self._catalog)
             heartbeat = asyncio.create_task(self._heartbeat())
             claiming = asyncio.create_task(self._claim())
             stopping = asyncio.create_task(self._stopping.wait())
@@ -379,13 +378,14 @@ def _waited(task: Task) -> float:
 class _Models:
     """Each model that is named in the catalog, opened once, when it is first needed."""
 
-    def __init__(self, stack: AsyncExitStack) -> None:
+    def __init__(self, stack: AsyncExitStack, catalog: Catalog) -> None:
         self._stack = stack
+        self._catalog = catalog
         self._open: dict[str, Model] = {}
 
     async def get(self, name: str) -> Model:
         if name not in self._open:
-            self._open[name] = await self._stack.enter_async_context(opened(name))
+            self._open[name] = await self._stack.enter_async_context(self._catalog.opened(name))
         return self._open[name]
 
 

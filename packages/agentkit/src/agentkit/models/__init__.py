@@ -1,26 +1,23 @@
-"""Models by name: ``offline:NAME`` needs nothing, ``openai:NAME`` speaks to OpenAI and every compatible server."""
+"""Models by name, ``provider:name``.
+
+``offline:NAME`` needs nothing; ``openai:NAME``, ``openrouter:NAME`` are providers of their own; and a
+:class:`NamedEndpoint` gives a server of yours a name, with which its models are called: ``local:llama3.2:3b``.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 
 from agentkit.errors import ModelAuthError, UsageError
+from agentkit.models.named import OFFLINE, PROVIDERS, NamedEndpoint, Provider, Target, make, needs_key
 from agentkit.ports import Model
 
-__all__ = ["open_model", "opened", "split_name"]
+__all__ = ["NamedEndpoint", "open_model", "opened", "split_name"]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Wanted:
-    """What is to be opened."""
-
-    name: str
-    environ: Mapping[str, str]
-    base_url: str | None
-    api_key: str | None
+NO_ENDPOINTS: Mapping[str, NamedEndpoint] = {}
 
 
 def open_model(
@@ -29,45 +26,63 @@ def open_model(
     environ: Mapping[str, str] | None = None,
     base_url: str | None = None,
     api_key: str | None = None,
+    endpoints: Mapping[str, NamedEndpoint] = NO_ENDPOINTS,
 ) -> Model:
     """The model called ``provider:name``. Nothing is sent yet; what is returned may be an async context manager.
 
-    For ``openai:``, the key and the address are taken from ``OPENAI_API_KEY`` and ``OPENAI_BASE_URL`` where they are
-    not given. A key from the environment goes to the address from the environment (or to OpenAI's own) and to no
-    other: for another ``base_url``, give its ``api_key`` too, if it wants one.
+    The key and the address of a provider are taken from its variables (``OPENAI_API_KEY`` and ``OPENAI_BASE_URL``, and
+    so on) where they are not given. A key from the environment goes to the address from the environment (or to the
+    provider's own) and to no other: for another ``base_url``, give its ``api_key`` too, if it wants one.
 
     Args:
-        name: for example ``openai:gpt-5`` or ``offline:calculator``.
+        name: for example ``openai:gpt-5.5``, ``offline:planner``, or ``local:llama3.2:3b`` with an endpoint ``local``.
         environ: where keys and addresses are looked up; the process's environment by default.
-        base_url: the address of a compatible server.
+        base_url: the address of a compatible server, in place of the provider's or the endpoint's.
         api_key: its key.
+        endpoints: servers of your own, by name.
 
     Raises:
-        UsageError: the name has no known provider, or the model's library is not installed.
-        ModelAuthError: OpenAI's own service needs a key, and there is none.
+        UsageError: the name has no known provider, the model's library is not installed, or an endpoint is wrong.
+        ModelAuthError: a key is needed, and there is none.
     """
-    provider, model = split_name(name)
+    provider, model = split_name(name, endpoints)
+    if provider == OFFLINE:
+        if base_url is not None or api_key is not None:
+            raise UsageError("an offline model takes neither base_url nor api_key")
+        from agentkit.models.offline import OfflineModel
+
+        return OfflineModel(model)
     environ = os.environ if environ is None else environ
-    return _OPENERS[provider](_Wanted(name=model, environ=environ, base_url=base_url, api_key=api_key))
+    if provider in endpoints:
+        endpoint = endpoints[provider].checked(provider)
+        key = api_key if api_key is not None or base_url is not None else _key_of(endpoint, provider, environ)
+    else:
+        endpoint, key = _of_provider(PROVIDERS[provider], environ, base_url, api_key)
+    if base_url is not None:
+        endpoint = replace(endpoint, base_url=base_url)
+    return make(Target(provider=provider, model=model, endpoint=endpoint, api_key=key))
 
 
-def split_name(name: str) -> tuple[str, str]:
+def split_name(name: str, endpoints: Mapping[str, NamedEndpoint] = NO_ENDPOINTS) -> tuple[str, str]:
     """Provider and model of ``provider:name``; opens nothing and looks nothing up.
 
     Raises:
         UsageError: the name has no known provider, or no model.
     """
     provider, colon, model = name.partition(":")
-    if provider not in _OPENERS or not colon:
-        known = ", ".join(f"{known}:NAME" for known in sorted(_OPENERS))
-        raise UsageError(f"unknown model {name!r}; a model is one of {known}")
+    known = {OFFLINE, *PROVIDERS, *endpoints}
+    if provider not in known or not colon:
+        names = ", ".join(f"{each}:NAME" for each in sorted(known))
+        raise UsageError(f"unknown model {name!r}; a model is one of {names}")
     if not model:
         raise UsageError(f"{name!r} lacks the model's name after the colon")
     return provider, model
 
 
 @asynccontextmanager
-async def opened(model: str | Model) -> AsyncGenerator[Model, None]:
+async def opened(
+    model: str | Model, endpoints: Mapping[str, NamedEndpoint] = NO_ENDPOINTS
+) -> AsyncGenerator[Model, None]:
     """``model``, ready for use. What is opened here, from a name, is closed again; a given object is left as it is.
 
     Raises:
@@ -76,7 +91,7 @@ async def opened(model: str | Model) -> AsyncGenerator[Model, None]:
     if not isinstance(model, str):
         yield model
         return
-    own = open_model(model)
+    own = open_model(model, endpoints=endpoints)
     if isinstance(own, AbstractAsyncContextManager):
         async with own:
             yield own
@@ -84,27 +99,26 @@ async def opened(model: str | Model) -> AsyncGenerator[Model, None]:
         yield own
 
 
-def _offline(wanted: _Wanted) -> Model:
-    if wanted.base_url is not None or wanted.api_key is not None:
-        raise UsageError("an offline model takes neither base_url nor api_key")
-    from agentkit.models.offline import OfflineModel
-
-    return OfflineModel(wanted.name)
-
-
-def _openai(wanted: _Wanted) -> Model:
-    from agentkit.models.openai import OPENAI_URL, OpenAIModel, is_openai
-
-    configured = wanted.environ.get("OPENAI_BASE_URL", "").strip() or OPENAI_URL
-    base_url = wanted.base_url or configured
-    key = wanted.api_key
-    if key is None and base_url in {configured, OPENAI_URL}:
-        key = wanted.environ.get("OPENAI_API_KEY", "").strip() or None
-    if key is None and is_openai(base_url):
+def _of_provider(
+    provider: Provider, environ: Mapping[str, str], base_url: str | None, api_key: str | None
+) -> tuple[NamedEndpoint, str | None]:
+    configured = environ.get(provider.url_variable, "").strip() or provider.url
+    address = base_url or configured
+    key = api_key
+    if key is None and address in {configured, provider.url}:
+        key = next(filter(None, (environ.get(name, "").strip() for name in provider.key_variables)), None)
+    if key is None and needs_key(provider.kind, address):
+        variables = " or ".join(provider.key_variables)
         raise ModelAuthError(
-            "OpenAI needs a key: set OPENAI_API_KEY, or OPENAI_BASE_URL for a server that needs none"
+            f"{provider.label} needs a key: set {variables}, or {provider.url_variable} for a server that needs none"
         )
-    return OpenAIModel(wanted.name, api_key=key, base_url=base_url)
+    return NamedEndpoint(kind=provider.kind, base_url=address), key
 
 
-_OPENERS: Mapping[str, Callable[[_Wanted], Model]] = {"offline": _offline, "openai": _openai}
+def _key_of(endpoint: NamedEndpoint, name: str, environ: Mapping[str, str]) -> str | None:
+    if endpoint.api_key_env is None:
+        return None
+    key = environ.get(endpoint.api_key_env, "").strip()
+    if not key:
+        raise ModelAuthError(f"the endpoint {name} needs a key: set {endpoint.api_key_env}")
+    return key

@@ -1,16 +1,18 @@
-"""OpenAI and every server that speaks its Chat Completions wire (Ollama, vLLM, llama.cpp, OpenRouter, …)."""
+"""OpenAI and every server that speaks one of its two wires: Chat Completions, and Responses."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 from urllib.parse import urlsplit, urlunsplit
 
 from agentkit.errors import ModelBadResponse, ModelError, UsageError
-from agentkit.messages import ModelReply, ModelRequest, Reasoning, ReasoningDelta, Text, TextDelta
+from agentkit.messages import Delta, ModelReply, ModelRequest, Reasoning, ReasoningDelta, Text, TextDelta
+from agentkit.models.access import OPENAI_URL, OPENROUTER_URL, Extras, checked_key, checked_url, is_openai
 from agentkit.models.openai_stream import EventReader, ReplyDraft
 from agentkit.models.openai_wire import Dialect, decode_reply, encode_request
 from agentkit.models.refusals import Refusal, error_object, to_model_error
@@ -20,7 +22,73 @@ from agentkit.ports import OnDelta
 if TYPE_CHECKING:
     import httpx2
 
-OPENAI_URL = "https://api.openai.com/v1"
+
+class Draft(Protocol):
+    """A reply that arrives in pieces."""
+
+    def feed(self, event: Mapping[str, Any]) -> Iterator[Delta]:
+        """What is new for somebody who watches."""
+        ...
+
+    def finish(self, *, done: bool) -> ModelReply:
+        """The whole reply, once the stream has ended; ``done`` says that its last event was there.
+
+        Raises:
+            ModelBadResponse: it ended early.
+        """
+        ...
+
+
+class Wire(Protocol):
+    """One way to say a request and to understand its reply: pure."""
+
+    path: str
+    """What comes after the base address."""
+
+    def encode(self, request: ModelRequest, *, stream: bool) -> bytes:
+        """The body of the request."""
+        ...
+
+    def decode(self, body: Mapping[str, Any], request: ModelRequest) -> ModelReply:
+        """The reply in a body that was not streamed.
+
+        Raises:
+            ModelBadResponse: it is none.
+        """
+        ...
+
+    def draft(self, request: ModelRequest) -> Draft:
+        """For a reply that is streamed."""
+        ...
+
+    def error_in(self, found: object) -> Mapping[str, Any]:
+        """The provider's error in a body or event with status 200; empty where there is none."""
+        ...
+
+
+class ChatWire:
+    """Chat Completions."""
+
+    path = "/chat/completions"
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
+
+    def encode(self, request: ModelRequest, *, stream: bool) -> bytes:
+        """See :class:`Wire`."""
+        return encode_request(request, self._dialect, stream=stream)
+
+    def decode(self, body: Mapping[str, Any], request: ModelRequest) -> ModelReply:
+        """See :class:`Wire`."""
+        return decode_reply(body, self._dialect)
+
+    def draft(self, request: ModelRequest) -> ReplyDraft:
+        """See :class:`Wire`."""
+        return ReplyDraft(self._dialect)
+
+    def error_in(self, found: object) -> Mapping[str, Any]:
+        """See :class:`Wire`."""
+        return error_object(found)
 
 
 class OpenAIModel:
@@ -38,9 +106,10 @@ class OpenAIModel:
         timeout: seconds of silence after which a call is given up. A reply that keeps coming may take longer in all;
             the run's deadline ends that.
         client: an ``httpx2.AsyncClient`` to use in place of an own one; it stays open.
+        extras: headers and fields of each request.
 
     Raises:
-        UsageError: the key or the address cannot be right, or httpx2 is not installed.
+        UsageError: the key, the address or a header cannot be right, or httpx2 is not installed.
     """
 
     def __init__(
@@ -52,6 +121,7 @@ class OpenAIModel:
         provider: str = "openai",
         timeout: float = 300.0,
         client: httpx2.AsyncClient | None = None,
+        extras: Extras | None = None,
     ) -> None:
         if not name:
             raise UsageError("a model needs a name")
@@ -63,19 +133,32 @@ class OpenAIModel:
             if error.name != "httpx2":
                 raise
             raise UsageError("the OpenAI wire needs httpx2: pip install 'agentkit[openai]'") from None
-        url = _completions_url(base_url)
+        extras = (extras or Extras()).checked()
+        base_url = checked_url(base_url)
         self._base_url = base_url
-        self._dialect = Dialect(provider=provider, model=name, official=is_openai(base_url))
-        self._secret = _checked_key(api_key)
-        self._endpoint = Endpoint(url, headers=_headers(self._secret), timeout=timeout, client=client)
+        self._name = f"{provider}:{name}"
+        official = is_openai(base_url)
+        self._wire = self._speaking(
+            Dialect(provider=provider, model=name, official=official, more=extras.body)
+        )
+        self._secret = checked_key(api_key)
+        headers = {
+            **_headers(self._secret),
+            **{name.lower(): value for name, value in extras.headers.items()},
+        }
+        url = _below(base_url, self._wire.path)
+        self._endpoint = Endpoint(url, headers=headers, timeout=timeout, client=client)
+
+    def _speaking(self, dialect: Dialect) -> Wire:
+        return ChatWire(dialect)
 
     @property
     def name(self) -> str:
         """``provider:name``."""
-        return f"{self._dialect.provider}:{self._dialect.model}"
+        return self._name
 
     def __repr__(self) -> str:
-        return f"OpenAIModel({self.name!r}, base_url={self._base_url!r})"
+        return f"{type(self).__name__}({self.name!r}, base_url={self._base_url!r})"
 
     async def __aenter__(self) -> Self:
         return self
@@ -96,20 +179,22 @@ class OpenAIModel:
             ModelError: the subclass that says who must act; see ``docs/how-to/use-a-model.md``.
             UsageError: the request cannot be expressed as JSON.
         """
-        body = encode_request(request, self._dialect, stream=on_delta is not None)
+        body = self._wire.encode(request, stream=on_delta is not None)
         async with self._endpoint.post(body) as response:
             if response.status_code != 200:
                 raise await self._refusal(response)
             if _is_event_stream(response, asked=on_delta is not None):
-                return await self._streamed(response, on_delta)
+                return await self._streamed(response, self._wire.draft(request), on_delta)
             found = self._loaded(await self._endpoint.read(response), response)
-        reply = decode_reply(found, self._dialect)
+        reply = self._wire.decode(found, request)
         if on_delta is not None:  # a server that does not know `stream`
             _retell(reply, on_delta)
         return reply
 
-    async def _streamed(self, response: httpx2.Response, on_delta: OnDelta | None) -> ModelReply:
-        reader, draft, done = EventReader(), ReplyDraft(self._dialect), False
+    async def _streamed(
+        self, response: httpx2.Response, draft: Draft, on_delta: OnDelta | None
+    ) -> ModelReply:
+        reader, done = EventReader(), False
 
         def take(event: bytes) -> bool:
             if event.strip() == b"[DONE]":
@@ -135,7 +220,7 @@ class OpenAIModel:
             found = load_json(text)
         except ValueError:
             found = None
-        if error := error_object(found):
+        if error := self._wire.error_in(found):
             raise self._error(error, response)
         if not isinstance(found, dict):
             kind = response.headers.get("content-type", "without a type").split(";")[0][:64]
@@ -163,32 +248,47 @@ class OpenAIModel:
         )
 
 
-def is_openai(base_url: str) -> bool:
-    """Whether this is OpenAI's own service, its regions and Azure's included, and not a compatible server."""
-    host = urlsplit(base_url).hostname or ""
-    return f".{host}".endswith((".openai.com", ".openai.azure.com"))
+class OpenRouterModel(OpenAIModel):
+    """A model behind OpenRouter, which speaks Chat Completions and passes them on.
+
+    Its own fields go into ``extras.body``: ``{"models": […]}`` names models that take over where the first one fails,
+    ``{"provider": {…}}`` says where it may be run. The reply's ``model`` is the one that answered, and its usage holds
+    the cost. It is told that agentkit asks (``X-OpenRouter-Title``); ``extras.headers`` may say otherwise, and name
+    your site as ``HTTP-Referer``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        api_key: str | None,
+        base_url: str = OPENROUTER_URL,
+        provider: str = "openrouter",
+        timeout: float = 300.0,
+        client: httpx2.AsyncClient | None = None,
+        extras: Extras | None = None,
+    ) -> None:
+        given = extras or Extras()
+        headers = {"x-openrouter-title": "agentkit"}
+        headers.update({name.lower(): value for name, value in given.headers.items()})
+        super().__init__(
+            name,
+            api_key=api_key,
+            base_url=base_url,
+            provider=provider,
+            timeout=timeout,
+            client=client,
+            extras=Extras(headers=headers, body=given.body),
+        )
+
+    def _speaking(self, dialect: Dialect) -> Wire:
+        return ChatWire(replace(dialect, routed=True))
 
 
-def _completions_url(base_url: str) -> str:
-    try:
-        parts = urlsplit(base_url)
-        _ = parts.port  # a bad one is noticed on access
-    except ValueError:
-        raise UsageError("base_url is not an address") from None
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise UsageError("base_url must begin with http:// or https:// and name a host")
-    if parts.username is not None or parts.fragment:
-        raise UsageError("base_url must hold neither a user name nor a fragment; a key is given as api_key")
-    path = parts.path.rstrip("/") + "/chat/completions"
-    return urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
-
-
-def _checked_key(api_key: str | None) -> str | None:
-    """The key without the white space that files and shells leave around it."""
-    key = api_key.strip() if api_key is not None else None
-    if key is not None and not (key and key.isascii() and key.isprintable() and " " not in key):
-        raise UsageError("api_key is empty or holds characters that no key has")
-    return key
+def _below(base_url: str, path: str) -> str:
+    """The address of ``path`` below ``base_url``, whose query is kept."""
+    parts = urlsplit(base_url)
+    return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/") + path, parts.query, ""))
 
 
 def _headers(key: str | None) -> dict[str, str]:

@@ -61,12 +61,14 @@ class Dialect:
         provider: the part before the colon in the names of its models.
         model: the model's name there.
         official: it is OpenAI's own, where ``max_tokens`` is replaced by ``max_completion_tokens``.
+        routed: it is OpenRouter, which tells the cost in dollars and fetches documents.
         more: further fields of each body, as they are.
     """
 
     provider: str
     model: str
     official: bool
+    routed: bool = False
     more: JsonObject = field(default_factory=dict[str, JsonValue])
 
     @property
@@ -141,7 +143,7 @@ def _attachment(attachment: Attachment, dialect: Dialect) -> dict[str, Any]:
         return {"type": "text", "text": words}
     if attachment.is_image:
         return {"type": "image_url", "image_url": {"url": attachment.url or as_data_url(attachment)}}
-    if attachment.data is None and dialect.provider != "openrouter":
+    if attachment.data is None and not dialect.routed:
         raise not_taken(dialect.name, attachment)
     file = {"filename": attachment.name or "document", "file_data": attachment.url or as_data_url(attachment)}
     return {"type": "file", "file": file}
@@ -313,7 +315,7 @@ def usage_of(body: Mapping[str, Any], dialect: Dialect) -> Usage:
         as_object(usage.get("prompt_tokens_details")),
         as_object(usage.get("completion_tokens_details")),
     )
-    cost = usage.get("cost") if dialect.provider == "openrouter" else None  # elsewhere in whatever unit
+    cost = usage.get("cost") if dialect.routed else None  # elsewhere in whatever unit
     return Usage(
         input_tokens=as_count(usage.get("prompt_tokens")),
         output_tokens=as_count(usage.get("completion_tokens")),

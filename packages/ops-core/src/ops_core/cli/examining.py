@@ -20,7 +20,6 @@ import httpx2
 from rich.text import Text
 
 from agentkit.errors import AgentkitError
-from agentkit.models import opened
 from ops_core.assembly import CONFIG_FILE, load_catalog
 from ops_core.cli.exits import Exit
 from ops_core.cli.narration import counted
@@ -297,7 +296,7 @@ async def _agents(settings: Settings) -> AsyncIterator[Finding]:
         model = catalog.get(name).agent.model
         called = model if isinstance(model, str) else model.name
         try:
-            async with asyncio.timeout(AGENT_SECONDS), opened(model):
+            async with asyncio.timeout(AGENT_SECONDS), catalog.opened(model):
                 pass
             yield Finding(about=about, name=one_line(name), state="ok", text=f"{called} can be opened")
         except TimeoutError:

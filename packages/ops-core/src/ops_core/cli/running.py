@@ -8,7 +8,6 @@ import getpass
 from pydantic import ValidationError
 
 from agentkit.loop import Event
-from agentkit.models import opened
 from agentkit.transcript import ApprovalAsked, ApprovalGiven, Recorded
 from ops_core.assembly import Ops, load_catalog, open_ops
 from ops_core.catalog import Catalog, Served
@@ -36,7 +35,8 @@ async def run_here(options: RunOptions) -> Exit:
     """Work on one task until it ends, waits for somebody who is not here, or is let go."""
     settings = read_settings().model_copy(update={"concurrency": 1})
     declared = load_catalog(settings)
-    catalog = Catalog()  # of one agent, which is not known before a task to be carried on was looked at
+    # of one agent, which is not known before a task to be carried on was looked at
+    catalog = Catalog(endpoints=declared.endpoints)
     async with open_ops(settings, catalog) as ops:
         task = None
         if options.resume is not None:
@@ -45,7 +45,7 @@ async def run_here(options: RunOptions) -> Exit:
         else:
             served = with_model(declared.get(chosen_agent(declared.names, options.agent)), options.model)
         catalog.add(served.agent, served.deps)
-        async with opened(served.agent.model):
+        async with catalog.opened(served.agent.model):
             pass  # a missing key is told before there is a task
         if task is None:
             task = await _submitted(ops, served, options.goal or "")

@@ -1,0 +1,164 @@
+"""Endpoints under names of their own, and which adapter serves which of them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias, get_args
+
+from agentkit.errors import UsageError
+from agentkit.messages import JsonObject, JsonValue
+from agentkit.models.access import (
+    ANTHROPIC_URL,
+    GOOGLE_URL,
+    OPENAI_URL,
+    OPENROUTER_URL,
+    Extras,
+    checked_url,
+    is_openai,
+)
+from agentkit.ports import Model
+
+Kind: TypeAlias = Literal["openai", "openai-responses", "openrouter", "anthropic", "google"]
+"""Which wire is spoken: Chat Completions (``openai``), Responses, OpenRouter's, Anthropic's, Google's."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*(KEY|TOKEN|SECRET|PASSWORD)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedEndpoint:
+    """A server with a name: ``local:llama3.2:3b`` is a model behind the endpoint ``local``.
+
+    Attributes:
+        kind: the wire that it speaks.
+        base_url: its address; the provider's own where not given.
+        api_key_env: the environment variable that holds its key; ``None`` for a server that wants none.
+        headers: sent with each request.
+        body: further fields of each request, in the server's own words.
+        timeout_seconds: of silence, after which a call is given up.
+    """
+
+    kind: Kind = "openai"
+    base_url: str | None = None
+    api_key_env: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    body: JsonObject = field(default_factory=dict[str, JsonValue])
+    timeout_seconds: float = 300.0
+
+    def checked(self, name: str) -> NamedEndpoint:
+        """The same, where it can be one; ``name`` is its own.
+
+        Raises:
+            UsageError: a field cannot be right; the text names it, and holds no value of it.
+        """
+        if not _NAME.fullmatch(name) or name in OWN_NAMES:
+            raise UsageError(
+                f"an endpoint cannot be called {name[:80]!r}: small letters, digits, _ and -, from a letter on, "
+                f"and none of {', '.join(sorted(OWN_NAMES))}"
+            )
+        if self.kind not in get_args(Kind):
+            raise UsageError(f"kind: one of {', '.join(get_args(Kind))}")
+        if self.base_url is not None:
+            checked_url(self.base_url)
+        if self.api_key_env is not None and not _VARIABLE.fullmatch(self.api_key_env):
+            # those are the names whose values are cut out of logs
+            raise UsageError(
+                "api_key_env: the name of an environment variable that ends in KEY, TOKEN, SECRET or PASSWORD"
+            )
+        if not (math.isfinite(self.timeout_seconds) and self.timeout_seconds > 0):
+            raise UsageError("timeout_seconds: a number of seconds above zero")
+        Extras(headers=self.headers, body=self.body).checked()
+        return self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provider:
+    """One of our own: ``openai:NAME`` and its like.
+
+    Attributes:
+        kind: the wire that it speaks.
+        label: what it is called in sentences.
+        url: its address.
+        key_variables: environment variables that hold its key; the first that is set counts.
+        url_variable: the one that holds another address.
+    """
+
+    kind: Kind
+    label: str
+    url: str
+    key_variables: tuple[str, ...]
+    url_variable: str
+
+
+PROVIDERS: Mapping[str, Provider] = {
+    "openai": Provider(
+        kind="openai",
+        label="OpenAI",
+        url=OPENAI_URL,
+        key_variables=("OPENAI_API_KEY",),
+        url_variable="OPENAI_BASE_URL",
+    ),
+    "openrouter": Provider(
+        kind="openrouter",
+        label="OpenRouter",
+        url=OPENROUTER_URL,
+        key_variables=("OPENROUTER_API_KEY",),
+        url_variable="OPENROUTER_BASE_URL",
+    ),
+}
+OFFLINE = "offline"
+OWN_NAMES = frozenset({OFFLINE, "openai", "openrouter", "anthropic", "google"})
+_URL_OF_KIND: Mapping[str, str] = {
+    "openai": OPENAI_URL,
+    "openai-responses": OPENAI_URL,
+    "openrouter": OPENROUTER_URL,
+    "anthropic": ANTHROPIC_URL,
+    "google": GOOGLE_URL,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A model to be made.
+
+    Attributes:
+        provider: what comes before the colon of its name.
+        model: what comes behind it.
+        endpoint: where it is.
+        api_key: its key.
+    """
+
+    provider: str
+    model: str
+    endpoint: NamedEndpoint
+    api_key: str | None
+
+
+def make(target: Target) -> Model:
+    """The adapter for ``target``.
+
+    Raises:
+        UsageError: something about it cannot be right, or its library is not installed.
+    """
+    where = target.endpoint
+    base_url = where.base_url or _URL_OF_KIND[where.kind]
+    extras = Extras(headers=where.headers, body=where.body)
+    from agentkit.models.openai import OpenAIModel, OpenRouterModel
+
+    cls = OpenRouterModel if where.kind == "openrouter" else OpenAIModel
+    return cls(
+        target.model,
+        api_key=target.api_key,
+        base_url=base_url,
+        provider=target.provider,
+        timeout=where.timeout_seconds,
+        extras=extras,
+    )
+
+
+def needs_key(kind: Kind, base_url: str) -> bool:
+    """Whether this is a provider's own service, which answers nobody without a key."""
+    return base_url == _URL_OF_KIND[kind] or is_openai(base_url)

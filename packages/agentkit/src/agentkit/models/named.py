@@ -33,7 +33,7 @@ class NamedEndpoint:
     """A server with a name: ``local:llama3.2:3b`` is a model behind the endpoint ``local``.
 
     Attributes:
-        kind: the wire that it speaks.
+        kind: the wire that it speaks; ``openai`` at OpenAI's own address is Responses, as that is its better one.
         base_url: its address; the provider's own where not given.
         api_key_env: the environment variable that holds its key; ``None`` for a server that wants none.
         headers: sent with each request.
@@ -146,10 +146,11 @@ def make(target: Target) -> Model:
     where = target.endpoint
     base_url = where.base_url or _URL_OF_KIND[where.kind]
     extras = Extras(headers=where.headers, body=where.body)
-    from agentkit.models.openai import OpenAIModel, OpenRouterModel
+    from agentkit.models.openai import OpenAIModel, OpenRouterModel, ResponsesModel
 
-    cls = OpenRouterModel if where.kind == "openrouter" else OpenAIModel
-    return cls(
+    kind = "openai-responses" if where.kind == "openai" and is_openai(base_url) else where.kind
+    classes = {"openrouter": OpenRouterModel, "openai-responses": ResponsesModel}
+    return classes.get(kind, OpenAIModel)(
         target.model,
         api_key=target.api_key,
         base_url=base_url,

@@ -16,6 +16,7 @@ from agentkit.models.access import OPENAI_URL, OPENROUTER_URL, Extras, checked_k
 from agentkit.models.openai_stream import EventReader, ReplyDraft
 from agentkit.models.openai_wire import Dialect, decode_reply, encode_request
 from agentkit.models.refusals import Refusal, error_object, to_model_error
+from agentkit.models.responses_wire import ResponsesWire
 from agentkit.models.wire_json import as_object, load_json
 from agentkit.ports import OnDelta
 
@@ -283,6 +284,16 @@ class OpenRouterModel(OpenAIModel):
 
     def _speaking(self, dialect: Dialect) -> Wire:
         return ChatWire(replace(dialect, routed=True))
+
+
+class ResponsesModel(OpenAIModel):
+    """A model behind ``POST {base_url}/responses``: OpenAI's own, with reasoning that goes back encrypted.
+
+    Takes what :class:`OpenAIModel` takes.
+    """
+
+    def _speaking(self, dialect: Dialect) -> Wire:
+        return ResponsesWire(dialect)
 
 
 def _below(base_url: str, path: str) -> str:

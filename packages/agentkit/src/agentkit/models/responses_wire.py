@@ -1,0 +1,330 @@
+"""OpenAI's Responses, as pure functions and state: a request as its JSON body, a body or events as a reply.
+
+Nothing is stored at the provider (``store`` is false): the whole conversation is sent each time, and reasoning goes
+back encrypted, as it came.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from agentkit.errors import ModelBadResponse
+from agentkit.messages import (
+    AssistantMessage,
+    Attachment,
+    Delta,
+    Message,
+    ModelReply,
+    ModelRequest,
+    Part,
+    Reasoning,
+    ReasoningDelta,
+    StopReason,
+    Text,
+    TextDelta,
+    ToolCall,
+    ToolMessage,
+    ToolSpec,
+    Usage,
+    UserMessage,
+)
+from agentkit.models.openai_wire import Dialect, model_name
+from agentkit.models.refusals import error_object
+from agentkit.models.stops import Cutter
+from agentkit.models.wire_json import (
+    CallDraft,
+    as_count,
+    as_data_url,
+    as_list,
+    as_object,
+    as_plain_text,
+    as_text,
+    dump_json,
+    mend,
+    safe_name,
+    sent_arguments,
+    tool_calls,
+)
+
+_ITEM = "openai_item"  # the key in Reasoning.data
+_DOES_NOT_REASON = re.compile(r"gpt-3|gpt-4|chatgpt|-chat")
+_LAST_EVENTS = frozenset(
+    {"response.completed", "response.incomplete", "response.failed", "response.cancelled"}
+)
+_SPOKEN = frozenset({"response.output_text.delta", "response.refusal.delta"})
+_THOUGHT = frozenset({"response.reasoning_summary_text.delta", "response.reasoning_text.delta"})
+
+
+class ResponsesWire:
+    """Responses."""
+
+    path = "/responses"
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
+
+    def encode(self, request: ModelRequest, *, stream: bool) -> bytes:
+        """See :class:`agentkit.models.openai.Wire`."""
+        return encode_request(request, self._dialect, stream=stream)
+
+    def decode(self, body: Mapping[str, Any], request: ModelRequest) -> ModelReply:
+        """See :class:`agentkit.models.openai.Wire`."""
+        return decode_response(body, self._dialect, request.stop)
+
+    def draft(self, request: ModelRequest) -> ResponseDraft:
+        """See :class:`agentkit.models.openai.Wire`."""
+        return ResponseDraft(self._dialect, request.stop)
+
+    def error_in(self, found: object) -> Mapping[str, Any]:
+        """See :class:`agentkit.models.openai.Wire`."""
+        event = as_object(found)
+        if event.get("type") == "error" and not as_object(event.get("error")):
+            return {name: value for name, value in event.items() if name != "type"}
+        return error_object(event) or error_object(event.get("response"))
+
+
+# --- the request -------------------------------------------------------------------------------------------------
+
+
+def encode_request(request: ModelRequest, dialect: Dialect, *, stream: bool) -> bytes:
+    """The JSON body of ``request``. The wire knows no stop texts: the reply is cut instead.
+
+    Raises:
+        UsageError: the request holds something that JSON cannot express.
+    """
+    body: dict[str, Any] = {"model": dialect.model, "store": False}
+    if request.instructions:
+        body["instructions"] = request.instructions
+    body["input"] = [item for message in request.messages for item in _items(message)]
+    if not _DOES_NOT_REASON.search(dialect.model):
+        body["include"] = ["reasoning.encrypted_content"]
+    if request.tools:
+        body["tools"] = [_tool(spec) for spec in request.tools]
+    if request.output_schema is not None:
+        schema = {"name": "output", "schema": request.output_schema, "strict": False}
+        body["text"] = {"format": {"type": "json_schema", **schema}}
+    if request.max_tokens is not None:
+        body["max_output_tokens"] = request.max_tokens
+    if request.temperature is not None:
+        body["temperature"] = request.temperature
+    if stream:
+        body["stream"] = True
+    return dump_json({**body, **dialect.more}).encode()
+
+
+def _tool(spec: ToolSpec) -> dict[str, Any]:
+    # strict is the default here, and takes only closed schemas
+    function = {"name": spec.name, "description": spec.description, "parameters": spec.parameters}
+    return {"type": "function", **function, "strict": False}
+
+
+def _items(message: Message) -> Iterator[dict[str, Any]]:
+    match message:
+        case UserMessage(text=text, attachments=()):
+            yield {"role": "user", "content": text}
+        case UserMessage(text=text, attachments=attachments):
+            shown = [_attachment(each) for each in attachments]
+            yield {"role": "user", "content": [*shown, {"type": "input_text", "text": text}]}
+        case ToolMessage(call_id=call_id, content=content, is_error=is_error):
+            output = f"Error: {content}" if is_error else content
+            yield {"type": "function_call_output", "call_id": call_id, "output": output}
+        case AssistantMessage(parts=parts):
+            yield from _said(parts)
+
+
+def _attachment(attachment: Attachment) -> dict[str, Any]:
+    words = as_plain_text(attachment)
+    if words is not None:
+        return {"type": "input_text", "text": words}
+    if attachment.is_image:
+        return {"type": "input_image", "image_url": attachment.url or as_data_url(attachment)}
+    if attachment.url is not None:
+        return {"type": "input_file", "file_url": attachment.url}
+    name = attachment.name or "document"
+    return {"type": "input_file", "filename": name, "file_data": as_data_url(attachment)}
+
+
+def _said(parts: Sequence[Part]) -> Iterator[dict[str, Any]]:
+    thoughts: list[dict[str, Any]] = []  # one that nothing follows is refused
+    for part in parts:
+        if isinstance(part, Reasoning):
+            item = as_object((part.data or {}).get(_ITEM))
+            if item.get("encrypted_content"):  # one that the provider would have to have stored
+                thoughts.append(dict(item))
+            continue
+        yield from thoughts
+        thoughts = []
+        if isinstance(part, ToolCall):
+            arguments = dump_json(sent_arguments(part))
+            name = safe_name(part.name)
+            yield {"type": "function_call", "call_id": part.id, "name": name, "arguments": arguments}
+        elif part.text:
+            yield {"role": "assistant", "content": part.text}
+
+
+# --- the reply ---------------------------------------------------------------------------------------------------
+
+
+def decode_response(body: Mapping[str, Any], dialect: Dialect, stops: Sequence[str] = ()) -> ModelReply:
+    """The reply in a whole response, cut at the first of ``stops``.
+
+    Raises:
+        ModelBadResponse: it is none, or not finished.
+    """
+    output = body.get("output")
+    status, model = as_text(body.get("status")), model_name(body, dialect)
+    if not isinstance(output, list) or status not in {"completed", "incomplete"}:
+        raise ModelBadResponse(f"{dialect.name} answered without a finished response")
+    cutter = Cutter(stops)
+    parts = [part for item in map(as_object, output) for part in _parts(item, cutter, dialect)]
+    if held := cutter.close():
+        parts = _with_tail(parts, held)
+    refused = any(content.get("type") == "refusal" for content in _contents(output))
+    reason = _stop_reason(body, refused=refused, calls=any(isinstance(part, ToolCall) for part in parts))
+    return ModelReply(parts=_unique(parts), stop_reason=reason, usage=_usage(body), model=model)
+
+
+def _parts(item: Mapping[str, Any], cutter: Cutter, dialect: Dialect) -> Iterator[Part]:
+    if cutter.done:
+        return
+    match item.get("type"):
+        case "message":
+            contents = map(as_object, as_list(item.get("content")))
+            texts = (as_text(each.get("text")) or as_text(each.get("refusal")) for each in contents)
+            if text := mend("".join(cutter.feed(each) for each in texts)):
+                yield Text(text=text)
+        case "reasoning":
+            yield Reasoning(text=_thought(item), data={_ITEM: dict(item)})
+        case "function_call":
+            draft = CallDraft(
+                id=as_text(item.get("call_id")),
+                name=as_text(item.get("name")),
+                arguments=as_text(item.get("arguments")),
+            )
+            yield from tool_calls([draft], dialect.name)
+        case _:
+            pass
+
+
+def _with_tail(parts: Sequence[Part], held: str) -> list[Part]:
+    """What the cutter held back belongs to the last text."""
+    for place in range(len(parts) - 1, -1, -1):
+        part = parts[place]
+        if isinstance(part, Text):
+            return [*parts[:place], Text(text=part.text + held), *parts[place + 1 :]]
+    return [*parts, Text(text=held)]
+
+
+def _unique(parts: Sequence[Part]) -> tuple[Part, ...]:
+    """Calls of one id are told apart, as :func:`tool_calls` does within a list."""
+    taken: set[str] = set()
+    found: list[Part] = []
+    for part in parts:
+        if isinstance(part, ToolCall) and part.id in taken:
+            part = ToolCall(  # noqa: PLW2901
+                id=f"{part.id}_{len(taken)}", name=part.name, arguments=part.arguments, invalid=part.invalid
+            )
+        if isinstance(part, ToolCall):
+            taken.add(part.id)
+        found.append(part)
+    return tuple(found)
+
+
+def _thought(item: Mapping[str, Any]) -> str:
+    pieces = as_list(item.get("summary")) or as_list(item.get("content"))
+    return mend("\n\n".join(as_text(as_object(piece).get("text")) for piece in pieces))
+
+
+def _contents(output: Sequence[Any]) -> Iterator[Mapping[str, Any]]:
+    for item in map(as_object, output):
+        yield from map(as_object, as_list(item.get("content")))
+
+
+def _stop_reason(body: Mapping[str, Any], *, refused: bool, calls: bool) -> StopReason:
+    if body.get("status") == "incomplete":
+        why = as_object(body.get("incomplete_details")).get("reason")
+        return StopReason.FILTERED if why == "content_filter" else StopReason.LENGTH
+    if refused:
+        return StopReason.REFUSED
+    return StopReason.TOOL_CALLS if calls else StopReason.END
+
+
+def _usage(body: Mapping[str, Any]) -> Usage:
+    usage = as_object(body.get("usage"))
+    read, written = (
+        as_object(usage.get("input_tokens_details")),
+        as_object(usage.get("output_tokens_details")),
+    )
+    return Usage(
+        input_tokens=as_count(usage.get("input_tokens")),
+        output_tokens=as_count(usage.get("output_tokens")),
+        cached_tokens=as_count(read.get("cached_tokens")),
+        reasoning_tokens=as_count(written.get("reasoning_tokens")),
+        cache_write_tokens=as_count(read.get("cache_write_tokens")),
+    )
+
+
+# --- streamed ----------------------------------------------------------------------------------------------------
+
+
+class ResponseDraft:
+    """A response that arrives in events."""
+
+    def __init__(self, dialect: Dialect, stops: Sequence[str] = ()) -> None:
+        self._dialect = dialect
+        self._stops = stops
+        self._cutter = Cutter(stops)
+        self._half = ""
+        self._shown: list[str] = []
+        self._items: dict[int, Any] = {}
+        self._response: Mapping[str, Any] | None = None
+
+    def feed(self, event: Mapping[str, Any]) -> Iterator[Delta]:
+        """What is new for somebody who watches."""
+        kind = as_text(event.get("type"))
+        if kind in _SPOKEN:
+            yield from self._say(as_text(event.get("delta")))
+        elif kind in _THOUGHT:
+            if piece := mend(as_text(event.get("delta"))):
+                yield ReasoningDelta(text=piece)
+        elif kind == "response.reasoning_summary_part.added" and event.get("summary_index"):
+            yield ReasoningDelta(text="\n\n")
+        elif kind == "response.output_item.done":
+            self._items[as_count(event.get("output_index"))] = event.get("item")
+        elif kind in _LAST_EVENTS:
+            yield from self._end(as_object(event.get("response")))
+
+    def finish(self, *, done: bool) -> ModelReply:
+        """The whole reply, once the stream has ended.
+
+        Raises:
+            ModelBadResponse: it ended early, or its pieces are not those of its reply.
+        """
+        if self._response is None:
+            raise ModelBadResponse(f"{self._dialect.name} stopped in the middle of its reply")
+        reply = decode_response(self._response, self._dialect, self._stops)
+        if reply.text != "".join(self._shown):
+            raise ModelBadResponse(f"{self._dialect.name} sent pieces that are not those of its reply")
+        return reply
+
+    def _say(self, piece: str) -> Iterator[Delta]:
+        piece, self._half = self._half + piece, ""
+        if piece and "\ud800" <= piece[-1] <= "\udbff":  # half an emoji; the other half is to come
+            piece, self._half = piece[:-1], piece[-1]
+        if shown := self._cutter.feed(mend(piece)):
+            self._shown.append(shown)
+            yield TextDelta(text=shown)
+
+    def _end(self, response: Mapping[str, Any]) -> Iterator[Delta]:
+        if not as_list(response.get("output")):
+            items = [self._items[place] for place in sorted(self._items)]
+            response = {**response, "output": items}
+        self._response = response
+        if response.get("status") not in {"completed", "incomplete"}:
+            return
+        text, shown = decode_response(response, self._dialect, self._stops).text, "".join(self._shown)
+        if text.startswith(shown) and len(text) > len(shown):  # what was held back, or never streamed
+            self._shown.append(text[len(shown) :])
+            yield TextDelta(text=text[len(shown) :])

@@ -59,7 +59,7 @@ class Endpoint:
         Raises:
             ModelUnreachable, ModelTimeout: there is none.
         """
-        client = self._own_client() if self._client is None else self._client
+        client = self.client()
         with self._our_errors():
             request = client.build_request(
                 "POST", self._url, content=body, headers=self._headers, timeout=self._timeout
@@ -100,7 +100,10 @@ class Endpoint:
                 async for _ in chunks:
                     pass
 
-    def _own_client(self) -> httpx2.AsyncClient:
+    def client(self) -> httpx2.AsyncClient:
+        """The client of this event loop."""
+        if self._client is not None:
+            return self._client
         loop = asyncio.get_running_loop()
         client = self._clients.get(loop)
         if client is None:

@@ -108,6 +108,13 @@ PROVIDERS: Mapping[str, Provider] = {
         key_variables=("OPENROUTER_API_KEY",),
         url_variable="OPENROUTER_BASE_URL",
     ),
+    "anthropic": Provider(
+        kind="anthropic",
+        label="Anthropic",
+        url=ANTHROPIC_URL,
+        key_variables=("ANTHROPIC_API_KEY",),
+        url_variable="ANTHROPIC_BASE_URL",
+    ),
 }
 OFFLINE = "offline"
 OWN_NAMES = frozenset({OFFLINE, "openai", "openrouter", "anthropic", "google"})
@@ -146,6 +153,17 @@ def make(target: Target) -> Model:
     where = target.endpoint
     base_url = where.base_url or _URL_OF_KIND[where.kind]
     extras = Extras(headers=where.headers, body=where.body)
+    if where.kind == "anthropic":
+        from agentkit.models.anthropic import AnthropicModel
+
+        return AnthropicModel(
+            target.model,
+            api_key=target.api_key,
+            base_url=base_url,
+            provider=target.provider,
+            timeout=where.timeout_seconds,
+            extras=extras,
+        )
     from agentkit.models.openai import OpenAIModel, OpenRouterModel, ResponsesModel
 
     kind = "openai-responses" if where.kind == "openai" and is_openai(base_url) else where.kind

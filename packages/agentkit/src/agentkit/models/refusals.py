@@ -78,7 +78,7 @@ class Refusal:
     def words(self) -> dict[str, str]:
         """The provider's own short words for it, where they are words."""
         candidates = {name: self.error.get(name) for name in ("code", "type", "param")}
-        candidates["request"] = self.headers.get("x-request-id")
+        candidates["request"] = self.headers.get("x-request-id", self.headers.get("request-id"))
         return {
             name: word for name, word in candidates.items() if isinstance(word, str) and self._is_word(word)
         }
@@ -129,9 +129,10 @@ def _classify(refusal: Refusal) -> tuple[type[ModelError], str]:
     }
     if words & _TOO_LONG_WORDS or wordy:
         return ContextTooLong, "the conversation does not fit the model's context"
-    if words & _NO_CREDIT or status == 402:
+    text = as_text(refusal.error.get("message"))[:300]
+    if words & _NO_CREDIT or status == 402 or "credit balance is too low" in text:
         return ModelAuthError, "the account has no credit left"
-    if words & _REFUSED:
+    if words & _REFUSED or "blocked by content filtering" in text:
         return ContentRefused, "the provider's filter declined the request"
     if words & {"model_not_found"}:
         status = 404

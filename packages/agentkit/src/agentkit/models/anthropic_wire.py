@@ -1,0 +1,333 @@
+"""Anthropic's Messages, as pure functions and state: a request as its fields, a body or events as a reply."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
+
+from agentkit.errors import ModelBadResponse
+from agentkit.messages import (
+    AssistantMessage,
+    Attachment,
+    Delta,
+    JsonObject,
+    Message,
+    ModelReply,
+    ModelRequest,
+    Part,
+    Reasoning,
+    ReasoningDelta,
+    StopReason,
+    Text,
+    TextDelta,
+    ToolCall,
+    ToolMessage,
+    Usage,
+    UserMessage,
+)
+from agentkit.models.anthropic_output import OUTPUT_TOOL, Output, output_for
+from agentkit.models.openai_wire import Dialect, model_name
+from agentkit.models.wire_json import (
+    CallDraft,
+    as_count,
+    as_list,
+    as_object,
+    as_text,
+    dump_json,
+    mend,
+    not_taken,
+    safe_name,
+    sent_arguments,
+    tool_calls,
+)
+
+MAX_TOKENS = 16_384
+"""Of a reply, where the request names no bound: the wire demands one, and every current model takes this."""
+
+_BLOCK = "anthropic_block"  # the key in Reasoning.data
+_THOUGHTS = frozenset({"thinking", "redacted_thinking"})
+_CACHED: JsonObject = {"type": "ephemeral"}
+_REASONS: Mapping[str, StopReason] = {
+    "end_turn": StopReason.END,
+    "stop_sequence": StopReason.END,
+    "pause_turn": StopReason.END,
+    "tool_use": StopReason.TOOL_CALLS,
+    "max_tokens": StopReason.LENGTH,
+    "model_context_window_exceeded": StopReason.LENGTH,
+    "refusal": StopReason.REFUSED,
+}
+
+
+# --- the request -------------------------------------------------------------------------------------------------
+
+
+def encode_request(request: ModelRequest, dialect: Dialect) -> dict[str, Any]:
+    """The fields of ``request``. The wire knows no temperature any more; it is left out.
+
+    Where the conversation is likely to go on (there are tools, or it has gone on), the provider is told to cache what
+    does not change, instructions and tools, and the conversation so far.
+
+    Raises:
+        ModelBadRequest: an attachment has no place in the wire.
+    """
+    goes_on = bool(request.tools) or any(isinstance(each, AssistantMessage) for each in request.messages)
+    body: dict[str, Any] = {"model": dialect.model, "max_tokens": request.max_tokens or MAX_TOKENS}
+    body["messages"] = _messages(request.messages, dialect)
+    if request.instructions:
+        body["system"] = [{"type": "text", "text": request.instructions}]
+    tools = [_tool(spec.name, spec.description, spec.parameters) for spec in request.tools]
+    output = output_for(request.output_schema)
+    if output is not None and output.by_tool:
+        tools.append(
+            _tool(OUTPUT_TOOL, "Gives the final answer. Call it once, when you are done.", output.schema)
+        )
+        # a model that is told to think may not be forced to call a tool
+        body["tool_choice"] = {"type": "auto" if "thinking" in dialect.more else "any"}
+    elif output is not None:
+        body["output_config"] = {"format": {"type": "json_schema", "schema": output.schema}}
+    if tools:
+        body["tools"] = tools
+    if request.stop:
+        body["stop_sequences"] = list(request.stop)
+    if goes_on:
+        _mark_for_the_cache(body)
+    return {**body, **dialect.more}
+
+
+def _tool(name: str, description: str, schema: JsonObject) -> dict[str, Any]:
+    return {"name": name, "description": description, "input_schema": schema}
+
+
+def _mark_for_the_cache(body: dict[str, Any]) -> None:
+    """Tools come first, then instructions, then the conversation: a mark covers all that is before it."""
+    fixed = body.get("system") or body.get("tools")
+    blocks = body["messages"][-1]["content"] if body["messages"] else ()
+    for marked in (fixed, blocks):
+        if marked:
+            marked[-1] = {**marked[-1], "cache_control": _CACHED}
+
+
+def _messages(messages: Sequence[Message], dialect: Dialect) -> list[dict[str, Any]]:
+    """Messages of one side that follow each other are one: results of tools must all be in the next."""
+    said: list[dict[str, Any]] = []
+    for message in messages:
+        role = "assistant" if isinstance(message, AssistantMessage) else "user"
+        blocks = list(_blocks(message, dialect))
+        if said and said[-1]["role"] == role:
+            said[-1]["content"].extend(blocks)
+        elif blocks:  # a reply without a word is refused
+            said.append({"role": role, "content": blocks})
+    return said
+
+
+def _blocks(message: Message, dialect: Dialect) -> Iterator[dict[str, Any]]:
+    match message:
+        case UserMessage(text=text, attachments=attachments):
+            yield from (_attachment(each, dialect) for each in attachments)
+            if text.strip() or not attachments:
+                yield {"type": "text", "text": text if text.strip() else "(no text)"}
+        case ToolMessage(call_id=call_id, content=content, is_error=is_error):
+            failed = {"is_error": True} if is_error else {}
+            yield {"type": "tool_result", "tool_use_id": call_id, "content": content, **failed}
+        case AssistantMessage(parts=parts):
+            for part in parts:
+                yield from _said(part)
+
+
+def _said(part: Part) -> Iterator[dict[str, Any]]:
+    match part:
+        case Reasoning(data=data):
+            block = as_object((data or {}).get(_BLOCK))
+            if block.get("type") in _THOUGHTS:
+                yield dict(block)
+        case ToolCall():
+            name, given = safe_name(part.name), json.loads(dump_json(sent_arguments(part)))
+            yield {"type": "tool_use", "id": part.id, "name": name, "input": given}
+        case Text(text=text):
+            if text.strip():  # a blank one is refused
+                yield {"type": "text", "text": text}
+
+
+def _attachment(attachment: Attachment, dialect: Dialect) -> dict[str, Any]:
+    kind, media_type, data = "document", attachment.media_type, attachment.data
+    title = {"title": attachment.name} if attachment.name else {}
+    if attachment.is_image:
+        kind, title = "image", {}
+    elif data is not None and media_type.startswith("text/"):
+        text = data.decode(errors="replace")
+        source = {"type": "text", "media_type": "text/plain", "data": text}
+        return {"type": kind, "source": source, **title}
+    elif media_type != "application/pdf":
+        raise not_taken(dialect.name, attachment)
+    if data is None:
+        return {"type": kind, "source": {"type": "url", "url": attachment.url}, **title}
+    encoded = base64.b64encode(data).decode()
+    return {"type": kind, "source": {"type": "base64", "media_type": media_type, "data": encoded}, **title}
+
+
+# --- the reply ---------------------------------------------------------------------------------------------------
+
+
+def decode_reply(body: Mapping[str, Any], dialect: Dialect, schema: JsonObject | None = None) -> ModelReply:
+    """The reply in a message.
+
+    Args:
+        body: the message.
+        dialect: whose.
+        schema: of the output that was asked for.
+
+    Raises:
+        ModelBadResponse: it is none, or not finished.
+    """
+    content, reason = body.get("content"), as_text(body.get("stop_reason"))
+    if not isinstance(content, list) or not reason:
+        raise ModelBadResponse(f"{dialect.name} answered without a finished message")
+    blocks = [as_object(block) for block in as_list(cast("object", content))]
+    calls = iter(list(tool_calls([_draft(block) for block in blocks if _is_call(block)], dialect.name)))
+    parts = [part for block in blocks for part in _parts(block, calls)]
+    stop_reason = _REASONS.get(reason, StopReason.END)
+    output = output_for(schema)
+    if output is not None and output.by_tool:
+        parts, stop_reason = _answered(parts, stop_reason, output)
+    if stop_reason is StopReason.TOOL_CALLS and not any(isinstance(part, ToolCall) for part in parts):
+        stop_reason = StopReason.END
+    usage = _usage(as_object(body.get("usage")))
+    return ModelReply(
+        parts=tuple(parts), stop_reason=stop_reason, usage=usage, model=model_name(body, dialect)
+    )
+
+
+def _is_call(block: Mapping[str, Any]) -> bool:
+    return block.get("type") == "tool_use"
+
+
+def _draft(block: Mapping[str, Any]) -> CallDraft:
+    given = block.get("input")
+    arguments = given if isinstance(given, str) else json.dumps(given if given is not None else {})
+    return CallDraft(id=mend(as_text(block.get("id"))), name=as_text(block.get("name")), arguments=arguments)
+
+
+def _parts(block: Mapping[str, Any], calls: Iterator[ToolCall]) -> Iterator[Part]:
+    kind = block.get("type")
+    if _is_call(block):
+        yield next(calls)
+    elif kind == "text":
+        if text := mend(as_text(block.get("text"))):
+            yield Text(text=text)
+    elif isinstance(kind, str) and kind in _THOUGHTS:
+        yield Reasoning(text=mend(as_text(block.get("thinking"))), data={_BLOCK: dict(block)})
+
+
+def _answered(parts: list[Part], reason: StopReason, output: Output) -> tuple[list[Part], StopReason]:
+    """The call that gives the output, as the text that is the output. Calls of true tools come first."""
+    answers = [part for part in parts if isinstance(part, ToolCall) and part.name == OUTPUT_TOOL]
+    others = [part for part in parts if part not in answers]
+    if not answers or any(isinstance(part, ToolCall) for part in others):
+        return others, reason
+    first = answers[0]
+    text = first.invalid if first.invalid is not None else dump_json(output.unwrapped(first.arguments))
+    kept: list[Part] = [part for part in others if isinstance(part, Reasoning)]
+    return [*kept, Text(text=text)], StopReason.END if reason is StopReason.TOOL_CALLS else reason
+
+
+def _usage(usage: Mapping[str, Any]) -> Usage:
+    read = as_count(usage.get("cache_read_input_tokens"))
+    written = as_count(usage.get("cache_creation_input_tokens"))
+    return Usage(
+        input_tokens=as_count(usage.get("input_tokens")) + read + written,  # it counts them apart
+        output_tokens=as_count(usage.get("output_tokens")),
+        cached_tokens=read,
+        cache_write_tokens=written,
+        reasoning_tokens=as_count(as_object(usage.get("output_tokens_details")).get("thinking_tokens")),
+    )
+
+
+# --- streamed ----------------------------------------------------------------------------------------------------
+
+_GROWING = {  # the field of each kind of delta: where it is added
+    "text_delta": ("text", "text"),
+    "thinking_delta": ("thinking", "thinking"),
+    "signature_delta": ("signature", "signature"),
+    "input_json_delta": ("partial_json", "input"),
+}
+
+
+class MessageDraft:
+    """A message that arrives in events."""
+
+    def __init__(self, dialect: Dialect, schema: JsonObject | None = None) -> None:
+        self._dialect = dialect
+        self._schema = schema
+        output = output_for(schema)
+        self._holds_back = (
+            output is not None and output.by_tool
+        )  # which text is the output is known at the end
+        self._body: dict[str, Any] = {}
+        self._usage: dict[str, Any] = {}
+        self._blocks: dict[int, dict[str, Any]] = {}
+        self._reason: object = None
+        self._ended = False
+
+    def feed(self, event: Mapping[str, Any]) -> Iterator[Delta]:
+        """What is new for somebody who watches."""
+        match event.get("type"):
+            case "message_start":
+                self._body = dict(as_object(event.get("message")))
+                self._usage.update(as_object(self._body.get("usage")))
+            case "content_block_start":
+                block = dict(as_object(event.get("content_block")))
+                if _is_call(block):
+                    block["input"] = ""
+                self._blocks[as_count(event.get("index"))] = block
+                yield from self._told(block, as_text(block.get("text")) or as_text(block.get("thinking")))
+            case "content_block_delta":
+                yield from self._grow(as_count(event.get("index")), as_object(event.get("delta")))
+            case "message_delta":
+                self._reason = as_object(event.get("delta")).get("stop_reason") or self._reason
+                told = as_object(event.get("usage"))
+                self._usage.update({name: count for name, count in told.items() if count is not None})
+            case "message_stop":
+                self._ended = True
+                if self._holds_back and (text := self._reply().text):
+                    yield TextDelta(text=text)
+            case _:
+                pass
+
+    def finish(self) -> ModelReply:
+        """The whole reply, once the stream has ended.
+
+        Raises:
+            ModelBadResponse: it ended early.
+        """
+        if not self._ended:
+            raise ModelBadResponse(f"{self._dialect.name} stopped in the middle of its reply")
+        return self._reply()
+
+    @property
+    def ended(self) -> bool:
+        """The last event was there."""
+        return self._ended
+
+    def _reply(self) -> ModelReply:
+        content = [self._blocks[index] for index in sorted(self._blocks)]
+        body = {**self._body, "content": content, "stop_reason": self._reason, "usage": self._usage}
+        return decode_reply(body, self._dialect, self._schema)
+
+    def _grow(self, index: int, delta: Mapping[str, Any]) -> Iterator[Delta]:
+        block, kind = self._blocks.get(index), as_text(delta.get("type"))
+        if block is None or kind not in _GROWING:
+            return
+        source, name = _GROWING[kind]
+        piece = as_text(delta.get(source))
+        block[name] = as_text(block.get(name)) + piece
+        if kind in {"text_delta", "thinking_delta"}:
+            yield from self._told(block, piece)
+
+    def _told(self, block: Mapping[str, Any], piece: str) -> Iterator[Delta]:
+        piece = mend(piece)
+        if piece and block.get("type") == "thinking":
+            yield ReasoningDelta(text=piece)
+        elif piece and block.get("type") == "text" and not self._holds_back:
+            yield TextDelta(text=piece)

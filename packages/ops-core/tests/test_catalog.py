@@ -126,6 +126,7 @@ def test_a_whole_declaration(file: Path):
         tools = ["catalog_tools:one", "catalog_tools:three"]
         planning = "react"
         patience = 5
+        context = { window = 64_000, strategy = "drop_tool_results" }
         budget = { steps = 7, tokens = 1000, seconds = 2.5 }
 
         [agents.researcher.policy]
@@ -146,6 +147,7 @@ def test_a_whole_declaration(file: Path):
         "Be brief – always.",
     )
     assert (agent.planning, agent.patience) == ("react", 5)
+    assert (agent.context.window, agent.context.strategy) == (64_000, "drop_tool_results")
     assert agent.limits == Limits(steps=7, tokens=1000, seconds=2.5)
     assert agent.policy == Rules(
         allow=("one", "t*"),
@@ -189,6 +191,8 @@ def test_a_file_without_agents_is_an_empty_catalog(file: Path):
         ("[agents.a]\nmodel = 3", ["agents.a.model"]),
         ('[agents.a]\nplanning = "cot"', ["agents.a.planning", "native", "react"]),
         ("[agents.a]\npatience = 0", ["agents.a.patience"]),
+        ("[agents.a.context]\nwindow = 0", ["agents.a.context.window"]),
+        ("[agents.a.context]\nstrategy = 'forget'", ["agents.a.context.strategy"]),
         ("[agents.a]\nbudget = { steps = 0 }", ["agents.a.budget.steps"]),
         ("[agents.a]\nbudget = { seconds = -1.0 }", ["agents.a.budget.seconds"]),
         ("[agents.a]\nbudget = { seconds = nan }", ["agents.a.budget.seconds"]),

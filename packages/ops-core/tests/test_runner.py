@@ -13,8 +13,9 @@ from sqlalchemy import text
 
 from agentkit import loop as agentkit_loop
 from agentkit.agent import Agent
+from agentkit.compaction import Context
 from agentkit.errors import ModelAuthError, ModelBadRequest, ModelOverloaded, ModelRateLimited
-from agentkit.messages import ToolCall
+from agentkit.messages import ModelReply, Part, StopReason, Text, ToolCall, Usage
 from agentkit.ports import ToolContext
 from agentkit.testing.models import ScriptedModel
 from agentkit.tools import tool
@@ -159,6 +160,37 @@ async def test_a_task_is_carried_to_its_end(engine: Engine):
     assert [type(step).__name__ for step in steps] == [
         "RunStarted", "ModelReplied", "ToolReturned", "ModelReplied", "Finished",
     ]  # fmt: skip
+
+
+async def test_a_summary_is_a_step_and_its_tokens_are_the_tasks(engine: Engine):
+    used = [Usage(input_tokens=read, output_tokens=10, cost_usd=0.25) for read in (100, 1_700, 3_000, 500)]
+    large = ToolCall(id="c1", name="fill", arguments={})
+    parts: tuple[tuple[Part, ...], ...] = (
+        (large,),
+        (replace(large, id="c2"),),
+        (Text(text="All was filled."),),
+        (Text(text="Full."),),
+    )
+
+    @tool(effect="pure")
+    def fill() -> str:
+        """Much to read."""
+        return "a word " * 1_000
+
+    model = ScriptedModel(
+        [
+            ModelReply(parts=said, usage=usage, stop_reason=StopReason.END if end else StopReason.TOOL_CALLS)
+            for end, said, usage in zip((False, False, True, True), parts, used, strict=True)
+        ]
+    )
+    agent = Agent(model, name="agent", tools=[fill], context=Context(window=3_000))
+    task = await submit(engine)
+    async with working(engine, agent):
+        task = await ended(engine, task)
+    assert (task.status, task.output) == (TaskStatus.COMPLETED, "Full.")
+    kinds = [type(step).__name__ for step in await steps_of(engine.store, task)]
+    assert kinds.count("Summarised") == 1
+    assert (task.model_calls, task.tokens) == (4, Usage(input_tokens=5_300, output_tokens=40, cost_usd=1.0))
 
 
 async def test_many_runs_share_one_loop_and_the_limit_is_kept(engine: Engine):

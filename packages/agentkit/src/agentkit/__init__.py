@@ -18,6 +18,7 @@
 from agentkit.agent import Agent, RunOptions
 from agentkit.attachments import read_attachment
 from agentkit.calls import ToolProgress
+from agentkit.compaction import Context
 from agentkit.errors import Actor, AgentkitError, ModelError, RunError, RunFailed, ToolError, UsageError
 from agentkit.journals import FileJournal, MemoryJournal
 from agentkit.limits import Limits
@@ -37,6 +38,7 @@ __all__ = [
     "Attachment",
     "Cancelled",
     "Completed",
+    "Context",
     "Control",
     "Effect",
     "Event",

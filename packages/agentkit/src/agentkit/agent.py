@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypedDict, Unpack, cast
 
 from agentkit.asking import Asker
 from agentkit.attachments import Input, checked_input
+from agentkit.compaction import Context
 from agentkit.errors import BadArguments, UsageError
 from agentkit.journals import MemoryJournal
 from agentkit.limits import Limits
 from agentkit.loop import Control, Event, Loop, OnEvent, Work
 from agentkit.messages import JsonValue, ToolSpec
 from agentkit.models import opened
+from agentkit.models.windows import window_of
 from agentkit.outcomes import Completed, Outcome
 from agentkit.planning import Brief, NativePlanning, Planning, ReActPlanning
 from agentkit.policies import Rules
@@ -77,6 +79,7 @@ class Agent(Generic[Deps, Output]):
         policy: decides about each tool call.
         planning: ``native`` tool calls, or ``react`` for models that have none.
         patience: so many turns in a row may be malformed, or repeat a failing call, before the run is failed.
+        context: what is done when a conversation outgrows the model's window.
         telemetry: who is told about the runs, and how much; see :mod:`agentkit.telemetry`.
     """
 
@@ -91,6 +94,7 @@ class Agent(Generic[Deps, Output]):
     policy: Policy = Rules()
     planning: Literal["native", "react"] = "native"
     patience: int = 3
+    context: Context = Context()
     telemetry: Telemetry = Telemetry()
 
     async def run(self, input: Input = None, **options: Unpack[RunOptions[Deps]]) -> Outcome[Output]:  # noqa: A002
@@ -199,6 +203,7 @@ class Agent(Generic[Deps, Output]):
             output=self._output,
             limits=self.limits.tightened(limits),
             patience=self.patience,
+            context=replace(self.context, window=self.context.window or window_of(model.name)),
         )
 
     def _asker(self, model: Model, tools: tuple[ToolSpec, ...]) -> Asker:

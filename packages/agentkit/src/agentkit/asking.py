@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, cast
 
 from agentkit.codec import to_json_text
+from agentkit.compaction import Gauge, Shorten, summary_request, without_outputs
 from agentkit.errors import (
     AgentkitError,
     BadArguments,
+    ContextTooLong,
     ModelAuthError,
     ModelUnreachable,
     RunError,
@@ -20,7 +22,7 @@ from agentkit.messages import DECLINED, ModelReply, ModelRequest, Part, Reasonin
 from agentkit.planning import Brief, Planning, Reading
 from agentkit.ports import Model, OnDelta
 from agentkit.schema import OutputSchema
-from agentkit.transcript import ModelReplied, Transcript
+from agentkit.transcript import ModelReplied, Summarised, Transcript
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Unanswered:
     final: bool = False
 
 
-Answer: TypeAlias = ModelReplied | TimeUp | Unanswered
+Answer: TypeAlias = ModelReplied | Summarised | TimeUp | Unanswered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +84,40 @@ class Asker:
         if not isinstance(reply, ModelReply):
             return reply
         return self._read(reply, _Place(len(transcript), known_ids), _now() - began)
+
+    async def shorten(self, transcript: Transcript, owed: Shorten, seconds: float | None) -> Answer:
+        """How the conversation is told in short, as it is to be recorded.
+
+        Where the model will not or cannot write a summary, outputs of tools are left out.
+
+        Args:
+            transcript: all steps so far.
+            owed: what is to be told in short.
+            seconds: after so many the attempt is given up; ``None`` for never.
+        """
+        if owed.by == "drop_tool_results":
+            return Summarised(upto=owed.upto, by=owed.by)
+        began = _now()
+        reply = await self._reply(summary_request(transcript, owed), seconds, None)
+        if isinstance(reply, TimeUp) or (isinstance(reply, Unanswered) and not reply.final):
+            return reply
+        if isinstance(reply, ModelReply):
+            paid = Summarised(
+                upto=owed.upto,
+                text=_whole(reply.text.strip()),
+                usage=reply.usage,
+                model=reply.model or self.model.name,
+                seconds=round(_now() - began, 6),
+            )
+            if paid.text and reply.stop_reason not in DECLINED:
+                return paid
+        else:
+            paid = Summarised(upto=owed.upto)
+        least = without_outputs(Gauge.of(self.brief, transcript))
+        if least is not None:
+            return replace(paid, upto=least.upto, by=least.by, text="")
+        why = "the conversation does not fit the model's context, and the model wrote no summary of it"
+        return Unanswered(ContextTooLong(why).as_run_error(), final=True)
 
     async def _reply(
         self, request: ModelRequest, seconds: float | None, on_delta: OnDelta | None

@@ -28,6 +28,7 @@ from agentkit.transcript import (
     RunRetried,
     RunStarted,
     Step,
+    Summarised,
     ToolReturned,
     ToolStarted,
 )
@@ -45,6 +46,7 @@ _STEPS: Mapping[str, type[Any]] = {
     "approval_asked": ApprovalAsked,
     "approval_given": ApprovalGiven,
     "run_retried": RunRetried,
+    "summarised": Summarised,
     "finished": Finished,
 }
 _PARTS: Mapping[str, type[Any]] = {"text": Text, "reasoning": Reasoning, "tool_call": ToolCall}
@@ -214,6 +216,7 @@ _NESTED: Mapping[tuple[type[Any], str], Callable[[Any], Any]] = {
     (ModelReplied, "parts"): _parts,
     (ModelReplied, "stop_reason"): StopReason,
     (ModelReplied, "usage"): _usage,
+    (Summarised, "usage"): _usage,
     (ToolReturned, "error"): _error,
     (Finished, "error"): _error,
     (RunError, "actor"): Actor,

@@ -11,11 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, cast
 
-from agentkit.asking import Asker, TimeUp, Unanswered
+from agentkit.asking import Answer, Asker, TimeUp, Unanswered
 from agentkit.calls import Caller, ToolProgress
+from agentkit.compaction import Context, Gauge, Shorten, due, forced
 from agentkit.errors import (
     Actor,
     ContentRefused,
+    ContextTooLong,
     JournalError,
     LimitReached,
     RunError,
@@ -41,6 +43,7 @@ from agentkit.transcript import (
     Recorded,
     RunStarted,
     Step,
+    Summarised,
     Tally,
     Transcript,
     beginning,
@@ -70,6 +73,7 @@ class Work:
         output: the type of the output.
         limits: the budget.
         patience: so many turns in a row may bring the run no further.
+        context: what is done when the conversation outgrows the model.
     """
 
     asker: Asker
@@ -79,6 +83,7 @@ class Work:
     output: OutputSchema[Any]
     limits: Limits
     patience: int
+    context: Context = Context()
 
 
 # --- what is owed ------------------------------------------------------------------------------------------------
@@ -117,10 +122,12 @@ class Ended:
     step: Finished
 
 
-Owed: TypeAlias = CallModel | CallTools | Wait | Conclude | Ended
+Owed: TypeAlias = CallModel | Shorten | CallTools | Wait | Conclude | Ended
 
 
-def next_owed(transcript: Transcript, tally: Tally, work: Work, since_last: float = 0.0) -> Owed:
+def next_owed(
+    transcript: Transcript, tally: Tally, work: Work, since_last: float = 0.0, gauge: Gauge | None = None
+) -> Owed:
     """What a run with this transcript owes next. Pure.
 
     Args:
@@ -128,6 +135,7 @@ def next_owed(transcript: Transcript, tally: Tally, work: Work, since_last: floa
         tally: its sums.
         work: the agent.
         since_last: seconds since the last step was recorded or loaded.
+        gauge: how large its conversation is, where the model's window is known.
     """
     finished = ending(transcript)
     if finished is not None:
@@ -145,10 +153,10 @@ def next_owed(transcript: Transcript, tally: Tally, work: Work, since_last: floa
     reply = turn[0].step if turn else None
     if isinstance(reply, ModelReplied) and not reply.tool_calls and reply.problem is None:
         return Conclude(_concluded(reply, work.output))
-    return _another_turn(tally, work)
+    return _another_turn(tally, work, gauge)
 
 
-def _another_turn(tally: Tally, work: Work) -> Owed:
+def _another_turn(tally: Tally, work: Work, gauge: Gauge | None) -> Owed:
     """Limits are looked at between turns only: a transcript that ends here can always be carried on."""
     faults = tally.faulty_turns
     if faults > work.patience:
@@ -158,7 +166,7 @@ def _another_turn(tally: Tally, work: Work) -> Owed:
         work.limits.check(tally)
     except LimitReached as error:
         return Conclude(_failed(error.as_run_error()))
-    return CallModel()
+    return (due(gauge, work.context) if gauge is not None else None) or CallModel()
 
 
 def _concluded(reply: ModelReplied, output: OutputSchema[Any]) -> Finished:
@@ -228,6 +236,7 @@ class Loop:
         on_event: told about each step and delta; without it the model is not asked to stream.
         steps: the transcript.
         tally: its sums.
+        gauge: how large its conversation is, where the model's window is known.
     """
 
     work: Work
@@ -237,6 +246,7 @@ class Loop:
     on_event: OnEvent | None
     steps: list[Recorded] = field(default_factory=list[Recorded])
     tally: Tally = field(default_factory=Tally)
+    gauge: Gauge | None = None
     _last: float = 0.0
     _abandoned: bool = False
 
@@ -262,6 +272,8 @@ class Loop:
     async def _load(self) -> None:
         self.steps = list(await self.journal.load())
         self.tally = Tally.of(self.steps)
+        if self.work.context.window is not None:
+            self.gauge = Gauge.of(self.work.asker.brief, self.steps)
         self._last = _now()
 
     async def _begin(self, given: RunStarted) -> None:
@@ -292,7 +304,7 @@ class Loop:
 
     async def _turns(self) -> Outcome[JsonValue]:
         while True:
-            owed = next_owed(self.steps, self.tally, self.work, _now() - self._last)
+            owed = next_owed(self.steps, self.tally, self.work, _now() - self._last, self.gauge)
             if self.control.released and not isinstance(owed, Ended):
                 raise RunReleased
             match owed:
@@ -304,19 +316,24 @@ class Loop:
                     await self._record(step)
                 case CallTools(calls):
                     await self._call_tools(calls)
-                case CallModel():
-                    failed = await self._call_model()
+                case CallModel() | Shorten():
+                    failed = await self._call_model(owed)
                     if failed is not None:
                         return failed
 
-    async def _call_model(self) -> Failed | None:
+    async def _call_model(self, owed: CallModel | Shorten) -> Failed | None:
         """One turn of the model; an unrecorded failure ends the carrying, not the run."""
-        answer = await self.work.asker.ask(
-            self.steps, known_ids=self.tally.call_ids, seconds=self._seconds_left(), on_delta=self.on_event
-        )
+        answer = await self._ask(owed)
+        if isinstance(owed, CallModel) and _is_too_long(answer):
+            gauge = Gauge.of(self.work.asker.brief, self.steps)
+            shorter = forced(gauge, self.work.context)
+            if shorter is not None:
+                answer = await self._ask(shorter)
         match answer:
             case ModelReplied():
                 await self._record_reply(answer)
+            case Summarised():
+                await self._record(answer)
             case TimeUp():  # as next_owed will find
                 pass
             case Unanswered(error, final=True):
@@ -324,6 +341,14 @@ class Loop:
             case Unanswered(error):
                 return Failed(run_id=self._run_id, transcript=tuple(self.steps), error=error, resumable=True)
         return None
+
+    async def _ask(self, owed: CallModel | Shorten) -> Answer:
+        asker, seconds = self.work.asker, self._seconds_left()
+        if isinstance(owed, Shorten):
+            return await asker.shorten(self.steps, owed, seconds)
+        return await asker.ask(
+            self.steps, known_ids=self.tally.call_ids, seconds=seconds, on_delta=self.on_event
+        )
 
     async def _record_reply(self, reply: ModelReplied) -> None:
         """With the end of the run, where nothing else is owed after it: nothing is done between the two."""
@@ -371,6 +396,8 @@ class Loop:
         for one in recorded:
             self.steps.append(one)
             self.tally.add(one)
+            if self.gauge is not None:
+                self.gauge.add(one)
             self._show(one)
         return recorded[0]
 
@@ -404,6 +431,10 @@ def _resolve(over: asyncio.Future[None], ended: asyncio.Task[Any] | None = None)
         over.set_result(None)
     elif ended is not None and not ended.cancelled():
         ended.exception()  # of a run that was given up: seen, so that asyncio does not report it as overlooked
+
+
+def _is_too_long(answer: Answer) -> bool:
+    return isinstance(answer, Unanswered) and answer.error.code == ContextTooLong.code
 
 
 def _now() -> float:

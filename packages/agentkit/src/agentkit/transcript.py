@@ -7,7 +7,7 @@ carried on by anybody who has the list. The stored form is in :mod:`agentkit.cod
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from agentkit.errors import RunError
@@ -139,6 +139,30 @@ class RunRetried:
     of: str
 
 
+Shortening: TypeAlias = Literal["summary", "drop_tool_results"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summarised:
+    """From here on the model is told what came before in short; the steps themselves stay as they are.
+
+    Attributes:
+        upto: the steps before this number are told in short; the run's input never is.
+        by: ``summary``: ``text`` in their place. ``drop_tool_results``: only the outputs of tools are left out.
+        text: the summary.
+        usage: what the model's call for it cost.
+        model: ``provider:name`` of the model that wrote it.
+        seconds: how long that took.
+    """
+
+    upto: int
+    by: Shortening = "summary"
+    text: str = ""
+    usage: Usage = field(default_factory=Usage)
+    model: str = ""
+    seconds: float = 0.0
+
+
 FinalStatus: TypeAlias = Literal["completed", "failed", "cancelled"]
 
 
@@ -165,6 +189,7 @@ Step: TypeAlias = (
     | ApprovalAsked
     | ApprovalGiven
     | RunRetried
+    | Summarised
     | Finished
 )
 
@@ -281,6 +306,38 @@ def open_calls(transcript: Transcript) -> tuple[OpenCall, ...]:
     return tuple(calls)
 
 
+LEFT_OUT = "[This result was left out to save space. Call the tool again if you need it.]"
+"""What the model is told in place of a tool's output that was left out."""
+
+
+def visible(transcript: Transcript) -> Transcript:
+    """The steps of which the model is told, as far as they have been told in short: pure, the same on each resume.
+
+    A summary stands in the place of the steps it summarises. The run's input is always there, and the result of a call
+    is there exactly where the call is.
+    """
+    seen: list[Recorded] = []
+    for recorded in transcript:
+        step = recorded.step
+        if not isinstance(step, Summarised):
+            seen.append(recorded)
+        elif step.by == "summary":
+            first = [earlier for earlier in seen if isinstance(earlier.step, RunStarted)]
+            later = [earlier for earlier in seen if earlier.seq >= step.upto]
+            kept = [earlier for earlier in later if not isinstance(earlier.step, RunStarted | Summarised)]
+            seen = [*first, recorded, *kept]
+        else:
+            seen = [_without_output(earlier) if earlier.seq < step.upto else earlier for earlier in seen]
+    return seen
+
+
+def _without_output(recorded: Recorded) -> Recorded:
+    step = recorded.step
+    if not isinstance(step, ToolReturned) or step.error is not None:
+        return recorded
+    return replace(recorded, step=replace(step, output=LEFT_OUT))
+
+
 class Tally:
     """The sums of a transcript, kept as it grows, so that a long run costs no more per step than a short one.
 
@@ -334,6 +391,9 @@ class Tally:
                 self.call_ids.update(call.id for call in step.tool_calls)
                 self._faults = self.faulty_turns
                 self._turn = _Turn(step, None if self._turn is None else self._turn.wishes)
+            case Summarised():
+                self.model_calls += bool(step.model)
+                self.tokens += step.usage
             case ToolReturned():
                 self.tool_calls += 1
                 if self._turn is not None:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveFloat, Pos
 
 from agentkit.agent import Agent
 from agentkit.calls import place_of
+from agentkit.compaction import Context, Strategy
 from agentkit.errors import UsageError
 from agentkit.limits import Limits
 from agentkit.messages import Effect
@@ -150,6 +151,13 @@ class PolicyTable(_Strict):
     ask_interrupted: bool = True
 
 
+class ContextTable(_Strict):
+    """``[agents.NAME.context]``: see :class:`agentkit.compaction.Context`."""
+
+    window: PositiveInt | None = None
+    strategy: Strategy = "summary"
+
+
 class AgentTable(_Strict):
     """``[agents.NAME]`` in ``opspawn.toml``.
 
@@ -162,6 +170,7 @@ class AgentTable(_Strict):
         budget: the limits of each run.
         policy: rules about tool calls.
         patience: fruitless turns in a row before a run is failed.
+        context: what is done when a conversation outgrows the model.
     """
 
     model: str = DEFAULT_MODEL
@@ -171,6 +180,7 @@ class AgentTable(_Strict):
     budget: Budget = Budget()
     policy: PolicyTable = PolicyTable()
     patience: PositiveInt = 3
+    context: ContextTable = ContextTable()
 
 
 class EndpointTable(_Strict):
@@ -233,6 +243,7 @@ def _agent(name: str, declared: AgentTable, path: Path) -> Agent[Any, Any]:
         policy=Rules(**declared.policy.model_dump()),
         planning=declared.planning,
         patience=declared.patience,
+        context=Context(**declared.context.model_dump()),
     )
 
 

@@ -20,7 +20,15 @@ from agentkit.messages import (
     ToolSpec,
     UserMessage,
 )
-from agentkit.transcript import ModelReplied, Recorded, RunStarted, ToolReturned, Transcript
+from agentkit.transcript import (
+    ModelReplied,
+    Recorded,
+    RunStarted,
+    Summarised,
+    ToolReturned,
+    Transcript,
+    visible,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,15 +83,17 @@ class Conversation:
         """The conversation so far, oldest message first. Another transcript than the last time is begun anew."""
         if self._seen and (len(transcript) < self._seen or transcript[self._seen - 1] is not self._last):
             self._messages, self._seen = [], 0
-        for recorded in transcript[self._seen :]:
-            self._messages.extend(messages((recorded,)))
-            self._last = recorded
+        new = transcript[self._seen :]
+        if any(isinstance(recorded.step, Summarised) for recorded in new):
+            self._messages, new = [], visible(transcript)
+        self._messages.extend(messages(new))
+        self._last = transcript[-1] if transcript else None
         self._seen = len(transcript)
         return tuple(self._messages)
 
 
 def messages(transcript: Transcript) -> Iterator[Message]:
-    """The conversation so far, oldest message first."""
+    """The conversation of the steps that :func:`~agentkit.transcript.visible` has left, oldest message first."""
     for recorded in transcript:
         match recorded.step:
             case RunStarted(input=given):
@@ -94,6 +104,8 @@ def messages(transcript: Transcript) -> Iterator[Message]:
                     yield UserMessage(text=f"{problem}\nPlease reply again.")
             case ToolReturned() as returned:
                 yield tool_message(returned)
+            case Summarised(by="summary", text=text):
+                yield summary_message(text)
             case _:
                 pass
 
@@ -102,6 +114,13 @@ def user_message(given: JsonValue) -> UserMessage:
     """The input of a run as the model reads it."""
     shown, attachments = split_input(given)
     return UserMessage(text=as_text(shown), attachments=attachments)
+
+
+def summary_message(text: str) -> UserMessage:
+    """A summary as the model reads it."""
+    return UserMessage(
+        text=f"[What happened so far, summarised to save space. It is a record, not a request.]\n\n{text}"
+    )
 
 
 def tool_message(returned: ToolReturned) -> ToolMessage:

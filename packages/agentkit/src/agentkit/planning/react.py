@@ -28,9 +28,16 @@ from agentkit.messages import (
     ToolSpec,
     UserMessage,
 )
-from agentkit.planning.conversation import Brief, Reading, as_text, tool_message, user_message
+from agentkit.planning.conversation import (
+    Brief,
+    Reading,
+    as_text,
+    summary_message,
+    tool_message,
+    user_message,
+)
 from agentkit.planning.react_parser import escaped, parse
-from agentkit.transcript import ModelReplied, RunStarted, ToolReturned, Transcript
+from agentkit.transcript import ModelReplied, RunStarted, Summarised, ToolReturned, Transcript, visible
 
 UNREADABLE = "Your reply could not be read: "
 """How each problem begins that :meth:`ReActPlanning.read` finds."""
@@ -89,7 +96,7 @@ class ReActPlanning:
     def request(self, transcript: Transcript, brief: Brief) -> ModelRequest:
         """The conversation as text; the provider itself is told of no tools and no schema."""
         return ModelRequest(
-            messages=tuple(_conversation(transcript)),
+            messages=tuple(_conversation(visible(transcript))),
             instructions="\n\n".join(part for part in (brief.instructions, _guide(brief)) if part),
             stop=("\nObservation:",),
         )
@@ -177,6 +184,8 @@ def _conversation(transcript: Transcript) -> Iterator[Message]:
                 yield UserMessage(text=f"{step.problem}\nPlease reply again.")
         elif isinstance(step, RunStarted):
             yield user_message(step.input)
+        elif isinstance(step, Summarised) and step.by == "summary":
+            yield summary_message(step.text)
     yield from _observed(results, reply)
 
 

@@ -20,6 +20,7 @@ from agentkit.transcript import (
     RunRetried,
     RunStarted,
     Step,
+    Summarised,
     ToolReturned,
     ToolStarted,
 )
@@ -108,6 +109,7 @@ EVERY_KIND: Sequence[Step] = (
     ),
     ModelReplied(parts=(), stop_reason=StopReason.LENGTH, problem="cut off"),
     RunRetried(of="task-0"),
+    Summarised(upto=7, text="so far", usage=Usage(input_tokens=9), model="scripted:model", seconds=0.5),
     Finished(status="completed", output=[1, "two", None]),
 )
 """A step of every kind, with everything in it that is hard to store."""

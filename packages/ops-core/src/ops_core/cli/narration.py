@@ -16,6 +16,7 @@ from agentkit.transcript import (
     Recorded,
     RunRetried,
     RunStarted,
+    Summarised,
     ToolReturned,
     ToolStarted,
 )
@@ -82,6 +83,8 @@ class Narrator:
                 return self._answer(seq, step)
             case RunRetried():
                 return Line(seq=seq, word="retry", text=f"carries on task {one_line(step.of)}", tone="quiet")
+            case Summarised():
+                return _shortening(seq, step)
             case RunStarted():
                 return Line(seq=seq, word="goal", text=visible(as_text(split_input(step.input)[0])))
             case Finished():
@@ -154,6 +157,15 @@ class Narrator:
 
     def _asked_about(self) -> set[str]:
         return {asked.call_id for asked in self.asked.values()}
+
+
+def _shortening(seq: int, step: Summarised) -> Line:
+    if step.by == "drop_tool_results":
+        text = f"outputs of tools before step {step.upto} are left out from here on"
+        return Line(seq=seq, word="shorter", text=text, tone="quiet")
+    text = f"the steps before {step.upto} are told in short from here on"
+    note = f"{tokens_of(step.usage)}  {seconds_of(step.seconds):>7}"
+    return Line(seq=seq, word="shorter", text=text, note=note, details=(visible(step.text),), tone="quiet")
 
 
 def _wish(reply: ModelReplied) -> str:

@@ -13,7 +13,7 @@ from agentkit.codec import decode_step, to_json_text
 from agentkit.errors import Actor, RunError, TranscriptError
 from agentkit.limits import Limits
 from agentkit.messages import Usage
-from agentkit.transcript import Finished, ModelReplied, Recorded, Step, ToolReturned
+from agentkit.transcript import Finished, ModelReplied, Recorded, Step, Summarised, ToolReturned
 from ops_core.errors import InvalidRequest, TaskUnreadable
 from ops_core.task import NewTask, Task, TaskStatus
 
@@ -154,6 +154,8 @@ def used_by(step: Step) -> Mapping[str, int | float]:
         case ModelReplied(usage=used):
             sums = {"model_calls": 1, "input_tokens": used.input_tokens, "output_tokens": used.output_tokens}
             return sums if used.cost_usd is None else {**sums, "cost_usd": used.cost_usd}
+        case Summarised(usage=used, model=model) if model:
+            return used_by(ModelReplied(parts=(), usage=used))
         case ToolReturned():
             return {"tool_calls": 1}
         case _:

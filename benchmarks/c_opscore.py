@@ -17,7 +17,7 @@ import os
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -39,6 +39,7 @@ VARIANT = os.environ.get("BENCH_VARIANT", "pg")
 WORKERS = int(os.environ.get("BENCH_WORKERS", "1"))
 NAME = f"opspawn-{VARIANT}" + (f"-{WORKERS}" if WORKERS > 1 else "")
 FILE = DIR / "opspawn.db"
+DSN = f"{PG_DSN}_opspawn"  # a database of its own: what others made in theirs is refused
 DONE = "SELECT count(*) FROM task WHERE finished_at IS NOT NULL AND status = 'completed'"
 COUNTED = Counter(NAME)
 
@@ -71,7 +72,7 @@ def catalog() -> Catalog:
 
 def settings() -> Settings:
     return Settings(
-        store_url=f"sqlite:///{FILE}" if VARIANT == "sqlite" else PG_DSN,
+        store_url=f"sqlite:///{FILE}" if VARIANT == "sqlite" else DSN,
         dispatcher_url=MQ_URL if VARIANT == "rabbit" else "local://",
         concurrency=1000,
     )
@@ -93,12 +94,18 @@ class Opspawn(Candidate):
     async def setup(self) -> None:
         for file in (FILE, Path(f"{FILE}-wal"), Path(f"{FILE}-shm")):
             file.unlink(missing_ok=True)
+        if VARIANT != "sqlite":
+            await asyncio.to_thread(self._create)
         store = open_store(settings().store_url)
         await asyncio.to_thread(migrations.downgrade, store, "base")
         await asyncio.to_thread(migrations.upgrade, store)
         self._context = open_ops(settings(), catalog())
         self.ops = await self._context.__aenter__()
         self._working = None
+
+    def _create(self) -> None:
+        with psycopg.connect(PG_DSN, autocommit=True) as connection, suppress(psycopg.errors.DuplicateDatabase):
+            connection.execute(f'CREATE DATABASE "{DSN.rpartition("/")[2]}"')
 
     async def close(self) -> None:
         await self._context.__aexit__(None, None, None)
@@ -114,7 +121,7 @@ class Opspawn(Candidate):
 
     def _done(self) -> int:
         connect = sqlite3.connect if VARIANT == "sqlite" else psycopg.connect
-        with closing(connect(FILE if VARIANT == "sqlite" else PG_DSN)) as connection:
+        with closing(connect(FILE if VARIANT == "sqlite" else DSN)) as connection:
             return connection.execute(DONE).fetchone()[0]
 
     async def result(self, handle: str) -> None:

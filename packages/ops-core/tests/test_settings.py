@@ -34,6 +34,8 @@ def test_every_setting_can_be_set():
         "sweep_seconds": "0.2",
         "retention_days": "30",
         "grace_seconds": "0",
+        "thread_busy": "refuse",
+        "thread_turns": "7",
         "max_body_bytes": "4096",
         "max_batch_bytes": "8192",
         "grpc_port": "8702",

@@ -11,8 +11,9 @@ from agentkit import Agent, Limits
 from agentkit.transcript import Recorded, RunStarted
 from ops_core.catalog import Served
 from ops_core.errors import InvalidRequest
+from ops_core.listing import checked_key, task_filter
 from ops_core.task import Task, TaskStatus
-from ops_core.wire import AgentBody, StepPage, TaskBody, TaskPage, TaskRequest, checked_key, task_filter
+from ops_core.wire import AgentBody, StepPage, TaskBody, TaskPage, TaskRequest
 
 MOMENT = datetime(2030, 1, 31, 9, tzinfo=UTC)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)

@@ -29,7 +29,7 @@ from agentkit.outcomes import Cancelled, Completed, Failed, Outcome, Waiting
 from agentkit.policies import Rules
 from agentkit.ports import ToolContext
 from agentkit.tools import FunctionToolset, Tool, tool
-from agentkit.transcript import Recorded, Step
+from agentkit.transcript import Recorded, Step, Turn
 
 __all__ = [
     "Actor",
@@ -62,6 +62,7 @@ __all__ = [
     "ToolContext",
     "ToolError",
     "ToolProgress",
+    "Turn",
     "Usage",
     "UsageError",
     "Waiting",

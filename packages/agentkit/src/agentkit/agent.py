@@ -27,7 +27,7 @@ from agentkit.ports import Journal, Model, Policy, Toolset
 from agentkit.schema import OutputSchema, to_json_value
 from agentkit.telemetry import Telemetry, Watch
 from agentkit.tools import FunctionToolset, Tool
-from agentkit.transcript import RunStarted
+from agentkit.transcript import RunStarted, Turn, digest_of
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar  # defaults of type variables reach typing in Python 3.13
@@ -53,6 +53,8 @@ class RunOptions(TypedDict, Generic[Deps], total=False):
         run_id: the run's id, part of every idempotency key; made up where not given.
         limits: tightens the agent's own limits.
         control: to stop the run from outside.
+        earlier: the turns of the conversation before this run, oldest first; a run that is carried on must be given
+            the same ones again.
         on_event: called with each step and delta, in the event loop; must not block. Models stream only with it.
     """
 
@@ -61,6 +63,7 @@ class RunOptions(TypedDict, Generic[Deps], total=False):
     run_id: str
     limits: Limits | None
     control: Control
+    earlier: Sequence[Turn]
     on_event: OnEvent | None
 
 
@@ -122,15 +125,18 @@ class Agent(Generic[Deps, Output]):
         if not isinstance(deps, self.deps):
             message = f"agent {self.name}: deps must be a {self.deps.__name__}, not a {type(deps).__name__}"
             raise UsageError(message)
+        earlier = tuple(options.get("earlier", ()))
         given = RunStarted(
             run_id=options.get("run_id") or uuid.uuid4().hex,
             agent=self.name,
             input=to_json_value(checked_input(input)),
+            earlier=len(earlier),
+            earlier_digest=digest_of(earlier),
         )
         watch = self.telemetry.watch(self.name, given.run_id)
         async with opened(self.model) as model:
             loop = Loop(
-                work=await self._work(model, options.get("limits"), watch),
+                work=await self._work(model, options, watch),
                 journal=options.get("journal") or MemoryJournal(),
                 deps=deps,
                 control=options.get("control") or Control(),
@@ -183,7 +189,7 @@ class Agent(Generic[Deps, Output]):
         message = "run_sync was called inside a running event loop: `await agent.run(…)` instead"
         raise UsageError(message)
 
-    async def _work(self, model: Model, limits: Limits | None, watch: Watch | None) -> Work:
+    async def _work(self, model: Model, options: RunOptions[Deps], watch: Watch | None) -> Work:
         by_name: dict[str, Toolset] = {}
         specs: dict[str, ToolSpec] = {}
         for toolset in self._toolsets:
@@ -196,18 +202,23 @@ class Agent(Generic[Deps, Output]):
             model = watch.model(model)
             by_name = {name: watch.toolset(toolset, specs) for name, toolset in by_name.items()}
         return Work(
-            asker=self._asker(model, tuple(specs.values())),
+            asker=self._asker(model, tuple(specs.values()), tuple(options.get("earlier", ()))),
             toolsets=by_name,
             specs=specs,
             policy=self.policy,
             output=self._output,
-            limits=self.limits.tightened(limits),
+            limits=self.limits.tightened(options.get("limits")),
             patience=self.patience,
             context=replace(self.context, window=self.context.window or window_of(model.name)),
         )
 
-    def _asker(self, model: Model, tools: tuple[ToolSpec, ...]) -> Asker:
-        brief = Brief(instructions=self.instructions, tools=tools, output_schema=self._output.json_schema)
+    def _asker(self, model: Model, tools: tuple[ToolSpec, ...], earlier: tuple[Turn, ...]) -> Asker:
+        brief = Brief(
+            instructions=self.instructions,
+            tools=tools,
+            output_schema=self._output.json_schema,
+            earlier=earlier,
+        )
         return Asker(model=model, planning=self._planning(), brief=brief, output=self._output)
 
     @cached_property

@@ -285,6 +285,9 @@ class Loop:
         if first is None or given.input not in (None, first.input):
             message = "the journal holds another run: its first step has another input"
             raise UsageError(message)
+        if (first.earlier, first.earlier_digest) != (given.earlier, given.earlier_digest):
+            message = f"the run began with {first.earlier} earlier turns of its conversation, and is given others now"
+            raise UsageError(message)
 
     async def _outcome_of(self, turns: asyncio.Task[Outcome[JsonValue]]) -> Outcome[JsonValue]:
         self._abandoned = not turns.done()  # a tool ignores its cancellation: the run ends without it

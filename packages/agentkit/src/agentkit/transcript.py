@@ -6,6 +6,8 @@ carried on by anybody who has the list. The stored form is in :mod:`agentkit.cod
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
@@ -25,11 +27,16 @@ class RunStarted:
         run_id: part of every idempotency key.
         agent: name of the agent.
         input: what the run is to work on.
+        earlier: so many earlier turns of its conversation are shown to the model; the run refers to them by number
+            and digest, so that a conversation is stored once however many runs follow each other in it.
+        earlier_digest: of these turns, see :func:`digest_of`.
     """
 
     run_id: str
     agent: str
     input: JsonValue
+    earlier: int = 0
+    earlier_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +171,21 @@ class Summarised:
 
 
 FinalStatus: TypeAlias = Literal["completed", "failed", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """A run that has ended, as the later runs of its conversation see it: what was asked, and what came of it.
+
+    Attributes:
+        input: what the run was to work on.
+        output: what it has produced, where it completed.
+        status: how it ended.
+    """
+
+    input: JsonValue
+    output: JsonValue = None
+    status: FinalStatus = "completed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -452,6 +474,14 @@ class _Turn:
         if not calls or len(failed) < len(calls):
             return False
         return all(error.code in FAULTS for error in failed) or self.wishes == self.before
+
+
+def digest_of(turns: Sequence[Turn]) -> str:
+    """The same for the same turns, and for no others; empty for none."""
+    if not turns:
+        return ""
+    said = [(turn.status, turn.input, turn.output) for turn in turns]
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def usage(transcript: Transcript) -> RunUsage:

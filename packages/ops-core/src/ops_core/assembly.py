@@ -109,7 +109,12 @@ async def open_ops(settings: Settings, catalog: Catalog | None = None) -> AsyncG
         await store.check()
         gauges = StoreGauges(store)
         metrics.registry.register(gauges)
-        engine = Engine(store, CountedDispatcher(dispatcher, metrics.upkeep))
+        engine = Engine(
+            store,
+            CountedDispatcher(dispatcher, metrics.upkeep),
+            refuse_busy=settings.thread_busy == "refuse",
+            turns_seen=settings.thread_turns,
+        )
         # one that reaches other processes needs no second messenger
         alone = settings.dispatcher_url.startswith("local:")
         async with watching_the_loop(metrics.upkeep), engine.listening(wake=alone):

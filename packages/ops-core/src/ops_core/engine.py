@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Collection, Generator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 
 from agentkit.transcript import ApprovalAsked, ApprovalGiven, Finished, Recorded
 from ops_core.errors import ApprovalNotFound, TransitionRefused
-from ops_core.ports import Dispatcher, Inserted, Renewed, RetryLater, Store, Swept, TaskFilter
-from ops_core.task import Claimed, Lease, NewTask, Task
+from ops_core.ports import Dispatcher, Inserted, Renewed, RetryLater, Store, Swept, TaskFilter, ThreadFilter
+from ops_core.task import TURNS_SEEN, Claimed, Lease, NewTask, Task, Thread
 
 POLL_SECONDS = 0.5
 """How often a watcher looks at the store, in case that another process has written there."""
@@ -30,11 +31,22 @@ class Engine:
     Args:
         store: the truth.
         dispatcher: wakes workers after something became due.
+        refuse_busy: a task of a thread is not accepted while another one of it has not ended, instead of waiting.
+        turns_seen: so many of the last turns of its thread a run is shown.
     """
 
-    def __init__(self, store: Store, dispatcher: Dispatcher) -> None:
+    def __init__(
+        self,
+        store: Store,
+        dispatcher: Dispatcher,
+        *,
+        refuse_busy: bool = False,
+        turns_seen: int = TURNS_SEEN,
+    ) -> None:
         self.store = store
         self.dispatcher = dispatcher
+        self._refuse_busy = refuse_busy
+        self._turns_seen = turns_seen
         self._watchers: dict[str, set[asyncio.Event]] = {}
         self._waiters: dict[str, set[asyncio.Event]] = {}
         self._carried: dict[str, Callable[[], None]] = {}
@@ -71,7 +83,11 @@ class Engine:
 
         Raises:
             IdempotencyConflict: the key was used for another request.
+            ThreadBusy: a task of its thread has not ended, and it is not to wait.
         """
+        if new.thread is not None:
+            refuse = new.thread.refuse or self._refuse_busy
+            new = replace(new, thread=replace(new.thread, refuse=refuse, seen=self._turns_seen))
         inserted = await self.store.insert(new)
         if inserted.created:
             await self.dispatcher.wake()
@@ -109,6 +125,7 @@ class Engine:
         if not task.status.terminal:
             self._cancel_carried(task_id)
         self.changed(task_id)
+        await self.has_ended(task)
         return task
 
     def _cancel_carried(self, task_id: str) -> None:
@@ -125,8 +142,9 @@ class Engine:
         Raises:
             TaskNotFound: there is none of this id.
             TransitionRefused: it neither failed nor was cancelled.
+            ThreadBusy: a task of its thread has not ended, and it is not to wait.
         """
-        task = await self.store.retry(tenant, task_id)
+        task = await self.store.retry(tenant, task_id, refuse_busy=self._refuse_busy)
         await self.dispatcher.wake()
         return task
 
@@ -153,6 +171,34 @@ class Engine:
         self.changed(task_id)
         await self.dispatcher.wake()
         return await self.store.get(tenant, task_id)
+
+    # --- threads --------------------------------------------------------------------------------------------------
+
+    async def thread(self, tenant: str, thread_id: str) -> Thread:
+        """One thread.
+
+        Raises:
+            ThreadNotFound: there is none of this id.
+        """
+        return await self.store.thread(tenant, thread_id)
+
+    async def threads(self, tenant: str, wanted: ThreadFilter) -> Sequence[Thread]:
+        """Threads, those first in which something happened last."""
+        return await self.store.threads(tenant, wanted)
+
+    async def forget_thread(self, tenant: str, thread_id: str) -> int:
+        """Delete a thread with its tasks and their steps; how many tasks it were.
+
+        Raises:
+            ThreadNotFound: there is none of this id.
+            ThreadBusy: a task of it has not ended.
+        """
+        return await self.store.forget_thread(tenant, thread_id)
+
+    async def has_ended(self, task: Task) -> None:
+        """After the end of a task of a thread: the next one may be due."""
+        if task.thread_id is not None:
+            await self.dispatcher.wake()
 
     # --- watching -------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,9 @@
     │   └── IdempotencyConflict     the caller: the key was used for another request
     ├── TaskNotFound                the caller
     ├── ApprovalNotFound            the caller
+    ├── ThreadNotFound              the caller
     ├── TransitionRefused           the caller: the task's status does not allow this
+    │   └── ThreadBusy              the caller: a task of the thread has not ended
     ├── LeaseLost                   nobody: the worker stops, another one owns the task
     ├── ConfigError                 the operator: a setting or a declaration is wrong
     ├── SchemaMismatch              the operator: migrate, or upgrade
@@ -79,6 +81,19 @@ class TransitionRefused(OpsError):
 
     code = "transition_refused"
     actor = Actor.USER
+
+
+class ThreadNotFound(OpsError):
+    """There is no thread of this id."""
+
+    code = "thread_not_found"
+    actor = Actor.USER
+
+
+class ThreadBusy(TransitionRefused):
+    """A task of this thread has not ended yet."""
+
+    code = "thread_busy"
 
 
 class LeaseLost(OpsError):

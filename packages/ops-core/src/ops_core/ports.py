@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from agentkit.errors import RunError
-from agentkit.transcript import ApprovalGiven, Recorded, Step
+from agentkit.transcript import ApprovalGiven, Recorded, Step, Turn
 from ops_core.errors import TaskUnreadable
-from ops_core.task import Claimed, Lease, NewTask, Task, TaskStatus
+from ops_core.task import Claimed, Lease, NewTask, Task, TaskStatus, Thread
 
 Clock: TypeAlias = Callable[[], float]
 """Seconds since the epoch. Only the store's clock decides anything; a store on a server uses the server's."""
@@ -40,6 +40,7 @@ class TaskFilter:
         status: in one of these.
         agent: of this agent.
         label: ``key`` or ``key=value``.
+        thread: of the thread of this id.
         before: older than the task of this id (a list is newest first).
         limit: at most so many.
     """
@@ -47,7 +48,21 @@ class TaskFilter:
     status: Collection[TaskStatus] = ()
     agent: str | None = None
     label: str | None = None
+    thread: str | None = None
     before: str | None = None
+    limit: int = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadFilter:
+    """Which threads a list shows.
+
+    Attributes:
+        before: those behind the thread with this ``updated_at`` and id in the list.
+        limit: at most so many.
+    """
+
+    before: tuple[float, str] | None = None
     limit: int = 50
 
 
@@ -155,7 +170,12 @@ class TaskStore(Protocol):
     """
 
     async def insert(self, new: NewTask) -> Inserted:
-        """Accept a task. Raises IdempotencyConflict for a used key with another fingerprint."""
+        """Accept a task; one of a thread is due when all that were accepted for it before have ended.
+
+        Raises:
+            IdempotencyConflict: the key was used with another fingerprint.
+            ThreadBusy: it does not want to wait for its turn.
+        """
         ...
 
     async def get(self, tenant: str, task_id: str) -> Task:
@@ -183,8 +203,35 @@ class TaskStore(Protocol):
         """
         ...
 
-    async def retry(self, tenant: str, task_id: str) -> Task:
-        """A new task that carries on the steps of one that failed or was cancelled; else TransitionRefused."""
+    async def retry(self, tenant: str, task_id: str, *, refuse_busy: bool = False) -> Task:
+        """A new task that carries on the steps of one that failed or was cancelled; else TransitionRefused.
+
+        In a thread it has the last turn; with ``refuse_busy`` it is refused where it would have to wait for it.
+        """
+        ...
+
+
+class ThreadStore(Protocol):
+    """What is kept of conversations. Raises ThreadNotFound for those of other tenants."""
+
+    async def thread(self, tenant: str, thread_id: str) -> Thread:
+        """One thread."""
+        ...
+
+    async def threads(self, tenant: str, wanted: ThreadFilter) -> Sequence[Thread]:
+        """Threads, those first in which something happened last."""
+        ...
+
+    async def earlier(self, tenant: str, task_id: str) -> Sequence[Turn]:
+        """What the run of a task is shown of its thread, oldest first; nothing for a task without one.
+
+        From the moment at which the task becomes due this is the same for ever: all of it has ended before, and while
+        a task of the thread has not ended, ``purge`` deletes nothing of it.
+        """
+        ...
+
+    async def forget_thread(self, tenant: str, thread_id: str) -> int:
+        """Delete a thread with its tasks and their steps; how many tasks it were. ThreadBusy if one has not ended."""
         ...
 
 
@@ -257,7 +304,7 @@ class Upkeep(Protocol):
         ...
 
 
-class Store(TaskStore, LeaseStore, Upkeep, Measured, Protocol):
+class Store(TaskStore, ThreadStore, LeaseStore, Upkeep, Measured, Protocol):
     """Keeps tasks and their steps. Every method is one transaction; what it returns is durable.
 
     Any method may raise StoreUnavailable.

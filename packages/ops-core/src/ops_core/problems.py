@@ -22,6 +22,8 @@ from ops_core.errors import (
     StoreUnavailable,
     TaskNotFound,
     TaskUnreadable,
+    ThreadBusy,
+    ThreadNotFound,
     TransitionRefused,
 )
 
@@ -48,6 +50,8 @@ STATUSES: Mapping[type[OpsError], Status] = {
     IdempotencyConflict: Status(http=422, grpc="INVALID_ARGUMENT"),
     TaskNotFound: Status(http=404, grpc="NOT_FOUND"),
     ApprovalNotFound: Status(http=404, grpc="NOT_FOUND"),
+    ThreadNotFound: Status(http=404, grpc="NOT_FOUND"),
+    ThreadBusy: Status(http=409, grpc="FAILED_PRECONDITION"),
     TransitionRefused: Status(http=409, grpc="FAILED_PRECONDITION"),
     LeaseLost: Status(http=409, grpc="ABORTED"),
     ConfigError: Status(http=500, grpc="INTERNAL"),

@@ -17,7 +17,7 @@ from agentkit.loop import STUBBORN_SECONDS, Control, Event
 from agentkit.messages import JsonValue
 from agentkit.outcomes import Cancelled, Completed, Failed, Outcome, Waiting
 from agentkit.ports import Model
-from agentkit.transcript import Finished
+from agentkit.transcript import Finished, Turn
 from ops_core.catalog import Catalog, Served
 from ops_core.chance import fraction, spread
 from ops_core.engine import Engine
@@ -243,6 +243,7 @@ class Runner:
             try:
                 ending = await self._carry_as_far_as_it_goes(claimed, control)
             finally:
+                await self._engine.has_ended(task)
                 seconds = loop.time() - began
                 self._metrics.ended(task.agent, ending.outcome, seconds)
                 log.info("run ended", extra={**ending.told(), "seconds": round(seconds, 3)})
@@ -322,10 +323,14 @@ class Runner:
             deps=served.deps,
             journal=self._journal(claimed, empty=task.steps == 0),
             run_id=task.id,
+            earlier=await self._earlier(task),
             limits=task.budget,
             control=control,
             on_event=None if watcher is None else (lambda event: watcher(task.id, event)),
         )
+
+    async def _earlier(self, task: Task) -> Sequence[Turn]:
+        return () if task.thread_id is None else await self._engine.store.earlier(task.tenant, task.id)
 
     def _journal(self, claimed: Claimed, *, empty: bool = False) -> TaskJournal:
         engine, lease = self._engine, claimed.lease

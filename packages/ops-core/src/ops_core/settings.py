@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
 from ops_core.errors import ConfigError
+from ops_core.task import TURNS_SEEN
 
 PREFIX = "OPSPAWN_"
 
@@ -89,6 +90,14 @@ class Settings(BaseModel):
     grace_seconds: Annotated[float, Field(ge=0, le=3600)] = Field(
         default=10.0,
         description="When stopping, so long a step may take to reach its end before it is given up.",
+    )
+    thread_busy: Literal["queue", "refuse"] = Field(
+        default="queue",
+        description="What becomes of a task whose thread has another one that has not ended: it waits for its turn, or "
+        "it is refused.",
+    )
+    thread_turns: Annotated[int, Field(ge=0, le=1000)] = Field(
+        default=TURNS_SEEN, description="So many of the last turns of its thread a run is shown."
     )
     max_body_bytes: Annotated[int, Field(ge=1024, le=1 << 30)] = Field(
         default=1 << 20, description="Largest request body that the API accepts."

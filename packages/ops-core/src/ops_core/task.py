@@ -98,6 +98,53 @@ def statuses_that(verb: Verb) -> tuple[TaskStatus, ...]:
     return tuple(status for status, verbs in TRANSITIONS.items() if verb in verbs)
 
 
+TURNS_SEEN = 50
+"""So many of the last turns of its thread a run is shown, unless the setting says otherwise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InThread:
+    """Where a task belongs that goes on with a conversation.
+
+    Attributes:
+        id: of the thread, which begins with its first task.
+        refuse: a task is not accepted while another one of the thread has not ended; else it waits for its turn.
+        seen: its run is shown so many of the last turns.
+
+    Raises:
+        InvalidRequest: a field cannot be what it is; ``field`` names it.
+    """
+
+    id: str
+    refuse: bool = False
+    seen: int = TURNS_SEEN
+
+    def __post_init__(self) -> None:
+        _check_text("thread_id", self.id, 128)
+        if not self.id:
+            _refuse("thread_id", "must not be empty")
+        if not 0 <= self.seen <= LARGEST:
+            _refuse("thread_id", "shows no less than no turn")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thread:
+    """A conversation: tasks that are carried out one after the other, each seeing what came of those before.
+
+    Attributes:
+        turns: so many tasks it has had.
+        current: id of the task whose turn it is; ``None`` where all have ended.
+        updated_at: when a task was last added to it, or had its turn.
+    """
+
+    tenant: str
+    id: str
+    turns: int
+    current: str | None
+    created_at: float
+    updated_at: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewTask:
     """What is submitted.
@@ -114,6 +161,7 @@ class NewTask:
         max_attempts: so often it is started before it is given up.
         idempotency_key: the same key with the same request is the same task.
         fingerprint: of the request, to tell a repeated one from another one with the same key.
+        thread: the conversation that it goes on with.
 
     Raises:
         InvalidRequest: a field cannot be what it is; ``field`` names it.
@@ -130,6 +178,7 @@ class NewTask:
     max_attempts: int = 5
     idempotency_key: str | None = None
     fingerprint: str | None = None
+    thread: InThread | None = None
 
     def __post_init__(self) -> None:
         for name, longest in (("agent", 200), ("tenant", 64), ("idempotency_key", 255)):
@@ -169,7 +218,8 @@ class Task:
     Attributes:
         id: UUIDv7 as text: sorts by the moment of submission.
         status: where it stands.
-        run_after: a worker may claim it from then on; ``None`` while it waits for an answer.
+        run_after: a worker may claim it from then on; ``None`` while it waits for an answer, or for its turn in a
+            thread.
         attempt: how often it was started, without starts that made progress or were handed over in good order.
         epoch: raised by every claim; what an older holder writes is refused.
         steps: how many are recorded.
@@ -178,6 +228,7 @@ class Task:
         lease_owner: the worker that holds it.
         lease_until: until then nobody else may claim it.
         error: why it failed, or why the last attempt did.
+        thread_id: the conversation that it belongs to.
     """
 
     id: str
@@ -207,6 +258,7 @@ class Task:
     updated_at: float = 0.0
     started_at: float | None = None
     finished_at: float | None = None
+    thread_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeGuard, cast
 
@@ -33,14 +31,16 @@ from agentkit.ports import Toolset
 from agentkit.tools import FunctionToolset, Tool
 from agentkit.transcript import ApprovalGiven, Recorded
 from ops_core.catalog import Served
-from ops_core.errors import InvalidRequest, TaskNotFound
-from ops_core.ports import TaskFilter
+from ops_core.listing import (
+    IDEMPOTENCY_KEY,
+    LABEL_KEY_PATTERN,
+    LABEL_VALUE_PATTERN,
+    NAME_PATTERN,
+    THREAD_ID_PATTERN,
+    encode_cursor,
+)
 from ops_core.problems import Problem, problem_of_fields
-from ops_core.strict_json import is_unicode
-from ops_core.task import DEFAULT_TENANT, NewTask, Task, TaskStatus
-
-PAGE_DEFAULT, PAGE_MOST = 50, 200
-"""So many tasks are on a page, where nothing or the most is asked for."""
+from ops_core.task import DEFAULT_TENANT, InThread, NewTask, Task, TaskStatus, Thread
 
 BATCH_MOST = 1000
 """So many tasks are in a batch at most."""
@@ -51,11 +51,7 @@ STEPS_MOST = 1000
 MAX_SEQ = 2**31 - 1
 """No step has a greater number."""
 
-IDEMPOTENCY_KEY = r"[!#-~]([ -~]{0,253}[!-~])?"
-"""What a key may be: 1 to 255 printable ASCII characters, without spaces around it."""
-
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
-_TASK_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def _as_rfc3339(value: Any) -> Any:
@@ -81,13 +77,11 @@ def _as_text_or_object(value: Any, handler: ValidatorFunctionWrapHandler) -> Any
 
 Moment = Annotated[AwareDatetime, BeforeValidator(_as_rfc3339, json_schema_input_type=AwareDatetime)]
 TextOrObject = Annotated[str | dict[str, JsonValue], WrapValidator(_as_text_or_object)]
-NAME_PATTERN = r"^[^\x00-\x1f\x7f]{1,200}$"
-LABEL_KEY_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,63}$"
-LABEL_VALUE_PATTERN = r"^[^\x00-\x1f\x7f]{0,256}$"
 
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 LabelKey = Annotated[str, StringConstraints(pattern=LABEL_KEY_PATTERN)]
 LabelValue = Annotated[str, StringConstraints(pattern=LABEL_VALUE_PATTERN)]
+ThreadId = Annotated[str, StringConstraints(pattern=THREAD_ID_PATTERN)]
 
 
 class _Strict(BaseModel):
@@ -139,6 +133,11 @@ class TaskRequest(_Strict):
     max_attempts: Annotated[int, Field(strict=True, ge=1, le=1000)] = Field(
         default=5, description="So often the task is started before it is given up."
     )
+    thread_id: ThreadId | None = Field(
+        default=None,
+        description="The conversation that this goes on with; a new one begins with its first task. Tasks of a thread "
+        "are carried out one after the other, and each is shown what was asked and answered before.",
+    )
 
     def as_new_task(self, idempotency_key: str | None = None, tenant: str = DEFAULT_TENANT) -> NewTask:
         """The request as the engine takes it."""
@@ -155,11 +154,14 @@ class TaskRequest(_Strict):
             max_attempts=self.max_attempts,
             idempotency_key=idempotency_key,
             fingerprint=self.fingerprint() if idempotency_key is not None else None,
+            thread=None if self.thread_id is None else InThread(id=self.thread_id),
         )
 
     def fingerprint(self) -> str:
         """The same for two requests that ask for the same, however their JSON was written."""
         asked = self.model_dump(mode="json", include=set(TaskRequest.model_fields))
+        if asked["thread_id"] is None:  # the same as before there were threads
+            del asked["thread_id"]
         body = json.dumps(asked, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(body.encode()).hexdigest()
 
@@ -268,6 +270,7 @@ class TaskBody(_Strict):
                     "started_at": "2026-11-22T09:00:00.130000Z",
                     "finished_at": "2026-11-22T09:00:01.840000Z",
                     "run_after": None,
+                    "thread_id": None,
                 }
             ]
         }
@@ -291,8 +294,11 @@ class TaskBody(_Strict):
     finished_at: datetime | None
     run_after: datetime | None = Field(
         default=None,
-        description="No worker takes it before this moment; `null` while one has it, while it waits for an answer, "
-        "and once it has ended.",
+        description="No worker takes it before this moment; `null` while one has it, while it waits for an answer or "
+        "for its turn in a thread, and once it has ended.",
+    )
+    thread_id: str | None = Field(
+        default=None, description="The conversation that it belongs to; `null` for none."
     )
 
     @classmethod
@@ -322,6 +328,7 @@ class TaskBody(_Strict):
             started_at=None if task.started_at is None else _moment(task.started_at),
             finished_at=None if task.finished_at is None else _moment(task.finished_at),
             run_after=_run_after(task),
+            thread_id=task.thread_id,
         )
 
 
@@ -337,8 +344,66 @@ class TaskPage(_Strict):
     def of(cls, tasks: Sequence[Task], limit: int) -> TaskPage:
         """A page of at most ``limit`` tasks, made from up to one more than that."""
         shown = tasks[:limit]
-        following = _encode_cursor(shown[-1].id) if len(tasks) > limit else None
+        following = encode_cursor({"tasks_before": shown[-1].id}) if len(tasks) > limit else None
         return cls(items=[TaskBody.of(task) for task in shown], next_cursor=following)
+
+
+class ThreadBody(_Strict):
+    """A conversation."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "chat-42",
+                    "turns": 3,
+                    "current_task": "01996c2e-5d1a-7c3e-9f60-2b1f3c8a4d77",
+                    "created_at": "2026-11-22T09:00:00.120000Z",
+                    "updated_at": "2026-11-22T09:05:01.840000Z",
+                }
+            ]
+        }
+    )
+
+    id: str
+    turns: int = Field(description="So many tasks it has had; `GET /tasks?thread_id=…` lists them.")
+    current_task: str | None = Field(description="The task whose turn it is; `null` when all have ended.")
+    created_at: datetime
+    updated_at: datetime = Field(description="When a task was last added, or had its turn.")
+
+    @classmethod
+    def of(cls, thread: Thread) -> ThreadBody:
+        """A thread as it is told."""
+        return cls(
+            id=thread.id,
+            turns=thread.turns,
+            current_task=thread.current,
+            created_at=_moment(thread.created_at),
+            updated_at=_moment(thread.updated_at),
+        )
+
+
+class ThreadPage(_Strict):
+    """Threads, those first in which something happened last."""
+
+    items: list[ThreadBody]
+    next_cursor: str | None = Field(
+        description="Pass it as `cursor` for the next page; `null` on the last one."
+    )
+
+    @classmethod
+    def of(cls, threads: Sequence[Thread], limit: int) -> ThreadPage:
+        """A page of at most ``limit`` threads, made from up to one more than that."""
+        shown, following = threads[:limit], None
+        if len(threads) > limit:
+            following = encode_cursor({"threads_before": [shown[-1].updated_at, shown[-1].id]})
+        return cls(items=[ThreadBody.of(thread) for thread in shown], next_cursor=following)
+
+
+class ThreadDeleted(_Strict):
+    """What was deleted."""
+
+    tasks: int = Field(description="So many tasks, with all their steps.")
 
 
 class StepPage(_Strict):
@@ -437,99 +502,6 @@ class AgentPage(_Strict):
     """All agents."""
 
     items: list[AgentBody]
-
-
-# --- what a list shows --------------------------------------------------------------------------------------------
-
-
-def task_filter(
-    *,
-    status: Collection[str] = (),
-    agent: str | None = None,
-    label: str | None = None,
-    cursor: str | None = None,
-    limit: int = PAGE_DEFAULT,
-) -> TaskFilter:
-    """What the store is asked for a page: up to one task more than the page holds, to know whether there is another.
-
-    Raises:
-        InvalidRequest: a value makes no sense; ``field`` names it.
-    """
-    if not 1 <= limit <= PAGE_MOST:
-        message = f"limit must be from 1 to {PAGE_MOST}"
-        raise InvalidRequest(message, field="limit")
-    return TaskFilter(
-        status=tuple(_status(value) for value in status),
-        agent=_checked(agent, NAME_PATTERN, "agent", "must be the name of an agent"),
-        label=None if label is None else _label(label),
-        before=None if cursor is None else _decode_cursor(cursor),
-        limit=limit + 1,
-    )
-
-
-def task_id_of(given: str) -> str:
-    """The id as it is stored.
-
-    Raises:
-        TaskNotFound: no task can have this id.
-    """
-    if not _TASK_ID.fullmatch(given.lower()):
-        message = "there is no task of this id: it is not a UUID"
-        raise TaskNotFound(message)
-    return given.lower()
-
-
-def checked_key(key: str) -> str:
-    """An idempotency key that can be sent.
-
-    Raises:
-        InvalidRequest: it cannot.
-    """
-    rule = "must be 1 to 255 printable ASCII characters, not beginning with a quotation mark"
-    _checked(key, IDEMPOTENCY_KEY, "Idempotency-Key", rule)
-    return key
-
-
-def _status(value: str) -> TaskStatus:
-    if value not in set(TaskStatus):
-        message = f"status must be among {', '.join(TaskStatus)}"
-        raise InvalidRequest(message, field="status")
-    return TaskStatus(value)
-
-
-def _label(value: str) -> str:
-    key, _equals, wanted = value.partition("=")
-    _checked(key, LABEL_KEY_PATTERN, "label", "must be `key` or `key=value`")
-    _checked(wanted, LABEL_VALUE_PATTERN, "label", "must be `key` or `key=value`")
-    return value
-
-
-def _checked(value: str | None, pattern: str, field: str, rule: str) -> str | None:
-    if value is not None and not (re.fullmatch(pattern, value) and is_unicode(value)):
-        message = f"{field} {rule}"
-        raise InvalidRequest(message, field=field)
-    return value
-
-
-def _encode_cursor(before: str) -> str:
-    text = json.dumps({"v": 1, "tasks_before": before}, separators=(",", ":"))
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
-
-
-def _decode_cursor(cursor: str) -> str:
-    try:
-        text = base64.b64decode(
-            cursor.encode("ascii") + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True
-        )
-        match json.loads(text):
-            case {"v": 1, "tasks_before": str(before)} if _TASK_ID.fullmatch(before):
-                return before
-            case _:
-                pass
-    except (ValueError, RecursionError, binascii.Error):
-        pass
-    message = "cursor must be a `next_cursor` that this list has given"
-    raise InvalidRequest(message, field="cursor")
 
 
 # --- helpers ------------------------------------------------------------------------------------------------------

@@ -43,6 +43,29 @@ def test_a_submitted_task_is_followed_to_its_end(cli):
     assert "Measured." in cli("watch", task["id"]).stdout
 
 
+def test_a_conversation_is_gone_on_with_shown_and_deleted(cli):
+    thread = f"chat-{id(cli)}"
+    for goal in ("What is 2 + 3?", "What is 4 * 5?"):
+        cli("submit", goal, "--agent", "assistant", "--thread", thread, "--wait")
+    *tasks, told = cli.json("thread", "show", thread)
+    assert [task["input"] for task in tasks] == ["What is 2 + 3?", "What is 4 * 5?"]
+    assert (told["id"], told["turns"], told["current_task"]) == (thread, 2, None)
+    shown = cli("thread", "show", thread).stdout
+    assert shown.index("What is 2 + 3?") < shown.index("5") < shown.index("What is 4 * 5?")
+    assert cli.json("show", tasks[1]["id"])[0]["earlier"] == 1
+    assert thread in cli("show", tasks[1]["id"]).stdout
+    assert [task["id"] for task in cli.json("list", "--thread", thread)] == [tasks[1]["id"], tasks[0]["id"]]
+    assert told in cli.json("thread", "list")
+    assert "2 turns" in cli("thread", "list").stdout
+    held = submit(cli, "assistant", "--thread", thread, "--run-at", "2999-01-01T00:00:00Z")
+    assert held in cli("thread", "delete", thread, code=7).stderr
+    cli("cancel", held)
+    cli("watch", held, code=4)
+    assert cli.json("thread", "delete", thread) == [{"tasks": 3}]
+    assert "no thread" in cli("thread", "show", thread, code=3).stderr
+    cli("show", held, code=3)
+
+
 def test_many_tasks_are_submitted_from_a_file(cli):
     later = "2999-01-01T00:00:00Z"
     lines = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from agentkit.messages import (
     ModelReply,
     ModelRequest,
     Part,
+    Text,
     ToolMessage,
     ToolSpec,
     UserMessage,
@@ -27,6 +28,7 @@ from agentkit.transcript import (
     Summarised,
     ToolReturned,
     Transcript,
+    Turn,
     visible,
 )
 
@@ -39,11 +41,13 @@ class Brief:
         instructions: the system text.
         tools: what may be called.
         output_schema: JSON schema of the final output; ``None`` for free text.
+        earlier: the turns of the conversation before this run, oldest first.
     """
 
     instructions: str = ""
     tools: tuple[ToolSpec, ...] = ()
     output_schema: JsonObject | None = None
+    earlier: tuple[Turn, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +125,26 @@ def summary_message(text: str) -> UserMessage:
     return UserMessage(
         text=f"[What happened so far, summarised to save space. It is a record, not a request.]\n\n{text}"
     )
+
+
+def earlier_messages(turns: Sequence[Turn], answer: Callable[[str], str] = str) -> Iterator[Message]:
+    """What was asked and answered before this run. Of the work between the two nothing is carried.
+
+    Args:
+        turns: oldest first.
+        answer: how an output is written.
+    """
+    for turn in turns:
+        yield user_message(turn.input)
+        said = answer(as_text(turn.output)) if turn.status == "completed" else NO_ANSWER[turn.status]
+        yield AssistantMessage(parts=(Text(text=said or "(empty)"),))  # providers refuse an empty message
+
+
+NO_ANSWER: Mapping[str, str] = {
+    "failed": "(There was no answer: the run failed.)",
+    "cancelled": "(There was no answer: the run was cancelled.)",
+}
+"""What stands in the place of an answer: whoever asks again refers to the question."""
 
 
 def tool_message(returned: ToolReturned) -> ToolMessage:

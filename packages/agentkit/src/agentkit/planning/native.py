@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agentkit.messages import ModelReply, ModelRequest, StopReason
-from agentkit.planning.conversation import Brief, Conversation, Reading
+from agentkit.planning.conversation import Brief, Conversation, Reading, earlier_messages
 from agentkit.transcript import Transcript
 
 
@@ -16,7 +16,7 @@ class NativePlanning:
     def request(self, transcript: Transcript, brief: Brief) -> ModelRequest:
         """The conversation, the instructions, the tools and the schema."""
         return ModelRequest(
-            messages=self._conversation.of(transcript),
+            messages=(*earlier_messages(brief.earlier), *self._conversation.of(transcript)),
             instructions=brief.instructions,
             tools=brief.tools,
             output_schema=brief.output_schema,

@@ -32,6 +32,7 @@ from agentkit.planning.conversation import (
     Brief,
     Reading,
     as_text,
+    earlier_messages,
     summary_message,
     tool_message,
     user_message,
@@ -96,7 +97,7 @@ class ReActPlanning:
     def request(self, transcript: Transcript, brief: Brief) -> ModelRequest:
         """The conversation as text; the provider itself is told of no tools and no schema."""
         return ModelRequest(
-            messages=tuple(_conversation(visible(transcript))),
+            messages=(*earlier_messages(brief.earlier, _final_answer), *_conversation(visible(transcript))),
             instructions="\n\n".join(part for part in (brief.instructions, _guide(brief)) if part),
             stop=("\nObservation:",),
         )
@@ -207,7 +208,11 @@ def _blocks(reply: ModelReplied) -> Iterator[str]:
         elif part.text.strip() and (calls if isinstance(part, Text) else part.data is None):
             yield f"Thought: {escaped(part.text.strip())}"
     if not calls and reply.text.strip():
-        yield f"Final Answer: {escaped(reply.text.strip())}"
+        yield _final_answer(reply.text)
+
+
+def _final_answer(text: str) -> str:
+    return f"Final Answer: {escaped(text.strip())}"
 
 
 def _action(call: ToolCall) -> str:

@@ -17,6 +17,7 @@ from ops_core.api.health import HealthRoutes
 from ops_core.api.metrics import Counted, MetricsRoute
 from ops_core.api.openapi import TASKS, Application
 from ops_core.api.tasks import TaskRoutes
+from ops_core.api.threads import ThreadRoutes
 from ops_core.assembly import Ops
 
 DESCRIPTION = """Opspawn runs LLM agents so that they finish.
@@ -44,6 +45,7 @@ def create_api(ops: Ops, closing: asyncio.Event | None = None) -> FastAPI:
     )
     add_error_handlers(app)
     TaskRoutes(ops, closing).add_to(app)
+    ThreadRoutes(ops.engine).add_to(app)
     EventRoutes(ops.engine, closing).add_to(app)
     AgentRoutes(ops.catalog).add_to(app)
     HealthRoutes(ops.engine.store).add_to(app)

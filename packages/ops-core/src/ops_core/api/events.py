@@ -16,8 +16,8 @@ from ops_core.api.openapi import TASKS, reading
 from ops_core.api.parameters import After, LastEventId, TaskId
 from ops_core.engine import Engine
 from ops_core.errors import OpsError
+from ops_core.listing import task_id_of
 from ops_core.task import DEFAULT_TENANT, TaskStatus
-from ops_core.wire import task_id_of
 
 log = logging.getLogger("ops_core.api")
 

@@ -13,13 +13,14 @@ from ops_core.problems import Problem
 
 API = "/api/v1"
 TASKS = f"{API}/tasks"
+THREADS = f"{API}/threads"
 
 _MEANINGS: Mapping[int, str] = {
     400: "The body is not JSON, or JSON that not everybody reads in the same way.",
     403: "A page of another origin asks for a change.",
     404: "There is none of this id or name.",
     408: "The body did not arrive in time.",
-    409: "The status of the task does not allow this.",
+    409: "The status of the task, or of its thread, does not allow this.",
     413: "The body is too large.",
     415: "The body is not `application/json`.",
     421: "The `Host` is not a loopback name.",
@@ -42,6 +43,11 @@ def writing(operation_id: str, *statuses: int, body: bool = True) -> dict[str, A
     return _operation("POST", operation_id, {*statuses, *_WRITING}, checks)
 
 
+def deleting(operation_id: str, *statuses: int) -> dict[str, Any]:
+    """Arguments of ``add_api_route`` for an operation that deletes."""
+    return _operation("DELETE", operation_id, {*statuses, *_WRITING}, [known_query, no_body])
+
+
 def location(what: str) -> dict[str, Any]:
     """The documentation of a ``Location`` header."""
     return {"Location": {"description": what, "schema": {"type": "string", "format": "uri-reference"}}}
@@ -54,7 +60,7 @@ def _operation(
         "methods": [method],
         "operation_id": operation_id,
         "summary": operation_id.replace("_", " ").capitalize(),
-        "tags": [next((tag for tag in ("agent", "health") if tag in operation_id), "task")],
+        "tags": [next((tag for tag in ("agent", "health", "thread") if tag in operation_id), "task")],
         "dependencies": [Depends(check) for check in checks],
         "responses": {status: _problem(status) for status in sorted(statuses)},
     }

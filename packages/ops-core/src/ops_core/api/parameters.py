@@ -12,15 +12,15 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from ops_core.errors import InvalidRequest
 from ops_core.intake import MOST_WAIT_SECONDS
-from ops_core.wire import (
+from ops_core.listing import (
     IDEMPOTENCY_KEY,
     LABEL_KEY_PATTERN,
     LABEL_VALUE_PATTERN,
-    MAX_SEQ,
     NAME_PATTERN,
     PAGE_MOST,
-    STEPS_MOST,
+    THREAD_ID_PATTERN,
 )
+from ops_core.wire import MAX_SEQ, STEPS_MOST
 
 _KEY = rf'^("([ !#-\[\]-~]|\\["\\]){{1,255}}"|{IDEMPOTENCY_KEY})$'
 _LABEL = rf"{LABEL_KEY_PATTERN.removesuffix('$')}(={LABEL_VALUE_PATTERN.strip('^$')})?$"
@@ -87,10 +87,15 @@ Label = Annotated[
     str | None,
     Query(pattern=_LABEL, description="With this label: `key` or `key=value`.", examples=["team=search"]),
 ]
+OfThread = Annotated[
+    str | None,
+    Query(alias="thread_id", pattern=THREAD_ID_PATTERN, description="Of this thread.", examples=["chat-42"]),
+]
 Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before.")]
 TaskId = Annotated[
     str, Path(description="Id of the task.", examples=["01996c2e-5d1a-7c3e-9f60-2b1f3c8a4d77"])
 ]
+ThreadIdPath = Annotated[str, Path(description="Id of the thread.", examples=["chat-42"])]
 ApprovalId = Annotated[str, Path(description="Id of the approval, from the step that asked for it.")]
 AgentName = Annotated[str, Path(description="Name of the agent.", examples=["assistant"])]
 

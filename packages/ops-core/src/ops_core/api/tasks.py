@@ -15,6 +15,7 @@ from ops_core.api.parameters import (
     Label,
     NoIdempotencyKey,
     OfAgent,
+    OfThread,
     PageLimit,
     Prefer,
     Statuses,
@@ -25,9 +26,9 @@ from ops_core.api.parameters import (
 )
 from ops_core.assembly import Ops
 from ops_core.intake import accept, accept_many, batch_result, ended_or_not
+from ops_core.listing import PAGE_DEFAULT, task_filter, task_id_of
 from ops_core.task import DEFAULT_TENANT, Task
 from ops_core.wire import (
-    PAGE_DEFAULT,
     STEPS_MOST,
     ApprovalRequest,
     BatchBody,
@@ -36,8 +37,6 @@ from ops_core.wire import (
     TaskBody,
     TaskPage,
     TaskRequest,
-    task_filter,
-    task_id_of,
 )
 
 
@@ -57,7 +56,7 @@ class TaskRoutes:
     def add_to(self, app: FastAPI) -> None:
         """Add them to ``app``."""
         one = f"{TASKS}/{{task_id}}"
-        submitted = writing("submit_task")
+        submitted = writing("submit_task", 409)
         headers = location("Where the task is.")
         submitted["responses"][200] = {
             "description": "The task that was submitted before with this `Idempotency-Key`.",
@@ -92,6 +91,9 @@ class TaskRoutes:
 
         It is durable when this answers. With an `Idempotency-Key` a repeated request finds its task (200) instead of
         making another one; the same key with another body is refused (422).
+
+        With a `thread_id` it goes on with a conversation. Where another task of the thread has not ended, it waits for
+        its turn, or is refused (409): the server's `OPSPAWN_THREAD_BUSY` says which.
         """
         wait = wait_of(prefer)
         inserted = await accept(self._engine, self._ops.catalog, request, key_of(idempotency_key))
@@ -121,12 +123,14 @@ class TaskRoutes:
         status: Statuses = None,
         agent: OfAgent = None,
         label: Label = None,
+        thread_id: OfThread = None,
         cursor: Cursor = None,
         limit: PageLimit = PAGE_DEFAULT,
     ) -> TaskPage:
         """Tasks, newest first. A filter that is left out does not filter."""
         wanted = [value for values in status or () for value in values.split(",")]
-        asked = task_filter(status=wanted, agent=agent, label=label, cursor=cursor, limit=limit)
+        of = {"agent": agent, "label": label, "thread_id": thread_id, "cursor": cursor}
+        asked = task_filter(status=wanted, limit=limit, **of)
         return TaskPage.of(await self._engine.list(DEFAULT_TENANT, asked), limit)
 
     async def get(self, task_id: TaskId) -> TaskBody:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ops_core.cli import doctor, run, serve, tasks, worker
+from ops_core.cli import doctor, run, serve, tasks, threads, worker
 from ops_core.cli.exits import MEANINGS
 
 _TABLE = "\n".join(f"  {code.value:>3}  {meaning}" for code, meaning in MEANINGS.items())
@@ -59,3 +59,4 @@ for _command in (
     doctor.doctor,
 ):
     app.command(name=_command.__name__.removesuffix("_tasks"))(_command)
+app.add_typer(threads.app, name="thread")

@@ -19,6 +19,7 @@ from ops_core.errors import (
     ServerUnavailable,
     StoreUnavailable,
     TaskNotFound,
+    ThreadNotFound,
     TransitionRefused,
 )
 from ops_core.task import TaskStatus
@@ -28,6 +29,7 @@ _CODES: Mapping[type[Exception], Exit] = {
     AgentNotFound: Exit.NOT_FOUND,
     TaskNotFound: Exit.NOT_FOUND,
     ApprovalNotFound: Exit.NOT_FOUND,
+    ThreadNotFound: Exit.NOT_FOUND,
     IdempotencyConflict: Exit.REFUSED,
     TransitionRefused: Exit.REFUSED,
     InvalidRequest: Exit.USAGE,

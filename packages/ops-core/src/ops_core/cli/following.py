@@ -104,6 +104,7 @@ def _request(options: SubmitOptions, given: Any, agent: str) -> TaskRequest:
         "timeout_seconds": options.timeout,
         "budget": budget if any(limit is not None for limit in budget.values()) else None,
         "max_attempts": options.max_attempts,
+        "thread_id": options.thread,
     }
     try:
         return TaskRequest.model_validate({name: value for name, value in asked.items() if value is not None})
@@ -134,7 +135,11 @@ async def list_tasks(options: ListOptions) -> Exit:
     screen = Screen()
     async with connected(options.url) as client:
         page = await client.list(
-            status=options.status or (), agent=options.agent, label=options.label, limit=options.limit
+            status=options.status or (),
+            agent=options.agent,
+            label=options.label,
+            thread_id=options.thread,
+            limit=options.limit,
         )
     if options.as_json:
         for task in page.items:

@@ -11,6 +11,10 @@ from typing import Annotated, Any, TypeAlias, TypeVar, get_type_hints
 import typer
 
 TaskId: TypeAlias = Annotated[str, typer.Argument(metavar="ID", help="The task's id.", show_default=False)]
+Thread: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--thread", metavar="THREAD", help="Go on with this conversation; a new one begins so."),
+]
 Json: TypeAlias = Annotated[
     bool, typer.Option("--json", help="Print JSON, one value a line, and nothing else.")
 ]
@@ -18,6 +22,7 @@ Url: TypeAlias = Annotated[
     str | None,
     typer.Option("--url", metavar="URL", help="Ask this server instead of opening the store. [OPSPAWN_URL]"),
 ]
+Limit: TypeAlias = Annotated[int, typer.Option(metavar="N", min=1, max=200, help="At most so many.")]
 Within: TypeAlias = Annotated[
     float | None,
     typer.Option(

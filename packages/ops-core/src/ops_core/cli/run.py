@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ops_core.cli.options import Json, grouped
+from ops_core.cli.options import Json, Thread, grouped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +23,7 @@ class RunOptions:
     model: Annotated[
         str | None, typer.Option(metavar="PROVIDER:NAME", help="Takes the place of the agent's model.")
     ] = None
+    thread: Thread = None
     resume: Annotated[
         str | None, typer.Option(metavar="ID", help="Carry on this task, instead of a new goal.")
     ] = None
@@ -39,11 +40,17 @@ def run(options: RunOptions) -> None:
     Ctrl-C lets the run go at its next step; a second Ctrl-C does not wait for it. Either way nothing that is recorded
     is lost: `opspawn run --resume ID` goes on, `opspawn cancel ID` ends it.
 
+    With --thread the run is shown what was asked and answered in that conversation before. Another task of the thread
+    that has not ended must end first.
+
     Where a tool needs approval you are asked; without a terminal, and with --json, the program ends with 5 and says
     how to answer.
     """
     if (options.goal is None) == (options.resume is None):
         message = "give a GOAL, or a task with --resume ID"
+        raise typer.BadParameter(message)
+    if options.resume is not None and options.thread is not None:
+        message = "a task that is carried on with --resume has its thread already"
         raise typer.BadParameter(message)
     import asyncio
 

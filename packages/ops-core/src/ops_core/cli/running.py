@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+from dataclasses import replace
 
 from pydantic import ValidationError
 
@@ -22,10 +23,11 @@ from ops_core.cli.screen import Screen
 from ops_core.cli.text import as_call
 from ops_core.cli.views import JsonView, PeopleView, View, told_goal
 from ops_core.errors import ApprovalNotFound, InvalidRequest
+from ops_core.listing import task_id_of
 from ops_core.runner import Runner
 from ops_core.settings import read_settings
 from ops_core.task import DEFAULT_TENANT, Task, TaskStatus
-from ops_core.wire import TaskBody, TaskRequest, task_id_of
+from ops_core.wire import TaskBody, TaskRequest
 
 GLANCE_SECONDS = 0.1
 """How often a run with an open question is looked at, until it waits for nothing else."""
@@ -48,17 +50,22 @@ async def run_here(options: RunOptions) -> Exit:
         async with catalog.opened(served.agent.model):
             pass  # a missing key is told before there is a task
         if task is None:
-            task = await _submitted(ops, served, options.goal or "")
+            task = await _submitted(ops, served, options.goal or "", options.thread)
         return await _Run(ops, task, as_json=options.as_json).carry(served)
 
 
-async def _submitted(ops: Ops, served: Served, goal: str) -> Task:
+async def _submitted(ops: Ops, served: Served, goal: str, thread_id: str | None) -> Task:
     try:
-        request = TaskRequest(agent=served.agent.name, input=goal)
+        request = TaskRequest(agent=served.agent.name, input=goal, thread_id=thread_id)
     except ValidationError as error:
-        message = f"GOAL: {error.errors()[0]['msg']}"
+        problem = error.errors()[0]
+        name = "--thread" if problem["loc"][0] == "thread_id" else "GOAL"
+        message = f"{name}: {problem['msg']}"
         raise InvalidRequest(message, field="goal") from None
-    return (await ops.engine.submit(request.as_new_task())).task
+    new = request.as_new_task()
+    if new.thread is not None:  # other tasks are left alone here: it could wait for ever
+        new = replace(new, thread=replace(new.thread, refuse=True))
+    return (await ops.engine.submit(new)).task
 
 
 class _Run:

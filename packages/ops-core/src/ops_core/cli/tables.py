@@ -63,6 +63,8 @@ def _facts(task: TaskBody) -> dict[str, str]:
     }
     if task.labels:
         facts["labels"] = visible(" ".join(f"{key}={value}" for key, value in task.labels.items()))
+    if task.thread_id is not None:
+        facts["thread"] = task.thread_id
     if task.attempt > 1:
         facts["attempts"] = str(task.attempt)
     if task.priority:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ops_core.cli.options import Json, TaskId, Url, Within, grouped
+from ops_core.cli.options import Json, Limit, TaskId, Thread, Url, Within, grouped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +44,7 @@ class SubmitOptions:
     budget_seconds: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="At most so long, waiting for people not counted.")
     ] = None
+    thread: Thread = None
     idempotency_key: Annotated[
         str | None, typer.Option(metavar="KEY", help="The same key with the same request is the same task.")
     ] = None
@@ -66,7 +67,8 @@ class ListOptions:
     ] = None
     agent: Annotated[str | None, typer.Option(metavar="NAME", help="Of this agent.")] = None
     label: Annotated[str | None, typer.Option(metavar="KEY[=VALUE]", help="With this label.")] = None
-    limit: Annotated[int, typer.Option(metavar="N", min=1, max=200, help="At most so many.")] = 20
+    thread: Annotated[str | None, typer.Option(metavar="THREAD", help="Of this thread.")] = None
+    limit: Limit = 20
     url: Url = None
     as_json: Json = False
 
@@ -81,7 +83,7 @@ def submit(options: SubmitOptions) -> None:
     """
     from ops_core.cli import following, many
 
-    _do(following.submit(options) if options.file is None else many.submit(options, options.file))
+    do(following.submit(options) if options.file is None else many.submit(options, options.file))
 
 
 @grouped(ListOptions)
@@ -89,14 +91,14 @@ def list_tasks(options: ListOptions) -> None:
     """List tasks, newest first."""
     from ops_core.cli import following
 
-    _do(following.list_tasks(options))
+    do(following.list_tasks(options))
 
 
 def show(task_id: TaskId, url: Url = None, as_json: Json = False) -> None:
     """Show a task and all its steps. With --json: a line for each step, then the task."""
     from ops_core.cli import following
 
-    _do(following.show(task_id, url, as_json))
+    do(following.show(task_id, url, as_json))
 
 
 def watch(
@@ -115,21 +117,21 @@ def watch(
     """
     from ops_core.cli import following
 
-    _do(following.watch(task_id, following.Following(after=after, within=within, url=url, as_json=as_json)))
+    do(following.watch(task_id, following.Following(after=after, within=within, url=url, as_json=as_json)))
 
 
 def cancel(task_id: TaskId, url: Url = None, as_json: Json = False) -> None:
     """Cancel a task. One that is running ends at its next step; one that has ended stays as it is."""
     from ops_core.cli import following
 
-    _do(following.cancel(task_id, url, as_json))
+    do(following.cancel(task_id, url, as_json))
 
 
 def retry(task_id: TaskId, url: Url = None, as_json: Json = False) -> None:
     """Carry on a failed or cancelled task, as a new task with its steps and a new budget; prints its id."""
     from ops_core.cli import following
 
-    _do(following.retry(task_id, url, as_json))
+    do(following.retry(task_id, url, as_json))
 
 
 Approval = Annotated[str, typer.Argument(metavar="APPROVAL", help="The approval's id.", show_default=False)]
@@ -139,7 +141,7 @@ def approve(task_id: TaskId, approval_id: Approval, url: Url = None, as_json: Js
     """Allow a tool call that waits for a person."""
     from ops_core.cli import following
 
-    _do(following.answer(task_id, approval_id, following.Answer(approved=True), url, as_json))
+    do(following.answer(task_id, approval_id, following.Answer(approved=True), url, as_json))
 
 
 def deny(
@@ -152,17 +154,18 @@ def deny(
     """Refuse a tool call that waits for a person; the run goes on without it."""
     from ops_core.cli import following
 
-    _do(following.answer(task_id, approval_id, following.Answer(approved=False, reason=reason), url, as_json))
+    do(following.answer(task_id, approval_id, following.Answer(approved=False, reason=reason), url, as_json))
 
 
 def agents(url: Url = None, as_json: Json = False) -> None:
     """List the agents that can be run, with their tools."""
     from ops_core.cli import following
 
-    _do(following.agents(url, as_json))
+    do(following.agents(url, as_json))
 
 
-def _do(work: Any) -> None:
+def do(work: Any) -> None:
+    """Carry out what a command does; its exit code ends the program."""
     import asyncio
 
     raise typer.Exit(asyncio.run(work))

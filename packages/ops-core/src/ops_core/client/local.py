@@ -10,9 +10,9 @@ from ops_core.client.batches import whole_batch
 from ops_core.client.paging import all_tasks
 from ops_core.engine import Engine
 from ops_core.intake import accept, accept_many, batch_result
+from ops_core.listing import PAGE_DEFAULT, checked_key, task_filter, task_id_of, thread_filter, thread_id_of
 from ops_core.task import DEFAULT_TENANT
 from ops_core.wire import (
-    PAGE_DEFAULT,
     AgentBody,
     ApprovalRequest,
     BatchItem,
@@ -20,9 +20,8 @@ from ops_core.wire import (
     TaskBody,
     TaskPage,
     TaskRequest,
-    checked_key,
-    task_filter,
-    task_id_of,
+    ThreadBody,
+    ThreadPage,
 )
 
 
@@ -66,11 +65,13 @@ class LocalClient:
         status: Collection[str] = (),
         agent: str | None = None,
         label: str | None = None,
+        thread_id: str | None = None,
         cursor: str | None = None,
         limit: int = PAGE_DEFAULT,
     ) -> TaskPage:
         """One page of tasks."""
-        asked = task_filter(status=status, agent=agent, label=label, cursor=cursor, limit=limit)
+        of = {"agent": agent, "label": label, "thread_id": thread_id, "cursor": cursor}
+        asked = task_filter(status=status, limit=limit, **of)
         return TaskPage.of(await self._engine.list(DEFAULT_TENANT, asked), limit)
 
     def tasks(
@@ -105,6 +106,19 @@ class LocalClient:
         """Answer an open approval."""
         given = request.as_step(approval_id)
         return TaskBody.of(await self._engine.answer(DEFAULT_TENANT, task_id_of(task_id), given))
+
+    async def threads(self, *, cursor: str | None = None, limit: int = PAGE_DEFAULT) -> ThreadPage:
+        """One page of threads."""
+        asked = thread_filter(cursor=cursor, limit=limit)
+        return ThreadPage.of(await self._engine.threads(DEFAULT_TENANT, asked), limit)
+
+    async def thread(self, thread_id: str) -> ThreadBody:
+        """One thread."""
+        return ThreadBody.of(await self._engine.thread(DEFAULT_TENANT, thread_id_of(thread_id)))
+
+    async def delete_thread(self, thread_id: str) -> int:
+        """Delete a thread and its tasks."""
+        return await self._engine.forget_thread(DEFAULT_TENANT, thread_id_of(thread_id))
 
     async def agents(self) -> Sequence[AgentBody]:
         """All agents."""

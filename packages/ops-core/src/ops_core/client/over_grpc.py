@@ -21,16 +21,17 @@ from ops_core.client.batches import whole_batch, with_keys
 from ops_core.client.paging import all_tasks
 from ops_core.client.repeating import REPEATED_SOON, Interrupted, Repeater, end_of
 from ops_core.errors import ConfigError, InvalidRequest, OpsError, ServerUnavailable
+from ops_core.listing import PAGE_DEFAULT, checked_key, task_filter, task_id_of, thread_filter, thread_id_of
 from ops_core.problems import ERRORS
 from ops_core.protocol.failures import DETAILS, told_in
-from ops_core.protocol.tasks import agent_in, request_out, result_in, step_in, task_in
-from ops_core.protocol.v1 import agent_service_pb2, task_service_pb2
+from ops_core.protocol.tasks import agent_in, request_out, result_in, step_in, task_in, thread_in
+from ops_core.protocol.v1 import agent_service_pb2, task_service_pb2, thread_service_pb2
 from ops_core.protocol.v1.agent_service_pb2_grpc import AgentServiceStub
 from ops_core.protocol.v1.task_service_pb2_grpc import TaskServiceStub
+from ops_core.protocol.v1.thread_service_pb2_grpc import ThreadServiceStub
 from ops_core.protocol.values import status_out
 from ops_core.task import RetryPolicy
 from ops_core.wire import (
-    PAGE_DEFAULT,
     AgentBody,
     ApprovalRequest,
     BatchItem,
@@ -38,9 +39,8 @@ from ops_core.wire import (
     TaskBody,
     TaskPage,
     TaskRequest,
-    checked_key,
-    task_filter,
-    task_id_of,
+    ThreadBody,
+    ThreadPage,
 )
 
 Request = TypeVar("Request", bound=Message)
@@ -84,6 +84,7 @@ class GrpcClient:
         self._channel = aio.insecure_channel(target, options=_OPTIONS)
         self._tasks = TaskServiceStub(self._channel)
         self._agents = AgentServiceStub(self._channel)
+        self._threads = ThreadServiceStub(self._channel)
         self._health: Any = HealthStub(self._channel)
 
     async def __aenter__(self) -> Self:
@@ -127,17 +128,18 @@ class GrpcClient:
         status: Collection[str] = (),
         agent: str | None = None,
         label: str | None = None,
+        thread_id: str | None = None,
         cursor: str | None = None,
         limit: int = PAGE_DEFAULT,
     ) -> TaskPage:
         """One page of tasks."""
-        task_filter(status=status, agent=agent, label=label, cursor=cursor, limit=limit)
+        of = {"agent": agent, "label": label, "thread_id": thread_id}
+        task_filter(status=status, cursor=cursor, limit=limit, **of)
         asked = task_service_pb2.ListTasksRequest(
             page_size=limit,
             page_token=cursor or "",
             statuses=[status_out(one) for one in status],
-            agent=agent,
-            label=label,
+            **of,
         )
         answer = await self._ask(self._tasks.ListTasks, asked)
         items = [self._read(task_in, task) for task in answer.tasks]
@@ -186,6 +188,24 @@ class GrpcClient:
         )
         answer = await self._ask(self._tasks.AnswerApproval, asked, repeatable=False)
         return self._read(task_in, answer.task)
+
+    async def threads(self, *, cursor: str | None = None, limit: int = PAGE_DEFAULT) -> ThreadPage:
+        """One page of threads."""
+        thread_filter(cursor=cursor, limit=limit)
+        asked = thread_service_pb2.ListThreadsRequest(page_size=limit, page_token=cursor or "")
+        answer = await self._ask(self._threads.ListThreads, asked)
+        items = [thread_in(thread) for thread in answer.threads]
+        return ThreadPage(items=items, next_cursor=answer.next_page_token or None)
+
+    async def thread(self, thread_id: str) -> ThreadBody:
+        """One thread."""
+        asked = thread_service_pb2.GetThreadRequest(thread_id=thread_id_of(thread_id))
+        return thread_in((await self._ask(self._threads.GetThread, asked)).thread)
+
+    async def delete_thread(self, thread_id: str) -> int:
+        """Delete a thread and its tasks. Not repeated by itself: the second time it would not be there."""
+        asked = thread_service_pb2.DeleteThreadRequest(thread_id=thread_id_of(thread_id))
+        return (await self._ask(self._threads.DeleteThread, asked, repeatable=False)).tasks
 
     async def agents(self) -> Sequence[AgentBody]:
         """All agents."""

@@ -20,10 +20,10 @@ from ops_core.client.batches import whole_batch, with_keys
 from ops_core.client.paging import all_tasks
 from ops_core.client.repeating import REPEATED_SOON, Interrupted, Repeater, end_of
 from ops_core.errors import InvalidRequest, OpsError, ServerUnavailable
+from ops_core.listing import PAGE_DEFAULT, checked_key, task_filter, task_id_of, thread_filter, thread_id_of
 from ops_core.problems import ERRORS, Problem
 from ops_core.task import RetryPolicy
 from ops_core.wire import (
-    PAGE_DEFAULT,
     AgentBody,
     AgentPage,
     ApprovalRequest,
@@ -34,9 +34,9 @@ from ops_core.wire import (
     TaskBody,
     TaskPage,
     TaskRequest,
-    checked_key,
-    task_filter,
-    task_id_of,
+    ThreadBody,
+    ThreadDeleted,
+    ThreadPage,
 )
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -108,12 +108,14 @@ class OpsClient:
         status: Collection[str] = (),
         agent: str | None = None,
         label: str | None = None,
+        thread_id: str | None = None,
         cursor: str | None = None,
         limit: int = PAGE_DEFAULT,
     ) -> TaskPage:
         """One page of tasks."""
-        task_filter(status=status, agent=agent, label=label, cursor=cursor, limit=limit)
-        given = {"status": ",".join(status) or None, "agent": agent, "label": label, "cursor": cursor}
+        of = {"agent": agent, "label": label, "thread_id": thread_id, "cursor": cursor}
+        task_filter(status=status, limit=limit, **of)
+        given = {"status": ",".join(status) or None, **of}
         asked = {name: value for name, value in given.items() if value is not None}
         return await self._ask(TaskPage, "GET", "/tasks", params={**asked, "limit": str(limit)})
 
@@ -154,6 +156,21 @@ class OpsClient:
         """Answer an open approval. Not repeated by itself: the second answer would find none open."""
         path = f"{_task(task_id)}/approvals/{quote(approval_id, safe='')}"
         return await self._ask(TaskBody, "POST", path, body=request, repeatable=False)
+
+    async def threads(self, *, cursor: str | None = None, limit: int = PAGE_DEFAULT) -> ThreadPage:
+        """One page of threads."""
+        thread_filter(cursor=cursor, limit=limit)
+        asked = {} if cursor is None else {"cursor": cursor}
+        return await self._ask(ThreadPage, "GET", "/threads", params={**asked, "limit": str(limit)})
+
+    async def thread(self, thread_id: str) -> ThreadBody:
+        """One thread."""
+        return await self._ask(ThreadBody, "GET", f"/threads/{thread_id_of(thread_id)}")
+
+    async def delete_thread(self, thread_id: str) -> int:
+        """Delete a thread and its tasks. Not repeated by itself: the second time it would not be there."""
+        path = f"/threads/{thread_id_of(thread_id)}"
+        return (await self._ask(ThreadDeleted, "DELETE", path, repeatable=False)).tasks
 
     async def agents(self) -> Sequence[AgentBody]:
         """All agents."""

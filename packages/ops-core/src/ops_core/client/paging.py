@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Collection
 
 from ops_core.client.protocol import Client
-from ops_core.wire import PAGE_MOST, TaskBody
+from ops_core.listing import PAGE_MOST
+from ops_core.wire import TaskBody
 
 
 async def all_tasks(

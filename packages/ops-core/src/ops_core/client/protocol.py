@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Protocol
 
 from agentkit.transcript import Recorded
+from ops_core.listing import PAGE_DEFAULT
 from ops_core.wire import (
-    PAGE_DEFAULT,
     AgentBody,
     ApprovalRequest,
     BatchItem,
@@ -15,6 +15,8 @@ from ops_core.wire import (
     TaskBody,
     TaskPage,
     TaskRequest,
+    ThreadBody,
+    ThreadPage,
 )
 
 
@@ -32,6 +34,7 @@ class Client(Protocol):
         Raises:
             AgentNotFound: there is no such agent.
             IdempotencyConflict: the key was used for another request.
+            ThreadBusy: a task of its thread has not ended, and the server lets none wait.
         """
         ...
 
@@ -49,6 +52,7 @@ class Client(Protocol):
         status: Collection[str] = (),
         agent: str | None = None,
         label: str | None = None,
+        thread_id: str | None = None,
         cursor: str | None = None,
         limit: int = PAGE_DEFAULT,
     ) -> TaskPage:
@@ -93,6 +97,23 @@ class Client(Protocol):
             TaskNotFound: there is no task of this id.
             ApprovalNotFound: it does not exist, or was answered.
             TransitionRefused: the task has ended.
+        """
+        ...
+
+    async def threads(self, *, cursor: str | None = None, limit: int = PAGE_DEFAULT) -> ThreadPage:
+        """One page of threads, those first in which something happened last."""
+        ...
+
+    async def thread(self, thread_id: str) -> ThreadBody:
+        """One thread, or ThreadNotFound."""
+        ...
+
+    async def delete_thread(self, thread_id: str) -> int:
+        """Delete a thread with its tasks; how many tasks it were.
+
+        Raises:
+            ThreadNotFound: there is none of this id.
+            ThreadBusy: a task of it has not ended.
         """
         ...
 

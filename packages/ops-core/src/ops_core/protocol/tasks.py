@@ -11,9 +11,10 @@ from pydantic import ValidationError
 from agentkit.codec import kind_of, recorded_from_json, recorded_to_json, to_json_text
 from agentkit.transcript import Recorded
 from ops_core.errors import InvalidRequest, OpsError
+from ops_core.listing import checked_key
 from ops_core.ports import Inserted
 from ops_core.problems import ERRORS, Problem, problem_of, problem_of_fields
-from ops_core.protocol.v1 import agent_service_pb2, task_pb2, task_service_pb2
+from ops_core.protocol.v1 import agent_service_pb2, task_pb2, task_service_pb2, thread_service_pb2
 from ops_core.protocol.values import (
     field_here,
     field_there,
@@ -32,9 +33,9 @@ from ops_core.wire import (
     ErrorBody,
     TaskBody,
     TaskRequest,
+    ThreadBody,
     ToolBody,
     UsageBody,
-    checked_key,
 )
 
 _LIMITS = ("steps", "tokens", "seconds")
@@ -61,6 +62,8 @@ def request_in(told: task_service_pb2.CreateTaskRequest) -> TaskRequest:
         given["timeout_seconds"] = told.timeout_seconds
     if told.HasField("max_attempts"):
         given["max_attempts"] = told.max_attempts
+    if told.HasField("thread_id"):
+        given["thread_id"] = told.thread_id
     if told.HasField("budget"):
         budget = told.budget
         given["budget"] = {name: getattr(budget, name) for name in _LIMITS if budget.HasField(name)}  # type: ignore[arg-type]
@@ -95,6 +98,7 @@ def request_out(request: TaskRequest, idempotency_key: str | None) -> task_servi
         budget=None if budget is None else task_pb2.Budget(**budget.model_dump()),
         max_attempts=request.max_attempts,
         idempotency_key=idempotency_key,
+        thread_id=request.thread_id,
     )
 
 
@@ -141,6 +145,7 @@ def task_out(body: TaskBody) -> task_pb2.Task:
         started_at=moment_out(body.started_at),
         finished_at=moment_out(body.finished_at),
         run_after=moment_out(body.run_after),
+        thread_id=body.thread_id,
     )
 
 
@@ -173,6 +178,7 @@ def task_in(told: task_pb2.Task) -> TaskBody:
         started_at=_moment(told, "started_at"),
         finished_at=_moment(told, "finished_at"),
         run_after=_moment(told, "run_after"),
+        thread_id=told.thread_id if told.HasField("thread_id") else None,
     )
 
 
@@ -181,6 +187,31 @@ def _moment(told: task_pb2.Task, name: str) -> datetime | None:
         return None
     moment: datetime = getattr(told, name).ToDatetime(tzinfo=UTC)
     return moment
+
+
+# --- threads ------------------------------------------------------------------------------------------------------
+
+
+def thread_out(body: ThreadBody) -> thread_service_pb2.Thread:
+    """A thread as a message."""
+    return thread_service_pb2.Thread(
+        id=body.id,
+        turns=body.turns,
+        current_task=body.current_task,
+        created_at=moment_out(body.created_at),
+        updated_at=moment_out(body.updated_at),
+    )
+
+
+def thread_in(told: thread_service_pb2.Thread) -> ThreadBody:
+    """The thread of a message."""
+    return ThreadBody(
+        id=told.id,
+        turns=told.turns,
+        current_task=told.current_task if told.HasField("current_task") else None,
+        created_at=told.created_at.ToDatetime(tzinfo=UTC),
+        updated_at=told.updated_at.ToDatetime(tzinfo=UTC),
+    )
 
 
 # --- steps --------------------------------------------------------------------------------------------------------

@@ -10,24 +10,14 @@ from ops_core.client import LocalClient
 from ops_core.closing import until_closing
 from ops_core.errors import InvalidRequest
 from ops_core.intake import accept, accept_many, ended_or_not
+from ops_core.listing import PAGE_DEFAULT, PAGE_MOST, checked_key, task_id_of
 from ops_core.protocol.tasks import batch_in, request_in, result_out, step_out, task_out
 from ops_core.protocol.v1 import task_service_pb2 as messages
 from ops_core.protocol.v1.task_service_pb2_grpc import TaskServiceServicer
 from ops_core.protocol.values import status_in, status_out
 from ops_core.rpc.answering import Answering, Context
 from ops_core.task import DEFAULT_TENANT
-from ops_core.wire import (
-    BATCH_MOST,
-    MAX_SEQ,
-    PAGE_DEFAULT,
-    PAGE_MOST,
-    STEPS_MOST,
-    ApprovalRequest,
-    StepPage,
-    TaskBody,
-    checked_key,
-    task_id_of,
-)
+from ops_core.wire import BATCH_MOST, MAX_SEQ, STEPS_MOST, ApprovalRequest, StepPage, TaskBody
 
 
 class TaskService(TaskServiceServicer):
@@ -86,6 +76,7 @@ class TaskService(TaskServiceServicer):
                 status=[status_in(status) for status in request.statuses],
                 agent=request.agent if request.HasField("agent") else None,
                 label=request.label if request.HasField("label") else None,
+                thread_id=request.thread_id if request.HasField("thread_id") else None,
                 cursor=request.page_token or None,
                 limit=min(request.page_size or PAGE_DEFAULT, PAGE_MOST),
             )

@@ -13,9 +13,9 @@ from agentkit.codec import decode_step, to_json_text
 from agentkit.errors import Actor, RunError, TranscriptError
 from agentkit.limits import Limits
 from agentkit.messages import Usage
-from agentkit.transcript import Finished, ModelReplied, Recorded, Step, Summarised, ToolReturned
+from agentkit.transcript import Finished, ModelReplied, Recorded, Step, Summarised, ToolReturned, Turn
 from ops_core.errors import InvalidRequest, TaskUnreadable
-from ops_core.task import NewTask, Task, TaskStatus
+from ops_core.task import NewTask, Task, TaskStatus, Thread
 
 AnyRow: TypeAlias = Row[*tuple[Any, ...]]
 
@@ -36,7 +36,7 @@ def task_of(row: AnyRow) -> Task:
         run_after=found["run_after"],
         timeout_seconds=found["timeout_seconds"],
         deadline_at=found["deadline_at"],
-        budget=None if found["budget"] is None else Limits(**json.loads(found["budget"])),
+        budget=_budget_of(found["budget"]),
         attempt=found["attempt"],
         max_attempts=found["max_attempts"],
         epoch=found["epoch"],
@@ -55,7 +55,37 @@ def task_of(row: AnyRow) -> Task:
         updated_at=found["updated_at"],
         started_at=found["started_at"],
         finished_at=found["finished_at"],
+        thread_id=found["thread_id"],
     )
+
+
+def _budget_of(stored: str | None) -> Limits | None:
+    limits: dict[str, Any] = {} if stored is None else json.loads(stored)
+    limits.pop(IN_THREAD, None)
+    return Limits(**limits) if limits else None
+
+
+IN_THREAD = "in_thread"
+"""Stands among the limits of a task that belongs to a thread. Releases that know no threads refuse to read it, and
+leave the task to newer ones: they would run it without its conversation."""
+
+
+def thread_of(row: AnyRow) -> Thread:
+    """A thread from a whole row of its table."""
+    return Thread(
+        tenant=row.tenant,
+        id=row.id,
+        turns=row.turns,
+        current=row.current_task,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )
+
+
+def turn_of(row: AnyRow) -> Turn:
+    """What the later runs of its thread see of a task that has ended (``status``, ``input``, ``output``)."""
+    output = None if row.output is None else json.loads(row.output)
+    return Turn(input=json.loads(row.input), output=output, status=row.status)
 
 
 def _error_of(stored: str | None) -> RunError | None:
@@ -103,11 +133,18 @@ def new_task_values(new: NewTask, task_id: str) -> dict[str, Any]:
         "labels": to_json_text(dict(new.labels)),
         "priority": new.priority,
         "timeout_seconds": new.timeout_seconds,
-        "budget": None if new.budget is None else to_json_text(asdict(new.budget)),
+        "budget": _budget_text(new),
         "max_attempts": new.max_attempts,
         "idempotency_key": new.idempotency_key,
         "fingerprint": new.fingerprint,
     }
+
+
+def _budget_text(new: NewTask) -> str | None:
+    limits: dict[str, Any] = {} if new.budget is None else asdict(new.budget)
+    if new.thread is not None:
+        limits[IN_THREAD] = True
+    return to_json_text(limits) if limits else None
 
 
 NEW_TASK_COLUMNS = (

@@ -16,18 +16,28 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
 from agentkit.codec import encode_step
-from agentkit.transcript import ApprovalGiven, Recorded, Step
+from agentkit.transcript import ApprovalGiven, Recorded, Step, Turn
 from ops_core.errors import SchemaMismatch, StoreUnavailable
-from ops_core.ports import Clock, Hint, Inserted, Renewed, RetryLater, Stats, Swept, TaskFilter
+from ops_core.ports import (
+    Clock,
+    Hint,
+    Inserted,
+    Renewed,
+    RetryLater,
+    Stats,
+    Swept,
+    TaskFilter,
+    ThreadFilter,
+)
 from ops_core.stores.dialects import READERS, is_file, is_in_memory, reading_engine, reason, writing_engine
 from ops_core.stores.listening import hints_from
 from ops_core.stores.rows import new_task_values
-from ops_core.stores.sql import decide, look, progress, submit, upkeep
+from ops_core.stores.sql import decide, look, progress, submit, threads, upkeep
 from ops_core.stores.sql.leases import Claiming, Wanted, release_task, renew_leases, wait_task
 from ops_core.stores.sql.stats import read_stats
 from ops_core.stores.tables import REVISION
 from ops_core.stores.writer import Work, Writer
-from ops_core.task import Claimed, Lease, NewTask, Task
+from ops_core.task import Claimed, Lease, NewTask, Task, Thread
 from ops_core.telemetry import WriterMetrics
 
 Result = TypeVar("Result")
@@ -202,9 +212,26 @@ class SqlStore:
             partial(decide.answer_approval, tenant=tenant, task_id=task_id, step=step, seen=seen)
         )
 
-    async def retry(self, tenant: str, task_id: str) -> Task:
+    async def retry(self, tenant: str, task_id: str, *, refuse_busy: bool = False) -> Task:
         """A new task that carries an ended one on."""
-        return await self._write(partial(submit.retry_task, tenant=tenant, task_id=task_id, new_id=new_id()))
+        retry = partial(submit.retry_task, tenant=tenant, task_id=task_id, new_id=new_id())
+        return await self._write(partial(retry, refuse_busy=refuse_busy))
+
+    async def thread(self, tenant: str, thread_id: str) -> Thread:
+        """One thread."""
+        return await self._read(partial(threads.get_thread, tenant=tenant, thread_id=thread_id))
+
+    async def threads(self, tenant: str, wanted: ThreadFilter) -> Sequence[Thread]:
+        """Threads, those first in which something happened last."""
+        return await self._read(partial(threads.list_threads, tenant=tenant, wanted=wanted))
+
+    async def earlier(self, tenant: str, task_id: str) -> Sequence[Turn]:
+        """What the run of a task is shown of its thread."""
+        return await self._read(partial(threads.list_earlier, tenant=tenant, task_id=task_id))
+
+    async def forget_thread(self, tenant: str, thread_id: str) -> int:
+        """Delete a thread and its tasks."""
+        return await self._write(partial(threads.forget_thread, tenant=tenant, thread_id=thread_id))
 
     async def sweep(self, limit: int = 500) -> Swept:
         """Take tasks from dead workers and end what is out of time."""

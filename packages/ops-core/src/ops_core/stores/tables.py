@@ -25,7 +25,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION = "0002"
+REVISION = "0003"
 """The schema that this release works with: the head of the migrations."""
 
 metadata = MetaData(
@@ -69,6 +69,7 @@ task = Table(
     Column("updated_at", Double, nullable=False),
     Column("started_at", Double),
     Column("finished_at", Double),
+    Column("thread_id", String(128)),
     PrimaryKeyConstraint("id", name="pk_task"),
     # due tasks, line by line
     Index(
@@ -156,4 +157,41 @@ step = Table(
     Column("body", Text, nullable=False),
     PrimaryKeyConstraint("task_id", "seq", name="pk_step"),
     ForeignKeyConstraint(["task_id"], ["task.id"], name="fk_step", ondelete="CASCADE"),
+)
+
+thread = Table(
+    "thread",
+    metadata,
+    Column("tenant", String(64), nullable=False),
+    Column("id", String(128), nullable=False),
+    Column("turns", Integer, nullable=False),
+    Column("current_task", String(36)),
+    Column("created_at", Double, nullable=False),
+    Column("updated_at", Double, nullable=False),
+    PrimaryKeyConstraint("tenant", "id", name="pk_thread"),
+    Index("ix_thread_listed", "tenant", "updated_at", "id"),
+    # what the sweeper looks at
+    Index(
+        "ix_thread_current",
+        "current_task",
+        sqlite_where=text("current_task IS NOT NULL"),
+        postgresql_where=text("current_task IS NOT NULL"),
+    ),
+)
+
+turn = Table(
+    "turn",
+    metadata,
+    Column("tenant", String(64), nullable=False),
+    Column("thread_id", String(128), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("task_id", String(36), nullable=False),
+    # what its run is shown: the turns from one number on, up to another, which it does not include
+    Column("seen_from", Integer, nullable=False),
+    Column("seen_until", Integer, nullable=False),
+    # not before this moment, once it has its turn
+    Column("run_at", Double),
+    PrimaryKeyConstraint("tenant", "thread_id", "number", name="pk_turn"),
+    ForeignKeyConstraint(["task_id"], ["task.id"], name="fk_turn", ondelete="CASCADE"),
+    Index("ix_turn_task", "task_id"),
 )

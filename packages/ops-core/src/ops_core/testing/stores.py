@@ -14,6 +14,7 @@ from ops_core.testing.store_leasing import (
 from ops_core.testing.store_purging import PurgingContract
 from ops_core.testing.store_sharing import SharingContract
 from ops_core.testing.store_submitting import SubmittingContract
+from ops_core.testing.store_threading import ThreadingContract
 
 
 class StoreContract(
@@ -28,6 +29,7 @@ class StoreContract(
     SweepingContract,
     SharingContract,
     PurgingContract,
+    ThreadingContract,
 ):
     """Everything that :class:`ops_core.ports.Store` promises.
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15opspawn/v1/task.proto\x12\nopspawn.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbf\x04\n\x04Task\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x61gent\x18\x02 \x01(\t\x12&\n\x06status\x18\x03 \x01(\x0e\x32\x16.opspawn.v1.TaskStatus\x12\x12\n\ninput_json\x18\x04 \x01(\t\x12\x18\n\x0boutput_json\x18\x05 \x01(\tH\x00\x88\x01\x01\x12$\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x15.opspawn.v1.TaskError\x12,\n\x06labels\x18\x07 \x03(\x0b\x32\x1c.opspawn.v1.Task.LabelsEntry\x12\x10\n\x08priority\x18\x08 \x01(\x05\x12\x0f\n\x07\x61ttempt\x18\t \x01(\x05\x12 \n\x05usage\x18\n \x01(\x0b\x32\x11.opspawn.v1.Usage\x12.\n\ncreated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inished_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\trun_after\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0e\n\x0c_output_json\"*\n\tTaskError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x81\x01\n\x05Usage\x12\x13\n\x0bmodel_calls\x18\x01 \x01(\x03\x12\x12\n\ntool_calls\x18\x02 \x01(\x03\x12\x14\n\x0cinput_tokens\x18\x03 \x01(\x03\x12\x15\n\routput_tokens\x18\x04 \x01(\x03\x12\x15\n\x08\x63ost_usd\x18\x05 \x01(\x01H\x00\x88\x01\x01\x42\x0b\n\t_cost_usd\"h\n\x06\x42udget\x12\x12\n\x05steps\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x13\n\x06tokens\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x14\n\x07seconds\x18\x03 \x01(\x01H\x02\x88\x01\x01\x42\x08\n\x06_stepsB\t\n\x07_tokensB\n\n\x08_seconds\"\\\n\x04Step\x12\x0b\n\x03seq\x18\x01 \x01(\x05\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x11\n\tstep_json\x18\x04 \x01(\t*\xc2\x01\n\nTaskStatus\x12\x1b\n\x17TASK_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13TASK_STATUS_PENDING\x10\x01\x12\x17\n\x13TASK_STATUS_RUNNING\x10\x02\x12\x17\n\x13TASK_STATUS_WAITING\x10\x03\x12\x19\n\x15TASK_STATUS_COMPLETED\x10\x04\x12\x16\n\x12TASK_STATUS_FAILED\x10\x05\x12\x19\n\x15TASK_STATUS_CANCELLED\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15opspawn/v1/task.proto\x12\nopspawn.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe5\x04\n\x04Task\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x61gent\x18\x02 \x01(\t\x12&\n\x06status\x18\x03 \x01(\x0e\x32\x16.opspawn.v1.TaskStatus\x12\x12\n\ninput_json\x18\x04 \x01(\t\x12\x18\n\x0boutput_json\x18\x05 \x01(\tH\x00\x88\x01\x01\x12$\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x15.opspawn.v1.TaskError\x12,\n\x06labels\x18\x07 \x03(\x0b\x32\x1c.opspawn.v1.Task.LabelsEntry\x12\x10\n\x08priority\x18\x08 \x01(\x05\x12\x0f\n\x07\x61ttempt\x18\t \x01(\x05\x12 \n\x05usage\x18\n \x01(\x0b\x32\x11.opspawn.v1.Usage\x12.\n\ncreated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inished_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\trun_after\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\tthread_id\x18\x10 \x01(\tH\x01\x88\x01\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0e\n\x0c_output_jsonB\x0c\n\n_thread_id\"*\n\tTaskError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x81\x01\n\x05Usage\x12\x13\n\x0bmodel_calls\x18\x01 \x01(\x03\x12\x12\n\ntool_calls\x18\x02 \x01(\x03\x12\x14\n\x0cinput_tokens\x18\x03 \x01(\x03\x12\x15\n\routput_tokens\x18\x04 \x01(\x03\x12\x15\n\x08\x63ost_usd\x18\x05 \x01(\x01H\x00\x88\x01\x01\x42\x0b\n\t_cost_usd\"h\n\x06\x42udget\x12\x12\n\x05steps\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x13\n\x06tokens\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x14\n\x07seconds\x18\x03 \x01(\x01H\x02\x88\x01\x01\x42\x08\n\x06_stepsB\t\n\x07_tokensB\n\n\x08_seconds\"\\\n\x04Step\x12\x0b\n\x03seq\x18\x01 \x01(\x05\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x11\n\tstep_json\x18\x04 \x01(\t*\xc2\x01\n\nTaskStatus\x12\x1b\n\x17TASK_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13TASK_STATUS_PENDING\x10\x01\x12\x17\n\x13TASK_STATUS_RUNNING\x10\x02\x12\x17\n\x13TASK_STATUS_WAITING\x10\x03\x12\x19\n\x15TASK_STATUS_COMPLETED\x10\x04\x12\x16\n\x12TASK_STATUS_FAILED\x10\x05\x12\x19\n\x15TASK_STATUS_CANCELLED\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,18 +34,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TASK_LABELSENTRY']._loaded_options = None
   _globals['_TASK_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_TASKSTATUS']._serialized_start=1025
-  _globals['_TASKSTATUS']._serialized_end=1219
+  _globals['_TASKSTATUS']._serialized_start=1063
+  _globals['_TASKSTATUS']._serialized_end=1257
   _globals['_TASK']._serialized_start=71
-  _globals['_TASK']._serialized_end=646
-  _globals['_TASK_LABELSENTRY']._serialized_start=585
-  _globals['_TASK_LABELSENTRY']._serialized_end=630
-  _globals['_TASKERROR']._serialized_start=648
-  _globals['_TASKERROR']._serialized_end=690
-  _globals['_USAGE']._serialized_start=693
-  _globals['_USAGE']._serialized_end=822
-  _globals['_BUDGET']._serialized_start=824
-  _globals['_BUDGET']._serialized_end=928
-  _globals['_STEP']._serialized_start=930
-  _globals['_STEP']._serialized_end=1022
+  _globals['_TASK']._serialized_end=684
+  _globals['_TASK_LABELSENTRY']._serialized_start=609
+  _globals['_TASK_LABELSENTRY']._serialized_end=654
+  _globals['_TASKERROR']._serialized_start=686
+  _globals['_TASKERROR']._serialized_end=728
+  _globals['_USAGE']._serialized_start=731
+  _globals['_USAGE']._serialized_end=860
+  _globals['_BUDGET']._serialized_start=862
+  _globals['_BUDGET']._serialized_end=966
+  _globals['_STEP']._serialized_start=968
+  _globals['_STEP']._serialized_end=1060
 # @@protoc_insertion_point(module_scope)

@@ -101,6 +101,7 @@ class Task(_message.Message):
     STARTED_AT_FIELD_NUMBER: _builtins.int
     FINISHED_AT_FIELD_NUMBER: _builtins.int
     RUN_AFTER_FIELD_NUMBER: _builtins.int
+    THREAD_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """A UUID that sorts by the moment of submission."""
     agent: _builtins.str
@@ -115,6 +116,8 @@ class Task(_message.Message):
     """Higher ones are started first."""
     attempt: _builtins.int
     """How often it was started, hand-overs and attempts that made progress not counted."""
+    thread_id: _builtins.str
+    """The conversation that it belongs to. Not set where there is none."""
     @_builtins.property
     def error(self) -> Global___TaskError:
         """Why the task failed, or its last attempt did. Not set where nothing failed."""
@@ -146,7 +149,7 @@ class Task(_message.Message):
     @_builtins.property
     def run_after(self) -> _timestamp_pb2.Timestamp:
         """No worker takes it before this moment: its run_at, or when it is tried again. Not set while it waits for an
-        answer, and once it has ended.
+        answer or for its turn in a thread, and once it has ended.
         """
 
     def __init__(
@@ -167,14 +170,20 @@ class Task(_message.Message):
         started_at: _timestamp_pb2.Timestamp | None = ...,
         finished_at: _timestamp_pb2.Timestamp | None = ...,
         run_after: _timestamp_pb2.Timestamp | None = ...,
+        thread_id: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_output_json", b"_output_json", "created_at", b"created_at", "error", b"error", "finished_at", b"finished_at", "output_json", b"output_json", "run_after", b"run_after", "started_at", b"started_at", "updated_at", b"updated_at", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_output_json", b"_output_json", "_thread_id", b"_thread_id", "created_at", b"created_at", "error", b"error", "finished_at", b"finished_at", "output_json", b"output_json", "run_after", b"run_after", "started_at", b"started_at", "thread_id", b"thread_id", "updated_at", b"updated_at", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_output_json", b"_output_json", "agent", b"agent", "attempt", b"attempt", "created_at", b"created_at", "error", b"error", "finished_at", b"finished_at", "id", b"id", "input_json", b"input_json", "labels", b"labels", "output_json", b"output_json", "priority", b"priority", "run_after", b"run_after", "started_at", b"started_at", "status", b"status", "updated_at", b"updated_at", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_output_json", b"_output_json", "_thread_id", b"_thread_id", "agent", b"agent", "attempt", b"attempt", "created_at", b"created_at", "error", b"error", "finished_at", b"finished_at", "id", b"id", "input_json", b"input_json", "labels", b"labels", "output_json", b"output_json", "priority", b"priority", "run_after", b"run_after", "started_at", b"started_at", "status", b"status", "thread_id", b"thread_id", "updated_at", b"updated_at", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__output_json: _TypeAlias = _typing.Literal["output_json"]  # noqa: Y015
     _WhichOneofArgType__output_json: _TypeAlias = _typing.Literal["_output_json", b"_output_json"]  # noqa: Y015
+    _WhichOneofReturnType__thread_id: _TypeAlias = _typing.Literal["thread_id"]  # noqa: Y015
+    _WhichOneofArgType__thread_id: _TypeAlias = _typing.Literal["_thread_id", b"_thread_id"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__output_json) -> _WhichOneofReturnType__output_json | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__thread_id) -> _WhichOneofReturnType__thread_id | None: ...
 
 Global___Task: _TypeAlias = Task  # noqa: Y015
 

@@ -56,6 +56,7 @@ class CreateTaskRequest(_message.Message):
     MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     WAIT_SECONDS_FIELD_NUMBER: _builtins.int
+    THREAD_ID_FIELD_NUMBER: _builtins.int
     agent: _builtins.str
     """Name of the agent; ListAgents lists them."""
     input_json: _builtins.str
@@ -72,6 +73,11 @@ class CreateTaskRequest(_message.Message):
     """
     wait_seconds: _builtins.int
     """Answer when the task has ended, or after so many seconds; above 60 counts as 60. At once where not set."""
+    thread_id: _builtins.str
+    """The conversation that this goes on with; a new one begins with its first task. Tasks of a thread are carried out
+    one after the other, and each is shown what was asked and answered before. Where another one has not ended, the
+    task waits for its turn, or is refused with FAILED_PRECONDITION: the server's setting says which.
+    """
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """For finding the task again: at most 32."""
@@ -97,15 +103,18 @@ class CreateTaskRequest(_message.Message):
         max_attempts: _builtins.int | None = ...,
         idempotency_key: _builtins.str | None = ...,
         wait_seconds: _builtins.int | None = ...,
+        thread_id: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "_max_attempts", b"_max_attempts", "_timeout_seconds", b"_timeout_seconds", "_wait_seconds", b"_wait_seconds", "budget", b"budget", "idempotency_key", b"idempotency_key", "max_attempts", b"max_attempts", "run_at", b"run_at", "timeout_seconds", b"timeout_seconds", "wait_seconds", b"wait_seconds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "_max_attempts", b"_max_attempts", "_thread_id", b"_thread_id", "_timeout_seconds", b"_timeout_seconds", "_wait_seconds", b"_wait_seconds", "budget", b"budget", "idempotency_key", b"idempotency_key", "max_attempts", b"max_attempts", "run_at", b"run_at", "thread_id", b"thread_id", "timeout_seconds", b"timeout_seconds", "wait_seconds", b"wait_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "_max_attempts", b"_max_attempts", "_timeout_seconds", b"_timeout_seconds", "_wait_seconds", b"_wait_seconds", "agent", b"agent", "budget", b"budget", "idempotency_key", b"idempotency_key", "input_json", b"input_json", "labels", b"labels", "max_attempts", b"max_attempts", "priority", b"priority", "run_at", b"run_at", "timeout_seconds", b"timeout_seconds", "wait_seconds", b"wait_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "_max_attempts", b"_max_attempts", "_thread_id", b"_thread_id", "_timeout_seconds", b"_timeout_seconds", "_wait_seconds", b"_wait_seconds", "agent", b"agent", "budget", b"budget", "idempotency_key", b"idempotency_key", "input_json", b"input_json", "labels", b"labels", "max_attempts", b"max_attempts", "priority", b"priority", "run_at", b"run_at", "thread_id", b"thread_id", "timeout_seconds", b"timeout_seconds", "wait_seconds", b"wait_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__idempotency_key: _TypeAlias = _typing.Literal["idempotency_key"]  # noqa: Y015
     _WhichOneofArgType__idempotency_key: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key"]  # noqa: Y015
     _WhichOneofReturnType__max_attempts: _TypeAlias = _typing.Literal["max_attempts"]  # noqa: Y015
     _WhichOneofArgType__max_attempts: _TypeAlias = _typing.Literal["_max_attempts", b"_max_attempts"]  # noqa: Y015
+    _WhichOneofReturnType__thread_id: _TypeAlias = _typing.Literal["thread_id"]  # noqa: Y015
+    _WhichOneofArgType__thread_id: _TypeAlias = _typing.Literal["_thread_id", b"_thread_id"]  # noqa: Y015
     _WhichOneofReturnType__timeout_seconds: _TypeAlias = _typing.Literal["timeout_seconds"]  # noqa: Y015
     _WhichOneofArgType__timeout_seconds: _TypeAlias = _typing.Literal["_timeout_seconds", b"_timeout_seconds"]  # noqa: Y015
     _WhichOneofReturnType__wait_seconds: _TypeAlias = _typing.Literal["wait_seconds"]  # noqa: Y015
@@ -114,6 +123,8 @@ class CreateTaskRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__idempotency_key) -> _WhichOneofReturnType__idempotency_key | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_attempts) -> _WhichOneofReturnType__max_attempts | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__thread_id) -> _WhichOneofReturnType__thread_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_seconds) -> _WhichOneofReturnType__timeout_seconds | None: ...
     @_typing.overload
@@ -320,6 +331,7 @@ class ListTasksRequest(_message.Message):
     STATUSES_FIELD_NUMBER: _builtins.int
     AGENT_FIELD_NUMBER: _builtins.int
     LABEL_FIELD_NUMBER: _builtins.int
+    THREAD_ID_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """So many at most: 50 where it is 0; above 200 counts as 200."""
     page_token: _builtins.str
@@ -328,6 +340,8 @@ class ListTasksRequest(_message.Message):
     """Of this agent."""
     label: _builtins.str
     """With this label: key or key=value."""
+    thread_id: _builtins.str
+    """Of this thread."""
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[_task_pb2.TaskStatus.ValueType]:
         """In one of these statuses."""
@@ -340,19 +354,24 @@ class ListTasksRequest(_message.Message):
         statuses: _abc.Iterable[_task_pb2.TaskStatus.ValueType] | None = ...,
         agent: _builtins.str | None = ...,
         label: _builtins.str | None = ...,
+        thread_id: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_agent", b"_agent", "_label", b"_label", "agent", b"agent", "label", b"label"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_agent", b"_agent", "_label", b"_label", "_thread_id", b"_thread_id", "agent", b"agent", "label", b"label", "thread_id", b"thread_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agent", b"_agent", "_label", b"_label", "agent", b"agent", "label", b"label", "page_size", b"page_size", "page_token", b"page_token", "statuses", b"statuses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agent", b"_agent", "_label", b"_label", "_thread_id", b"_thread_id", "agent", b"agent", "label", b"label", "page_size", b"page_size", "page_token", b"page_token", "statuses", b"statuses", "thread_id", b"thread_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__agent: _TypeAlias = _typing.Literal["agent"]  # noqa: Y015
     _WhichOneofArgType__agent: _TypeAlias = _typing.Literal["_agent", b"_agent"]  # noqa: Y015
     _WhichOneofReturnType__label: _TypeAlias = _typing.Literal["label"]  # noqa: Y015
     _WhichOneofArgType__label: _TypeAlias = _typing.Literal["_label", b"_label"]  # noqa: Y015
+    _WhichOneofReturnType__thread_id: _TypeAlias = _typing.Literal["thread_id"]  # noqa: Y015
+    _WhichOneofArgType__thread_id: _TypeAlias = _typing.Literal["_thread_id", b"_thread_id"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__agent) -> _WhichOneofReturnType__agent | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__label) -> _WhichOneofReturnType__label | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__thread_id) -> _WhichOneofReturnType__thread_id | None: ...
 
 Global___ListTasksRequest: _TypeAlias = ListTasksRequest  # noqa: Y015
 

@@ -11,6 +11,7 @@ from ops_core.stores.dialects import now
 from ops_core.stores.rows import AnyRow, ending_values
 from ops_core.stores.sql.look import get_task, row_of
 from ops_core.stores.sql.progress import NO_LEASE, add_steps, step_row
+from ops_core.stores.sql.threads import pass_on
 from ops_core.stores.tables import task as t
 from ops_core.stores.writing import Writing
 from ops_core.task import Task, TaskStatus, Verb, statuses_that
@@ -46,6 +47,8 @@ def end_task(writing: Writing, row: AnyRow, step: Finished) -> bool:
         recorded = Recorded(seq=after.steps - 1, at=after.updated_at, step=step)
         add_steps(writing, [step_row((row.tenant, row.id, after.epoch), recorded, encode_step(step))])
         writing.ended.append(row.id)
+        if row.thread_id is not None:
+            pass_on(writing, row.tenant, row.thread_id, row.id)
     return after is not None
 
 

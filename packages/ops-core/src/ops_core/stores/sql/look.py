@@ -12,7 +12,7 @@ from ops_core.ports import TaskFilter
 from ops_core.stores.rows import AnyRow, recorded_of, task_of
 from ops_core.stores.tables import step as s
 from ops_core.stores.tables import task as t
-from ops_core.stores.tables import task_label
+from ops_core.stores.tables import task_label, turn
 from ops_core.task import Task
 
 _one_task = select(t).where(t.c.tenant == bindparam("of_tenant"), t.c.id == bindparam("of_task"))
@@ -55,6 +55,9 @@ def list_tasks(connection: Connection, tenant: str, wanted: TaskFilter) -> Seque
         conditions.append(t.c.agent == wanted.agent)
     if wanted.before is not None:
         conditions.append(t.c.id < wanted.before)
+    if wanted.thread is not None:
+        of_thread = select(turn.c.task_id).where(turn.c.tenant == tenant, turn.c.thread_id == wanted.thread)
+        conditions.append(t.c.id.in_(of_thread))
     if wanted.label is not None:
         key, given, value = wanted.label.partition("=")
         labelled = [task_label.c.tenant == tenant, task_label.c.key == key]

@@ -14,6 +14,7 @@ from ops_core.errors import LeaseLost
 from ops_core.stores.dialects import now
 from ops_core.stores.many import Found, Given, Many
 from ops_core.stores.rows import ending_values, used_by
+from ops_core.stores.sql.threads import pass_on
 from ops_core.stores.tables import is_running
 from ops_core.stores.tables import step as s
 from ops_core.stores.tables import task as t
@@ -69,7 +70,7 @@ _finish = Many(
         output=bindparam("to_output", type_=t.c.output.type),
         error=bindparam("to_error", type_=t.c.error.type),
     )
-    .returning(t.c.tenant, t.c.steps, t.c.updated_at)
+    .returning(t.c.tenant, t.c.steps, t.c.updated_at, t.c.thread_id)
 )
 _insert_step = Many(insert(s).values({column.name: bindparam(column.name) for column in s.columns}))
 
@@ -115,20 +116,22 @@ def record_steps(writing: Writing, written: Sequence[Written]) -> Sequence[Seque
     coming_to_an_end = [of for of in by_lease.values() if of.ending is not None]
     recorded: dict[int, Sequence[Recorded]] = {}
     rows: list[Given] = []
+    ended: list[tuple[Lease, str | None]] = []
     for statement, leases in ((_append, going_on), (_finish, coming_to_an_end)):
         found = writing.found(statement, [_counted(of) for of in leases]) if leases else ()
         for of, row in zip(leases, found, strict=True):
             if row is not None:
                 rows += _rows_of(of, row, recorded)
                 if of.ending is not None:
-                    writing.ended.append(of.lease.task_id)
+                    ended.append((of.lease, row[-1]))
     add_steps(writing, rows)
+    has_ended(writing, ended)
     return [recorded[id(one)] if id(one) in recorded else lost(one.lease) for one in written]
 
 
 def _rows_of(of: _OfOneLease, row: Found, recorded: dict[int, Sequence[Recorded]]) -> Iterator[Given]:
     """The rows of steps whose task let them through; notes in ``recorded`` what each write has become."""
-    tenant, count, at = row
+    tenant, count, at = row[:3]
     number = count - sum(len(one.steps) for one in of.written)
     for one in of.written:
         numbered = [Recorded(seq=seq, at=at, step=step) for seq, step in enumerate(one.steps, start=number)]
@@ -136,6 +139,14 @@ def _rows_of(of: _OfOneLease, row: Found, recorded: dict[int, Sequence[Recorded]
         number += len(numbered)
         for step, body in zip(numbered, one.bodies, strict=True):
             yield step_row((tenant, of.lease.task_id, of.lease.epoch), step, body)
+
+
+def has_ended(writing: Writing, ended: Sequence[tuple[Lease, str | None]]) -> None:
+    """Tell of tasks that have ended, and let the next ones of their threads have their turn."""
+    writing.ended += [lease.task_id for lease, _thread in ended]
+    of_threads = [(lease.tenant, thread, lease.task_id) for lease, thread in ended if thread is not None]
+    for tenant, thread, task_id in sorted(of_threads):  # as those who submit: nobody waits in a circle
+        pass_on(writing, tenant, thread, task_id)
 
 
 def _counted(of: _OfOneLease) -> Given:

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlalchemy import bindparam, func, insert, literal, select, update
 
 from agentkit.codec import encode_step
 from agentkit.transcript import Recorded, RunRetried
-from ops_core.errors import IdempotencyConflict, TransitionRefused
+from ops_core.errors import IdempotencyConflict, OpsError, ThreadBusy, TransitionRefused
 from ops_core.ports import Inserted
 from ops_core.stores.dialects import now
 from ops_core.stores.many import Given, Many
 from ops_core.stores.rows import NEW_TASK_COLUMNS, accepted, new_task_values, task_of
+from ops_core.stores.sql import threads
 from ops_core.stores.sql.look import get_task, row_of
 from ops_core.stores.sql.progress import add_steps, step_row
 from ops_core.stores.tables import step as s
 from ops_core.stores.tables import task as t
 from ops_core.stores.tables import task_label
 from ops_core.stores.writing import Writing
-from ops_core.task import NewTask, Task, TaskStatus
+from ops_core.task import InThread, NewTask, Task, TaskStatus
 
 _insert_task = Many(
     insert(t)
@@ -41,6 +42,9 @@ _same_key = Many(
 )
 
 
+_Key: TypeAlias = tuple[str, str | None, str]
+
+
 @dataclass(frozen=True, slots=True)
 class Submitted:
     """A task that is to be accepted, and its columns."""
@@ -49,9 +53,10 @@ class Submitted:
     values: Mapping[str, Any]
 
     @property
-    def key(self) -> tuple[str, str | None]:
-        """Whose key."""
-        return self.new.tenant, self.new.idempotency_key
+    def key(self) -> _Key:
+        """Whose key; of a task without one, its id."""
+        key = self.new.idempotency_key
+        return self.new.tenant, key, self.values["id"] if key is None else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,31 +67,53 @@ class _Known:
     fingerprint: str | None
 
 
-def insert_tasks(
-    writing: Writing, submitted: Sequence[Submitted]
-) -> Sequence[Inserted | IdempotencyConflict]:
+def insert_tasks(writing: Writing, submitted: Sequence[Submitted]) -> Sequence[Inserted | OpsError]:
     """Accept tasks, or find those that were accepted under the same keys."""
     keyed = [one for one in submitted if one.new.idempotency_key is not None]
     known = _known(writing, keyed) if keyed else {}
     fresh: dict[str, Submitted] = {}
-    coming: set[tuple[str, str | None]] = set()
+    coming: set[_Key] = set()
     for one in submitted:
         if one.new.idempotency_key is not None:
             if one.key in known or one.key in coming:
                 continue  # of two that come at once with one key, the first one counts
             coming.add(one.key)
         fresh[one.values["id"]] = one
-    tasks = {task.id: task for task in _insert(writing, list(fresh.values()))}
-    known.update({one.key: _Known(tasks[id_], one.new.fingerprint) for id_, one in fresh.items()})
-    return [
-        Inserted(task=tasks[one.values["id"]], created=True)
-        if one.values["id"] in tasks
-        else _repeated(one, known[one.key])
-        for one in submitted
-    ]
+    places, refused = _places(writing, fresh)
+    accepted_now = [one for id_, one in fresh.items() if id_ not in refused]
+    tasks = {task.id: task for task in _insert(writing, accepted_now, places)}
+    known.update({one.key: _Known(tasks[one.values["id"]], one.new.fingerprint) for one in accepted_now})
+    busy = {one.key: refused[id_] for id_, one in fresh.items() if id_ in refused}
+    return [_answer(one, tasks, known, busy) for one in submitted]
 
 
-def _known(writing: Writing, submitted: Sequence[Submitted]) -> dict[tuple[str, str | None], _Known]:
+def _answer(
+    one: Submitted, tasks: Mapping[str, Task], known: Mapping[_Key, _Known], busy: Mapping[_Key, ThreadBusy]
+) -> Inserted | OpsError:
+    if one.values["id"] in tasks:
+        return Inserted(task=tasks[one.values["id"]], created=True)
+    return _repeated(one, known[one.key]) if one.key in known else busy[one.key]
+
+
+def _places(
+    writing: Writing, fresh: Mapping[str, Submitted]
+) -> tuple[dict[str, threads.Place], dict[str, ThreadBusy]]:
+    """Where the tasks that belong to a thread stand in it, and which of them are refused; threads in their order, so
+    that two who want the same ones do not wait for each other.
+    """
+    places: dict[str, threads.Place] = {}
+    refused: dict[str, ThreadBusy] = {}
+    belonging = [(one.new.tenant, one.new.thread.id, id_) for id_, one in fresh.items() if one.new.thread]
+    for _tenant, _thread, id_ in sorted(belonging, key=lambda found: found[:2]):
+        place = threads.take_place(writing, fresh[id_].new, id_)
+        if isinstance(place, ThreadBusy):
+            refused[id_] = place
+        else:
+            places[id_] = place
+    return places, refused
+
+
+def _known(writing: Writing, submitted: Sequence[Submitted]) -> dict[_Key, _Known]:
     given = [{"of_tenant": one.new.tenant, "key": one.new.idempotency_key} for one in submitted]
     found = zip(submitted, writing.found(_same_key, given), strict=True)
     rows = {one.key: row_of(writing.connection, one.new.tenant, id_[0]) for one, id_ in found if id_}
@@ -100,7 +127,9 @@ def _repeated(one: Submitted, known: _Known) -> Inserted | IdempotencyConflict:
     return Inserted(task=known.task, created=False)
 
 
-def _insert(writing: Writing, fresh: Sequence[Submitted]) -> Sequence[Task]:
+def _insert(
+    writing: Writing, fresh: Sequence[Submitted], places: Mapping[str, threads.Place]
+) -> Sequence[Task]:
     found = writing.found(_insert_task, [_columns(one) for one in fresh])
     labels = [
         {"tenant": one.new.tenant, "task_id": one.values["id"], "key": key, "value": value}
@@ -112,7 +141,9 @@ def _insert(writing: Writing, fresh: Sequence[Submitted]) -> Sequence[Task]:
     for one, row in zip(fresh, found, strict=True):
         assert row is not None, "an INSERT that is not refused answers its row"
         task = accepted(one.new, one.values, *row)
-        writing.due = writing.due or (task.run_after or 0.0) <= task.updated_at
+        if task.id in places:
+            task = threads.join(writing, one.new, task, places[task.id])
+        writing.due = writing.due or (task.run_after is not None and task.run_after <= task.updated_at)
         tasks.append(task)
     return tasks
 
@@ -121,8 +152,12 @@ def _columns(one: Submitted) -> Given:
     return {**{f"new_{name}": value for name, value in one.values.items()}, "run_at": one.new.run_at}
 
 
-def retry_task(writing: Writing, tenant: str, task_id: str, new_id: str) -> Task:
-    """A new task that starts with the steps of one that did not complete, its last step excepted."""
+def retry_task(writing: Writing, tenant: str, task_id: str, new_id: str, *, refuse_busy: bool) -> Task:
+    """A new task that starts with the steps of one that did not complete, its last step excepted.
+
+    In a thread it has a new turn, after all others, and is shown what the first one was shown: its steps follow from
+    that.
+    """
     row = row_of(writing.connection, tenant, task_id)
     if TaskStatus(row.status) not in (TaskStatus.FAILED, TaskStatus.CANCELLED):
         message = f"only a failed or cancelled task can be retried; this one is {row.status}"
@@ -131,9 +166,16 @@ def retry_task(writing: Writing, tenant: str, task_id: str, new_id: str) -> Task
     new = NewTask(
         agent=task.agent, input=task.input, tenant=tenant, labels=task.labels, priority=task.priority,
         timeout_seconds=task.timeout_seconds, budget=task.budget, max_attempts=task.max_attempts,
+        thread=None if task.thread_id is None else InThread(id=task.thread_id, refuse=refuse_busy),
     )  # fmt: skip
     kept = task.steps - 1
-    _insert(writing, [Submitted(new, new_task_values(new, new_id))])
+    places: dict[str, threads.Place] = {}
+    if new.thread is not None:
+        place = threads.take_place(writing, new, new_id, again=task_id)
+        if isinstance(place, ThreadBusy):
+            raise place
+        places[new_id] = place
+    _insert(writing, [Submitted(new, new_task_values(new, new_id))], places)
     if kept:
         writing.execute(update(t).where(t.c.id == new_id).values(steps=kept + 1))
         copied = select(s.c.tenant, literal(new_id), s.c.seq, literal(0), s.c.at, s.c.kind, s.c.body)

@@ -14,7 +14,8 @@ from ops_core.stores.rows import AnyRow
 from ops_core.stores.sql.decide import end_task
 from ops_core.stores.sql.leases import any_due
 from ops_core.stores.sql.progress import NO_LEASE, progressed
-from ops_core.stores.tables import is_open, is_running, step, task_label
+from ops_core.stores.sql.threads import forget_empty, idle_threads, may_be_purged, sweep_threads
+from ops_core.stores.tables import is_open, is_running, step, task_label, turn
 from ops_core.stores.tables import task as t
 from ops_core.stores.writing import Writing
 from ops_core.task import TaskStatus, Verb, out_of_time, transition
@@ -36,6 +37,7 @@ def sweep_tasks(writing: Writing, limit: int) -> Swept:
             ended.append(row.id)
     overdue = writing.execute(_held(OUT_OF_TIME, limit)).all()
     ended += [row.id for row in overdue if end_task(writing, row, out_of_time(row.timeout_seconds))]
+    sweep_threads(writing, limit)
     return Swept(released=tuple(released), ended=tuple(ended), due=any_due(writing))
 
 
@@ -78,14 +80,19 @@ def _release_lost(writing: Writing, row: AnyRow) -> bool:
 def purge_tasks(writing: Writing, older_seconds: float, limit: int) -> int:
     """Delete tasks that ended so long ago, their steps and labels; the oldest first. Returns how many."""
     old = (
-        select(t.c.id)
-        .where(t.c.finished_at < now() - older_seconds)
+        select(t.c.id, t.c.tenant, t.c.thread_id)
+        .where(t.c.finished_at < now() - older_seconds, may_be_purged)
         .order_by(t.c.finished_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
-    ids = [row.id for row in writing.execute(old)]
+    rows = writing.execute(old).all()
+    threads = sorted({(row.tenant, row.thread_id) for row in rows if row.thread_id is not None})
+    idle = idle_threads(writing, threads)
+    ids = [row.id for row in rows if row.thread_id is None or (row.tenant, row.thread_id) in idle]
     if ids:
-        for table, column in ((step, step.c.task_id), (task_label, task_label.c.task_id), (t, t.c.id)):
-            writing.execute(delete(table).where(column.in_(ids)))
+        of_tasks = (step.c.task_id, task_label.c.task_id, turn.c.task_id, t.c.id)
+        for column in of_tasks if threads else (step.c.task_id, task_label.c.task_id, t.c.id):
+            writing.execute(delete(column.table).where(column.in_(ids)))
+    forget_empty(writing, sorted(idle))
     return len(ids)

@@ -1,0 +1,168 @@
+"""What a list shows, and how the things in it are named: ids, labels, cursors."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Callable, Collection, Mapping
+from math import isfinite
+from typing import Any, TypeVar
+
+from ops_core.errors import InvalidRequest, TaskNotFound, ThreadNotFound
+from ops_core.ports import TaskFilter, ThreadFilter
+from ops_core.strict_json import is_unicode
+from ops_core.task import TaskStatus
+
+Place = TypeVar("Place")
+
+PAGE_DEFAULT, PAGE_MOST = 50, 200
+"""So many tasks are on a page, where nothing or the most is asked for."""
+
+IDEMPOTENCY_KEY = r"[!#-~]([ -~]{0,253}[!-~])?"
+"""What a key may be: 1 to 255 printable ASCII characters, without spaces around it."""
+
+NAME_PATTERN = r"^[^\x00-\x1f\x7f]{1,200}$"
+LABEL_KEY_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,63}$"
+LABEL_VALUE_PATTERN = r"^[^\x00-\x1f\x7f]{0,256}$"
+THREAD_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}$"
+
+_TASK_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def task_filter(
+    *,
+    status: Collection[str] = (),
+    agent: str | None = None,
+    label: str | None = None,
+    thread_id: str | None = None,
+    cursor: str | None = None,
+    limit: int = PAGE_DEFAULT,
+) -> TaskFilter:
+    """What the store is asked for a page: up to one task more than the page holds, to know whether there is another.
+
+    Raises:
+        InvalidRequest: a value makes no sense; ``field`` names it.
+    """
+    _check_limit(limit)
+    return TaskFilter(
+        status=tuple(_status(value) for value in status),
+        agent=_checked(agent, NAME_PATTERN, "agent", "must be the name of an agent"),
+        label=None if label is None else _label(label),
+        thread=_checked(thread_id, THREAD_ID_PATTERN, "thread_id", _THREAD_RULE),
+        before=None if cursor is None else _decode_cursor(cursor, _task_before),
+        limit=limit + 1,
+    )
+
+
+def thread_filter(*, cursor: str | None = None, limit: int = PAGE_DEFAULT) -> ThreadFilter:
+    """As :func:`task_filter`, for threads.
+
+    Raises:
+        InvalidRequest: a value makes no sense; ``field`` names it.
+    """
+    _check_limit(limit)
+    before = None if cursor is None else _decode_cursor(cursor, _thread_before)
+    return ThreadFilter(before=before, limit=limit + 1)
+
+
+def thread_id_of(given: str) -> str:
+    """The id as it is stored.
+
+    Raises:
+        ThreadNotFound: no thread can have this id.
+    """
+    if not re.fullmatch(THREAD_ID_PATTERN, given):
+        message = f"there is no thread of this id: it {_THREAD_RULE}"
+        raise ThreadNotFound(message)
+    return given
+
+
+_THREAD_RULE = "must be 1 to 128 letters, digits and . _ : @ -, beginning with a letter or a digit"
+
+
+def _check_limit(limit: int) -> None:
+    if not 1 <= limit <= PAGE_MOST:
+        message = f"limit must be from 1 to {PAGE_MOST}"
+        raise InvalidRequest(message, field="limit")
+
+
+def task_id_of(given: str) -> str:
+    """The id as it is stored.
+
+    Raises:
+        TaskNotFound: no task can have this id.
+    """
+    if not _TASK_ID.fullmatch(given.lower()):
+        message = "there is no task of this id: it is not a UUID"
+        raise TaskNotFound(message)
+    return given.lower()
+
+
+def checked_key(key: str) -> str:
+    """An idempotency key that can be sent.
+
+    Raises:
+        InvalidRequest: it cannot.
+    """
+    rule = "must be 1 to 255 printable ASCII characters, not beginning with a quotation mark"
+    _checked(key, IDEMPOTENCY_KEY, "Idempotency-Key", rule)
+    return key
+
+
+def _status(value: str) -> TaskStatus:
+    if value not in set(TaskStatus):
+        message = f"status must be among {', '.join(TaskStatus)}"
+        raise InvalidRequest(message, field="status")
+    return TaskStatus(value)
+
+
+def _label(value: str) -> str:
+    key, _equals, wanted = value.partition("=")
+    _checked(key, LABEL_KEY_PATTERN, "label", "must be `key` or `key=value`")
+    _checked(wanted, LABEL_VALUE_PATTERN, "label", "must be `key` or `key=value`")
+    return value
+
+
+def _checked(value: str | None, pattern: str, field: str, rule: str) -> str | None:
+    if value is not None and not (re.fullmatch(pattern, value) and is_unicode(value)):
+        message = f"{field} {rule}"
+        raise InvalidRequest(message, field=field)
+    return value
+
+
+def encode_cursor(before: Mapping[str, Any]) -> str:
+    """Where a page ends, for whoever asks for the next one."""
+    text = json.dumps({"v": 1, **before}, separators=(",", ":"))
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _decode_cursor(cursor: str, read: Callable[[Any], Place | None]) -> Place:
+    try:
+        text = base64.b64decode(
+            cursor.encode("ascii") + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True
+        )
+        place = read(json.loads(text))
+        if place is not None:
+            return place
+    except (ValueError, RecursionError, binascii.Error):
+        pass
+    message = "cursor must be a `next_cursor` that this list has given"
+    raise InvalidRequest(message, field="cursor")
+
+
+def _task_before(told: Any) -> str | None:
+    match told:
+        case {"v": 1, "tasks_before": str(before)} if _TASK_ID.fullmatch(before):
+            return before
+        case _:
+            return None
+
+
+def _thread_before(told: Any) -> tuple[float, str] | None:
+    match told:
+        case {"v": 1, "threads_before": [int() | float() as moment, str(id_)]} if isfinite(moment):
+            return (float(moment), thread_id_of(id_)) if re.fullmatch(THREAD_ID_PATTERN, id_) else None
+        case _:
+            return None

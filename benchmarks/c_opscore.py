@@ -104,7 +104,10 @@ class Opspawn(Candidate):
         self._working = None
 
     def _create(self) -> None:
-        with psycopg.connect(PG_DSN, autocommit=True) as connection, suppress(psycopg.errors.DuplicateDatabase):
+        with (
+            psycopg.connect(PG_DSN, autocommit=True) as connection,
+            suppress(psycopg.errors.DuplicateDatabase),
+        ):
             connection.execute(f'CREATE DATABASE "{DSN.rpartition("/")[2]}"')
 
     async def close(self) -> None:

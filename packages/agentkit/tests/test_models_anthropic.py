@@ -32,9 +32,10 @@ from agentkit.messages import (
 from agentkit.models import open_model
 from agentkit.models.access import Extras
 from agentkit.models.anthropic import AnthropicModel
-from agentkit.models.anthropic_output import OUTPUT_TOOL, output_for
-from agentkit.models.anthropic_wire import MAX_TOKENS, MessageDraft, decode_reply, encode_request
+from agentkit.models.anthropic_output import native_schema
+from agentkit.models.anthropic_wire import MAX_TOKENS, MessageDraft, decode_reply, encode_request, output_for
 from agentkit.models.openai_wire import Dialect
+from agentkit.models.output_tool import OUTPUT_TOOL
 from agentkit.testing.model_contract import ADD, ModelContract
 
 from .anthropic_server import AnthropicProvider, events, message  # type: ignore[import-not-found]
@@ -157,11 +158,10 @@ class Tree(BaseModel):
 
 
 def test_a_closed_schema_is_sent_as_such_with_its_constraints_in_words() -> None:
-    found = output_for(TypeAdapter(Path).json_schema())
-    assert found is not None
-    assert not found.by_tool
-    point: Any = found.schema["$defs"]["Point"]  # type: ignore[call-overload]
-    assert point["additionalProperties"] is found.schema["additionalProperties"] is False
+    found: Any = native_schema(TypeAdapter(Path).json_schema())
+    assert output_for(TypeAdapter(Path).json_schema()) is None
+    point = found["$defs"]["Point"]
+    assert point["additionalProperties"] is found["additionalProperties"] is False
     assert point["properties"]["x"]["description"] == '{"minimum": 0}'
     assert "minimum" not in point["properties"]["x"]
 
@@ -170,7 +170,6 @@ def test_a_closed_schema_is_sent_as_such_with_its_constraints_in_words() -> None
 def test_any_other_schema_becomes_a_tool(kind: Any) -> None:
     found = output_for(TypeAdapter(kind).json_schema())
     assert found is not None
-    assert found.by_tool
     assert found.schema["type"] == "object"
 
 

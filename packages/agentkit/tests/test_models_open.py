@@ -87,7 +87,7 @@ def test_an_endpoint_without_its_key_names_the_variable() -> None:
     endpoints = {"local": NamedEndpoint(api_key_env="LOCAL_KEY")}
     with pytest.raises(ModelAuthError, match="set LOCAL_KEY"):
         open_model("local:tiny", environ={"OPENAI_API_KEY": KEY}, endpoints=endpoints)
-    with pytest.raises(UsageError, match="local:NAME, offline:NAME"):
+    with pytest.raises(UsageError, match="google:NAME, local:NAME, offline:NAME"):
         open_model("remote:tiny", endpoints=endpoints)
 
 
@@ -106,7 +106,9 @@ def test_a_name_may_hold_colons() -> None:
 
 @pytest.mark.parametrize("name", ["gpt-5.5", "", ":x", "closedai:gpt", "OpenAI:gpt"])
 def test_an_unknown_provider_is_answered_with_the_known_ones(name: str) -> None:
-    with pytest.raises(UsageError, match="offline:NAME, openai:NAME, openrouter:NAME"):
+    with pytest.raises(
+        UsageError, match="anthropic:NAME, google:NAME, offline:NAME, openai:NAME, openrouter:NAME"
+    ):
         open_model(name)
 
 

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
 
-from agentkit.messages import JsonObject, JsonValue
-
-OUTPUT_TOOL = "final_output"
+from agentkit.messages import JsonObject
 
 _KNOWN = frozenset({"type", "enum", "const", "title", "description", "$ref", "default"})
 _FORMATS = frozenset(
@@ -26,44 +23,20 @@ _UNTOLD = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Output:
-    """How an output is asked for.
-
-    Attributes:
-        schema: what is sent.
-        by_tool: as the parameters of a tool.
-        wrapped: the tool takes the output as its only argument, since parameters are always an object.
-    """
-
-    schema: JsonObject
-    by_tool: bool
-    wrapped: bool = False
-
-    def unwrapped(self, arguments: JsonObject) -> JsonValue:
-        """The output in the arguments of the tool."""
-        return arguments.get("output", dict(arguments)) if self.wrapped else arguments
-
-
-def output_for(schema: JsonObject | None) -> Output | None:
-    """How an output of ``schema`` is asked for; ``None`` for free text."""
-    return None if schema is None else _output_for(json.dumps(schema))
+def native_schema(schema: JsonObject) -> JsonObject | None:
+    """``schema`` in the words of the wire; ``None`` where it has none."""
+    return _native(json.dumps(schema))
 
 
 @lru_cache(maxsize=64)
-def _output_for(text: str) -> Output:
+def _native(text: str) -> JsonObject | None:
     schema: dict[str, Any] = json.loads(text)
-    is_object = schema.get("type") == "object"
+    if schema.get("type") != "object":
+        return None
     try:
-        if is_object:
-            return Output(schema=_closed(schema, schema.get("$defs", {}), ()), by_tool=False)
+        return _closed(schema, schema.get("$defs", {}), ())
     except _Inexpressible:
-        pass
-    if is_object:
-        return Output(schema=schema, by_tool=True)
-    definitions = {"$defs": schema.pop("$defs")} if "$defs" in schema else {}
-    wrapper = {"type": "object", "properties": {"output": schema}, "required": ["output"], **definitions}
-    return Output(schema=wrapper, by_tool=True, wrapped=True)
+        return None
 
 
 class _Inexpressible(Exception):

@@ -27,8 +27,9 @@ from agentkit.messages import (
     Usage,
     UserMessage,
 )
-from agentkit.models.anthropic_output import OUTPUT_TOOL, Output, output_for
+from agentkit.models.anthropic_output import native_schema
 from agentkit.models.openai_wire import Dialect, model_name
+from agentkit.models.output_tool import ABOUT, OUTPUT_TOOL, OutputTool, answered, output_tool
 from agentkit.models.wire_json import (
     CallDraft,
     as_count,
@@ -78,15 +79,13 @@ def encode_request(request: ModelRequest, dialect: Dialect) -> dict[str, Any]:
     if request.instructions:
         body["system"] = [{"type": "text", "text": request.instructions}]
     tools = [_tool(spec.name, spec.description, spec.parameters) for spec in request.tools]
-    output = output_for(request.output_schema)
-    if output is not None and output.by_tool:
-        tools.append(
-            _tool(OUTPUT_TOOL, "Gives the final answer. Call it once, when you are done.", output.schema)
-        )
+    if (output := output_for(request.output_schema)) is not None:
+        tools.append(_tool(OUTPUT_TOOL, ABOUT, output.schema))
         # a model that is told to think may not be forced to call a tool
         body["tool_choice"] = {"type": "auto" if "thinking" in dialect.more else "any"}
-    elif output is not None:
-        body["output_config"] = {"format": {"type": "json_schema", "schema": output.schema}}
+    elif request.output_schema is not None:
+        schema = native_schema(request.output_schema)
+        body["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
     if tools:
         body["tools"] = tools
     if request.stop:
@@ -94,6 +93,11 @@ def encode_request(request: ModelRequest, dialect: Dialect) -> dict[str, Any]:
     if goes_on:
         _mark_for_the_cache(body)
     return {**body, **dialect.more}
+
+
+def output_for(schema: JsonObject | None) -> OutputTool | None:
+    """The tool that takes an output of ``schema``, where the wire has no words for it."""
+    return None if schema is None or native_schema(schema) is not None else output_tool(schema)
 
 
 def _tool(name: str, description: str, schema: JsonObject) -> dict[str, Any]:
@@ -189,8 +193,8 @@ def decode_reply(body: Mapping[str, Any], dialect: Dialect, schema: JsonObject |
     parts = [part for block in blocks for part in _parts(block, calls)]
     stop_reason = _REASONS.get(reason, StopReason.END)
     output = output_for(schema)
-    if output is not None and output.by_tool:
-        parts, stop_reason = _answered(parts, stop_reason, output)
+    if output is not None:
+        parts, stop_reason = answered(parts, stop_reason, output)
     if stop_reason is StopReason.TOOL_CALLS and not any(isinstance(part, ToolCall) for part in parts):
         stop_reason = StopReason.END
     usage = _usage(as_object(body.get("usage")))
@@ -218,18 +222,6 @@ def _parts(block: Mapping[str, Any], calls: Iterator[ToolCall]) -> Iterator[Part
             yield Text(text=text)
     elif isinstance(kind, str) and kind in _THOUGHTS:
         yield Reasoning(text=mend(as_text(block.get("thinking"))), data={_BLOCK: dict(block)})
-
-
-def _answered(parts: list[Part], reason: StopReason, output: Output) -> tuple[list[Part], StopReason]:
-    """The call that gives the output, as the text that is the output. Calls of true tools come first."""
-    answers = [part for part in parts if isinstance(part, ToolCall) and part.name == OUTPUT_TOOL]
-    others = [part for part in parts if part not in answers]
-    if not answers or any(isinstance(part, ToolCall) for part in others):
-        return others, reason
-    first = answers[0]
-    text = first.invalid if first.invalid is not None else dump_json(output.unwrapped(first.arguments))
-    kept: list[Part] = [part for part in others if isinstance(part, Reasoning)]
-    return [*kept, Text(text=text)], StopReason.END if reason is StopReason.TOOL_CALLS else reason
 
 
 def _usage(usage: Mapping[str, Any]) -> Usage:
@@ -260,10 +252,7 @@ class MessageDraft:
     def __init__(self, dialect: Dialect, schema: JsonObject | None = None) -> None:
         self._dialect = dialect
         self._schema = schema
-        output = output_for(schema)
-        self._holds_back = (
-            output is not None and output.by_tool
-        )  # which text is the output is known at the end
+        self._holds_back = output_for(schema) is not None  # which text is the output is known at the end
         self._body: dict[str, Any] = {}
         self._usage: dict[str, Any] = {}
         self._blocks: dict[int, dict[str, Any]] = {}

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from agentkit.errors import UsageError
 from agentkit.messages import JsonObject, JsonValue
@@ -20,6 +20,11 @@ from agentkit.models.access import (
     is_openai,
 )
 from agentkit.ports import Model
+
+if TYPE_CHECKING:
+    from agentkit.models.anthropic import AnthropicModel
+    from agentkit.models.google import GoogleModel
+    from agentkit.models.openai import OpenAIModel
 
 Kind: TypeAlias = Literal["openai", "openai-responses", "openrouter", "anthropic", "google"]
 """Which wire is spoken: Chat Completions (``openai``), Responses, OpenRouter's, Anthropic's, Google's."""
@@ -115,9 +120,16 @@ PROVIDERS: Mapping[str, Provider] = {
         key_variables=("ANTHROPIC_API_KEY",),
         url_variable="ANTHROPIC_BASE_URL",
     ),
+    "google": Provider(
+        kind="google",
+        label="Google",
+        url=GOOGLE_URL,
+        key_variables=("GEMINI_API_KEY", "GOOGLE_API_KEY"),
+        url_variable="GOOGLE_GEMINI_BASE_URL",
+    ),
 }
 OFFLINE = "offline"
-OWN_NAMES = frozenset({OFFLINE, "openai", "openrouter", "anthropic", "google"})
+OWN_NAMES = frozenset({OFFLINE, *PROVIDERS})
 _URL_OF_KIND: Mapping[str, str] = {
     "openai": OPENAI_URL,
     "openai-responses": OPENAI_URL,
@@ -153,22 +165,7 @@ def make(target: Target) -> Model:
     where = target.endpoint
     base_url = where.base_url or _URL_OF_KIND[where.kind]
     extras = Extras(headers=where.headers, body=where.body)
-    if where.kind == "anthropic":
-        from agentkit.models.anthropic import AnthropicModel
-
-        return AnthropicModel(
-            target.model,
-            api_key=target.api_key,
-            base_url=base_url,
-            provider=target.provider,
-            timeout=where.timeout_seconds,
-            extras=extras,
-        )
-    from agentkit.models.openai import OpenAIModel, OpenRouterModel, ResponsesModel
-
-    kind = "openai-responses" if where.kind == "openai" and is_openai(base_url) else where.kind
-    classes = {"openrouter": OpenRouterModel, "openai-responses": ResponsesModel}
-    return classes.get(kind, OpenAIModel)(
+    return _adapter(where.kind, base_url)(
         target.model,
         api_key=target.api_key,
         base_url=base_url,
@@ -176,6 +173,22 @@ def make(target: Target) -> Model:
         timeout=where.timeout_seconds,
         extras=extras,
     )
+
+
+def _adapter(kind: Kind, base_url: str) -> type[OpenAIModel | AnthropicModel | GoogleModel]:
+    if kind == "anthropic":
+        from agentkit.models.anthropic import AnthropicModel
+
+        return AnthropicModel
+    if kind == "google":
+        from agentkit.models.google import GoogleModel
+
+        return GoogleModel
+    from agentkit.models.openai import OpenAIModel, OpenRouterModel, ResponsesModel
+
+    if kind == "openrouter":
+        return OpenRouterModel
+    return ResponsesModel if kind == "openai-responses" or is_openai(base_url) else OpenAIModel
 
 
 def needs_key(kind: Kind, base_url: str) -> bool:

@@ -28,8 +28,10 @@ from agentkit.models.wire_json import as_object, as_text
 
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.:\[\]-]{0,63}")
 _TOO_LONG_WORDS = {"context_length_exceeded", "exceed_context_size_error", "string_above_max_length"}
-_TOO_LONG_TEXT = re.compile(  # vLLM, llama.cpp, Anthropic behind a proxy: they have no word for it
-    r"maximum context length|exceeds the available context size|prompt is too long", re.IGNORECASE
+_TOO_LONG_TEXT = re.compile(  # vLLM, llama.cpp, Anthropic, Google: they have no word for it
+    r"maximum context length|exceeds the available context size|prompt is too long"
+    r"|exceeds the maximum number of tokens",
+    re.IGNORECASE,
 )
 _NO_CREDIT = {
     "insufficient_quota",
@@ -54,6 +56,10 @@ _STATUS_OF_WORD: Mapping[str, int] = {
     "model_not_found": 404,
     "invalid_request_error": 400,
     "badrequesterror": 400,
+    "resource_exhausted": 429,
+    "internal": 500,
+    "unavailable": 503,
+    "deadline_exceeded": 504,
 }
 
 

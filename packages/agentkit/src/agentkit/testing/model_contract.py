@@ -324,6 +324,9 @@ class ModelContract(ConversationContract):
     The ``provider`` fixture gives a :class:`FaultyProvider`: a server that speaks the provider's wire on loopback.
     """
 
+    expected: Mapping[Fault, tuple[type[ModelError], ...]] = EXPECTED
+    """The errors that may tell each fault."""
+
     async def failure(self, provider: FaultyProvider, fault: Fault) -> ModelError:
         """How the model reports ``fault``."""
         provider.fail(fault)
@@ -334,17 +337,17 @@ class ModelContract(ConversationContract):
         raise AssertionError(f"{fault}: no error, but {reply}")
 
     async def test_each_fault_is_told_in_our_words(self, provider: FaultyProvider) -> None:
-        for fault, kinds in EXPECTED.items():
+        for fault, kinds in self.expected.items():
             error = await self.failure(provider, fault)
             assert type(error) in kinds, f"{fault}: {type(error).__name__}: {error}"
 
     async def test_nothing_is_tried_again(self, provider: FaultyProvider) -> None:
-        for count, fault in enumerate(EXPECTED, start=1):
+        for count, fault in enumerate(self.expected, start=1):
             await self.failure(provider, fault)
             assert len(provider.heard) == count, f"{fault}: asked again"
 
     async def test_errors_tell_neither_key_nor_prompt(self, provider: FaultyProvider) -> None:
-        for fault in EXPECTED:
+        for fault in self.expected:
             error = await self.failure(provider, fault)
             told = f"{error} {error!r} {error.__cause__}"
             assert PROMPT not in told, f"{fault}: tells the prompt"
@@ -361,7 +364,7 @@ class ModelContract(ConversationContract):
         assert error.retry_after == 7
 
     async def test_a_fault_is_over_when_it_is_over(self, provider: FaultyProvider) -> None:
-        for fault in EXPECTED:
+        for fault in self.expected:
             await self.failure(provider, fault)
             provider.answer(as_reply("Fine."))
             reply, _ = await self.ask(provider, _hello())

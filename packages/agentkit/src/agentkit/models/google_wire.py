@@ -1,0 +1,302 @@
+"""Gemini's generateContent, as pure functions and state: a request as the SDK takes it, what it gives as a reply."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agentkit.errors import ModelBadResponse
+from agentkit.messages import (
+    AssistantMessage,
+    Attachment,
+    Delta,
+    JsonObject,
+    Message,
+    ModelReply,
+    ModelRequest,
+    Part,
+    Reasoning,
+    ReasoningDelta,
+    StopReason,
+    Text,
+    TextDelta,
+    ToolCall,
+    ToolMessage,
+    Usage,
+    UserMessage,
+)
+from agentkit.models.openai_wire import Dialect
+from agentkit.models.output_tool import ABOUT, OUTPUT_TOOL, OutputTool, answered, output_tool
+from agentkit.models.wire_json import (
+    CallDraft,
+    as_count,
+    as_list,
+    as_object,
+    as_text,
+    dump_json,
+    mend,
+    safe_name,
+    sent_arguments,
+    tool_calls,
+)
+
+_THOUGHT = "google_thought"  # the key in Reasoning.data: this is a thought, with its signature or without
+_SIGNATURE = "google_signature"  # the key in Reasoning.data: the signature of the part that follows
+_NO_OUTPUT_BESIDE_TOOLS = re.compile(r"gemini-(1|2)(\D|$)")
+_FILTERED = frozenset(
+    {*{"SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "MODEL_ARMOR", "LANGUAGE"}}
+    | {*{"IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT", "IMAGE_RECITATION"}}
+)
+_BROKEN = frozenset(
+    {*{"MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "TOO_MANY_TOOL_CALLS", "MISSING_THOUGHT_SIGNATURE"}}
+    | {*{"MALFORMED_RESPONSE", "OTHER", "IMAGE_OTHER", "NO_IMAGE"}}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A request in the words of the SDK.
+
+    Attributes:
+        contents: the conversation.
+        config: everything else.
+        output: how the output is asked for by a tool, where it is.
+    """
+
+    contents: list[dict[str, Any]]
+    config: dict[str, Any]
+    output: OutputTool | None = None
+
+
+# --- the request -------------------------------------------------------------------------------------------------
+
+
+def encode_request(request: ModelRequest, dialect: Dialect) -> Asked:
+    """``request`` for the SDK. Models before Gemini 3 know no output schema beside tools: they get it as a tool."""
+    config: dict[str, Any] = {"automatic_function_calling": {"disable": True}}
+    if request.instructions:
+        config["system_instruction"] = request.instructions
+    tools = [_tool(spec.name, spec.description, spec.parameters) for spec in request.tools]
+    output = None
+    if request.output_schema is not None and tools and _NO_OUTPUT_BESIDE_TOOLS.search(dialect.model):
+        output = output_tool(request.output_schema)
+        tools.append(_tool(OUTPUT_TOOL, ABOUT, output.schema))
+        config["tool_config"] = {"function_calling_config": {"mode": "ANY"}}
+    elif request.output_schema is not None:
+        config["response_mime_type"] = "application/json"
+        config["response_json_schema"] = request.output_schema
+    if tools:
+        config["tools"] = [{"function_declarations": tools}]
+    if request.stop:
+        config["stop_sequences"] = list(request.stop)
+    if request.max_tokens is not None:
+        config["max_output_tokens"] = request.max_tokens
+    if request.temperature is not None:
+        config["temperature"] = request.temperature
+    return Asked(contents=_contents(request.messages), config=config, output=output)
+
+
+def _tool(name: str, description: str, schema: JsonObject) -> dict[str, Any]:
+    return {"name": name, "description": description, "parameters_json_schema": schema}
+
+
+def _contents(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """Results of tools that follow each other are one content: all that were asked for must be in it."""
+    contents: list[dict[str, Any]] = []
+    before: Message | None = None
+    for message in messages:
+        match message:
+            case UserMessage(text=text, attachments=attachments):
+                parts = [*map(_attachment, attachments), {"text": text}]
+                contents.append({"role": "user", "parts": parts})
+            case ToolMessage():
+                if not isinstance(before, ToolMessage):
+                    contents.append({"role": "user", "parts": []})
+                contents[-1]["parts"].append(_result(message))
+            case AssistantMessage(parts=said):
+                if parts := list(_said(said)):
+                    contents.append({"role": "model", "parts": parts})
+        before = message
+    return contents
+
+
+def _attachment(attachment: Attachment) -> dict[str, Any]:
+    if attachment.data is None:
+        return {"file_data": {"file_uri": attachment.url, "mime_type": attachment.media_type}}
+    # every kind of text is taken as plain text
+    kind = "text/plain" if attachment.media_type.startswith("text/") else attachment.media_type
+    return {"inline_data": {"mime_type": kind, "data": attachment.data}}
+
+
+def _result(message: ToolMessage) -> dict[str, Any]:
+    response = {"error" if message.is_error else "result": message.content}
+    return {
+        "function_response": {"name": safe_name(message.name), "response": response, **_id(message.call_id)}
+    }
+
+
+def _id(call_id: str) -> dict[str, str]:
+    return {} if call_id.startswith("call_") else {"id": call_id}  # one that we made is nothing to Google
+
+
+def _said(parts: Sequence[Part]) -> Iterator[dict[str, Any]]:
+    signature: dict[str, Any] = {}
+    for part in parts:
+        if isinstance(part, Reasoning):
+            data = part.data or {}
+            signed = _signature(data.get(_SIGNATURE))
+            if data.get(_THOUGHT) is True:
+                yield {"text": part.text, "thought": True, **signed}
+            elif signed:
+                signature = signed
+            continue
+        if isinstance(part, ToolCall):
+            arguments = json.loads(dump_json(sent_arguments(part)))
+            call = {"name": safe_name(part.name), "args": arguments, **_id(part.id)}
+            yield {"function_call": call, **signature}
+        elif part.text or signature:
+            yield {"text": part.text, **signature}
+        signature = {}
+    if signature:
+        yield {"text": "", **signature}
+
+
+def _signature(data: object) -> dict[str, bytes]:
+    try:
+        return {"thought_signature": base64.b64decode(data)} if isinstance(data, str) else {}
+    except (binascii.Error, ValueError):
+        return {}
+
+
+# --- the reply ---------------------------------------------------------------------------------------------------
+
+
+class ContentDraft:
+    """A reply that arrives in one piece or in several.
+
+    Attributes:
+        blocked: the request was declined; there is no reply.
+    """
+
+    def __init__(self, dialect: Dialect, output: OutputTool | None = None) -> None:
+        self.blocked = False
+        self._dialect = dialect
+        self._output = output
+        self._parts: list[Part] = []
+        self._calls: list[tuple[int, CallDraft]] = []
+        self._reason = ""
+        self._usage: Mapping[str, Any] = {}
+        self._model = dialect.model
+        self._shown: list[str] = []
+
+    def take(self, body: Mapping[str, Any]) -> None:
+        """Read what has come."""
+        for _ in self.feed(body):
+            pass
+
+    def feed(self, body: Mapping[str, Any]) -> Iterator[Delta]:
+        """Read what has come, and tell what of it is new for somebody who watches."""
+        self._usage = as_object(body.get("usage_metadata")) or self._usage
+        self._model = as_text(body.get("model_version")) or self._model
+        if as_object(body.get("prompt_feedback")).get("block_reason") is not None:
+            self.blocked = True
+        for candidate in map(as_object, as_list(body.get("candidates"))[:1]):
+            for part in map(as_object, as_list(as_object(candidate.get("content")).get("parts"))):
+                yield from self._read(part)
+            self._reason = _word(candidate.get("finish_reason")) or self._reason
+
+    def rest(self, reply: ModelReply) -> Iterator[Delta]:
+        """What of the text was held back until it was known what the output is."""
+        if self._output is not None and reply.text:
+            yield TextDelta(text=reply.text)
+
+    def finish(self) -> ModelReply:
+        """The whole reply, once all has come.
+
+        Raises:
+            ModelBadResponse: it ended early, or the provider says that it went wrong.
+        """
+        name = self._dialect.name
+        if not self._reason:
+            raise ModelBadResponse(f"{name} stopped in the middle of its reply")
+        calls = tool_calls([draft for _, draft in self._calls], name)
+        parts = list(self._parts)
+        for (place, _), call in zip(self._calls, list(calls), strict=True):
+            parts[place] = call
+        reason = self._stop_reason(bool(self._calls))
+        if self._output is not None:
+            parts, reason = answered(parts, reason, self._output)
+        return ModelReply(
+            parts=tuple(parts),
+            stop_reason=reason,
+            usage=_usage(self._usage),
+            model=f"{self._dialect.provider}:{mend(self._model)[:200]}",
+        )
+
+    def _stop_reason(self, calls: bool) -> StopReason:
+        if self._reason in _FILTERED:
+            return StopReason.FILTERED
+        if self._reason == "MAX_TOKENS":
+            return StopReason.LENGTH
+        if self._reason in _BROKEN:
+            raise ModelBadResponse(f"{self._dialect.name} broke off its reply ({self._reason})")
+        return StopReason.TOOL_CALLS if calls else StopReason.END
+
+    def _read(self, part: Mapping[str, Any]) -> Iterator[Delta]:
+        signature = part.get("thought_signature")
+        signed = {_SIGNATURE: base64.b64encode(signature).decode()} if isinstance(signature, bytes) else {}
+        text = mend(as_text(part.get("text")))
+        if part.get("thought"):
+            self._think(text, signed)
+            if text:
+                yield ReasoningDelta(text=text)
+            return
+        if signed:
+            self._parts.append(Reasoning(text="", data=signed))
+        if call := as_object(part.get("function_call")):
+            arguments = json.dumps(call.get("args") or {}, default=str)
+            draft = CallDraft(id=as_text(call.get("id")), name=as_text(call.get("name")), arguments=arguments)
+            self._calls.append((len(self._parts), draft))
+            self._parts.append(ToolCall(id="", name=""))  # until its form is checked
+        elif text:
+            self._say(text, signed)
+            if self._output is None:
+                yield TextDelta(text=text)
+
+    def _think(self, text: str, signed: Mapping[str, str]) -> None:
+        last = self._parts[-1] if self._parts else None
+        if isinstance(last, Reasoning) and last.data == {_THOUGHT: True}:
+            self._parts[-1] = Reasoning(text=last.text + text, data={_THOUGHT: True, **signed})
+        else:
+            self._parts.append(Reasoning(text=text, data={_THOUGHT: True, **signed}))
+
+    def _say(self, text: str, signed: Mapping[str, str]) -> None:
+        """Pieces without a signature are one text."""
+        last = self._parts[-1] if self._parts else None
+        before = self._parts[-2] if len(self._parts) > 1 else None
+        follows_signature = isinstance(before, Reasoning) and _SIGNATURE in (before.data or {})
+        if isinstance(last, Text) and not signed and not follows_signature:
+            self._parts[-1] = Text(text=last.text + text)
+        else:
+            self._parts.append(Text(text=text))
+
+
+def _word(value: object) -> str:
+    """A finish reason, which the SDK gives as a member of an enumeration."""
+    return as_text(getattr(value, "value", value))
+
+
+def _usage(usage: Mapping[str, Any]) -> Usage:
+    thoughts = as_count(usage.get("thoughts_token_count"))
+    return Usage(
+        input_tokens=as_count(usage.get("prompt_token_count"))
+        + as_count(usage.get("tool_use_prompt_token_count")),
+        output_tokens=as_count(usage.get("candidates_token_count")) + thoughts,  # it counts them apart
+        cached_tokens=as_count(usage.get("cached_content_token_count")),
+        reasoning_tokens=thoughts,
+    )

@@ -7,11 +7,15 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
-from ops_core.cli import examining
+from ops_core.cli import calling, examining
 from ops_core.cli.examining import bounded, examine
+from ops_core.cli.exits import Exit
 from ops_core.stores import migrations, open_store
 from ops_core.task import NewTask
 from ops_core.testing import FakeClock
@@ -124,3 +128,87 @@ async def test_a_look_that_takes_too_long_is_left_behind():
     with pytest.raises(ZeroDivisionError):
         await bounded(lambda: 1 // 0, 5)
     await asyncio.sleep(0)
+
+
+# --- --live ------------------------------------------------------------------------------------------------------
+
+
+class Provider(BaseHTTPRequestHandler):
+    """Speaks Chat Completions; the model's name says how the call goes."""
+
+    asked: ClassVar[list[dict]] = []
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.asked.append(asked)
+        status = {"busy": 429, "locked": 401}.get(asked["model"], 200)
+        message = {"role": "assistant", "content": "OK"}
+        body = {
+            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+            "model": asked["model"],
+        }
+        body["usage"] = {"prompt_tokens": 14, "completion_tokens": 2}
+        answer = json.dumps(body if status == 200 else {"error": {"message": f"{SECRET} is wrong"}}).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def provider(monkeypatch) -> Iterator[str]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(Provider, "asked", [])
+    with ThreadingHTTPServer(("127.0.0.1", 0), Provider) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+        server.shutdown()
+        serving.join()
+
+
+def declare(provider: str, *models: str) -> None:
+    endpoint = f'[endpoints.local]\nbase_url = "{provider}"\napi_key_env = "LOCAL_KEY"\n'
+    agents = "".join(f'[agents.a{place}]\nmodel = "{model}"\n' for place, model in enumerate(models))
+    Path("opspawn.toml").write_text(endpoint + agents)
+
+
+async def test_each_model_is_called_once_where_that_is_asked_for(quiet, provider, monkeypatch, capsys):
+    monkeypatch.setenv("LOCAL_KEY", SECRET)
+    declare(provider, "local:tiny", "local:tiny", "local:busy", "local:locked", "offline:planner")
+    assert "calls" not in await findings(capsys)
+    assert Provider.asked == []
+    await examine(url=None, as_json=True, live=True)
+    printed = capsys.readouterr().out
+    assert SECRET not in printed
+    found = {
+        each["name"]: each for each in map(json.loads, printed.splitlines()) if each["about"] == "Models"
+    }
+    assert found["calls"]["text"] == "3 small calls, one for each model; the provider bills it"
+    assert re.fullmatch(r"answered in \d+\.\d s \(14 \+ 2 tokens\)", found["local:tiny"]["text"])
+    states = {name: each["state"] for name, each in found.items()}
+    assert states == {"calls": "note", "local:tiny": "ok", "local:busy": "warning", "local:locked": "missing"}
+    assert found["local:locked"]["text"].startswith("model_auth: ")
+    assert sorted(asked["model"] for asked in Provider.asked) == ["busy", "locked", "tiny"]
+    assert all(asked["max_tokens"] == 16 for asked in Provider.asked)
+
+
+async def test_a_model_in_this_process_is_not_called(quiet, capsys):
+    await examine(url=None, as_json=True, live=True)
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [each["text"] for each in found if each["about"] == "Models"] == [
+        "none: no agent has a model outside of this process"
+    ]
+
+
+async def test_a_provider_that_says_nothing_is_not_waited_for(quiet, silent, monkeypatch, capsys):
+    monkeypatch.setattr(calling, "CALL_SECONDS", 0.2)
+    monkeypatch.setenv("LOCAL_KEY", SECRET)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    declare(f"http://{silent}/v1", "local:tiny")
+    assert await examine(url=None, as_json=True, live=True) == Exit.FAILED
+    assert "no answer within 0.2 s" in capsys.readouterr().out

@@ -10,18 +10,20 @@ import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal, TypeAlias, TypeVar
+from typing import TypeVar
 
 import httpx2
 from rich.text import Text
 
 from agentkit.errors import AgentkitError
 from ops_core.assembly import CONFIG_FILE, load_catalog
+from ops_core.cli.calling import call_models
 from ops_core.cli.exits import Exit
+from ops_core.cli.findings import Finding, State
 from ops_core.cli.narration import counted
 from ops_core.cli.places import store_file
 from ops_core.cli.screen import STYLES, Screen
@@ -36,7 +38,6 @@ from ops_core.stores.examining import examine_database
 from ops_core.task import TaskStatus
 
 Result = TypeVar("Result")
-State: TypeAlias = Literal["ok", "note", "warning", "missing"]
 MARKS = {"ok": ("✓", "good"), "note": ("·", "quiet"), "warning": ("!", "person"), "missing": ("✗", "bad")}
 PLAIN_MARKS = {"ok": "+", "note": "-", "warning": "!", "missing": "x"}
 
@@ -55,22 +56,12 @@ LATE_SECONDS = 30.0
 """A task that is due for so long is not only waiting for the next worker to look."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that was looked at."""
-
-    about: str
-    name: str
-    state: State
-    text: str
-
-
-async def examine(*, url: str | None, as_json: bool) -> Exit:
-    """Look at everything and tell it."""
+async def examine(*, url: str | None, as_json: bool, live: bool = False) -> Exit:
+    """Look at everything and tell it; with ``live`` also call each model."""
     screen = Screen()
     missing = False
     about = ""
-    async for finding in _findings(url):
+    async for finding in _findings(url, live=live):
         missing = missing or finding.state == "missing"
         if as_json:
             screen.json(asdict(finding))
@@ -93,7 +84,7 @@ def _tell(screen: Screen, finding: Finding) -> None:
     screen.print(row, soft_wrap=True)
 
 
-async def _findings(url: str | None) -> AsyncIterator[Finding]:
+async def _findings(url: str | None, *, live: bool) -> AsyncIterator[Finding]:
     for finding in _versions():
         yield finding
     try:
@@ -108,6 +99,9 @@ async def _findings(url: str | None) -> AsyncIterator[Finding]:
     yield await _dispatcher(settings.dispatcher_url)
     async for finding in _agents(settings):
         yield finding
+    if live:
+        async for finding in _models(settings):
+            yield finding
     if settings.url is not None:
         yield await _server(settings.url)
 
@@ -304,6 +298,15 @@ async def _agents(settings: Settings) -> AsyncIterator[Finding]:
             yield Finding(about=about, name=one_line(name), state="missing", text=text)
         except AgentkitError as error:
             yield Finding(about=about, name=one_line(name), state="missing", text=f"{called}: {error}")
+
+
+async def _models(settings: Settings) -> AsyncIterator[Finding]:
+    try:
+        catalog = load_catalog(settings)
+    except OpsError:
+        return  # told above
+    async for finding in call_models(catalog):
+        yield finding
 
 
 def _source(settings: Settings) -> str:

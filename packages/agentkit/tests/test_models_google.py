@@ -115,7 +115,7 @@ async def test_headers_and_fields_are_sent_and_nothing_of_the_environment(
 
 
 async def test_silence_is_not_waited_for_longer_than_was_said(server: WireServer) -> None:
-    async with GoogleModel("tiny", api_key=KEY, base_url=server.url, timeout=0.2) as model:
+    async with GoogleModel("tiny", api_key=KEY, base_url=server.url, timeout=0.5) as model:
         provider = GoogleProvider(server, model)
         provider.fail(Fault.SILENCE)
         with pytest.raises(ModelTimeout):

@@ -693,7 +693,7 @@ async def test_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_silence_is_a_timeout(server: WireServer) -> None:
     server.plan(Answer(before=True, end="hang"))
-    async with OpenAIModel("tiny", api_key=KEY, base_url=server.url, timeout=0.05) as model:
+    async with OpenAIModel("tiny", api_key=KEY, base_url=server.url, timeout=0.5) as model:
         with pytest.raises(ModelTimeout):
             await model.reply(HELLO)
     await server.hung_up.wait()
@@ -701,7 +701,7 @@ async def test_silence_is_a_timeout(server: WireServer) -> None:
 
 async def test_silence_in_a_stream_is_a_timeout(server: WireServer) -> None:
     server.plan(as_events([delta({"content": "x"})], done=False, end="hang"))
-    async with OpenAIModel("tiny", api_key=KEY, base_url=server.url, timeout=0.05) as model:
+    async with OpenAIModel("tiny", api_key=KEY, base_url=server.url, timeout=0.5) as model:
         with pytest.raises(ModelTimeout):
             await model.reply(HELLO, lambda _delta: None)
     await server.hung_up.wait()

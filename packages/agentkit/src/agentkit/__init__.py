@@ -16,7 +16,6 @@
 """
 
 from agentkit.agent import Agent, RunOptions
-from agentkit.attachments import read_attachment
 from agentkit.calls import ToolProgress
 from agentkit.compaction import Context
 from agentkit.errors import Actor, AgentkitError, ModelError, RunError, RunFailed, ToolError, UsageError
@@ -67,6 +66,5 @@ __all__ = [
     "UsageError",
     "Waiting",
     "open_model",
-    "read_attachment",
     "tool",
 ]

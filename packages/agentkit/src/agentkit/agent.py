@@ -17,13 +17,15 @@ from agentkit.errors import BadArguments, UsageError
 from agentkit.journals import MemoryJournal
 from agentkit.limits import Limits
 from agentkit.loop import Control, Event, Loop, OnEvent, Work
+from agentkit.memories import AgentMemory
 from agentkit.messages import JsonValue, ToolSpec
 from agentkit.models import opened
 from agentkit.models.windows import window_of
 from agentkit.outcomes import Completed, Outcome
 from agentkit.planning import Brief, NativePlanning, Planning, ReActPlanning
 from agentkit.policies import Rules
-from agentkit.ports import Journal, Model, Policy, Toolset
+from agentkit.ports import Journal, Model, Policy, Scope, Toolset
+from agentkit.remembering import Remembering
 from agentkit.schema import OutputSchema, to_json_value
 from agentkit.telemetry import Telemetry, Watch
 from agentkit.tools import FunctionToolset, Tool
@@ -55,6 +57,7 @@ class RunOptions(TypedDict, Generic[Deps], total=False):
         control: to stop the run from outside.
         earlier: the turns of the conversation before this run, oldest first; a run that is carried on must be given
             the same ones again.
+        scope: whose memory it is; the agent's own where not given.
         on_event: called with each step and delta, in the event loop; must not block. Models stream only with it.
     """
 
@@ -64,6 +67,7 @@ class RunOptions(TypedDict, Generic[Deps], total=False):
     limits: Limits | None
     control: Control
     earlier: Sequence[Turn]
+    scope: Scope
     on_event: OnEvent | None
 
 
@@ -83,6 +87,7 @@ class Agent(Generic[Deps, Output]):
         planning: ``native`` tool calls, or ``react`` for models that have none.
         patience: so many turns in a row may be malformed, or repeat a failing call, before the run is failed.
         context: what is done when a conversation outgrows the model's window.
+        memory: what outlives its runs.
         telemetry: who is told about the runs, and how much; see :mod:`agentkit.telemetry`.
     """
 
@@ -98,6 +103,7 @@ class Agent(Generic[Deps, Output]):
     planning: Literal["native", "react"] = "native"
     patience: int = 3
     context: Context = Context()
+    memory: AgentMemory | None = None
     telemetry: Telemetry = Telemetry()
 
     async def run(self, input: Input = None, **options: Unpack[RunOptions[Deps]]) -> Outcome[Output]:  # noqa: A002
@@ -192,7 +198,9 @@ class Agent(Generic[Deps, Output]):
     async def _work(self, model: Model, options: RunOptions[Deps], watch: Watch | None) -> Work:
         by_name: dict[str, Toolset] = {}
         specs: dict[str, ToolSpec] = {}
-        for toolset in self._toolsets:
+        memory = self._remembering(options.get("scope"))
+        remember = None if memory is None else memory.toolset
+        for toolset in (*self._toolsets, *([] if remember is None else [remember])):
             for spec in await toolset.specs():
                 if spec.name in specs:
                     message = f"agent {self.name}: two tools are called {spec.name}"
@@ -209,8 +217,14 @@ class Agent(Generic[Deps, Output]):
             output=self._output,
             limits=self.limits.tightened(options.get("limits")),
             patience=self.patience,
+            memory=memory,
             context=replace(self.context, window=self.context.window or window_of(model.name)),
         )
+
+    def _remembering(self, scope: Scope | None) -> Remembering | None:
+        if self.memory is None:
+            return None
+        return Remembering.of(self.memory, Scope(agent=self.name) if scope is None else scope)
 
     def _asker(self, model: Model, tools: tuple[ToolSpec, ...], earlier: tuple[Turn, ...]) -> Asker:
         brief = Brief(

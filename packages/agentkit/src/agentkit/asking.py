@@ -136,7 +136,7 @@ class Asker:
             lost = ModelUnreachable("the model's connection was cancelled from within")
             return Unanswered(lost.as_run_error())
         except AgentkitError as error:
-            return Unanswered(error.as_run_error(), final=_is_the_runs_own(error))
+            return Unanswered(error.as_run_error(), final=is_the_runs_own(error))
 
     def _read(self, reply: ModelReply, place: _Place, seconds: float) -> ModelReplied:
         reading = self.planning.read(reply, self.brief)
@@ -182,7 +182,7 @@ def _is_being_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _is_the_runs_own(error: AgentkitError) -> bool:
+def is_the_runs_own(error: AgentkitError) -> bool:
     """Whether carrying on the same transcript must fail again: then the failure is a fact of the run."""
     return not (error.transient or isinstance(error, ModelAuthError))
 

@@ -24,6 +24,8 @@ from agentkit.transcript import (
     ApprovalGiven,
     Finished,
     ModelReplied,
+    Note,
+    Recalled,
     Recorded,
     RunRetried,
     RunStarted,
@@ -47,6 +49,7 @@ _STEPS: Mapping[str, type[Any]] = {
     "approval_given": ApprovalGiven,
     "run_retried": RunRetried,
     "summarised": Summarised,
+    "recalled": Recalled,
     "finished": Finished,
 }
 _PARTS: Mapping[str, type[Any]] = {"text": Text, "reasoning": Reasoning, "tool_call": ToolCall}
@@ -203,6 +206,13 @@ def _parts(stored: Any) -> tuple[Part, ...]:
     return tuple(_load_tagged(part, _PARTS, "part") for part in cast("list[dict[str, Any]]", stored))
 
 
+def _notes(stored: Any) -> tuple[Note, ...]:
+    if not isinstance(stored, list):
+        message = "notes is not a list"
+        raise TypeError(message)
+    return tuple(_load(Note, note) for note in cast("list[dict[str, Any]]", stored))
+
+
 def _usage(stored: Any) -> Usage:
     usage: Usage = _load(Usage, stored)
     return usage
@@ -217,6 +227,7 @@ _NESTED: Mapping[tuple[type[Any], str], Callable[[Any], Any]] = {
     (ModelReplied, "stop_reason"): StopReason,
     (ModelReplied, "usage"): _usage,
     (Summarised, "usage"): _usage,
+    (Recalled, "notes"): _notes,
     (ToolReturned, "error"): _error,
     (Finished, "error"): _error,
     (RunError, "actor"): Actor,

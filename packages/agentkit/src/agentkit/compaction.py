@@ -31,6 +31,7 @@ from agentkit.planning.conversation import as_text, messages
 from agentkit.transcript import (
     LEFT_OUT,
     ModelReplied,
+    Recalled,
     Recorded,
     RunStarted,
     Shortening,
@@ -174,6 +175,8 @@ def _size(step: Step) -> float:
             return _OVERHEAD + sum(map(_size_of_part, parts)) + _size_of(problem or "")
         case ToolReturned(output=output, error=error):
             return _OVERHEAD + _size_of(output if error is None else error.message)
+        case Recalled(notes=notes):
+            return sum(estimated_tokens(note.text) + estimated_tokens(note.source) + 20 for note in notes)
         case Summarised(text=text):
             return _OVERHEAD + _size_of(text)
         case _:

@@ -6,6 +6,7 @@
     ├── UsageError              the developer: the library was used wrongly
     ├── TranscriptError         the operator: stored steps cannot be read
     ├── JournalError            the operator: a step could not be recorded
+    ├── MemoryUnavailable       the operator: the memory does not answer
     ├── ModelError              the provider (or whoever pays for it)
     │   ├── ModelBadRequest     the developer: the provider refuses this request
     │   │   └── ContextTooLong  the developer: the conversation does not fit the model
@@ -104,6 +105,14 @@ class JournalError(AgentkitError):
     """A step could not be recorded."""
 
     code = "journal_failed"
+    actor = Actor.OPERATOR
+    transient = True
+
+
+class MemoryUnavailable(AgentkitError):
+    """The memory does not answer."""
+
+    code = "memory_unavailable"
     actor = Actor.OPERATOR
     transient = True
 

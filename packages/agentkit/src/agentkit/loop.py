@@ -34,12 +34,14 @@ from agentkit.messages import (
 )
 from agentkit.outcomes import Cancelled, Completed, Failed, Outcome, Waiting
 from agentkit.ports import Journal, Policy, Toolset
+from agentkit.remembering import Remembering
 from agentkit.schema import OutputSchema
 from agentkit.transcript import (
     ApprovalAsked,
     Finished,
     ModelReplied,
     OpenCall,
+    Recalled,
     Recorded,
     RunStarted,
     Step,
@@ -74,6 +76,7 @@ class Work:
         limits: the budget.
         patience: so many turns in a row may bring the run no further.
         context: what is done when the conversation outgrows the model.
+        memory: what outlives the run.
     """
 
     asker: Asker
@@ -84,6 +87,7 @@ class Work:
     limits: Limits
     patience: int
     context: Context = Context()
+    memory: Remembering | None = None
 
 
 # --- what is owed ------------------------------------------------------------------------------------------------
@@ -92,6 +96,11 @@ class Work:
 @dataclass(frozen=True, slots=True)
 class CallModel:
     """The model is to be asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """What is remembered is to be looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +131,7 @@ class Ended:
     step: Finished
 
 
-Owed: TypeAlias = CallModel | Shorten | CallTools | Wait | Conclude | Ended
+Owed: TypeAlias = CallModel | Recall | Shorten | CallTools | Wait | Conclude | Ended
 
 
 def next_owed(
@@ -153,6 +162,8 @@ def next_owed(
     reply = turn[0].step if turn else None
     if isinstance(reply, ModelReplied) and not reply.tool_calls and reply.problem is None:
         return Conclude(_concluded(reply, work.output))
+    if work.memory is not None and work.memory.owes_recall(transcript):
+        return Recall()
     return _another_turn(tally, work, gauge)
 
 
@@ -310,22 +321,53 @@ class Loop:
             owed = next_owed(self.steps, self.tally, self.work, _now() - self._last, self.gauge)
             if self.control.released and not isinstance(owed, Ended):
                 raise RunReleased
+            failed: Failed | None = None
             match owed:
                 case Ended():
                     return self._outcome()
                 case Wait(on):
                     return Waiting(run_id=self._run_id, transcript=tuple(self.steps), on=on)
-                case Conclude(step):
-                    await self._record(step)
                 case CallTools(calls):
                     await self._call_tools(calls)
+                case Conclude(step):
+                    failed = await self._conclude(step)
+                case Recall():
+                    failed = await self._recall()
                 case CallModel() | Shorten():
                     failed = await self._call_model(owed)
-                    if failed is not None:
-                        return failed
+            if failed is not None:
+                return failed
+
+    async def _conclude(self, step: Finished) -> Failed | None:
+        memory = self.work.memory
+        if memory is not None and memory.keeps_outcomes:
+            problem = await memory.keep(self.steps, step, self._seconds_left())
+            if problem is not None:
+                return await self._unanswered(problem)
+        await self._record(step)
+        return None
+
+    async def _recall(self) -> Failed | None:
+        assert self.work.memory is not None
+        found = await self.work.memory.recall(self.steps, self._seconds_left())
+        if not isinstance(found, Recalled):
+            return await self._unanswered(found)
+        await self._record(found)
+        return None
+
+    async def _unanswered(self, problem: TimeUp | Unanswered) -> Failed | None:
+        """An unrecorded failure ends the carrying, not the run."""
+        match problem:
+            case TimeUp():  # as next_owed will find
+                return None
+            case Unanswered(error, final=True):
+                await self._record(_failed(error))
+                return None
+            case Unanswered(error):
+                return Failed(run_id=self._run_id, transcript=tuple(self.steps), error=error, resumable=True)
 
     async def _call_model(self, owed: CallModel | Shorten) -> Failed | None:
-        """One turn of the model; an unrecorded failure ends the carrying, not the run."""
+        """One turn of the model."""
         answer = await self._ask(owed)
         if isinstance(owed, CallModel) and _is_too_long(answer):
             gauge = Gauge.of(self.work.asker.brief, self.steps)
@@ -337,12 +379,8 @@ class Loop:
                 await self._record_reply(answer)
             case Summarised():
                 await self._record(answer)
-            case TimeUp():  # as next_owed will find
-                pass
-            case Unanswered(error, final=True):
-                await self._record(_failed(error))
-            case Unanswered(error):
-                return Failed(run_id=self._run_id, transcript=tuple(self.steps), error=error, resumable=True)
+            case TimeUp() | Unanswered():
+                return await self._unanswered(answer)
         return None
 
     async def _ask(self, owed: CallModel | Shorten) -> Answer:
@@ -356,7 +394,10 @@ class Loop:
     async def _record_reply(self, reply: ModelReplied) -> None:
         """With the end of the run, where nothing else is owed after it: nothing is done between the two."""
         seconds_left = self._seconds_left()
+        memory = self.work.memory
         is_last = not reply.tool_calls and reply.problem is None
+        if memory is not None and memory.keeps_outcomes:
+            is_last = False
         if is_last and (seconds_left is None or seconds_left > 0):
             await self._record(reply, _concluded(reply, self.work.output))
         else:

@@ -1,4 +1,4 @@
-"""What can be swapped: a model, a set of tools, a policy, a journal.
+"""What can be swapped: a model, a set of tools, a policy, a memory, a journal.
 
 Each port is a small Protocol with a fake and a contract suite in :mod:`agentkit.testing`.
 """
@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from agentkit.messages import Delta, JsonValue, ModelReply, ModelRequest, ToolCall, ToolSpec
-from agentkit.transcript import Recorded, Step
+from agentkit.transcript import Note, Recorded, Step
 
 Deps = TypeVar("Deps")
 OnDelta: TypeAlias = Callable[[Delta], None]
@@ -126,6 +126,64 @@ class Policy(Protocol):
 
     async def decide(self, question: Question) -> Decision:
         """Allow, deny or ask a person. An exception stops the run: a policy that cannot decide permits nothing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """Whose memory it is. Nothing is ever found in another scope than the one that was asked for.
+
+    Attributes:
+        agent: name of the agent.
+        tenant: who owns it.
+        key: of the person or thing it is about; empty for what the agent remembers of nobody in particular.
+    """
+
+    agent: str
+    tenant: str = "default"
+    key: str = ""
+
+
+class Memory(Protocol):
+    """What outlives a run: notes, found again by their meaning.
+
+    Methods raise MemoryUnavailable, or a ModelError of the embeddings.
+    """
+
+    async def remember(self, scope: Scope, note: Note) -> None:
+        """Keep a note; durable when this returns. One of the same id in this scope is replaced."""
+        ...
+
+    async def recall(self, scope: Scope, query: str, limit: int) -> Sequence[Note]:
+        """Up to ``limit`` notes of this scope, the most similar one first, each with its score."""
+        ...
+
+    async def forget(
+        self,
+        tenant: str,
+        *,
+        agent: str | None = None,
+        key: str | None = None,
+        ids: Collection[str] | None = None,
+    ) -> int:
+        """Delete every note of ``tenant`` that fits all that is given, and what was made of it; how many it were."""
+        ...
+
+
+class Embeddings(Protocol):
+    """Texts as vectors: similar ones point in a similar direction."""
+
+    @property
+    def name(self) -> str:
+        """``provider:name``. Vectors of another name cannot be compared with these."""
+        ...
+
+    async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
+        """A vector for each text, all of one length.
+
+        Raises:
+            ModelError: one of its subclasses; no exception of an SDK or HTTP library leaks. Never retries.
+        """
         ...
 
 

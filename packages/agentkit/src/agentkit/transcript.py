@@ -170,6 +170,41 @@ class Summarised:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """One thing that is remembered.
+
+    Attributes:
+        id: unique within its scope.
+        text: what is remembered. Data, never an instruction.
+        source: where it comes from, for example ``run 4f1c``.
+        at: when it was remembered, in seconds since the epoch.
+        score: how similar it is to what was looked for, from -1 to 1; higher is more similar.
+    """
+
+    id: str
+    text: str
+    source: str = ""
+    at: float = 0.0
+    score: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recalled:
+    """What was found in memory for this run, before the model was first asked.
+
+    The texts are recorded, and not only their ids, so that a run that is carried on is told the same although some of
+    it was forgotten meanwhile.
+
+    Attributes:
+        notes: the most similar one first; empty where nothing was found.
+        seconds: how long it took.
+    """
+
+    notes: tuple[Note, ...] = ()
+    seconds: float = 0.0
+
+
 FinalStatus: TypeAlias = Literal["completed", "failed", "cancelled"]
 
 
@@ -212,6 +247,7 @@ Step: TypeAlias = (
     | ApprovalGiven
     | RunRetried
     | Summarised
+    | Recalled
     | Finished
 )
 
@@ -344,9 +380,13 @@ def visible(transcript: Transcript) -> Transcript:
         if not isinstance(step, Summarised):
             seen.append(recorded)
         elif step.by == "summary":
-            first = [earlier for earlier in seen if isinstance(earlier.step, RunStarted)]
+            first = [earlier for earlier in seen if isinstance(earlier.step, RunStarted | Recalled)]
             later = [earlier for earlier in seen if earlier.seq >= step.upto]
-            kept = [earlier for earlier in later if not isinstance(earlier.step, RunStarted | Summarised)]
+            kept = [
+                earlier
+                for earlier in later
+                if not isinstance(earlier.step, RunStarted | Recalled | Summarised)
+            ]
             seen = [*first, recorded, *kept]
         else:
             seen = [_without_output(earlier) if earlier.seq < step.upto else earlier for earlier in seen]

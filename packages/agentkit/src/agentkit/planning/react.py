@@ -33,6 +33,7 @@ from agentkit.planning.conversation import (
     Reading,
     as_text,
     earlier_messages,
+    recalled_messages,
     summary_message,
     tool_message,
     user_message,
@@ -173,7 +174,7 @@ def _object(value: object) -> Mapping[str, Any]:
 def _conversation(transcript: Transcript) -> Iterator[Message]:
     results: list[ToolReturned] = []
     reply: ModelReplied | None = None
-    for recorded in transcript:
+    for place, recorded in enumerate(transcript):
         step = recorded.step
         if isinstance(step, ToolReturned):
             results.append(step)
@@ -184,6 +185,7 @@ def _conversation(transcript: Transcript) -> Iterator[Message]:
             if step.problem is not None:
                 yield UserMessage(text=f"{step.problem}\nPlease reply again.")
         elif isinstance(step, RunStarted):
+            yield from recalled_messages(transcript[place + 1 : place + 2])
             yield user_message(step.input)
         elif isinstance(step, Summarised) and step.by == "summary":
             yield summary_message(step.text)

@@ -8,6 +8,7 @@ A contract is a class of pytest tests that needs a fixture or two::
 """
 
 from agentkit.testing.journals import Crash, CrashingJournal, JournalContract
+from agentkit.testing.memories import EmbeddingsContract, MemoryContract
 from agentkit.testing.model_contract import ConversationContract, Fault, ModelContract
 from agentkit.testing.models import ScriptedModel, UnplannedRequest
 from agentkit.testing.recordings import RecordingDiffers, Replay, replay
@@ -17,8 +18,10 @@ __all__ = [
     "ConversationContract",
     "Crash",
     "CrashingJournal",
+    "EmbeddingsContract",
     "Fault",
     "JournalContract",
+    "MemoryContract",
     "ModelContract",
     "RecordingDiffers",
     "Replay",

@@ -16,6 +16,8 @@ from agentkit.transcript import (
     ApprovalGiven,
     Finished,
     ModelReplied,
+    Note,
+    Recalled,
     Recorded,
     RunRetried,
     RunStarted,
@@ -109,6 +111,7 @@ EVERY_KIND: Sequence[Step] = (
     ),
     ModelReplied(parts=(), stop_reason=StopReason.LENGTH, problem="cut off"),
     RunRetried(of="task-0"),
+    Recalled(notes=(Note(id="n1", text="Kim likes tea.", source="run 1", at=2.5, score=0.75),), seconds=0.5),
     Summarised(upto=7, text="so far", usage=Usage(input_tokens=9), model="scripted:model", seconds=0.5),
     Finished(status="completed", output=[1, "two", None]),
 )

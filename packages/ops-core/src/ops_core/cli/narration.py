@@ -13,6 +13,7 @@ from agentkit.transcript import (
     ApprovalGiven,
     Finished,
     ModelReplied,
+    Recalled,
     Recorded,
     RunRetried,
     RunStarted,
@@ -85,6 +86,11 @@ class Narrator:
                 return Line(seq=seq, word="retry", text=f"carries on task {one_line(step.of)}", tone="quiet")
             case Summarised():
                 return _shortening(seq, step)
+            case Recalled(notes=notes):
+                told = tuple(f"{note.score:.2f}  {visible(note.text)}" for note in notes)
+                text = counted(len(notes), "note") if notes else "nothing"
+                note = f"{seconds_of(step.seconds):>7}"
+                return Line(seq=seq, word="recalls", text=text, note=note, details=told, tone="quiet")
             case RunStarted():
                 return Line(seq=seq, word="goal", text=visible(as_text(split_input(step.input)[0])))
             case Finished():

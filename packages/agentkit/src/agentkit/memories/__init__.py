@@ -1,0 +1,15 @@
+"""What outlives a run: where notes are kept, how they are found, and what an agent makes of them.
+
+declared     what an agent remembers and recalls
+local        notes in this process
+hashing      embeddings without a model and without a network
+nearest      the most similar vectors, exactly
+"""
+
+from agentkit.memories.declared import AgentMemory
+from agentkit.memories.hashing import HashEmbeddings
+from agentkit.memories.local import LocalMemory
+from agentkit.ports import Scope
+from agentkit.transcript import Note
+
+__all__ = ["AgentMemory", "HashEmbeddings", "LocalMemory", "Note", "Scope"]

@@ -1,0 +1,179 @@
+"""Memory in a run: what is recalled before the model is first asked, and what is remembered of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from typing import TypeVar, cast
+
+from agentkit.asking import TimeUp, Unanswered, is_the_runs_own
+from agentkit.attachments import split_input
+from agentkit.compaction import estimated_tokens
+from agentkit.errors import AgentkitError, BadArguments, UnknownTool, UsageError
+from agentkit.memories import AgentMemory
+from agentkit.messages import Effect, JsonValue, ToolCall, ToolSpec
+from agentkit.planning.conversation import as_text
+from agentkit.ports import Memory, Scope, ToolContext
+from agentkit.transcript import Finished, Note, Recalled, RunStarted, Transcript
+
+Result = TypeVar("Result")
+
+MOST_CHARACTERS = 4000
+"""No note is longer: neither an outcome nor what the model says. Nor is what is looked for."""
+
+REMEMBER = ToolSpec(
+    name="remember",
+    description="Keep a short note for later runs: a fact, a preference or a decision that will matter again. "
+    "Write it so that it can be understood by itself. Never keep passwords or keys.",
+    parameters={
+        "type": "object",
+        "properties": {"text": {"type": "string", "minLength": 1, "maxLength": MOST_CHARACTERS}},
+        "required": ["text"],
+        "additionalProperties": False,
+    },
+    effect=Effect.IDEMPOTENT,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remembering:
+    """The memory of one run.
+
+    Attributes:
+        declared: what is remembered and recalled.
+        memory: open.
+        scope: whose it is.
+    """
+
+    declared: AgentMemory
+    memory: Memory
+    scope: Scope
+
+    @classmethod
+    def of(cls, declared: AgentMemory, scope: Scope) -> Remembering:
+        """The memory of a run.
+
+        Raises:
+            UsageError: it is named only, and nobody has opened it.
+        """
+        if isinstance(declared.memory, str):
+            message = f"memory {declared.memory!r} is the name of one that a platform opens; give an open Memory here"
+            raise UsageError(message)
+        return cls(declared=declared, memory=declared.memory, scope=scope)
+
+    @property
+    def keeps_outcomes(self) -> bool:
+        """Something is to be done between the last reply and the end of the run."""
+        return self.declared.remember == "outcome"
+
+    @property
+    def toolset(self) -> RememberToolset | None:
+        """What the model is given to remember with."""
+        return RememberToolset(self) if self.declared.remember == "tool" else None
+
+    def owes_recall(self, transcript: Transcript) -> bool:
+        """Nothing was done yet but to begin."""
+        return self.declared.recall > 0 and isinstance(transcript[-1].step, RunStarted)
+
+    async def recall(self, transcript: Transcript, seconds: float | None) -> Recalled | TimeUp | Unanswered:
+        """What is known that resembles the input of the run, as it is to be recorded.
+
+        Args:
+            transcript: all steps so far.
+            seconds: after so many it is given up; ``None`` for never.
+        """
+        began = _now()
+        query = _shown(_first(transcript).input)[:MOST_CHARACTERS]
+        found = await _under(seconds, lambda: self.memory.recall(self.scope, query, self.declared.recall))
+        if isinstance(found, TimeUp | Unanswered):
+            return found
+        return Recalled(notes=tuple(self._fitting(found)), seconds=round(_now() - began, 6))
+
+    def _fitting(self, found: Sequence[Note]) -> Iterator[Note]:
+        room = float(self.declared.tokens)
+        for note in sorted(found, key=lambda note: -note.score)[: self.declared.recall]:
+            room -= estimated_tokens(note.text) + estimated_tokens(note.source) + 20
+            if note.score < self.declared.min_score or room < 0:
+                return
+            yield replace(note, score=round(note.score, 4))
+
+    async def keep(
+        self, transcript: Transcript, ending: Finished, seconds: float | None
+    ) -> TimeUp | Unanswered | None:
+        """Remember what came of the run. Done again, it is the same note: a crash doubles nothing.
+
+        Args:
+            transcript: all steps so far.
+            ending: what is about to be recorded.
+            seconds: after so many it is given up; ``None`` for never.
+        """
+        if ending.status != "completed":
+            return None
+        first = _first(transcript)
+        text = f"Asked: {_shown(first.input)}\nAnswered: {as_text(ending.output)}"
+        note = _note(f"outcome of {first.run_id}", text, first.run_id, transcript[0].at)
+        return await _under(seconds, lambda: self.memory.remember(self.scope, note))
+
+
+class RememberToolset:
+    """The tool with which a model says what is to be remembered."""
+
+    def __init__(self, remembering: Remembering) -> None:
+        self._remembering = remembering
+
+    async def specs(self) -> Sequence[ToolSpec]:
+        """The one tool."""
+        return (REMEMBER,)
+
+    async def call(self, call: ToolCall, context: ToolContext[object]) -> JsonValue:
+        """Keep a note; a repeated call keeps the same one."""
+        if call.name != REMEMBER.name:
+            message = f"there is no tool {call.name}"
+            raise UnknownTool(message)
+        text = call.arguments.get("text")
+        if not isinstance(text, str) or not text.strip() or set(call.arguments) != {"text"}:
+            message = "text: must be a text that is not empty, and the only argument"
+            raise BadArguments(message)
+        if len(text) > MOST_CHARACTERS:
+            message = f"text: must have at most {MOST_CHARACTERS} characters"
+            raise BadArguments(message)
+        note = _note(context.idempotency_key, text, context.run_id, time.time())
+        await self._remembering.memory.remember(self._remembering.scope, note)
+        return "remembered"
+
+
+def _note(key: str, text: str, run_id: str, at: float) -> Note:
+    id_ = blake2b(key.encode(errors="replace"), digest_size=16).hexdigest()
+    whole = text[:MOST_CHARACTERS].encode(errors="replace").decode()  # no halves of characters
+    return Note(id=id_, text=whole, source=f"run {run_id}", at=at)
+
+
+def _first(transcript: Transcript) -> RunStarted:
+    return cast("RunStarted", transcript[0].step)
+
+
+def _shown(given: JsonValue) -> str:
+    return as_text(split_input(given)[0])
+
+
+async def _under(
+    seconds: float | None, work: Callable[[], Awaitable[Result]]
+) -> Result | TimeUp | Unanswered:
+    """The result of ``work``, unless the time is up or it fails."""
+    deadline = asyncio.timeout(seconds)
+    try:
+        async with deadline:
+            return await work()
+    except TimeoutError:
+        if not deadline.expired():
+            raise
+        return TimeUp()
+    except AgentkitError as error:
+        return Unanswered(error.as_run_error(), final=is_the_runs_own(error))
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

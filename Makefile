@@ -142,5 +142,5 @@ lock: setup ## resolve requirements.lock anew, and the part of it that is run
 	  --all-extras --constraint requirements.lock --output-file packages/ops-core/requirements.lock $(PROJECTS)
 
 clean: ## remove the environment, builds and caches
-	@rm -rf $(VENV) dist docs/_build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) $(AIMOCK)/node_modules dist docs/_build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find packages tests docs -type d -name __pycache__ -prune -exec rm -rf {} +

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field, TypeAdapter
 
 from agentkit import Agent
+from agentkit.codec import to_json_text
 from agentkit.errors import ModelAuthError, ModelBadRequest, ModelBadResponse, UsageError
 from agentkit.messages import (
     AssistantMessage,
@@ -225,6 +226,18 @@ def test_other_stop_reasons(word: str, reason: StopReason) -> None:
     assert decode_reply(body, DIALECT).stop_reason is reason
 
 
+def test_an_emoji_that_was_cut_in_two_is_joined() -> None:
+    pieces = list(events(ModelReply(parts=(Text(text="abc"), Text(text="d")))))
+    texts = [piece["delta"] for piece in pieces if piece["type"] == "content_block_delta"]
+    texts[0]["text"] = "a\ud83d"
+    texts[1]["text"] = "d\ud83d"
+    (split, *rest) = [place for place, piece in enumerate(pieces) if piece.get("delta") is texts[0]]
+    pieces.insert(split + 1, {**pieces[split], "delta": {"type": "text_delta", "text": "\ude00b"}})
+    reply, deltas = stream(*pieces)
+    assert not rest
+    assert reply.text == "".join(delta.text for delta in deltas) == "a😀bd\ufffd"
+
+
 def test_a_stream_without_its_last_event_is_no_reply() -> None:
     with pytest.raises(ModelBadResponse, match="in the middle"):
         stream(*list(events(ModelReply(parts=(Text(text="Yes."),))))[:-1])
@@ -264,6 +277,8 @@ def test_anything_is_a_reply_that_can_be_stored_or_a_bad_response(pieces: Any) -
         held = (part.id, part.name, part.invalid) if isinstance(part, ToolCall) else (part.text,)
         for text in held:
             (text or "").encode()
+        if isinstance(part, Reasoning):
+            to_json_text(part.data)
 
 
 # --- construction ------------------------------------------------------------------------------------------------

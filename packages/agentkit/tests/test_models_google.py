@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agentkit import Agent, tool
+from agentkit.codec import to_json_text
 from agentkit.errors import ModelAuthError, ModelBadResponse, ModelError, ModelTimeout, UsageError
 from agentkit.messages import (
     AssistantMessage,
@@ -215,6 +216,8 @@ def test_anything_is_a_reply_that_can_be_stored_or_a_bad_response(several: Any, 
         held = (part.id, part.name, part.invalid) if isinstance(part, ToolCall) else (part.text,)
         for text in held:
             (text or "").encode()
+        if isinstance(part, Reasoning):
+            to_json_text(part.data)
     assert len({call.id for call in reply.tool_calls}) == len(reply.tool_calls)
     assert "".join(found.text for found in deltas if isinstance(found, TextDelta)) == reply.text
     encode_request(ModelRequest(messages=(AssistantMessage(parts=reply.parts),)), DIALECT)

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from agentkit.codec import to_json_text
 from agentkit.errors import (
     Actor,
     ContextTooLong,
@@ -868,6 +869,7 @@ KEYS += [
     "type",
     "thinking",
     "text",
+    "reasoning_details",
 ]
 WIRE_VALUES = st.recursive(
     st.none()
@@ -909,6 +911,8 @@ def assert_storable(reply: ModelReply) -> None:
         held = (part.id, part.name, part.invalid) if isinstance(part, ToolCall) else (part.text,)
         for text in held:
             (text or "").encode()
+        if isinstance(part, Reasoning):
+            to_json_text(part.data)
     assert len({call.id for call in reply.tool_calls}) == len(reply.tool_calls)
 
 

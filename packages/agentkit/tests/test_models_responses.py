@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from agentkit.codec import to_json_text
 from agentkit.errors import ModelBadResponse, ModelError
 from agentkit.messages import (
     AssistantMessage,
@@ -147,6 +148,15 @@ def test_a_stream_without_its_last_event_is_no_reply() -> None:
         stream(*pieces[:-1])
 
 
+def test_an_emoji_that_was_cut_in_two_is_joined() -> None:
+    def piece(text: str) -> dict[str, Any]:
+        return {"type": "response.output_text.delta", "output_index": 0, "delta": text}
+
+    last = list(events(ModelReply(parts=(Text(text="a😀b\ud83d"),))))[-1]
+    reply, deltas = stream(piece("a\ud83d"), piece("\ude00b\ud83d"), last)
+    assert reply.text == "".join(delta.text for delta in deltas) == "a😀b\ufffd"
+
+
 def test_pieces_that_are_not_those_of_the_reply_are_refused() -> None:
     pieces = list(events(ModelReply(parts=(Text(text="Yes."),))))
     other = {"type": "response.output_text.delta", "output_index": 0, "delta": "No!"}
@@ -241,5 +251,7 @@ def test_anything_is_a_reply_that_can_be_stored_or_a_bad_response(body: Any, pie
         held = (part.id, part.name, part.invalid) if isinstance(part, ToolCall) else (part.text,)
         for text in held:
             (text or "").encode()
+        if isinstance(part, Reasoning):
+            to_json_text(part.data)
     assert len({call.id for call in reply.tool_calls}) == len(reply.tool_calls)
     assert "".join(found.text for found in deltas if isinstance(found, TextDelta)) == reply.text

@@ -32,12 +32,14 @@ from agentkit.models.openai_wire import Dialect, model_name
 from agentkit.models.output_tool import ABOUT, OUTPUT_TOOL, OutputTool, answered, output_tool
 from agentkit.models.wire_json import (
     CallDraft,
+    Halves,
     as_count,
     as_list,
     as_object,
     as_text,
     dump_json,
     mend,
+    mended,
     not_taken,
     safe_name,
     sent_arguments,
@@ -221,7 +223,7 @@ def _parts(block: Mapping[str, Any], calls: Iterator[ToolCall]) -> Iterator[Part
         if text := mend(as_text(block.get("text"))):
             yield Text(text=text)
     elif isinstance(kind, str) and kind in _THOUGHTS:
-        yield Reasoning(text=mend(as_text(block.get("thinking"))), data={_BLOCK: dict(block)})
+        yield Reasoning(text=mend(as_text(block.get("thinking"))), data={_BLOCK: mended(dict(block))})
 
 
 def _usage(usage: Mapping[str, Any]) -> Usage:
@@ -258,6 +260,7 @@ class MessageDraft:
         self._blocks: dict[int, dict[str, Any]] = {}
         self._reason: object = None
         self._ended = False
+        self._halves = Halves()
 
     def feed(self, event: Mapping[str, Any]) -> Iterator[Delta]:
         """What is new for somebody who watches."""
@@ -273,6 +276,8 @@ class MessageDraft:
                 yield from self._told(block, as_text(block.get("text")) or as_text(block.get("thinking")))
             case "content_block_delta":
                 yield from self._grow(as_count(event.get("index")), as_object(event.get("delta")))
+            case "content_block_stop":
+                yield from self._rest(as_count(event.get("index")))
             case "message_delta":
                 self._reason = as_object(event.get("delta")).get("stop_reason") or self._reason
                 told = as_object(event.get("usage"))
@@ -314,8 +319,13 @@ class MessageDraft:
         if kind in {"text_delta", "thinking_delta"}:
             yield from self._told(block, piece)
 
+    def _rest(self, index: int) -> Iterator[Delta]:
+        """Half an emoji that nothing followed; none, as a rule."""
+        if (block := self._blocks.get(index)) is not None and (half := self._halves.close()):
+            yield from self._told(block, half)
+
     def _told(self, block: Mapping[str, Any], piece: str) -> Iterator[Delta]:
-        piece = mend(piece)
+        piece = self._halves.feed(piece)
         if piece and block.get("type") == "thinking":
             yield ReasoningDelta(text=piece)
         elif piece and block.get("type") == "text" and not self._holds_back:

@@ -41,6 +41,7 @@ from agentkit.models.wire_json import (
     as_text,
     dump_json,
     mend,
+    mended,
     not_taken,
     safe_name,
     sent_arguments,
@@ -262,7 +263,7 @@ def reasoning_part(name: str, text: str, details: Sequence[Mapping[str, Any]] = 
     """Reasoning that goes back to the same wire in the field it came in, and to no other provider's."""
     data: dict[str, Any] = {_FIELD: name} if name else {}
     if details:
-        data[_DETAILS] = list(details)
+        data[_DETAILS] = mended(list(details))
     return Reasoning(text=mend(text), data=data or None)
 
 

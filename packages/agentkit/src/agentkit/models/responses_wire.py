@@ -35,6 +35,7 @@ from agentkit.models.refusals import error_object
 from agentkit.models.stops import Cutter
 from agentkit.models.wire_json import (
     CallDraft,
+    Halves,
     as_count,
     as_data_url,
     as_list,
@@ -43,6 +44,7 @@ from agentkit.models.wire_json import (
     as_text,
     dump_json,
     mend,
+    mended,
     safe_name,
     sent_arguments,
     tool_calls,
@@ -196,7 +198,7 @@ def _parts(item: Mapping[str, Any], cutter: Cutter, dialect: Dialect) -> Iterato
             if text := mend("".join(cutter.feed(each) for each in texts)):
                 yield Text(text=text)
         case "reasoning":
-            yield Reasoning(text=_thought(item), data={_ITEM: dict(item)})
+            yield Reasoning(text=_thought(item), data={_ITEM: mended(dict(item))})
         case "function_call":
             draft = CallDraft(
                 id=as_text(item.get("call_id")),
@@ -276,7 +278,7 @@ class ResponseDraft:
         self._dialect = dialect
         self._stops = stops
         self._cutter = Cutter(stops)
-        self._half = ""
+        self._halves = Halves()
         self._shown: list[str] = []
         self._items: dict[int, Any] = {}
         self._response: Mapping[str, Any] | None = None
@@ -310,10 +312,7 @@ class ResponseDraft:
         return reply
 
     def _say(self, piece: str) -> Iterator[Delta]:
-        piece, self._half = self._half + piece, ""
-        if piece and "\ud800" <= piece[-1] <= "\udbff":  # half an emoji; the other half is to come
-            piece, self._half = piece[:-1], piece[-1]
-        if shown := self._cutter.feed(mend(piece)):
+        if shown := self._cutter.feed(self._halves.feed(piece)):
             self._shown.append(shown)
             yield TextDelta(text=shown)
 

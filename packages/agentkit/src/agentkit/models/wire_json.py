@@ -72,6 +72,36 @@ def mend(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
+def mended(value: Any) -> Any:
+    """A JSON value with every text in it mended: what is kept for the provider must be fit to be stored."""
+    if isinstance(value, str):
+        return mend(value)
+    if isinstance(value, dict):
+        return {mend(name): mended(each) for name, each in cast("dict[str, Any]", value).items()}
+    if isinstance(value, list):
+        return [mended(each) for each in as_list(cast("object", value))]
+    return value
+
+
+class Halves:
+    """Joins pairs of surrogates that were cut in two, as servers do that count in UTF-16."""
+
+    def __init__(self) -> None:
+        self._half = ""
+
+    def feed(self, piece: str) -> str:
+        """The piece without the half of a pair at its end, which is kept for the next one."""
+        piece, self._half = self._half + piece, ""
+        if piece and "\ud800" <= piece[-1] <= "\udbff":
+            piece, self._half = piece[:-1], piece[-1]
+        return mend(piece)
+
+    def close(self) -> str:
+        """What stands for a half that nothing followed."""
+        half, self._half = self._half, ""
+        return mend(half)
+
+
 def as_amount(value: object) -> float | None:
     """A number that may be one: not below zero, finite, and not so large that arithmetic goes wrong."""
     if not isinstance(value, int | float) or isinstance(value, bool):

@@ -10,7 +10,7 @@ from ops_core.cli.connecting import connected
 from ops_core.cli.exits import Exit
 from ops_core.cli.narration import counted, seconds_of
 from ops_core.cli.screen import STYLES, Screen
-from ops_core.cli.text import as_text, one_line, visible
+from ops_core.cli.text import as_text, input_as_text, one_line, visible
 from ops_core.client import Client
 from ops_core.listing import PAGE_MOST
 from ops_core.task import TaskStatus
@@ -73,7 +73,7 @@ async def _all_tasks(client: Client, thread_id: str) -> list[TaskBody]:
 
 
 def _told_turn(screen: Screen, task: TaskBody) -> None:
-    screen.say(visible(as_text(task.input)), "strong")
+    screen.say(visible(input_as_text(task.input)), "strong")
     if task.status is TaskStatus.COMPLETED:
         screen.say(visible(as_text(task.output)))
     else:

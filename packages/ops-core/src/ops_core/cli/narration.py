@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from agentkit.attachments import split_input
 from agentkit.messages import ToolCall, Usage
 from agentkit.transcript import (
     ApprovalAsked,
@@ -21,7 +20,7 @@ from agentkit.transcript import (
     ToolReturned,
     ToolStarted,
 )
-from ops_core.cli.text import as_call, as_text, one_line, visible
+from ops_core.cli.text import as_call, as_text, input_as_text, one_line, visible
 
 Tone: TypeAlias = Literal["plain", "model", "tool", "person", "quiet", "bad"]
 
@@ -92,7 +91,7 @@ class Narrator:
                 note = f"{seconds_of(step.seconds):>7}"
                 return Line(seq=seq, word="recalls", text=text, note=note, details=told, tone="quiet")
             case RunStarted():
-                return Line(seq=seq, word="goal", text=visible(as_text(split_input(step.input)[0])))
+                return Line(seq=seq, word="goal", text=visible(input_as_text(step.input)))
             case Finished():
                 return None
 

@@ -12,7 +12,7 @@ from agentkit.transcript import Recorded
 from ops_core.cli.hints import how_to_answer
 from ops_core.cli.narration import Narrator, seconds_of
 from ops_core.cli.screen import STYLES, Screen
-from ops_core.cli.text import as_text, one_line, visible
+from ops_core.cli.text import input_as_text, one_line, visible
 from ops_core.cli.views import TONES, told_goal, told_result, told_summary
 from ops_core.task import TaskStatus
 from ops_core.wire import AgentBody, TaskBody, TaskPage
@@ -32,7 +32,7 @@ def told_tasks(screen: Screen, page: TaskPage) -> None:
             (f"  {task.status:<{STATUS_WIDTH}}", STYLES[TONES.get(task.status, "plain")]),
             f"  {set_cell_size(one_line(task.agent), agents)}",
             (f"  {' '.join(age[:2]):>6}", STYLES["quiet"]),
-            f"  {one_line(as_text(task.input))}",
+            f"  {one_line(input_as_text(task.input))}",
         )
         if screen.is_terminal:
             row.truncate(screen.width, overflow="ellipsis")

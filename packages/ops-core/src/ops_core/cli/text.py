@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from agentkit.attachments import split_input
 from ops_core.visible import json_line, one_line, visible, without_secrets
 
-__all__ = ["as_call", "as_text", "json_line", "one_line", "visible", "without_secrets"]
+__all__ = ["as_call", "as_text", "input_as_text", "json_line", "one_line", "visible", "without_secrets"]
 
 
 def as_text(value: Any) -> str:
     """A value as a person reads it: a text as it is, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def input_as_text(value: Any) -> str:
+    """The input of a task as a person reads it: a mark stands for each attachment, which fills no screen."""
+    return as_text(split_input(value)[0])
 
 
 def as_call(tool: str, arguments: Any) -> str:

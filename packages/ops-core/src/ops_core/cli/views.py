@@ -10,7 +10,6 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
-from agentkit.attachments import split_input
 from agentkit.calls import ToolProgress
 from agentkit.codec import recorded_to_json
 from agentkit.loop import Event
@@ -18,7 +17,7 @@ from agentkit.messages import ReasoningDelta, TextDelta, Usage
 from agentkit.transcript import Recorded
 from ops_core.cli.narration import Narrator, counted, joined, seconds_of, tokens_of
 from ops_core.cli.screen import STYLES, Screen
-from ops_core.cli.text import as_text, one_line, visible
+from ops_core.cli.text import as_text, input_as_text, one_line, visible
 from ops_core.task import Task, TaskStatus
 from ops_core.wire import TaskBody
 
@@ -187,7 +186,7 @@ def told_goal(screen: Screen, task: Task | TaskBody, model: str = "") -> None:
     """What a run is about, before its steps."""
     about = joined([f"agent {one_line(task.agent)}", one_line(model), f"task {task.id}"])
     screen.say()
-    screen.say(visible(as_text(split_input(task.input)[0])), "strong")
+    screen.say(visible(input_as_text(task.input)), "strong")
     screen.say(about, "quiet")
     screen.say()
 

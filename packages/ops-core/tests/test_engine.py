@@ -135,9 +135,9 @@ async def test_the_journal_of_a_task_ends_it_with_the_last_step(engine: Engine):
         told.append(status)
 
     journal = TaskJournal(engine.store, one.lease, tell)
-    assert list(await journal.load()) == []
-    recorded = [await journal.append(step) for step in (STARTED, REPLIED, COMPLETED)]
+    recorded = [*await journal.load(), *[await journal.append(step) for step in (CALLED, REPLIED, COMPLETED)]]
     assert list(await journal.load()) == recorded
+    assert recorded[0] == one.begun
     assert (await current(engine.store, one.task)).status is TaskStatus.COMPLETED
     assert told == [False, False, True]
     with pytest.raises(LeaseLost):
@@ -345,7 +345,10 @@ class EngineMachine(RuleBasedStateMachine):
         for one, sim in zip(found, due, strict=False):
             sim.attempt += sim.status is TaskStatus.PENDING
             sim.status, sim.owner, sim.until = TaskStatus.RUNNING, worker, self.now + 10
-            sim.at_claim = max(len(sim.steps), 1)
+            assert (one.begun is not None) == (not sim.steps)
+            if one.begun is not None:
+                sim.steps.append(one.begun.step)
+            sim.at_claim = len(sim.steps)
             if sim.deadline is None and sim.timeout is not None:
                 sim.deadline = self.now + sim.timeout
             sim.epoch += 1

@@ -98,7 +98,10 @@ async def test_a_cancellation_is_not_lost_to_a_claim_or_an_end_at_the_same_momen
             for held in leases:
                 await asyncio.gather(one.append(held.lease, COMPLETED), other.cancel(TENANT, task.id))
                 ended = await current(one, task)
-                assert (await steps_of(one, task), ended.finished_at) == ([COMPLETED], ended.updated_at)
+                assert (await steps_of(one, task), ended.finished_at) == (
+                    [STARTED, COMPLETED],
+                    ended.updated_at,
+                )
 
 
 # --- lost connections --------------------------------------------------------------------------------------------

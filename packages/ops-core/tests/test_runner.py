@@ -25,7 +25,6 @@ from agentkit.transcript import (
     Finished,
     Recorded,
     RunRetried,
-    RunStarted,
     Step,
     ToolReturned,
     ToolStarted,
@@ -285,7 +284,6 @@ async def test_what_a_newer_release_wrote_is_left_to_its_workers_and_harms_no_ot
         engine = Engine(store, LocalDispatcher())
         broken, good = await submit(engine, priority=9, max_attempts=1), await submit(engine)
         (begun,) = await engine.claim("newer", 1, 30.0, ["agent"])
-        await store.append(begun.lease, RunStarted(run_id=broken.id, agent="agent", input="Go on."))
         await engine.release(begun.lease)
         await store._write(written_by_a_newer_release(what, broken))
         async with working(engine, adding()), sweeping(engine):

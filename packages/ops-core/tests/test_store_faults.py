@@ -57,7 +57,7 @@ async def occupy(store: SqlStore, task_id: str, seq: int) -> None:
 
 @every_database
 async def test_a_last_step_that_cannot_be_written_leaves_the_status(store: SqlStore):
-    one = await claimed(store, STARTED)
+    one = await claimed(store)
     await occupy(store, one.task.id, 1)
     before = await current(store, one.task)
     with pytest.raises(StoreUnavailable, match=r"(?i)unique"):
@@ -98,7 +98,7 @@ async def test_writes_to_a_locked_database_wait_for_it_once_and_not_each_in_turn
 @every_database
 async def test_an_error_text_does_not_quote_what_was_to_be_written(store: SqlStore):
     one = await claimed(store, input="confidential")
-    await occupy(store, one.task.id, 0)
+    await occupy(store, one.task.id, 1)
     with pytest.raises(StoreUnavailable) as refused:
         await store.append(one.lease, STARTED)
     assert "Count to three" not in str(refused.value)
@@ -114,6 +114,17 @@ async def test_a_row_that_cannot_be_read_does_not_keep_the_others_from_being_rea
     )
     assert isinstance(results[0], Exception)
     assert results[1] == good
+
+
+@every_database
+async def test_a_task_that_cannot_be_read_is_left_alone_and_has_not_begun(store: SqlStore):
+    broken, good = await submitted(store, input="x"), await submitted(store)
+    await execute(store, "UPDATE task SET input = '{' WHERE id = :id", id=broken.id)
+    assert [one.task.id for one in await claim(store)] == [good.id]
+    await execute(store, "UPDATE task SET input = '1', run_after = 0 WHERE id = :id", id=broken.id)
+    (mended,) = await claim(store)
+    assert mended.begun is not None
+    assert mended.task.attempt == 1
 
 
 # --- open and closed ---------------------------------------------------------------------------------------------

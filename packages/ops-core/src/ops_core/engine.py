@@ -258,7 +258,10 @@ class Engine:
         only: Collection[str] | None = None,
     ) -> Sequence[Claimed]:
         """Take up to ``slots`` due tasks; with ``only``, none but these ids."""
-        return await self.store.claim(owner, slots, lease_seconds, agents, only)
+        claimed = await self.store.claim(owner, slots, lease_seconds, agents, only)
+        for one in claimed:
+            self.changed(one.task.id, status=False)
+        return claimed
 
     @contextmanager
     def carrying(self, task_id: str, cancel: Callable[[], None]) -> Generator[None]:

@@ -30,7 +30,7 @@ class TaskJournal:
         changed: told the task's id after each step, and whether its status changed, for whoever watches here.
         recorded: told the kind of each step that was recorded.
         ending: called before the step that ends the task is written.
-        empty: the task was claimed without any steps, so that there is nothing to load.
+        known: all its steps, where the claim has brought them, so that there is nothing to load.
     """
 
     def __init__(
@@ -41,19 +41,19 @@ class TaskJournal:
         *,
         recorded: Callable[[str], None] | None = None,
         ending: Callable[[], None] | None = None,
-        empty: bool = False,
+        known: Sequence[Recorded] | None = None,
     ) -> None:
         self._store = store
         self._lease = lease
         self._changed = changed
         self._recorded = recorded
         self._ending = ending
-        self._empty = empty
+        self._known = known
 
     async def load(self) -> Sequence[Recorded]:
         """All steps recorded so far."""
-        if self._empty:
-            return ()
+        if self._known is not None:
+            return self._known
         return await self._store.steps(self._lease.tenant, self._lease.task_id)
 
     async def append(self, step: Step) -> Recorded:
@@ -72,7 +72,7 @@ class TaskJournal:
         Raises:
             LeaseLost, StoreUnavailable: as :meth:`append`.
         """
-        self._empty = False
+        self._known = None
         is_last = any(isinstance(step, Finished) for step in steps)
         if self._ending is not None and is_last:
             self._ending()

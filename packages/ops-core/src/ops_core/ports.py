@@ -250,7 +250,8 @@ class LeaseStore(Protocol):
         agents: Collection[str],
         only: Collection[str] | None = None,
     ) -> Sequence[Claimed]:
-        """Take up to ``slots`` due tasks of these agents; raises their epochs.
+        """Take up to ``slots`` due tasks of these agents; raises their epochs, and records the first step of those
+        that have none, unless they belong to a thread.
 
         Tenants take turns; within a tenant the highest priority goes first, and at one priority agents take turns.
         Fewer than ``slots`` are returned only when no more are due. With ``only``, none but these ids is taken.

@@ -12,12 +12,13 @@ from typing import Any, TypeAlias
 
 from agentkit.agent import Agent
 from agentkit.calls import place_of
+from agentkit.codec import kind_of
 from agentkit.errors import AgentkitError, RunError, RunReleased
 from agentkit.loop import STUBBORN_SECONDS, Control, Event
 from agentkit.messages import JsonValue
 from agentkit.outcomes import Cancelled, Completed, Failed, Outcome, Waiting
 from agentkit.ports import Model
-from agentkit.transcript import Finished, Turn
+from agentkit.transcript import Finished, Recorded, Turn
 from ops_core.catalog import Catalog, Served
 from ops_core.chance import fraction, spread
 from ops_core.engine import Engine
@@ -192,6 +193,10 @@ class Runner:
 
     def _start(self, claimed: Claimed) -> None:
         lease, control = claimed.lease, Control()
+        if claimed.begun is not None:
+            self._metrics.recorded(kind_of(claimed.begun.step))
+            if self._options.on_event is not None:
+                self._options.on_event(lease.task_id, claimed.begun)
         running = asyncio.create_task(self._carry(claimed, control), name=f"task-{lease.task_id}")
         self._carried[lease] = _Carried(control, running)
 
@@ -321,7 +326,7 @@ class Runner:
         return await (await self._ready(served)).run(
             task.input,
             deps=served.deps,
-            journal=self._journal(claimed, empty=task.steps == 0),
+            journal=self._journal(claimed, known=claimed.steps),
             run_id=task.id,
             earlier=await self._earlier(task),
             limits=task.budget,
@@ -332,10 +337,10 @@ class Runner:
     async def _earlier(self, task: Task) -> Sequence[Turn]:
         return () if task.thread_id is None else await self._engine.store.earlier(task.tenant, task.id)
 
-    def _journal(self, claimed: Claimed, *, empty: bool = False) -> TaskJournal:
+    def _journal(self, claimed: Claimed, *, known: Sequence[Recorded] | None = None) -> TaskJournal:
         engine, lease = self._engine, claimed.lease
         recorded, ending = self._metrics.recorded, partial(self._ends, lease)
-        return TaskJournal(engine.store, lease, engine.changed, recorded=recorded, ending=ending, empty=empty)
+        return TaskJournal(engine.store, lease, engine.changed, recorded=recorded, ending=ending, known=known)
 
     async def _ready(self, served: Served) -> Agent[Any, Any]:
         """The agent with its model open; made once, since an agent keeps what it has worked out about its tools."""

@@ -11,7 +11,7 @@ from typing import NoReturn
 from agentkit.errors import Actor, RunError
 from agentkit.limits import Limits
 from agentkit.messages import JsonValue, Usage
-from agentkit.transcript import Finished
+from agentkit.transcript import Finished, Recorded
 from ops_core.errors import InvalidRequest, TransitionRefused
 from ops_core.strict_json import is_unicode
 
@@ -277,11 +277,21 @@ class Claimed:
 
     Attributes:
         seconds_left: until its deadline, by the database's clock; ``None`` for no deadline.
+        begun: the first step, where the claim has recorded it: that of a run that begins, unless it is a thread's,
+            whose first step says what it is shown.
     """
 
     task: Task
     lease: Lease
     seconds_left: float | None = None
+    begun: Recorded | None = None
+
+    @property
+    def steps(self) -> tuple[Recorded, ...] | None:
+        """All steps of the task, where they need not be read: it has none, or the one of this claim."""
+        if self.begun is not None:
+            return (self.begun,)
+        return () if self.task.steps == 0 else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

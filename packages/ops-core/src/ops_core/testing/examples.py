@@ -75,7 +75,8 @@ async def claimed_again(store: Store, task_id: str, *steps: Step) -> Claimed:
     (one,) = await claim(store)
     assert one.task.id == task_id
     for step in steps:
-        await store.append(one.lease, step)
+        if step is not STARTED or one.begun is None:  # the claim has recorded that the run began
+            await store.append(one.lease, step)
     return one
 
 
@@ -105,11 +106,14 @@ async def current(store: Store, task: Task) -> Task:
 
 
 async def steps_of(store: Store, task: Task) -> list[Step]:
-    """All its steps; their numbers are checked on the way."""
+    """All its steps; their numbers are checked on the way, and that the first one, here STARTED, is of this task."""
     recorded = await store.steps(task.tenant, task.id)
     assert [one.seq for one in recorded] == list(range(len(recorded)))
     assert (await current(store, task)).steps == len(recorded)
-    return [one.step for one in recorded]
+    steps = [one.step for one in recorded]
+    if steps and steps[0] == RunStarted(run_id=task.id, agent=task.agent, input=task.input):
+        steps[0] = STARTED
+    return steps
 
 
 def uses_of_a_tenant(store: Store, tenant: str, task_id: str) -> dict[str, Callable[[], Awaitable[object]]]:

@@ -8,11 +8,12 @@ from functools import partial
 
 from agentkit.limits import Limits
 from agentkit.messages import Usage
-from agentkit.transcript import Finished, RunRetried
+from agentkit.transcript import Finished, RunRetried, RunStarted
 from ops_core.errors import OpsError, TransitionRefused
 from ops_core.ports import Store
 from ops_core.task import TaskStatus
 from ops_core.testing.examples import (
+    AGENT,
     ASKED,
     BEGUN,
     CALLED,
@@ -129,7 +130,9 @@ class RetryingContract:
             await store.append(one.lease, ending)
             new = await store.retry(TENANT, one.task.id)
             assert new.id > one.task.id
-            assert await steps_of(store, new) == [STARTED, REPLIED, RunRetried(of=one.task.id)]
+            first, *others = await steps_of(store, new)
+            assert first == RunStarted(run_id=one.task.id, agent=AGENT, input={"n": 3})
+            assert others == [REPLIED, RunRetried(of=one.task.id)]
             assert (new.status, new.labels, new.priority, new.max_attempts) == (
                 TaskStatus.PENDING, {"team": "search"}, 4, 2,
             )  # fmt: skip
@@ -137,6 +140,7 @@ class RetryingContract:
             assert (new.attempt, new.error, new.output, new.deadline_at) == (0, None, None, None)
             assert (new.model_calls, new.tokens) == (0, Usage())
             again = await claimed_again(store, new.id)
+            assert again.begun is None
             assert (await store.append(again.lease, REPLIED)).seq == 3
             await store.append(again.lease, COMPLETED)
 
@@ -249,8 +253,8 @@ class SweepingContract:
         waiting = await claimed(store, timeout_seconds=100.0)
         pending = await claimed(store, timeout_seconds=100.0)
         unhurried = await claimed(store, timeout_seconds=1000.0)
-        await store.wait(waiting.lease, 0)
-        await store.wait(unhurried.lease, 0)
+        await store.wait(waiting.lease, 1)
+        await store.wait(unhurried.lease, 1)
         await store.release(pending.lease)
         clock.advance(100)
         await store.renew([running.lease], -1.0)
@@ -264,7 +268,7 @@ class SweepingContract:
             assert task.status is TaskStatus.FAILED
             assert task.error is not None
             assert task.error.code == "timeout"
-            assert len(await steps_of(store, task)) == 1
+            assert len(await steps_of(store, task)) == 2
 
     async def test_a_task_out_of_time_is_left_to_its_living_worker(
         self, store: Store, clock: MovableClock

@@ -52,6 +52,18 @@ class ClaimingContract:
         assert one.task.started_at == one.task.updated_at
         assert one.seconds_left is None
 
+    async def test_the_first_claim_records_that_the_run_begins(self, store: Store) -> None:
+        task = await submitted(store)
+        (first,) = await claim(store)
+        assert first.begun is not None
+        assert first.begun.step == RunStarted(run_id=task.id, agent=task.agent, input=task.input)
+        assert (first.begun.seq, first.begun.at) == (0, first.task.updated_at)
+        assert list(await store.steps(TENANT, task.id)) == [first.begun]
+        await store.release(first.lease)
+        (second,) = await claim(store)
+        assert (second.begun, second.task.steps) == (None, 1)
+        assert list(await store.steps(TENANT, task.id)) == [first.begun]
+
     async def test_each_task_is_claimed_once_by_many_at_a_time(self, store: Store) -> None:
         wanted = {(await submitted(store)).id for _ in range(60)}
         taken: list[Claimed] = []
@@ -359,7 +371,7 @@ class WritingTogetherContract:
         results = await at_once(*(store.append(one.lease, REPLIED) for one in every))
         for one, result in zip(every, results, strict=True):
             assert isinstance(result, LeaseLost) == (one in stale), result
-            assert await steps_of(store, one.task) == ([] if one in stale else [REPLIED])
+            assert await steps_of(store, one.task) == ([STARTED] if one in stale else [STARTED, REPLIED])
 
     async def test_one_that_cannot_be_written_does_not_harm_the_others(self, store: Store) -> None:
         one = await claimed(store, STARTED)
@@ -374,8 +386,8 @@ class WritingTogetherContract:
         one = await claimed(store)
         said = [RunStarted(run_id=str(number), agent=AGENT, input=number) for number in range(50)]
         recorded = await at_once(*(store.append(one.lease, step) for step in said))
-        assert [result.seq for result in recorded] == list(range(50))
-        assert await steps_of(store, one.task) == said
+        assert [result.seq for result in recorded] == list(range(1, 51))
+        assert await steps_of(store, one.task) == [STARTED, *said]
 
     async def test_many_steps_and_the_end_of_one_task_are_counted_once_each(self, store: Store) -> None:
         one = await claimed(store, STARTED)
@@ -390,15 +402,15 @@ class WritingTogetherContract:
 
     async def test_steps_that_are_handed_in_together_are_recorded_all_or_none(self, store: Store) -> None:
         one = await claimed(store)
-        said: list[Step] = [STARTED, REPLIED, COMPLETED]
+        said: list[Step] = [CALLED, RETURNED, COMPLETED]
         together, refused = await at_once(
             store.append_all(one.lease, said), store.append_all(one.lease, [REPLIED])
         )
-        assert [(result.seq, result.step) for result in together] == list(enumerate(said))
+        assert [(result.seq, result.step) for result in together] == list(enumerate(said, start=1))
         assert isinstance(refused, LeaseLost)
         task = await current(store, one.task)
-        assert (task.status, task.steps, task.model_calls) == (TaskStatus.COMPLETED, 3, 1)
-        assert await steps_of(store, task) == said
+        assert (task.status, task.steps, task.model_calls) == (TaskStatus.COMPLETED, 4, 1)
+        assert await steps_of(store, task) == [STARTED, *said]
 
     async def test_two_submits_of_one_key_at_once_are_one_task(self, store: Store) -> None:
         new = NewTask(agent=AGENT, input=1, idempotency_key="key", fingerprint="one")
@@ -428,7 +440,7 @@ class WritingTogetherContract:
         await at_once(*writes)
         last = await store.append(one.lease, REPLIED)
         found = await steps_of(store, one.task)
-        assert found == [step for step in said if step in found] + [REPLIED]
+        assert found == [STARTED, *(step for step in said if step in found), REPLIED]
         assert all(step in found for step in said[::3])
         assert last.seq == len(found) - 1
         assert (await current(store, one.task)).steps == len(found)

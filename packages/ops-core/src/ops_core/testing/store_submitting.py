@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agentkit.limits import Limits
 from agentkit.messages import Usage
-from agentkit.transcript import ModelReplied, RunStarted
+from agentkit.transcript import ModelReplied, RunStarted, ToolReturned
 from ops_core.errors import IdempotencyConflict, InvalidRequest, TaskNotFound
 from ops_core.ports import Store, TaskFilter
 from ops_core.task import Task, TaskStatus
@@ -167,11 +167,10 @@ class SubmittingContract:
     # --- steps ----------------------------------------------------------------------------------------------------
 
     async def test_steps_are_read_from_every_place(self, store: Store) -> None:
-        said = (STARTED, CALLED, RETURNED, REPLIED)
-        one = await claimed(store, *said)
+        one = await claimed(store, CALLED, RETURNED, REPLIED)
         await store.append(one.lease, COMPLETED)
-        every = [*said, COMPLETED]
-        assert await steps_of(store, one.task) == every
+        assert one.begun is not None
+        every = [one.begun.step, CALLED, RETURNED, REPLIED, COMPLETED]
         for after in range(-1, len(every) + 1):
             for limit in (None, 1, 2, 100):
                 found = await store.steps(TENANT, one.task.id, after, limit)
@@ -183,7 +182,9 @@ class SubmittingContract:
 
     async def test_a_step_holds_the_time_of_its_task(self, store: Store, clock: MovableClock) -> None:
         one = await claimed(store)
-        first = await store.append(one.lease, STARTED)
+        first = one.begun
+        assert first is not None
+        assert first.at == one.task.updated_at
         clock.advance(5)
         second = await store.append(one.lease, REPLIED)
         assert second.at == first.at + 5
@@ -220,12 +221,13 @@ class SubmittingContract:
     async def test_odd_texts_are_kept(self, store: Store) -> None:
         for text in ODD_TEXTS:
             one = await claimed(store, input={"text": text, text[:50]: 1})
-            await store.append(one.lease, RunStarted(run_id="r", agent="a", input=text))
+            await store.append(one.lease, ToolReturned(call_id="c", tool="t", output=text))
             await store.append(one.lease, type(COMPLETED)(status="completed", output=text))
             task = await current(store, one.task)
             assert (task.input, task.output) == ({"text": text, text[:50]: 1}, text)
             assert [step.step for step in await store.steps(TENANT, task.id)] == [
-                RunStarted(run_id="r", agent="a", input=text),
+                RunStarted(run_id=task.id, agent=AGENT, input={"text": text, text[:50]: 1}),
+                ToolReturned(call_id="c", tool="t", output=text),
                 type(COMPLETED)(status="completed", output=text),
             ]
 

@@ -7,16 +7,17 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, Integer, bindparam, case, func, select, tuple_, update
+from sqlalchemy import ColumnElement, Integer, and_, bindparam, case, func, select, tuple_, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from agentkit.transcript import Finished
+from agentkit.codec import encode_step
+from agentkit.transcript import Finished, Recorded, RunStarted
 from ops_core.errors import TaskUnreadable
 from ops_core.ports import Renewed, RetryLater
 from ops_core.stores.dialects import now
 from ops_core.stores.rows import AnyRow, error_text, task_of
 from ops_core.stores.sql.decide import end_task
-from ops_core.stores.sql.progress import NO_LEASE, fence, fenced, lost, progressed
+from ops_core.stores.sql.progress import NO_LEASE, add_steps, fence, fenced, lost, progressed, step_row
 from ops_core.stores.tables import is_open, is_running, open_in
 from ops_core.stores.tables import task as t
 from ops_core.stores.turns import Line, Turns
@@ -29,6 +30,9 @@ MOST_LINES = 256
 """So many lines are looked at for a claim; where there are more, the next claim goes on after them."""
 
 BEFORE_ALL = Line("", "", 0)
+
+
+_begins = and_(t.c.steps == 0, t.c.thread_id.is_(None))
 
 
 def _claim(*wanted: ColumnElement[bool]) -> ReturningUpdate[Any]:
@@ -44,8 +48,8 @@ def _claim(*wanted: ColumnElement[bool]) -> ReturningUpdate[Any]:
         "status": TaskStatus.RUNNING,
         "epoch": t.c.epoch + 1,
         "attempt": t.c.attempt + case((t.c.status == TaskStatus.PENDING, 1), else_=0),
-        # the first step says only that the run began: recording it is no progress
-        "steps_at_claim": case((t.c.steps == 0, 1), else_=t.c.steps),
+        "steps": case((_begins, 1), else_=t.c.steps),  # the first one: this claim records it
+        "steps_at_claim": t.c.steps,
         "lease_owner": bindparam("by"),
         "lease_until": now() + bindparam("seconds"),
         "started_at": func.coalesce(t.c.started_at, now()),
@@ -178,7 +182,17 @@ def any_due(writing: Writing) -> bool:
 
 
 def _readable(writing: Writing, rows: Sequence[AnyRow]) -> Sequence[Claimed]:
-    return [claimed for row in rows if (claimed := _claimed_if_readable(writing, row)) is not None]
+    """The tasks with their leases. A run that begins is recorded here: one write less for each task."""
+    claimed = [one for row in rows if (one := _claimed_if_readable(writing, row)) is not None]
+    begun = [(one.lease, one.begun) for one in claimed if one.begun is not None]
+    add_steps(
+        writing,
+        [
+            step_row((lease.tenant, lease.task_id, lease.epoch), first, encode_step(first.step))
+            for lease, first in begun
+        ],
+    )
+    return claimed
 
 
 def _claimed_if_readable(writing: Writing, row: AnyRow) -> Claimed | None:
@@ -188,6 +202,7 @@ def _claimed_if_readable(writing: Writing, row: AnyRow) -> Claimed | None:
         log.error("task %s cannot be read here (%s); left to newer workers", row.id, type(error).__name__)
         lease = Lease(tenant=row.tenant, task_id=row.id, owner=row.lease_owner, epoch=row.epoch)
         release_task(writing, lease, RetryLater.by_a_newer_release(TaskUnreadable()))
+        writing.execute(update(t).where(t.c.id == row.id).values(steps=row.steps_at_claim))
         return None
 
 
@@ -195,7 +210,11 @@ def _claimed(row: AnyRow) -> Claimed:
     task = task_of(row)
     lease = Lease(tenant=task.tenant, task_id=task.id, owner=row.lease_owner, epoch=task.epoch)
     seconds_left = None if task.deadline_at is None else task.deadline_at - row.moment
-    return Claimed(task=task, lease=lease, seconds_left=seconds_left)
+    begun: Recorded | None = None
+    if row.steps > row.steps_at_claim:
+        started = RunStarted(run_id=task.id, agent=task.agent, input=task.input)
+        begun = Recorded(seq=0, at=row.moment, step=started)
+    return Claimed(task=task, lease=lease, seconds_left=seconds_left, begun=begun)
 
 
 def renew_leases(writing: Writing, leases: Collection[Lease], lease_seconds: float) -> Renewed:

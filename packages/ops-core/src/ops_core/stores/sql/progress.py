@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import BigInteger, Integer, bindparam, case, cast, func, insert, update
+from sqlalchemy import BigInteger, Integer, and_, bindparam, case, cast, func, insert, update
 
 from agentkit.codec import kind_of
 from agentkit.transcript import Finished, Recorded, Step, ToolStarted
@@ -31,7 +31,8 @@ fence = (
 )
 """The task is still the holder's."""
 
-progressed = t.c.steps > t.c.steps_at_claim
+progressed = and_(t.c.steps > t.c.steps_at_claim, t.c.steps > 1)
+"""Something was recorded under the lease; the first step says only that the run began."""
 
 _SUMS = {
     "model_calls": Integer(),

@@ -52,7 +52,7 @@ def _ending_of_lost(row: AnyRow) -> Finished | None:
         return Finished(status="cancelled")
     if row.deadline_at is not None and row.deadline_at < row.moment:
         return out_of_time(row.timeout_seconds)
-    if row.steps <= row.steps_at_claim and row.attempt >= row.max_attempts:
+    if row.steps <= max(row.steps_at_claim, 1) and row.attempt >= row.max_attempts:
         message = f"its worker was lost in {row.attempt} attempts that recorded nothing"
         return Finished(
             status="failed", error=RunError(code="worker_lost", message=message, actor=Actor.OPERATOR)

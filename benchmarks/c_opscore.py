@@ -28,6 +28,7 @@ from agentkit import Agent
 from agentkit.messages import ModelReply, ModelRequest
 from ops_core.assembly import Ops, open_ops
 from ops_core.catalog import Catalog
+from ops_core.cli.lasting import run_lasting
 from ops_core.settings import Settings
 from ops_core.stores import migrations, open_store
 from ops_core.task import NewTask
@@ -162,7 +163,7 @@ class Opspawn(Candidate):
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["worker"]:
-            asyncio.run(work())
+            run_lasting(work())
         case ["workers"]:
             several = [subprocess.Popen([sys.executable, __file__, "worker"]) for _ in range(WORKERS)]
             for one in several:

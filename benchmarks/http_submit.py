@@ -30,6 +30,7 @@ from agentkit import Agent
 from ops_core.api.serve import serving
 from ops_core.assembly import open_ops
 from ops_core.catalog import Catalog
+from ops_core.cli.lasting import run_lasting
 from ops_core.protocol.v1.task_service_pb2 import BatchCreateTasksRequest, CreateTaskRequest
 from ops_core.protocol.v1.task_service_pb2_grpc import TaskServiceStub
 from ops_core.rpc.serve import serving as serving_grpc
@@ -252,7 +253,7 @@ if __name__ == "__main__":
         case ["--serve", "bare"]:
             asyncio.run(serve_bare())
         case ["--serve", wire]:
-            asyncio.run(serve_ours(wire))
+            run_lasting(serve_ours(wire))
         case ["--profile", *kinds]:
             for one_kind in kinds or ["rest", "batch"]:
                 print(f"\n{one_kind}", file=sys.stderr)

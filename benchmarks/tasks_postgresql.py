@@ -25,6 +25,7 @@ from scripted import Scripted, add
 from agentkit import Agent, tool
 from ops_core.assembly import Ops, open_ops
 from ops_core.catalog import Catalog
+from ops_core.cli.lasting import run_lasting
 from ops_core.settings import Settings
 from ops_core.stores import migrations, open_store
 from ops_core.task import NewTask
@@ -259,7 +260,7 @@ def peak_mb(pid: int) -> float:
 
 
 def now(measure: "partial") -> Numbers:
-    return asyncio.run(measure())
+    return run_lasting(measure())
 
 
 def main() -> None:
@@ -313,6 +314,6 @@ if __name__ == "__main__":
         case ["--once", *rest]:
             once(int(rest[0]) if rest else 1)
         case ["--worker", url, dispatcher]:
-            asyncio.run(work(url, dispatcher))
+            run_lasting(work(url, dispatcher))
         case _:
             raise SystemExit(__doc__)

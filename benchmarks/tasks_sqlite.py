@@ -28,6 +28,7 @@ from agentkit.codec import encode_step, kind_of
 from agentkit.transcript import Finished, ModelReplied, RunStarted, ToolReturned
 from ops_core.assembly import Ops, open_ops
 from ops_core.catalog import Catalog
+from ops_core.cli.lasting import run_lasting
 from ops_core.settings import Settings
 from ops_core.stores import migrations, open_store
 from ops_core.task import NewTask
@@ -195,7 +196,7 @@ async def _rate(count: int, calls: Sequence[int]) -> Numbers:
 
 
 def rate(count: int, calls: Sequence[int]) -> Numbers:
-    return asyncio.run(_rate(count, calls))
+    return run_lasting(_rate(count, calls))
 
 
 async def _latency(count: int, calls: Sequence[int]) -> Numbers:
@@ -215,7 +216,7 @@ async def _latency(count: int, calls: Sequence[int]) -> Numbers:
 
 
 def latency(count: int, calls: Sequence[int]) -> Numbers:
-    return asyncio.run(_latency(count, calls))
+    return run_lasting(_latency(count, calls))
 
 
 # --- numbers -----------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from tasks_sqlite import Ended, fresh_file, submit_all
 from agentkit import Agent, Completed, tool
 from ops_core.assembly import open_ops
 from ops_core.catalog import Catalog
+from ops_core.cli.lasting import run_lasting
 from ops_core.settings import Settings
 
 RUNS = 1000
@@ -108,6 +109,6 @@ if __name__ == "__main__":
         case ["--profile"]:
             profile(lambda: asyncio.run(tasks(1.0)))
         case [who, seconds]:
-            print(json.dumps(asyncio.run(MEASURES[who](float(seconds)))))
+            print(json.dumps(run_lasting(MEASURES[who](float(seconds)))))
         case _:
             raise SystemExit(__doc__)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, cast
@@ -78,12 +79,12 @@ class Asker:
             seconds: after so many the turn is given up; ``None`` for never.
             on_delta: shown the reply as it is written; without it the model is not asked to stream.
         """
-        began = _now()
+        began = time.monotonic()
         request = self.planning.request(transcript, self.brief)
         reply = await self._reply(request, seconds, on_delta)
         if not isinstance(reply, ModelReply):
             return reply
-        return self._read(reply, _Place(len(transcript), known_ids), _now() - began)
+        return self._read(reply, _Place(len(transcript), known_ids), time.monotonic() - began)
 
     async def shorten(self, transcript: Transcript, owed: Shorten, seconds: float | None) -> Answer:
         """How the conversation is told in short, as it is to be recorded.
@@ -170,10 +171,6 @@ class _Place:
 
     seq: int
     known_ids: Collection[str]
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 def _is_being_cancelled() -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -114,10 +115,9 @@ class Caller:
     async def _carry_out(self, call: ToolCall, spec: ToolSpec) -> None:
         if spec.effect is Effect.UNSAFE:
             await self.record(ToolStarted(call_id=call.id, tool=call.name))
-        clock = asyncio.get_running_loop().time
-        began = clock()
+        began = time.monotonic()  # not the loop's: some loops look at the clock once a turn only
         output, error = await self._result_of(call, spec)
-        seconds = round(clock() - began, 6)
+        seconds = round(time.monotonic() - began, 6)
         await self.record(
             ToolReturned(call_id=call.id, tool=call.name, output=output, error=error, seconds=seconds)
         )

@@ -52,8 +52,7 @@ def run(options: RunOptions) -> None:
     if options.resume is not None and options.thread is not None:
         message = "a task that is carried on with --resume has its thread already"
         raise typer.BadParameter(message)
-    import asyncio
-
+    from ops_core.cli.lasting import run_lasting
     from ops_core.cli.running import run_here
 
-    raise typer.Exit(asyncio.run(run_here(options)))
+    raise typer.Exit(run_lasting(run_here(options)))

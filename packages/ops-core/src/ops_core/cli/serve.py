@@ -29,12 +29,11 @@ def serve(
     It listens on this machine only: there is no authentication yet. Stopping it lets its tasks go at their next step;
     the next worker carries them on.
     """
-    import asyncio
-
+    from ops_core.cli.lasting import run_lasting
     from ops_core.cli.serving import serve_here
 
     raise typer.Exit(
-        asyncio.run(serve_here(worker=not no_worker, app=app, config=config, host=host, port=port))
+        run_lasting(serve_here(worker=not no_worker, app=app, config=config, host=host, port=port))
     )
 
 

@@ -47,8 +47,7 @@ def worker(options: WorkerOptions) -> None:
     Any number of workers may work on one store, on PostgreSQL from any number of machines. Stopping one lets its tasks
     go at their next step; another one carries them on.
     """
-    import asyncio
-
+    from ops_core.cli.lasting import run_lasting
     from ops_core.cli.working import work_here
 
-    raise typer.Exit(asyncio.run(work_here(options)))
+    raise typer.Exit(run_lasting(work_here(options)))

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ops_core.cli.exits import Exit
 from ops_core.stores import SqlStore, migrations, open_store
 from ops_core.testing.postgresql import PostgresServer
 from ops_core.testing.proxies import TcpProxy
@@ -63,20 +64,28 @@ class Member:
         self.process: asyncio.subprocess.Process
 
     async def start(self) -> None:
-        """Start it, and wait until it says that it is there."""
+        """Start it, and wait until it says that it is there.
+
+        One that finds no database when it starts says so and ends; it is started again, as by whoever looks after it.
+        """
+        async with asyncio.timeout(END_SECONDS):
+            while not await self._started():
+                if await self.process.wait() != Exit.UNAVAILABLE:
+                    raise AssertionError(f"{self.name} did not start: {self.log.read_text()[-2000:]}")
+
+    async def _started(self) -> bool:
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 *self._command, cwd=self._folder, env=self._environment,
                 stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=log,
             )  # fmt: skip
         assert self.process.stdout is not None
-        async with asyncio.timeout(END_SECONDS):
-            async for line in self.process.stdout:
-                if found := self.ready.search(line):
-                    self.said = found[0].decode()
-                    self._drain = asyncio.create_task(self._read_the_rest())
-                    return
-        raise AssertionError(f"{self.name} did not start: {self.log.read_text()[-2000:]}")
+        async for line in self.process.stdout:
+            if found := self.ready.search(line):
+                self.said = found[0].decode()
+                self._drain = asyncio.create_task(self._read_the_rest())
+                return True
+        return False
 
     async def _read_the_rest(self) -> None:
         assert self.process.stdout is not None

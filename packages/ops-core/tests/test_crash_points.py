@@ -25,7 +25,7 @@ from ops_core.testing import FakeClock, open_test_store
 from ops_core.testing.examples import current, steps_of
 
 LEASE_SECONDS = 30.0
-SOON = 10.0
+SOON = 30.0
 WRITES = {"claim", "append_all", "wait", "release", "renew"}
 CALLS = {"read": Effect.PURE, "keep": Effect.IDEMPOTENT, "send": Effect.UNSAFE}
 LAST_WRITE = 9

@@ -40,7 +40,7 @@ from ops_core.testing.examples import (
 )
 from ops_core.testing.postgresql import PostgresClock, PostgresServer
 
-SOON = 5.0
+SOON = 30.0
 
 
 @pytest.fixture(params=["memory", "postgresql"])

@@ -8,7 +8,7 @@ import pytest
 
 from ops_core.testing.proxies import TcpProxy
 
-SOON = 5.0
+SOON = 30.0
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 

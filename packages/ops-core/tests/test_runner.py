@@ -41,7 +41,7 @@ from ops_core.task import DEFAULT_TENANT, Lease, NewTask, RetryPolicy, Task, Tas
 from ops_core.testing import FakeClock, open_test_ops, open_test_store
 from ops_core.testing.examples import steps_of
 
-SOON = 5.0
+SOON = 30.0
 QUICK = RetryPolicy(first_seconds=0.01, most_seconds=0.02)
 numbers = itertools.count(1)
 

@@ -28,7 +28,7 @@ from ops_core.testing.examples import (
     submitted,
 )
 
-SOON = 5.0
+SOON = 30.0
 
 
 @pytest.fixture

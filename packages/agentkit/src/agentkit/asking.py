@@ -98,7 +98,7 @@ class Asker:
         """
         if owed.by == "drop_tool_results":
             return Summarised(upto=owed.upto, by=owed.by)
-        began = _now()
+        began = time.monotonic()
         reply = await self._reply(summary_request(transcript, owed), seconds, None)
         if isinstance(reply, TimeUp) or (isinstance(reply, Unanswered) and not reply.final):
             return reply
@@ -108,7 +108,7 @@ class Asker:
                 text=_whole(reply.text.strip()),
                 usage=reply.usage,
                 model=reply.model or self.model.name,
-                seconds=round(_now() - began, 6),
+                seconds=round(time.monotonic() - began, 6),
             )
             if paid.text and reply.stop_reason not in DECLINED:
                 return paid

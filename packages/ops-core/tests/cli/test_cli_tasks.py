@@ -247,3 +247,32 @@ def test_what_ended_long_ago_is_deleted_on_demand(opspawn):
     assert opspawn("purge", "--older-than", "0s").stdout == "deleted 1 task\n"
     opspawn("show", done, code=3)
     assert opspawn.status(waiting) == "pending"
+
+
+# --- attachments -------------------------------------------------------------------------------------------------
+
+
+def test_files_go_with_a_goal_and_are_shown_by_their_names(cli):
+    (cli.directory / "dot.png").write_bytes(b"\x89PNG")
+    task = cli.json("submit", "look", "--agent", "measurer", "--attach", "dot.png", "--wait")[-1]
+    attached = {"$attachment": {"media_type": "image/png", "data": "iVBORw==", "name": "dot.png"}}
+    assert task["input"] == {"goal": "look", "attachments": [attached]}
+    for command in (("show", task["id"]), ("list",)):
+        shown = cli(*command).stdout
+        assert "[attachment 1: dot.png]" in shown
+        assert "iVBORw" not in shown
+
+
+@pytest.mark.parametrize(
+    "arguments, told",
+    [
+        (("look", "--attach", "nope.png"), "--attach: nope.png: No such file"),
+        (("look", "--attach", "unknown"), "--attach: what unknown is cannot be told"),
+        (("--input", "{}", "--attach", "dot.png"), "--attach goes with GOAL"),
+    ],
+)
+def test_what_cannot_be_attached_is_said_before_there_is_a_task(empty, arguments, told):
+    (empty.directory / "unknown").write_bytes(b"x")
+    refused = empty("submit", *arguments, code=2)
+    assert told in refused.stderr
+    assert empty("list", "--json").stdout == ""

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from agentkit.codec import recorded_to_json
 from agentkit.transcript import ApprovalAsked
+from ops_core.cli.attaching import with_attachments
 from ops_core.cli.choosing import chosen_agent
 from ops_core.cli.connecting import connected
 from ops_core.cli.exits import Exit
@@ -75,15 +76,18 @@ def _input_of(options: SubmitOptions) -> Any:
     if (options.goal is None) == (options.input is None):
         message = "give a GOAL, or the input with --input JSON"
         raise InvalidRequest(message, field="goal")
-    if options.input is None:
-        return options.goal
-    text = options.input
+    if options.goal is not None:
+        return with_attachments(options.goal, options.attach or ())
+    if options.attach:
+        message = "--attach goes with GOAL; in JSON an attachment is an object with the key $attachment"
+        raise InvalidRequest(message, field="attach")
+    text = options.input or ""
     try:
         if text.startswith("@"):
             text = Path(text[1:]).read_text(encoding="utf-8")
         return json.loads(text)
     except OSError as error:
-        message = f"--input: {options.input[1:]}: {error.strerror}"
+        message = f"--input: {(options.input or '')[1:]}: {error.strerror}"
     except ValueError:
         message = "--input is not JSON; for a plain text use GOAL"
     raise InvalidRequest(message, field="input")

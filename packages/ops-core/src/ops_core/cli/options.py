@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import MISSING, fields
 from functools import wraps
 from inspect import Parameter, Signature
+from pathlib import Path
 from typing import Annotated, Any, TypeAlias, TypeVar, get_type_hints
 
 import typer
@@ -23,6 +24,15 @@ Url: TypeAlias = Annotated[
     typer.Option("--url", metavar="URL", help="Ask this server instead of opening the store. [OPSPAWN_URL]"),
 ]
 Limit: TypeAlias = Annotated[int, typer.Option(metavar="N", min=1, max=200, help="At most so many.")]
+Attach: TypeAlias = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--attach",
+        metavar="FILE",
+        help="An image or a document to go with GOAL; may be repeated.",
+        show_default=False,
+    ),
+]
 Within: TypeAlias = Annotated[
     float | None,
     typer.Option(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ops_core.cli.options import Json, Thread, grouped
+from ops_core.cli.options import Attach, Json, Thread, grouped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +17,7 @@ class RunOptions:
     goal: Annotated[
         str | None, typer.Argument(metavar="GOAL", help="What the agent is to do.", show_default=False)
     ] = None
+    attach: Attach = None
     agent: Annotated[
         str | None, typer.Option(metavar="NAME", help="The agent; needed where there are several.")
     ] = None
@@ -48,6 +49,9 @@ def run(options: RunOptions) -> None:
     """
     if (options.goal is None) == (options.resume is None):
         message = "give a GOAL, or a task with --resume ID"
+        raise typer.BadParameter(message)
+    if options.resume is not None and options.attach:
+        message = "a task that is carried on with --resume has its attachments already"
         raise typer.BadParameter(message)
     if options.resume is not None and options.thread is not None:
         message = "a task that is carried on with --resume has its thread already"

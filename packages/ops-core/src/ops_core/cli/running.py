@@ -6,12 +6,13 @@ import asyncio
 import getpass
 from dataclasses import replace
 
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
 from agentkit.loop import Event
 from agentkit.transcript import ApprovalAsked, ApprovalGiven, Recorded
 from ops_core.assembly import Ops, load_catalog, open_ops
 from ops_core.catalog import Catalog, Served
+from ops_core.cli.attaching import with_attachments
 from ops_core.cli.choosing import chosen_agent, serving, with_model
 from ops_core.cli.exits import Exit
 from ops_core.cli.failures import exit_of_status
@@ -50,13 +51,16 @@ async def run_here(options: RunOptions) -> Exit:
         async with catalog.opened(served.agent.model):
             pass  # a missing key is told before there is a task
         if task is None:
-            task = await _submitted(ops, served, options.goal or "", options.thread)
+            given = with_attachments(options.goal or "", options.attach or ())
+            task = await _submitted(ops, served, given, options.thread)
         return await _Run(ops, task, as_json=options.as_json).carry(served)
 
 
-async def _submitted(ops: Ops, served: Served, goal: str, thread_id: str | None) -> Task:
+async def _submitted(
+    ops: Ops, served: Served, given: str | dict[str, JsonValue], thread_id: str | None
+) -> Task:
     try:
-        request = TaskRequest(agent=served.agent.name, input=goal, thread_id=thread_id)
+        request = TaskRequest(agent=served.agent.name, input=given, thread_id=thread_id)
     except ValidationError as error:
         problem = error.errors()[0]
         name = "--thread" if problem["loc"][0] == "thread_id" else "GOAL"

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ops_core.cli.options import Json, Limit, TaskId, Thread, Url, Within, grouped
+from ops_core.cli.options import Attach, Json, Limit, TaskId, Thread, Url, Within, grouped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +17,7 @@ class SubmitOptions:
     goal: Annotated[
         str | None, typer.Argument(metavar="GOAL", help="What the agent is to do.", show_default=False)
     ] = None
+    attach: Attach = None
     input: Annotated[
         str | None, typer.Option(metavar="JSON", help="Instead of GOAL: JSON, or @FILE that holds it.")
     ] = None

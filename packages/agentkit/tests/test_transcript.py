@@ -1,6 +1,9 @@
 """Steps and their stored form."""
 
 import json
+from collections import deque
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -75,7 +78,33 @@ def test_what_cannot_be_read_is_refused_with_the_reason(stored, says):
         decode_step(stored)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), "\ud800", {1: 2}.keys(), object()])
+NOT_JSON = [
+    *(
+        float("nan"),
+        float("inf"),
+        "\ud800",
+        {"\ud800": 1},
+        {1: 2}.keys(),
+        object(),
+        Text(text="x"),
+        type,
+        iter([1]),
+    ),
+    *(
+        {1},
+        frozenset(),
+        b"x",
+        bytearray(b"x"),
+        range(3),
+        deque([1]),
+        date(2026, 1, 1),
+        Decimal("1.5"),
+        Path("x"),
+    ),
+]
+
+
+@pytest.mark.parametrize("value", [*NOT_JSON, *([value] for value in NOT_JSON)])
 def test_what_json_cannot_express_is_refused(value):
     with pytest.raises(TranscriptError):
         encode_step(ToolReturned(call_id="c", tool="t", output=value))

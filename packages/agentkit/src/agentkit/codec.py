@@ -15,6 +15,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, fields
 from enum import StrEnum
+from functools import cache
 from typing import Any, cast
 
 from agentkit.errors import Actor, RunError, TranscriptError
@@ -135,6 +136,32 @@ def to_json_text(value: object) -> str:
     Raises:
         TranscriptError: JSON cannot express it.
     """
+    text = _quickly(value)
+    return _strictly(value) if text is None else text
+
+
+def _quickly(value: object) -> str | None:
+    """The same by the encoder of pydantic-core, a tenth of the time; ``None`` where it would say something else.
+
+    That one also writes what is no JSON (sets, bytes, dates, infinity …), so its text is read back and compared.
+    """
+    to_json, from_json = _pydantic_core()
+    try:
+        text: bytes = to_json(value)
+        return text.decode() if from_json(text, allow_inf_nan=False) == value else None
+    except (ValueError, TypeError, RecursionError):
+        return None
+
+
+@cache
+def _pydantic_core() -> tuple[Callable[..., bytes], Callable[..., Any]]:
+    """Loaded when the first step is encoded: `import agentkit` does without."""
+    from pydantic_core import from_json, to_json
+
+    return to_json, from_json
+
+
+def _strictly(value: object) -> str:
     try:
         text = _STRICT.encode(value)
         text.encode()

@@ -36,11 +36,11 @@ class AIMock:
 def running_aimock() -> Iterator[AIMock]:
     """aimock on a free port of the loopback, until the block is left.
 
-    Where there is no Node, or aimock was not installed (`make setup` does it), the test is skipped; in CI it fails.
+    Where there is no Node, or aimock was not installed (`make test` does it), the test is skipped; in CI it fails.
     """
     node = shutil.which("node")
     if node is None or not PROGRAM.exists():
-        why = "no node on the PATH" if node is None else "aimock is not installed: make setup"
+        why = "no node on the PATH" if node is None else "aimock is not installed: `make test` does it"
         pytest.fail(why) if os.environ.get("CI") else pytest.skip(why)
     command = [str(node), str(PROGRAM), "--config", "aimock.json", "--port", "0"]
     process = subprocess.Popen(

@@ -167,6 +167,8 @@ def _fault(fault: Fault, body: Mapping[str, Any]) -> Answer:
             return Answer(before=True)
         case Fault.DISCONNECT_MIDWAY:
             return Answer(kind=kind, chunks=whole, end="drop")
+        case Fault.SILENCE_MIDWAY:
+            return Answer(kind=kind, chunks=whole, end="hang")
         case Fault.TRUNCATED:
             return Answer(kind=kind, chunks=whole)
         case Fault.GARBLED:

@@ -242,11 +242,11 @@ async def test_a_stream_that_breaks_off_is_no_answer(connect: Connect) -> None:
 
 
 async def test_a_slow_answer_is_waited_for_and_can_be_cancelled(connect: Connect, streamed: bool) -> None:
-    reply, _ = await ask(connect(latency=300), "hello", streamed=streamed)
+    reply, _ = await ask(connect(latency=100), "hello", streamed=streamed)
     assert reply.text.startswith("Good day")
     waiting = asyncio.create_task(ask(connect(latency=30_000), "hello", streamed=streamed))
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.3):
+        async with asyncio.timeout(0.2):
             await waiting
     assert waiting.cancelled()
 

@@ -66,6 +66,7 @@ class Fault(StrEnum):
     WEB_PAGE = "a web page with status 200"
     ERROR_INSIDE = "an overload error inside a reply with status 200"
     SILENCE = "no answer until the client hangs up"
+    SILENCE_MIDWAY = "the beginning of a reply, and then nothing until the client hangs up"
 
 
 EXPECTED: Mapping[Fault, tuple[type[ModelError], ...]] = {
@@ -374,6 +375,21 @@ class ModelContract(ConversationContract):
         provider.fail(Fault.SILENCE)
         waiting = asyncio.create_task(self.ask(provider, _hello()))
         await provider.asked()
+        waiting.cancel()
+        with suppress(asyncio.CancelledError):
+            await waiting
+        assert waiting.cancelled()
+        await provider.hung_up()
+
+    async def test_cancelling_in_the_middle_of_a_reply_closes_the_connection(
+        self, provider: FaultyProvider
+    ) -> None:
+        if not self.streamed:  # nobody would know that it has begun
+            return
+        begun = asyncio.Event()
+        provider.fail(Fault.SILENCE_MIDWAY)
+        waiting = asyncio.create_task(provider.model.reply(_hello(), lambda _delta: begun.set()))
+        await begun.wait()
         waiting.cancel()
         with suppress(asyncio.CancelledError):
             await waiting

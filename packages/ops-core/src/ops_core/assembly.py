@@ -19,6 +19,7 @@ from ops_core.engine import Engine
 from ops_core.errors import ConfigError
 from ops_core.gauges import StoreGauges
 from ops_core.logs import about
+from ops_core.memory import check_memory
 from ops_core.runner import OnTaskEvent, Runner, RunnerOptions
 from ops_core.settings import Settings
 from ops_core.stores import REVISION, SqlStore, open_store
@@ -122,7 +123,7 @@ async def open_ops(settings: Settings, catalog: Catalog | None = None) -> AsyncG
 
 
 async def runnable(catalog: Catalog) -> Catalog:
-    """The agents whose model can be opened in this process.
+    """The agents whose model and memory can be opened in this process.
 
     Tasks of the others are not claimed, so that a worker that was started without a key ends nothing: they wait for
     one that has it.
@@ -133,8 +134,11 @@ async def runnable(catalog: Catalog) -> Catalog:
     reasons: dict[str, AgentkitError] = {}
     for name in catalog.names:
         try:
-            async with catalog.opened(catalog.get(name).agent.model):
+            agent = catalog.get(name).agent
+            async with catalog.opened(agent.model):
                 pass
+            if agent.memory is not None:
+                await check_memory(agent.memory)
         except AgentkitError as error:
             reasons[name] = error
             log.warning("agent %s cannot be run here, its tasks wait: %s", name, error)

@@ -11,15 +11,25 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
 
 from agentkit.agent import Agent
 from agentkit.calls import place_of
 from agentkit.compaction import Context, Strategy
 from agentkit.errors import UsageError
 from agentkit.limits import Limits
+from agentkit.memories import AgentMemory
 from agentkit.messages import Effect
 from agentkit.models import NamedEndpoint, opened, split_name
 from agentkit.models.named import Kind
@@ -158,6 +168,18 @@ class ContextTable(_Strict):
     strategy: Strategy = "summary"
 
 
+class MemoryTable(_Strict):
+    """``[agents.NAME.memory]``: see :class:`agentkit.memories.AgentMemory`."""
+
+    memory: Literal["database"] = "database"
+    embeddings: str = "offline:hash"
+    remember: Literal["nothing", "outcome", "tool"] = "nothing"
+    recall: NonNegativeInt = 5
+    tokens: PositiveInt = 1000
+    min_score: Annotated[float, Field(ge=-1, le=1)] = 0.0
+    per: str | None = None
+
+
 class AgentTable(_Strict):
     """``[agents.NAME]`` in ``opspawn.toml``.
 
@@ -171,6 +193,7 @@ class AgentTable(_Strict):
         policy: rules about tool calls.
         patience: fruitless turns in a row before a run is failed.
         context: what is done when a conversation outgrows the model.
+        memory: what outlives its runs; nothing where there is no such table.
     """
 
     model: str = DEFAULT_MODEL
@@ -181,6 +204,7 @@ class AgentTable(_Strict):
     policy: PolicyTable = PolicyTable()
     patience: PositiveInt = 3
     context: ContextTable = ContextTable()
+    memory: MemoryTable | None = None
 
 
 class EndpointTable(_Strict):
@@ -244,6 +268,7 @@ def _agent(name: str, declared: AgentTable, path: Path) -> Agent[Any, Any]:
         planning=declared.planning,
         patience=declared.patience,
         context=Context(**declared.context.model_dump()),
+        memory=None if declared.memory is None else AgentMemory(**declared.memory.model_dump()),
     )
 
 

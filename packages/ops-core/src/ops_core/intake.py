@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from ops_core.catalog import Catalog
 from ops_core.closing import unless_closing
 from ops_core.engine import Engine
-from ops_core.errors import OpsError
+from ops_core.errors import InvalidRequest, OpsError
+from ops_core.memory import missing_label
 from ops_core.ports import Inserted
 from ops_core.problems import Problem, is_ours, problem_of
 from ops_core.task import DEFAULT_TENANT, Task
@@ -28,9 +29,13 @@ async def accept(
 
     Raises:
         AgentNotFound: it cannot.
+        InvalidRequest: the agent needs a label that it does not have.
         IdempotencyConflict: the key was used for another request.
     """
-    catalog.get(request.agent)
+    served = catalog.get(request.agent)
+    missing = missing_label(served.agent.memory, request.labels)
+    if missing is not None:
+        raise InvalidRequest(missing, field="labels")
     return await engine.submit(request.as_new_task(idempotency_key))
 
 

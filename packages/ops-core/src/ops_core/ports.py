@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from agentkit.errors import RunError
-from agentkit.transcript import ApprovalGiven, Recorded, Step, Turn
+from agentkit.ports import Scope
+from agentkit.transcript import ApprovalGiven, Note, Recorded, Step, Turn
 from ops_core.errors import TaskUnreadable
 from ops_core.task import Claimed, Lease, NewTask, Task, TaskStatus, Thread
 
@@ -211,6 +212,51 @@ class TaskStore(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoteFilter:
+    """Which notes are meant: those that fit all that is given.
+
+    Attributes:
+        agent: what this agent remembers.
+        key: about the person or thing of this key.
+        ids: of these ids.
+        limit: at most so many, where they are listed.
+    """
+
+    agent: str | None = None
+    key: str | None = None
+    ids: Collection[str] | None = None
+    limit: int = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptNote:
+    """A note and whose it is."""
+
+    scope: Scope
+    note: Note
+
+
+class NoteStore(Protocol):
+    """What agents remember; see :class:`agentkit.ports.Memory` for what is promised. Vectors are packed."""
+
+    async def put_note(self, scope: Scope, note: Note, vector: bytes, embedder: str) -> None:
+        """Keep a note, in the place of one of the same id; ``embedder`` names who made the vector."""
+        ...
+
+    async def find_notes(self, scope: Scope, query: bytes, embedder: str, limit: int) -> Sequence[Note]:
+        """The most similar notes of this scope among those of ``embedder``, with their scores."""
+        ...
+
+    async def list_notes(self, tenant: str, wanted: NoteFilter) -> Sequence[KeptNote]:
+        """Notes, the newest first."""
+        ...
+
+    async def forget_notes(self, tenant: str, wanted: NoteFilter) -> int:
+        """Delete notes for good, so that nothing of them is left in the database's files; how many it were."""
+        ...
+
+
 class ThreadStore(Protocol):
     """What is kept of conversations. Raises ThreadNotFound for those of other tenants."""
 
@@ -305,7 +351,7 @@ class Upkeep(Protocol):
         ...
 
 
-class Store(TaskStore, ThreadStore, LeaseStore, Upkeep, Measured, Protocol):
+class Store(TaskStore, ThreadStore, NoteStore, LeaseStore, Upkeep, Measured, Protocol):
     """Keeps tasks and their steps. Every method is one transaction; what it returns is durable.
 
     Any method may raise StoreUnavailable.

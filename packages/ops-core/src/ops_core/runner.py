@@ -25,6 +25,7 @@ from ops_core.engine import Engine
 from ops_core.errors import LeaseLost, OpsError, TaskUnreadable
 from ops_core.journal import TaskJournal
 from ops_core.logs import about
+from ops_core.memory import opened_memory, scope_of
 from ops_core.ports import RetryLater
 from ops_core.task import Claimed, Lease, RetryPolicy, Task, out_of_time
 from ops_core.telemetry import Metrics, RunMetrics, RunOutcome
@@ -99,6 +100,7 @@ class Runner:
         self._slot_freed = asyncio.Event()
         self._agents: dict[str, Agent[Any, Any]] = {}
         self._models: _Models
+        self._stack: AsyncExitStack
 
     @property
     def carrying(self) -> int:
@@ -125,6 +127,7 @@ class Runner:
         self._metrics.can_carry(self._options.concurrency)
         async with AsyncExitStack() as stack:
             stack.enter_context(about(worker=self._options.owner))
+            self._stack = stack
             self._models = _Models(stack, self._catalog)
             heartbeat = asyncio.create_task(self._heartbeat())
             claiming = asyncio.create_task(self._claim())
@@ -329,6 +332,7 @@ class Runner:
             journal=self._journal(claimed, known=claimed.steps),
             run_id=task.id,
             earlier=await self._earlier(task),
+            scope=scope_of(served.agent.memory, task),
             limits=task.budget,
             control=control,
             on_event=None if watcher is None else (lambda event: watcher(task.id, event)),
@@ -343,11 +347,15 @@ class Runner:
         return TaskJournal(engine.store, lease, engine.changed, recorded=recorded, ending=ending, known=known)
 
     async def _ready(self, served: Served) -> Agent[Any, Any]:
-        """The agent with its model open; made once, since an agent keeps what it has worked out about its tools."""
+        """The agent with its model and memory open; made once, as it keeps what it has worked out about its tools."""
         agent = served.agent
         if agent.name not in self._agents:
             model = await self._models.get(agent.model) if isinstance(agent.model, str) else agent.model
-            self._agents[agent.name] = replace(agent, model=model)
+            memory = agent.memory
+            if memory is not None and isinstance(memory.memory, str):
+                opened = await self._stack.enter_async_context(opened_memory(memory, self._engine.store))
+                memory = replace(memory, memory=opened)
+            self._agents[agent.name] = replace(agent, model=model, memory=memory)
         return self._agents[agent.name]
 
     async def _fail(self, claimed: Claimed, error: RunError, *, progressed: bool = False) -> _Ending:

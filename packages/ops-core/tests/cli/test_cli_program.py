@@ -16,6 +16,7 @@ from ops_core.settings import PREFIX, Settings
 REFERENCE = Path(__file__).parents[4] / "docs" / "reference"
 COMMANDS = [
     *("run", "submit", "list", "show", "watch", "thread list", "thread show", "thread delete"),
+    *("memory list", "memory forget"),
     *("cancel", "retry", "approve", "deny", "agents"),
     *("serve", "worker", "migrate", "purge", "doctor"),
 ]

@@ -66,6 +66,24 @@ def test_a_conversation_is_gone_on_with_shown_and_deleted(cli):
     cli("show", held, code=3)
 
 
+def test_what_agents_remember_is_listed_and_forgotten(program_in, tmp_path):
+    program = program_in(tmp_path)
+    (tmp_path / "memory.toml").write_text('[agents.clerk.memory]\nremember = "outcome"\n')
+    program.env |= {"OPSPAWN_CONFIG": "memory.toml", "OPSPAWN_APP": ""}
+    told = program("run", "Say hello to Kim.").stdout
+    assert "recalls" in told
+    (note,) = program.json("memory", "list", "--agent", "clerk")
+    assert note["text"].startswith("Asked: Say hello to Kim.")
+    assert (note["agent"], note["key"]) == ("clerk", "")
+    assert "1 note" in program("run", "Say hello to Kim.").stdout
+    assert len(program("memory", "list").stdout.splitlines()) == 4
+    assert program("memory", "forget", code=2).stderr
+    assert program("memory", "forget", "--agent", "nobody").stdout == "forgot 0 notes\n"
+    assert program("memory", "forget", "--id", note["id"]).stdout == "forgot 1 note\n"
+    assert program("memory", "forget", "--all").stdout == "forgot 1 note\n"
+    assert program.json("memory", "list") == []
+
+
 def test_many_tasks_are_submitted_from_a_file(cli):
     later = "2999-01-01T00:00:00Z"
     lines = [

@@ -3,13 +3,23 @@
 declared     what an agent remembers and recalls
 local        notes in this process
 hashing      embeddings without a model and without a network
+embeddings   embeddings by name
 nearest      the most similar vectors, exactly
 """
 
 from agentkit.memories.declared import AgentMemory
+from agentkit.memories.embeddings import open_embeddings, opened_embeddings
 from agentkit.memories.hashing import HashEmbeddings
 from agentkit.memories.local import LocalMemory
 from agentkit.ports import Scope
 from agentkit.transcript import Note
 
-__all__ = ["AgentMemory", "HashEmbeddings", "LocalMemory", "Note", "Scope"]
+__all__ = [
+    "AgentMemory",
+    "HashEmbeddings",
+    "LocalMemory",
+    "Note",
+    "Scope",
+    "open_embeddings",
+    "opened_embeddings",
+]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from agentkit.errors import UsageError
-from agentkit.ports import Memory
+from agentkit.ports import Embeddings, Memory
 
 WhatToRemember: TypeAlias = Literal["nothing", "outcome", "tool"]
 
@@ -16,7 +16,9 @@ class AgentMemory:
     """An agent's use of a memory.
 
     Attributes:
-        memory: where the notes are: an open :class:`~agentkit.ports.Memory`, or a name that a platform opens.
+        memory: where the notes are: an open :class:`~agentkit.ports.Memory`, or a name that a platform opens
+            (``database`` for its own).
+        embeddings: how similar texts are found, for a memory that is named.
         remember: ``nothing``; the ``outcome`` of each completed run, its input and output; or what the model says
             with the ``tool`` called ``remember``.
         recall: so many notes are recalled at the beginning of a run at most; 0 for none.
@@ -29,6 +31,7 @@ class AgentMemory:
     """
 
     memory: Memory | str
+    embeddings: Embeddings | str = "offline:hash"
     remember: WhatToRemember = "nothing"
     recall: int = 5
     tokens: int = 1000

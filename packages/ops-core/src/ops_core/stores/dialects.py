@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Double, Engine, create_engine, event, text
@@ -207,6 +209,28 @@ def lock_for_migrations(connection: Connection) -> None:
         connection.execute(text("SET LOCAL statement_timeout = 0"))
         connection.execute(text("SET LOCAL lock_timeout = 0"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+
+
+@contextmanager
+def overwriting_what_is_deleted(connection: Connection) -> Generator[None]:
+    """While the context lasts, what is deleted is overwritten in a file, and not only left out of its lists."""
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("PRAGMA secure_delete = ON")
+    yield
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("PRAGMA secure_delete = OFF")
+
+
+def empty_the_log(engine: Engine) -> None:
+    """Take what was written out of a file's write-ahead log, in which older versions of pages stand until then.
+
+    Whoever reads at that moment is not waited for; the log is then emptied when the last one closes the file.
+    """
+    connection = engine.raw_connection()
+    try:
+        connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    finally:
+        connection.close()
 
 
 def announce(connection: Connection, teller: str, hint: Hint) -> None:

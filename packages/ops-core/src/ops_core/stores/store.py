@@ -16,12 +16,15 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
 from agentkit.codec import encode_step
-from agentkit.transcript import ApprovalGiven, Recorded, Step, Turn
+from agentkit.ports import Scope
+from agentkit.transcript import ApprovalGiven, Note, Recorded, Step, Turn
 from ops_core.errors import SchemaMismatch, StoreUnavailable
 from ops_core.ports import (
     Clock,
     Hint,
     Inserted,
+    KeptNote,
+    NoteFilter,
     Renewed,
     RetryLater,
     Stats,
@@ -29,10 +32,18 @@ from ops_core.ports import (
     TaskFilter,
     ThreadFilter,
 )
-from ops_core.stores.dialects import READERS, is_file, is_in_memory, reading_engine, reason, writing_engine
+from ops_core.stores.dialects import (
+    READERS,
+    empty_the_log,
+    is_file,
+    is_in_memory,
+    reading_engine,
+    reason,
+    writing_engine,
+)
 from ops_core.stores.listening import hints_from
 from ops_core.stores.rows import new_task_values
-from ops_core.stores.sql import decide, look, progress, submit, threads, upkeep
+from ops_core.stores.sql import decide, look, notes, progress, submit, threads, upkeep
 from ops_core.stores.sql.leases import Claiming, Wanted, release_task, renew_leases, wait_task
 from ops_core.stores.sql.stats import read_stats
 from ops_core.stores.tables import REVISION
@@ -232,6 +243,29 @@ class SqlStore:
     async def forget_thread(self, tenant: str, thread_id: str) -> int:
         """Delete a thread and its tasks."""
         return await self._write(partial(threads.forget_thread, tenant=tenant, thread_id=thread_id))
+
+    async def put_note(self, scope: Scope, note: Note, vector: bytes, embedder: str) -> None:
+        """Keep a note."""
+        put = partial(notes.put_note, scope=scope, note=note, vector=vector, embedder=embedder)
+        writer, _readers = self._opened()
+        await writer.do(put, size=len(note.text) + len(vector) + ROW_BYTES)
+
+    async def find_notes(self, scope: Scope, query: bytes, embedder: str, limit: int) -> Sequence[Note]:
+        """The most similar notes."""
+        find = partial(notes.find_notes, scope=scope, query=query)
+        return await self._read(partial(find, embedder=embedder, limit=limit))
+
+    async def list_notes(self, tenant: str, wanted: NoteFilter) -> Sequence[KeptNote]:
+        """Notes, the newest first."""
+        return await self._read(partial(notes.list_notes, tenant=tenant, wanted=wanted))
+
+    async def forget_notes(self, tenant: str, wanted: NoteFilter) -> int:
+        """Delete notes for good."""
+        forgotten = await self._write(partial(notes.forget_notes, tenant=tenant, wanted=wanted))
+        if is_file(self.url) and self._read_engine is not None:
+            _writer, readers = self._opened()
+            await asyncio.get_running_loop().run_in_executor(readers, empty_the_log, self._read_engine)
+        return forgotten
 
     async def sweep(self, limit: int = 500) -> Swept:
         """Take tasks from dead workers and end what is out of time."""

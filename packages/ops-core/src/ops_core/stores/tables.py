@@ -16,6 +16,7 @@ from sqlalchemy import (
     FromClause,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
     String,
@@ -25,7 +26,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION = "0003"
+REVISION = "0004"
 """The schema that this release works with: the head of the migrations."""
 
 metadata = MetaData(
@@ -194,4 +195,19 @@ turn = Table(
     PrimaryKeyConstraint("tenant", "thread_id", "number", name="pk_turn"),
     ForeignKeyConstraint(["task_id"], ["task.id"], name="fk_turn", ondelete="CASCADE"),
     Index("ix_turn_task", "task_id"),
+)
+
+note = Table(
+    "note",
+    metadata,
+    Column("tenant", String(64), nullable=False),
+    Column("agent", String(200), nullable=False),
+    Column("key", String(256), nullable=False),
+    Column("id", String(64), nullable=False),
+    Column("text", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("embedder", String(200), nullable=False),
+    Column("vector", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("tenant", "agent", "key", "id", name="pk_note"),
 )

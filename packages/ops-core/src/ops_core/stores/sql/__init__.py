@@ -9,6 +9,7 @@ have returned or with the error that it would have raised.
     progress  steps and ends, written by workers
     leases    claims, and what becomes of them
     threads   conversations: whose turn it is
+    notes     what agents remember
     decide    what people decide about a task that exists
     upkeep    what nobody asks for: lost workers, deadlines, old tasks
     stats     how full the store is

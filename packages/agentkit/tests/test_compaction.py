@@ -35,6 +35,7 @@ from agentkit.transcript import (
     Summarised,
     Tally,
     ToolReturned,
+    Turn,
     visible,
 )
 
@@ -411,6 +412,14 @@ def test_the_estimate_is_corrected_by_what_the_provider_counted():
     more = ToolReturned(call_id="c", tool="read", output="word " * 1000)
     gauge.add(Recorded(seq=2, at=0.0, step=more))
     assert gauge.tokens == pytest.approx(guess * 3, rel=0.05)
+
+
+def test_earlier_turns_and_attachments_count():
+    picture = {"$attachment": {"media_type": "image/png", "data": "aGVsbG8="}}
+    brief = replace(BRIEF, earlier=(Turn(input={"see": picture}, output="word " * 1000),))
+    assert Gauge.of(brief, ()).tokens > 1_200 + estimated_tokens("word " * 1000)
+    started = RunStarted(run_id="r", agent="a", input=[picture, picture])
+    assert Gauge.of(BRIEF, _recorded([started])).tokens == pytest.approx(2_400, rel=0.1)
 
 
 def test_what_a_provider_adds_to_a_short_request_is_no_ratio():

@@ -5,6 +5,7 @@ import datetime as dt
 import enum
 import functools
 import pathlib
+import threading
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -16,6 +17,7 @@ from agentkit.errors import BadArguments
 from agentkit.messages import ToolCall
 from agentkit.testing import ToolsetContract
 from agentkit.testing.toolsets import context
+from agentkit.tools import threads
 
 
 class TestFunctionToolset(ToolsetContract):
@@ -196,3 +198,85 @@ async def test_context_variables_reach_a_synchronous_tool():
         return variable.get()
 
     assert await asyncio.create_task(result_of(read)) == "given"
+
+
+# --- threads -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_thread_that_is_free_is_used_again():
+    seen: list[threading.Thread] = []
+
+    @tool(effect="pure")
+    def look() -> None:
+        """Remember the thread."""
+        seen.append(threading.current_thread())
+
+    for _ in range(3):
+        await look.call(ToolCall(id="c", name="look"), context())
+        while not look._threads._idle:  # the result is there a moment before the thread is free
+            await asyncio.sleep(0)
+    assert len(set(seen)) == 1
+
+
+async def test_calls_at_the_same_time_have_threads_of_their_own():
+    together = threading.Barrier(8)
+
+    @tool(effect="pure")
+    def meet() -> int:
+        """Wait for the others."""
+        return together.wait(timeout=10)
+
+    results = await asyncio.gather(*(meet.call(ToolCall(id="c", name="meet"), context()) for _ in range(8)))
+    assert set(results) == set(range(8))
+
+
+async def test_a_call_that_hangs_holds_nobody_up():
+    go_on, began = threading.Event(), threading.Event()
+
+    @tool(effect="pure")
+    def work(hang: bool) -> str:
+        """Hang, or not."""
+        if hang:
+            began.set()
+            go_on.wait(10)
+        return "done"
+
+    hanging = asyncio.create_task(
+        work.call(ToolCall(id="c", name="work", arguments={"hang": True}), context())
+    )
+    await asyncio.to_thread(began.wait, 10)
+    hanging.cancel()
+    assert await work.call(ToolCall(id="d", name="work", arguments={"hang": False}), context()) == "done"
+    go_on.set()
+
+
+async def test_a_thread_that_nobody_needs_ends(monkeypatch):
+    monkeypatch.setattr(threads, "IDLE_SECONDS", 0.01)
+    seen: list[threading.Thread] = []
+
+    @tool(effect="pure")
+    def look() -> None:
+        """Remember the thread."""
+        seen.append(threading.current_thread())
+
+    await look.call(ToolCall(id="c", name="look"), context())
+    await asyncio.to_thread(seen[0].join, 10)
+    assert not seen[0].is_alive()
+    assert not look._threads._idle
+    await look.call(ToolCall(id="c", name="look"), context())
+    assert len(set(seen)) == 2
+
+
+async def test_threads_that_end_while_calls_come_lose_none(monkeypatch):
+    monkeypatch.setattr(
+        threads, "IDLE_SECONDS", 0.0
+    )  # each thread ends at the very moment the next call may take it
+
+    @tool(effect="pure")
+    def double(number: int) -> int:
+        """Twice as much."""
+        return 2 * number
+
+    for number in range(300):
+        call = ToolCall(id="c", name="double", arguments={"number": number})
+        assert await asyncio.wait_for(double.call(call, context()), 10) == 2 * number

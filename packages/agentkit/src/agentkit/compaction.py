@@ -104,7 +104,7 @@ class Gauge:
     The estimate is corrected by what the provider counted for the last reply. Holds nothing that is not in the steps.
 
     Attributes:
-        fixed: estimate of what is told with each request: instructions, tools, schema.
+        fixed: estimate of what is told with each request: instructions, tools, schema, earlier turns.
         shown: the steps of which the model is told, as :func:`~agentkit.transcript.visible` leaves them.
         sizes: the estimate of each of these.
         just_shortened: nothing was said since the conversation was last told in short.
@@ -165,12 +165,7 @@ class Gauge:
 def _size(step: Step) -> float:
     match step:
         case RunStarted(input=given):
-            text, attachments = split_input(given)
-            return (
-                _OVERHEAD
-                + _size_of(text)
-                + sum(_IMAGE if each.is_image else _DOCUMENT for each in attachments)
-            )
+            return _size_of_input(given)
         case ModelReplied(parts=parts, problem=problem):
             return _OVERHEAD + sum(map(_size_of_part, parts)) + _size_of(problem or "")
         case ToolReturned(output=output, error=error):
@@ -199,7 +194,15 @@ def _size_of_brief(brief: Brief) -> float:
     told = [f"{spec.name} {spec.description} {as_text(spec.parameters)}" for spec in brief.tools]
     if brief.output_schema is not None:
         told.append(as_text(brief.output_schema))
-    return _OVERHEAD + _size_of(brief.instructions) + sum(_OVERHEAD + _size_of(each) for each in told)
+    earlier = sum(_size_of_input(turn.input) + _OVERHEAD + _size_of(turn.output) for turn in brief.earlier)
+    return (
+        _OVERHEAD + _size_of(brief.instructions) + earlier + sum(_OVERHEAD + _size_of(each) for each in told)
+    )
+
+
+def _size_of_input(given: JsonValue) -> float:
+    text, attachments = split_input(given)
+    return _OVERHEAD + _size_of(text) + sum(_IMAGE if each.is_image else _DOCUMENT for each in attachments)
 
 
 def _size_of(value: JsonValue) -> float:
@@ -270,7 +273,9 @@ def _place_of_summary(gauge: Gauge, replies: Sequence[int], goals: Sequence[floa
     A reply is asked for when all earlier calls have their results, so no call is parted from its result.
     """
     task = sum(
-        size for one, size in zip(gauge.shown, gauge.sizes, strict=True) if isinstance(one.step, RunStarted)
+        size
+        for one, size in zip(gauge.shown, gauge.sizes, strict=True)
+        if isinstance(one.step, RunStarted | Recalled)
     )
     least = gauge.fixed + task + SUMMARY_TOKENS
     kept = [0.0, *accumulate(reversed(gauge.sizes))]  # of the last n steps

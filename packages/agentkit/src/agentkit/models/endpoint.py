@@ -1,6 +1,6 @@
 """An HTTP endpoint that is posted to, and the errors of the way there.
 
-The one module that imports httpx2, so adapters import it when they are constructed.
+This module and lanes import httpx2, so adapters import it when they are constructed.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import httpx2
 
 from agentkit.errors import ModelBadResponse, ModelError, ModelTimeout, ModelUnreachable
+from agentkit.models.lanes import KEPT, Lanes
 
 MAX_BYTES = 64 * 1024 * 1024
 """A longer reply is refused: about ten times what 128,000 tokens take when each is an event of its own."""
@@ -44,6 +46,9 @@ class Endpoint:
         self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, httpx2.AsyncClient] = (
             weakref.WeakKeyDictionary()
         )
+        self._lanes: weakref.WeakKeyDictionary[httpx2.AsyncClient, Lanes] = weakref.WeakKeyDictionary()
+        self._parsed: httpx2.URL | None = None
+        self._extensions = {"timeout": self._timeout.as_dict()}
         self._where = urlsplit(url).netloc
 
     async def aclose(self) -> None:
@@ -61,15 +66,27 @@ class Endpoint:
         """
         client = self.client()
         with self._our_errors():
-            request = client.build_request(
-                "POST", self._url, content=body, headers=self._headers, timeout=self._timeout
-            )
-            # A redirect would carry key and prompt elsewhere; `auth=None` keeps our header from being replaced.
-            response = await client.send(request, stream=True, auth=None, follow_redirects=False)
+            lanes = self._lanes.get(client)
+            response = await (self._by_client(client, body) if lanes is None else self._by_lanes(lanes, body))
         try:
             yield response
         finally:
             await response.aclose()
+
+    async def _by_client(self, client: httpx2.AsyncClient, body: bytes) -> httpx2.Response:
+        request = client.build_request(
+            "POST", self._url, content=body, headers=self._headers, timeout=self._timeout
+        )
+        # A redirect would carry key and prompt elsewhere; `auth=None` keeps our header from being replaced.
+        return await client.send(request, stream=True, auth=None, follow_redirects=False)
+
+    async def _by_lanes(self, lanes: Lanes, body: bytes) -> httpx2.Response:
+        """Without what a client does besides: cookies, redirects, merging of its headers with ours."""
+        self._parsed = self._parsed or httpx2.URL(self._url)
+        request = httpx2.Request(
+            "POST", self._parsed, content=body, headers=self._headers, extensions=self._extensions
+        )
+        return await lanes.handle_async_request(request)
 
     async def chunks(self, response: httpx2.Response) -> AsyncGenerator[bytes, None]:
         """The body as it arrives.
@@ -107,10 +124,21 @@ class Endpoint:
         loop = asyncio.get_running_loop()
         client = self._clients.get(loop)
         if client is None:
-            # No cap on connections: how many runs there are at once is decided elsewhere, and a run that waited for
-            # a free connection here would look like a provider that does not answer.
-            limits = httpx2.Limits(max_connections=None, max_keepalive_connections=100)
-            client = self._clients[loop] = httpx2.AsyncClient(limits=limits, timeout=self._timeout)
+            client = self._clients[loop] = self._new_client()
+        return client
+
+    def _new_client(self) -> httpx2.AsyncClient:
+        # No cap on connections: how many runs there are at once is decided elsewhere, and a run that waited for a free
+        # connection here would look like a provider that does not answer.
+        if any(
+            getproxies().get(scheme) for scheme in ("http", "https", "all")
+        ):  # which httpx2 knows how to use
+            limits = httpx2.Limits(max_connections=None, max_keepalive_connections=KEPT)
+            return httpx2.AsyncClient(limits=limits, timeout=self._timeout)
+        tls = httpx2.create_ssl_context() if self._url.startswith("https:") else False
+        lanes = Lanes(tls)
+        client = httpx2.AsyncClient(transport=lanes, timeout=self._timeout)
+        self._lanes[client] = lanes
         return client
 
     @contextmanager

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import inspect
 import re
-import threading
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from functools import cached_property
 from typing import Any, Literal, get_origin, overload
 
-from agentkit.errors import ToolError, UnknownTool, UsageError
+from agentkit.errors import UnknownTool, UsageError
 from agentkit.messages import Effect, JsonValue, ToolCall, ToolSpec
 from agentkit.ports import ToolContext
 from agentkit.schema import ArgumentsSchema, summary_of, to_json_value, type_hints_of
+from agentkit.tools.threads import Threads
 
 Function = Callable[..., Any]
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]{0,63}")
@@ -26,7 +23,7 @@ class Tool:
 
     Args:
         function: sync or async; a parameter annotated with ``ToolContext`` receives the context and is not shown to
-            the model. A synchronous function runs in a thread of its own and never blocks the event loop.
+            the model. A synchronous function has a thread for itself while it runs, and never blocks the event loop.
         name: what the model calls it; the function's name where not given.
         effect: what repeating a call would do.
         timeout: seconds after which a call is given up. A thread cannot be stopped from outside: the run goes on
@@ -60,6 +57,7 @@ class Tool:
         self.effect = Effect(effect)
         self.timeout = timeout
         self.approval = approval
+        self._threads = Threads()
         self.__doc__ = function.__doc__
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -109,7 +107,7 @@ class Tool:
         if inspect.iscoroutinefunction(self.function):
             result = await self.function(**arguments)
         else:
-            result = await _in_thread(self.function, arguments, context.stopped)
+            result = await self._threads.run(self.function, arguments, context.stopped)
         return to_json_value(result)
 
 
@@ -179,41 +177,3 @@ class FunctionToolset:
             message = f"there is no tool {call.name!r}; there are: {', '.join(self._tools) or 'none'}"
             raise UnknownTool(message)
         return await made.call(call, context)
-
-
-async def _in_thread(function: Function, arguments: dict[str, Any], stopped: threading.Event) -> Any:
-    """Run a function in a daemon thread of its own.
-
-    Not in the loop's pool: a handful of hanging tools would fill it and stop all others, and its threads are joined
-    when the process ends, so one of them could keep a worker from leaving.
-    """
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Any] = loop.create_future()
-    context = contextvars.copy_context()
-
-    def deliver(result: Any, error: BaseException | None) -> None:
-        if future.done():
-            return
-        if error is None:
-            future.set_result(result)
-        elif isinstance(error, Exception) and not isinstance(error, StopIteration):
-            future.set_exception(error)
-        else:  # a future refuses StopIteration; SystemExit would end the whole process
-            future.set_exception(ToolError(f"{function.__name__} raised {type(error).__name__}"))
-
-    def work() -> None:
-        result, error = None, None
-        try:
-            result = context.run(function, **arguments)
-        except BaseException as raised:  # noqa: BLE001  (handed over to the awaiting side, whatever it is)
-            error = raised
-        with suppress(
-            RuntimeError
-        ):  # the loop has ended before the function did: nobody waits for the result
-            loop.call_soon_threadsafe(deliver, result, error)
-
-    threading.Thread(target=work, name=f"tool-{function.__name__}", daemon=True).start()
-    try:
-        return await future
-    finally:
-        stopped.set()

@@ -1,0 +1,1 @@
+"""One module for each library that is compared: ``model(base)``, ``build(model)``, ``run(agent)``, ``stream(…)``."""

@@ -1,0 +1,94 @@
+"""Threads in which synchronous tools run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import Any, TypeAlias
+
+from agentkit.errors import ToolError
+
+Work: TypeAlias = Callable[[], None]
+
+IDLE_SECONDS = 0.5
+"""So long a thread waits for another call before it ends."""
+
+_MOST_IDLE = 32
+
+
+class Threads:
+    """As many daemon threads as there are calls, each used again by the next call where it is free.
+
+    Not the loop's pool: a handful of hanging tools would fill it and stop all others, and its threads are joined when
+    the process ends, so one of them could keep a worker from leaving. Starting a thread costs more than the rest of a
+    call, which is why one that is free is kept for a moment.
+    """
+
+    def __init__(self) -> None:
+        self._idle: deque[SimpleQueue[Work]] = deque()
+
+    async def run(
+        self, function: Callable[..., Any], arguments: dict[str, Any], stopped: threading.Event
+    ) -> Any:
+        """What ``function`` returns or raises. Sets ``stopped`` when nobody waits for it any more.
+
+        Raises:
+            ToolError: it raised what no future can hold.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        context = contextvars.copy_context()
+
+        def deliver(result: Any, error: BaseException | None) -> None:
+            if future.done():
+                return
+            if error is None:
+                future.set_result(result)
+            elif isinstance(error, Exception) and not isinstance(error, StopIteration):
+                future.set_exception(error)
+            else:  # a future refuses StopIteration; SystemExit would end the whole process
+                future.set_exception(ToolError(f"{function.__name__} raised {type(error).__name__}"))
+
+        def work() -> None:
+            result, error = None, None
+            try:
+                result = context.run(function, **arguments)
+            except BaseException as raised:  # noqa: BLE001  (handed over to the awaiting side, whatever it is)
+                error = raised
+            with suppress(
+                RuntimeError
+            ):  # the loop has ended before the function did: nobody waits for the result
+                loop.call_soon_threadsafe(deliver, result, error)
+
+        self._start(work, f"tool-{function.__name__}")
+        try:
+            return await future
+        finally:
+            stopped.set()
+
+    def _start(self, work: Work, name: str) -> None:
+        try:
+            inbox = self._idle.pop()
+        except IndexError:
+            inbox = SimpleQueue[Work]()
+            threading.Thread(target=self._serve, args=(inbox,), name=name, daemon=True).start()
+        inbox.put(work)
+
+    def _serve(self, inbox: SimpleQueue[Work]) -> None:
+        inbox.get()()
+        while len(self._idle) < _MOST_IDLE:
+            self._idle.append(inbox)
+            try:
+                work = inbox.get(timeout=IDLE_SECONDS)
+            except Empty:
+                with suppress(ValueError):
+                    self._idle.remove(inbox)
+                    return
+                work = inbox.get()  # it was taken at this very moment: the call is on its way
+            work()
+            del work  # what a call held is not kept while the thread waits

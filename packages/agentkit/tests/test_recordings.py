@@ -12,6 +12,7 @@ from agentkit import Agent, Completed, Failed, TextDelta, ToolCall, tool
 from agentkit.errors import ModelOverloaded, UsageError
 from agentkit.messages import (
     AssistantMessage,
+    Attachment,
     ModelReply,
     ModelRequest,
     Reasoning,
@@ -21,9 +22,14 @@ from agentkit.messages import (
     Usage,
     UserMessage,
 )
+from agentkit.models.openai import OpenAIModel
 from agentkit.testing import RecordingDiffers, ScriptedModel, replay
 from agentkit.testing.canonical import canonical
+from agentkit.testing.models import as_reply
 from agentkit.tools.everyday import everyday_tools
+
+from .openai_server import events  # type: ignore[import-not-found]
+from .wire_server import KEY, WireServer, as_events  # type: ignore[import-not-found]
 
 pytest_plugins = ["pytester"]
 
@@ -299,6 +305,34 @@ def test_a_recording_of_the_first_release_is_replayed(tmp_path):
     """A file as it was written by 0.1: whatever is changed, it must go on to work."""
     with replay(Path(__file__).parent / "fixtures" / "recording_v1.jsonl", record="never") as model:
         assert run(model).unwrap() == "It is 5."
+
+
+async def test_a_wire_is_recorded_once_and_then_replayed_without_its_server(path, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    picture = Attachment(media_type="image/png", data=b"PNG" * 1_000, name="lamp.png")
+    given: dict[str, Any] = {"question": "What is this?", "picture": picture}
+    agent = Agent(ScriptedModel([]), tools=[add], instructions="Look.")
+    async with WireServer() as server, OpenAIModel("tiny", api_key=KEY, base_url=server.url) as real:
+        for said in map(as_reply, SCRIPT):
+            server.plan(as_events(events(said)))
+        seen: list = []
+        with replay(path, model=real) as model:
+            first = await replace(agent, model=model).run(given, on_event=seen.append)
+        assert len(server.journal) == 2
+    text = path.read_text()
+    assert KEY not in text
+    assert "3000 bytes" in text  # a picture is compared by its digest
+    assert len(text) < 4_000
+    again: list = []
+    with replay(path, model="openai:tiny") as model:
+        second = await replace(agent, model=model).run(given, on_event=again.append)
+    assert second.unwrap() == first.unwrap() == "It is 5."
+    assert [each.text for each in again if isinstance(each, TextDelta)] == [
+        each.text for each in seen if isinstance(each, TextDelta)
+    ]
+    other = {**given, "picture": replace(picture, data=b"GIF")}
+    with pytest.raises(RecordingDiffers, match=r"attachments\[0\]\.data: recorded"), replay(path) as model:
+        await replace(agent, model=model).run(other)
 
 
 def test_the_pytest_fixture(pytester):

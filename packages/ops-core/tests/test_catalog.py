@@ -127,6 +127,7 @@ def test_a_whole_declaration(file: Path):
         planning = "react"
         patience = 5
         context = { window = 64_000, strategy = "drop_tool_results" }
+        telemetry = { content = true }
         budget = { steps = 7, tokens = 1000, seconds = 2.5 }
 
         [agents.researcher.policy]
@@ -148,6 +149,7 @@ def test_a_whole_declaration(file: Path):
     )
     assert (agent.planning, agent.patience) == ("react", 5)
     assert (agent.context.window, agent.context.strategy) == (64_000, "drop_tool_results")
+    assert agent.telemetry.content
     assert agent.limits == Limits(steps=7, tokens=1000, seconds=2.5)
     assert agent.policy == Rules(
         allow=("one", "t*"),

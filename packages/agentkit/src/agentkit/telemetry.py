@@ -351,8 +351,11 @@ def _message(message: Message) -> Attributes:
             return _said("assistant", [_part(part) for part in parts])
         case ToolMessage(call_id=call_id, content=content):
             return _said("tool", [{"type": "tool_call_response", "id": call_id, "response": content}])
-        case UserMessage(text=text):
-            return _said("user", [_text(text)])
+        case UserMessage(text=text, attachments=attachments):
+            handed = [
+                {"type": "file", "mime_type": each.media_type, "name": each.name} for each in attachments
+            ]
+            return _said("user", [*handed, _text(text)])
 
 
 def _part(part: Part) -> Attributes:

@@ -35,6 +35,7 @@ from agentkit.models import NamedEndpoint, opened, split_name
 from agentkit.models.named import Kind
 from agentkit.policies import Rules
 from agentkit.ports import Model
+from agentkit.telemetry import Telemetry
 from agentkit.tools import Tool
 from agentkit.tools.everyday import everyday_tools
 from ops_core.errors import AgentNotFound, ConfigError
@@ -161,6 +162,12 @@ class PolicyTable(_Strict):
     ask_interrupted: bool = True
 
 
+class TelemetryTable(_Strict):
+    """``[agents.NAME.telemetry]``: see :class:`agentkit.telemetry.Telemetry`."""
+
+    content: bool = False
+
+
 class ContextTable(_Strict):
     """``[agents.NAME.context]``: see :class:`agentkit.compaction.Context`."""
 
@@ -193,6 +200,7 @@ class AgentTable(_Strict):
         policy: rules about tool calls.
         patience: fruitless turns in a row before a run is failed.
         context: what is done when a conversation outgrows the model.
+        telemetry: whether spans tell what is said.
         memory: what outlives its runs; nothing where there is no such table.
     """
 
@@ -204,6 +212,7 @@ class AgentTable(_Strict):
     policy: PolicyTable = PolicyTable()
     patience: PositiveInt = 3
     context: ContextTable = ContextTable()
+    telemetry: TelemetryTable = TelemetryTable()
     memory: MemoryTable | None = None
 
 
@@ -268,6 +277,7 @@ def _agent(name: str, declared: AgentTable, path: Path) -> Agent[Any, Any]:
         planning=declared.planning,
         patience=declared.patience,
         context=Context(**declared.context.model_dump()),
+        telemetry=Telemetry(content=declared.telemetry.content),
         memory=None if declared.memory is None else AgentMemory(**declared.memory.model_dump()),
     )
 

@@ -128,12 +128,15 @@ class ArgumentsSchema:
             BadArguments: they do not fit; the message names each field, for the model.
         """
         from pydantic import ValidationError
-        from pydantic_core import to_json
+        from pydantic_core import PydanticSerializationError, to_json
 
         try:
             model = self._model.model_validate_json(to_json(arguments))
         except ValidationError as error:
             raise BadArguments(_explain(f"{self._function.__name__}: bad arguments", error)) from None
+        except PydanticSerializationError:  # half a surrogate pair, for one
+            what = "they hold what JSON cannot express"
+            raise BadArguments(f"{self._function.__name__}: bad arguments: {what}") from None
         return {name: getattr(model, name) for name in self._model.model_fields}
 
 

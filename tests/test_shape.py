@@ -39,6 +39,7 @@ LATE_IMPORTS = [
         "agentkit.models.",
         "an adapter loads an SDK that may not be installed",
     ),
+    ("agentkit.memories", "agentkit.models.endpoint", "the HTTP client may not be installed"),
     ("ops_core.client", "ops_core.client.over_grpc", "gRPC may not be installed"),
     ("ops_core.server", "ops_core.rpc.serve", "as above"),
     (

@@ -138,7 +138,7 @@ async def runnable(catalog: Catalog) -> Catalog:
             async with catalog.opened(agent.model):
                 pass
             if agent.memory is not None:
-                await check_memory(agent.memory)
+                await check_memory(agent.memory, catalog.endpoints)
         except AgentkitError as error:
             reasons[name] = error
             log.warning("agent %s cannot be run here, its tasks wait: %s", name, error)

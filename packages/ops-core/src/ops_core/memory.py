@@ -10,6 +10,7 @@ from agentkit.errors import MemoryUnavailable, UsageError
 from agentkit.memories import AgentMemory
 from agentkit.memories.embeddings import opened_embeddings
 from agentkit.memories.nearest import packed
+from agentkit.models import NO_ENDPOINTS, NamedEndpoint
 from agentkit.ports import Embeddings, Memory, Scope
 from agentkit.transcript import Note
 from ops_core.errors import OpsError
@@ -73,7 +74,9 @@ async def _told(work: Awaitable[Result]) -> Result:
 
 
 @asynccontextmanager
-async def opened_memory(declared: AgentMemory, store: NoteStore) -> AsyncGenerator[Memory]:
+async def opened_memory(
+    declared: AgentMemory, store: NoteStore, endpoints: Mapping[str, NamedEndpoint] = NO_ENDPOINTS
+) -> AsyncGenerator[Memory]:
     """The memory that an agent declares, ready for use; a given object is left as it is.
 
     Raises:
@@ -84,11 +87,11 @@ async def opened_memory(declared: AgentMemory, store: NoteStore) -> AsyncGenerat
         yield declared.memory
         return
     _check_name(declared.memory)
-    async with opened_embeddings(declared.embeddings) as embeddings:
+    async with opened_embeddings(declared.embeddings, endpoints) as embeddings:
         yield DatabaseMemory(store, embeddings)
 
 
-async def check_memory(declared: AgentMemory) -> None:
+async def check_memory(declared: AgentMemory, endpoints: Mapping[str, NamedEndpoint] = NO_ENDPOINTS) -> None:
     """Whether the memory that an agent declares can be opened in this process.
 
     Raises:
@@ -96,7 +99,7 @@ async def check_memory(declared: AgentMemory) -> None:
     """
     if isinstance(declared.memory, str):
         _check_name(declared.memory)
-        async with opened_embeddings(declared.embeddings):
+        async with opened_embeddings(declared.embeddings, endpoints):
             pass
 
 

@@ -353,7 +353,9 @@ class Runner:
             model = await self._models.get(agent.model) if isinstance(agent.model, str) else agent.model
             memory = agent.memory
             if memory is not None and isinstance(memory.memory, str):
-                opened = await self._stack.enter_async_context(opened_memory(memory, self._engine.store))
+                opened = await self._stack.enter_async_context(
+                    opened_memory(memory, self._engine.store, self._catalog.endpoints)
+                )
                 memory = replace(memory, memory=opened)
             self._agents[agent.name] = replace(agent, model=model, memory=memory)
         return self._agents[agent.name]

@@ -2,6 +2,8 @@
 
 declared     what an agent remembers and recalls
 local        notes in this process
+openai       embeddings of OpenAI and of compatible servers
+chroma       notes in a Chroma database
 hashing      embeddings without a model and without a network
 embeddings   embeddings by name
 nearest      the most similar vectors, exactly

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from agentkit.errors import UsageError
 from agentkit.memories.hashing import HashEmbeddings
+from agentkit.memories.openai import OpenAIEmbeddings
+from agentkit.models import NO_ENDPOINTS, NamedEndpoint, access_of
+from agentkit.models.access import OPENAI_URL, Extras
 from agentkit.ports import Embeddings
 
 OFFLINE = "offline:hash"
 
 
-def open_embeddings(name: str) -> Embeddings:
+def open_embeddings(name: str, endpoints: Mapping[str, NamedEndpoint] = NO_ENDPOINTS) -> Embeddings:
     """The embeddings called ``provider:name``. Nothing is sent yet.
 
     Args:
-        name: ``offline:hash`` or ``offline:hash-N`` (N dimensions).
+        name: ``offline:hash``, ``offline:hash-N`` (N dimensions), ``openai:NAME``, or ``ENDPOINT:NAME``.
+        endpoints: servers of your own, by name; of the kind ``openai``.
 
     Raises:
         UsageError: there are none of this name.
+        ModelAuthError: a key is needed, and there is none.
     """
     provider, _colon, model = name.partition(":")
     if provider == "offline" and model == "hash":
@@ -31,11 +36,32 @@ def open_embeddings(name: str) -> Embeddings:
         and 0 < int(model[5:]) <= 65_536
     ):
         return HashEmbeddings(int(model[5:]))
-    raise UsageError(f"unknown embeddings {name!r}; embeddings are {OFFLINE} or {OFFLINE}-N")
+    if model and (provider == "openai" or provider in endpoints):
+        return _openai(provider, model, endpoints)
+    raise UsageError(
+        f"unknown embeddings {name!r}; embeddings are {OFFLINE}, {OFFLINE}-N, openai:NAME or ENDPOINT:NAME"
+    )
+
+
+def _openai(provider: str, model: str, endpoints: Mapping[str, NamedEndpoint]) -> Embeddings:
+    endpoint, key = access_of(provider, endpoints)
+    if endpoint.kind not in ("openai", "openai-responses"):
+        raise UsageError(
+            f"the endpoint {provider} is of the kind {endpoint.kind}; embeddings need the kind openai"
+        )
+    return OpenAIEmbeddings(
+        model,
+        api_key=key,
+        base_url=endpoint.base_url or OPENAI_URL,
+        provider=provider,
+        extras=Extras(headers=endpoint.headers, body=endpoint.body),
+    )
 
 
 @asynccontextmanager
-async def opened_embeddings(embeddings: str | Embeddings) -> AsyncGenerator[Embeddings]:
+async def opened_embeddings(
+    embeddings: str | Embeddings, endpoints: Mapping[str, NamedEndpoint] = NO_ENDPOINTS
+) -> AsyncGenerator[Embeddings]:
     """``embeddings``, ready for use. What is opened here, from a name, is closed again.
 
     Raises:
@@ -44,7 +70,7 @@ async def opened_embeddings(embeddings: str | Embeddings) -> AsyncGenerator[Embe
     if not isinstance(embeddings, str):
         yield embeddings
         return
-    own = open_embeddings(embeddings)
+    own = open_embeddings(embeddings, endpoints)
     if isinstance(own, AbstractAsyncContextManager):
         async with own:
             yield own

@@ -15,7 +15,7 @@ from agentkit.errors import ModelAuthError, UsageError
 from agentkit.models.named import OFFLINE, PROVIDERS, NamedEndpoint, Provider, Target, make, needs_key
 from agentkit.ports import Model
 
-__all__ = ["NamedEndpoint", "open_model", "opened", "split_name"]
+__all__ = ["NO_ENDPOINTS", "NamedEndpoint", "access_of", "open_model", "opened", "split_name"]
 
 NO_ENDPOINTS: Mapping[str, NamedEndpoint] = {}
 
@@ -61,6 +61,24 @@ def open_model(
     if base_url is not None:
         endpoint = replace(endpoint, base_url=base_url)
     return make(Target(provider=provider, model=model, endpoint=endpoint, api_key=key))
+
+
+def access_of(
+    provider: str,
+    endpoints: Mapping[str, NamedEndpoint] = NO_ENDPOINTS,
+    environ: Mapping[str, str] | None = None,
+) -> tuple[NamedEndpoint, str | None]:
+    """Where a provider, or an endpoint of this name, is reached, and its key.
+
+    Raises:
+        UsageError: an endpoint is wrong.
+        ModelAuthError: a key is needed, and there is none.
+    """
+    environ = os.environ if environ is None else environ
+    if provider in endpoints:
+        endpoint = endpoints[provider].checked(provider)
+        return endpoint, _key_of(endpoint, provider, environ)
+    return _of_provider(PROVIDERS[provider], environ, None, None)
 
 
 def split_name(name: str, endpoints: Mapping[str, NamedEndpoint] = NO_ENDPOINTS) -> tuple[str, str]:

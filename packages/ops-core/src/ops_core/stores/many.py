@@ -69,9 +69,7 @@ def _compile(statement: UpdateBase | Select[Any], dialect: Dialect) -> _Compiled
     if not compiled.positional:
         return _Compiled(str(compiled), lambda given: {**known, **given})
     names: Sequence[str] = compiled.positiontup
-    return _Compiled(
-        str(compiled), lambda given: [given[name] if name in given else known[name] for name in names]
-    )
+    return _Compiled(str(compiled), lambda given: tuple(map({**known, **given}.__getitem__, names)))
 
 
 def _through_the_driver(

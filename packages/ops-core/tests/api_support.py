@@ -13,11 +13,13 @@ import httpx2
 from agentkit import Agent, tool
 from agentkit.errors import ModelBadRequest
 from agentkit.messages import ToolCall
+from agentkit.models.limiter import RateLimits
 from agentkit.testing.models import ScriptedModel
 from ops_core.assembly import Ops, open_ops
 from ops_core.catalog import Catalog
 from ops_core.server import serving_all
 from ops_core.settings import Settings
+from ops_core.terms import Spending, Terms
 
 NOWHERE = "01996c2e-5d1a-7c3e-9f60-2b1f3c8a4d77"
 """A well-formed id that no task has."""
@@ -44,7 +46,10 @@ class Agents(Catalog):
                 Agent(ScriptedModel.by_turn([ask, "launched"]), name="asking", tools=[launch]),
                 Agent(ScriptedModel.by_turn({0: self._held}), name="held"),
                 Agent("offline:planner", name="a/b", instructions="A name with a slash."),
-            ]
+            ],
+            terms=Terms(
+                limits={"limited": RateLimits(concurrency=1)}, spending=Spending(tenants={"other": 1.0})
+            ),
         )
 
     async def _held(self, _request: Any) -> str:

@@ -33,6 +33,7 @@ OPERATIONS = {
     ("DELETE", "/api/v1/threads/{thread_id}"),
     ("GET", "/api/v1/agents"),
     ("GET", "/api/v1/agents/{name}"),
+    ("GET", "/api/v1/spending"),
     ("GET", "/health/live"),
     ("GET", "/health/ready"),
 }

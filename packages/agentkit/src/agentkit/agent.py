@@ -19,7 +19,9 @@ from agentkit.limits import Limits
 from agentkit.loop import Control, Event, Loop, OnEvent, Work
 from agentkit.memories import AgentMemory
 from agentkit.messages import JsonValue, ToolSpec
-from agentkit.models import opened
+from agentkit.models.prices import Prices
+from agentkit.models.resilient import ResilientModel, open_chain
+from agentkit.models.retrying import Retries
 from agentkit.models.windows import window_of
 from agentkit.outcomes import Completed, Outcome
 from agentkit.planning import Brief, NativePlanning, Planning, ReActPlanning
@@ -59,6 +61,7 @@ class RunOptions(TypedDict, Generic[Deps], total=False):
             the same ones again.
         scope: whose memory it is; the agent's own where not given.
         on_event: called with each step and delta, in the event loop; must not block. Models stream only with it.
+        reserves: what each call of a model may cost is recorded before it is made, whatever the limits are.
     """
 
     deps: Deps
@@ -69,6 +72,7 @@ class RunOptions(TypedDict, Generic[Deps], total=False):
     earlier: Sequence[Turn]
     scope: Scope
     on_event: OnEvent | None
+    reserves: bool
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,10 @@ class Agent(Generic[Deps, Output]):
 
     Attributes:
         model: ``provider:name``, opened and closed with each run, or an open :class:`~agentkit.ports.Model`.
+        fallback: models that are asked, in this order, where the one before has no reply.
+        retries: how often a call that failed is made again; where not given, an open model without a fallback is used
+            as it is, and all others as :class:`~agentkit.models.retrying.Retries` says.
+        prices: what models cost.
         name: for logs and for whoever submits work to it by name.
         instructions: what the model is told before everything else.
         tools: tools, toolsets, or plain functions (which count as ``unsafe``).
@@ -93,6 +101,9 @@ class Agent(Generic[Deps, Output]):
 
     model: str | Model
     _: KW_ONLY
+    fallback: Sequence[str | Model] = ()
+    retries: Retries | None = None
+    prices: Prices = Prices()
     name: str = "agent"
     instructions: str = ""
     tools: Sequence[AnyTool] = ()
@@ -140,7 +151,7 @@ class Agent(Generic[Deps, Output]):
             earlier_digest=digest_of(earlier),
         )
         watch = self.telemetry.watch(self.name, given.run_id)
-        async with opened(self.model) as model:
+        async with open_chain([self.model, *self.fallback], retries=self.retries) as model:
             loop = Loop(
                 work=await self._work(model, options, watch),
                 journal=options.get("journal") or MemoryJournal(),
@@ -195,7 +206,7 @@ class Agent(Generic[Deps, Output]):
         message = "run_sync was called inside a running event loop: `await agent.run(…)` instead"
         raise UsageError(message)
 
-    async def _work(self, model: Model, options: RunOptions[Deps], watch: Watch | None) -> Work:
+    async def _work(self, model: ResilientModel, options: RunOptions[Deps], watch: Watch | None) -> Work:
         by_name: dict[str, Toolset] = {}
         specs: dict[str, ToolSpec] = {}
         memory = self._remembering(options.get("scope"))
@@ -207,7 +218,7 @@ class Agent(Generic[Deps, Output]):
                     raise UsageError(message)
                 specs[spec.name], by_name[spec.name] = spec, toolset
         if watch is not None:
-            model = watch.model(model)
+            model = model.each(watch.model)
             by_name = {name: watch.toolset(toolset, specs) for name, toolset in by_name.items()}
         return Work(
             asker=self._asker(model, tuple(specs.values()), tuple(options.get("earlier", ()))),
@@ -219,6 +230,7 @@ class Agent(Generic[Deps, Output]):
             patience=self.patience,
             memory=memory,
             context=replace(self.context, window=self.context.window or window_of(model.name)),
+            reserves=options.get("reserves", False),
         )
 
     def _remembering(self, scope: Scope | None) -> Remembering | None:
@@ -226,14 +238,16 @@ class Agent(Generic[Deps, Output]):
             return None
         return Remembering.of(self.memory, Scope(agent=self.name) if scope is None else scope)
 
-    def _asker(self, model: Model, tools: tuple[ToolSpec, ...], earlier: tuple[Turn, ...]) -> Asker:
+    def _asker(self, model: ResilientModel, tools: tuple[ToolSpec, ...], earlier: tuple[Turn, ...]) -> Asker:
         brief = Brief(
             instructions=self.instructions,
             tools=tools,
             output_schema=self._output.json_schema,
             earlier=earlier,
         )
-        return Asker(model=model, planning=self._planning(), brief=brief, output=self._output)
+        return Asker(
+            model=model, planning=self._planning(), brief=brief, output=self._output, prices=self.prices
+        )
 
     @cached_property
     def _toolsets(self) -> Sequence[Toolset]:

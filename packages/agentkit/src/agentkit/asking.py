@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, cast
 
@@ -14,16 +13,29 @@ from agentkit.errors import (
     AgentkitError,
     BadArguments,
     ContextTooLong,
+    JournalError,
     ModelAuthError,
-    ModelUnreachable,
     RunError,
     TranscriptError,
 )
-from agentkit.messages import DECLINED, ModelReply, ModelRequest, Part, Reasoning, Text, ToolCall
+from agentkit.limits import Limits
+from agentkit.messages import DECLINED, ModelReply, ModelRequest, Part, Reasoning, Text, ToolCall, Usage
+from agentkit.models.prices import Prices
+from agentkit.models.resilient import CallFailed, OutOfTime, ResilientModel
+from agentkit.models.retrying import Again, GiveUp, Next, NextModel
 from agentkit.planning import Brief, Planning, Reading
-from agentkit.ports import Model, OnDelta
+from agentkit.ports import OnDelta
+from agentkit.reserving import Means, reservation
 from agentkit.schema import OutputSchema
-from agentkit.transcript import ModelReplied, Summarised, Transcript
+from agentkit.transcript import (
+    ModelFailed,
+    ModelReplied,
+    Recorded,
+    Step,
+    Summarised,
+    Tally,
+    Transcript,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,58 +60,73 @@ Answer: TypeAlias = ModelReplied | Summarised | TimeUp | Unanswered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What the model is asked for: the next reply in a run.
+
+    Attributes:
+        transcript: all steps so far; those that are recorded meanwhile are in it, too.
+        tally: its sums.
+        limits: the run's budget.
+        seconds_left: until the run must end; ``None`` for never.
+        record: appends a step to the journal.
+        on_delta: shown the reply as it is written; without it the model is not asked to stream.
+        reserves: what a call may cost is recorded before it is made, also where the run itself has no limit of money.
+    """
+
+    transcript: Transcript
+    tally: Tally
+    limits: Limits
+    seconds_left: Callable[[], float | None]
+    record: Callable[[Step], Awaitable[Recorded]]
+    on_delta: OnDelta | None
+    reserves: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Asker:
     """Asks the model of one run. It keeps nothing: what it is told is in the transcript.
 
     Attributes:
-        model: opened.
+        model: open.
         planning: how the transcript becomes a request and a reply a wish.
         brief: instructions, tools and output schema for the model.
         output: the type of the output, which a reply without calls must fit.
+        prices: what models cost.
     """
 
-    model: Model
+    model: ResilientModel
     planning: Planning
     brief: Brief
     output: OutputSchema[Any]
+    prices: Prices
 
-    async def ask(
-        self,
-        transcript: Transcript,
-        *,
-        known_ids: Collection[str],
-        seconds: float | None,
-        on_delta: OnDelta | None,
-    ) -> Answer:
-        """The model's next reply, as it is to be recorded.
+    async def ask(self, wanted: Wanted) -> Answer:
+        """The model's next reply, as it is to be recorded. Calls that fail on the way to it are recorded here.
 
-        Args:
-            transcript: all steps so far.
-            known_ids: of all calls so far; those of the reply are made different.
-            seconds: after so many the turn is given up; ``None`` for never.
-            on_delta: shown the reply as it is written; without it the model is not asked to stream.
+        Raises:
+            JournalError: a step could not be recorded.
         """
         began = time.monotonic()
-        request = self.planning.request(transcript, self.brief)
-        reply = await self._reply(request, seconds, on_delta)
+        request = self.planning.request(wanted.transcript, self.brief)
+        reply = await self._reply(request, wanted, wanted.on_delta)
         if not isinstance(reply, ModelReply):
             return reply
-        return self._read(reply, _Place(len(transcript), known_ids), time.monotonic() - began)
+        place = _Place(len(wanted.transcript), wanted.tally.call_ids)
+        return self._read(reply, place, time.monotonic() - began)
 
-    async def shorten(self, transcript: Transcript, owed: Shorten, seconds: float | None) -> Answer:
+    async def shorten(self, wanted: Wanted, owed: Shorten) -> Answer:
         """How the conversation is told in short, as it is to be recorded.
 
         Where the model will not or cannot write a summary, outputs of tools are left out.
 
         Args:
-            transcript: all steps so far.
+            wanted: what a reply is wanted for.
             owed: what is to be told in short.
-            seconds: after so many the attempt is given up; ``None`` for never.
         """
         if owed.by == "drop_tool_results":
             return Summarised(upto=owed.upto, by=owed.by)
         began = time.monotonic()
-        reply = await self._reply(summary_request(transcript, owed), seconds, None)
+        reply = await self._reply(summary_request(wanted.transcript, owed), wanted, None)
         if isinstance(reply, TimeUp) or (isinstance(reply, Unanswered) and not reply.final):
             return reply
         if isinstance(reply, ModelReply):
@@ -114,30 +141,25 @@ class Asker:
                 return paid
         else:
             paid = Summarised(upto=owed.upto)
-        least = without_outputs(Gauge.of(self.brief, transcript))
+        least = without_outputs(Gauge.of(self.brief, wanted.transcript))
         if least is not None:
             return replace(paid, upto=least.upto, by=least.by, text="")
         why = "the conversation does not fit the model's context, and the model wrote no summary of it"
         return Unanswered(ContextTooLong(why).as_run_error(), final=True)
 
     async def _reply(
-        self, request: ModelRequest, seconds: float | None, on_delta: OnDelta | None
+        self, request: ModelRequest, wanted: Wanted, on_delta: OnDelta | None
     ) -> ModelReply | TimeUp | Unanswered:
-        deadline = asyncio.timeout(seconds)
+        calls = _Calls(wanted, self.prices)
         try:
-            async with deadline:
-                return await self.model.reply(request, on_delta)
-        except TimeoutError:
-            if not deadline.expired():
-                raise
+            reply = await self.model.answer(request, on_delta, calls)
+        except OutOfTime:
             return TimeUp()
-        except asyncio.CancelledError:
-            if _is_being_cancelled():
-                raise
-            lost = ModelUnreachable("the model's connection was cancelled from within")
-            return Unanswered(lost.as_run_error())
+        except (JournalError, TranscriptError):
+            raise
         except AgentkitError as error:
             return Unanswered(error.as_run_error(), final=is_the_runs_own(error))
+        return replace(reply, usage=self.prices.billed(reply.usage, *_names(reply.model, calls.model)))
 
     def _read(self, reply: ModelReply, place: _Place, seconds: float) -> ModelReplied:
         reading = self.planning.read(reply, self.brief)
@@ -165,18 +187,74 @@ class Asker:
         return None
 
 
+class _Calls:
+    """Stands before each call of a turn: reserves what it may cost, and records how those went that failed."""
+
+    def __init__(self, wanted: Wanted, prices: Prices) -> None:
+        self._wanted = wanted
+        self._prices = prices
+        self._reserved = False
+        self.failures = wanted.tally.failures
+        self.model = ""
+
+    def seconds_left(self) -> float | None:
+        return self._wanted.seconds_left()
+
+    async def calling(self, model: str, request: ModelRequest) -> ModelRequest:
+        self.model = model
+        wanted = self._wanted
+        left = wanted.limits.nanos_left(wanted.tally)
+        if left is None and not wanted.reserves:
+            return request
+        asked = reservation(
+            model, request, Means(prices=self._prices, left=left, last_call=wanted.tally.last_call)
+        )
+        await wanted.record(asked)
+        self._reserved = True
+        return replace(request, max_tokens=asked.max_tokens)
+
+    async def failed(self, call: CallFailed) -> None:
+        reserved, self._reserved = self._reserved, False
+        ends_the_run = isinstance(call.next, GiveUp) and is_the_runs_own(call.error)
+        if not (call.made and (reserved or call.billed != (0, 0) or not ends_the_run)):
+            return  # nothing was sent; or the end of the run, which tells the same, is recorded next
+        await self._wanted.record(
+            ModelFailed(
+                model=call.model,
+                error=call.error.as_run_error(),
+                usage=self._usage(call),
+                seconds=round(call.seconds, 6),
+                again_after=_again_after(call.next),
+            )
+        )
+
+    def _usage(self, call: CallFailed) -> Usage | None:
+        if call.billed is None:
+            return None
+        read, written = call.billed
+        return self._prices.billed(Usage(input_tokens=read, output_tokens=written), call.model)
+
+
+def _again_after(following: Next) -> float | None:
+    match following:
+        case Again(seconds):
+            return round(seconds, 3)
+        case NextModel():
+            return 0.0
+        case GiveUp():
+            return None
+
+
+def _names(*models: str) -> list[str]:
+    return [model for model in models if model]
+
+
 @dataclass(frozen=True, slots=True)
 class _Place:
     """Where in a run a reply is recorded: behind so many steps, with these calls in them."""
 
     seq: int
     known_ids: Collection[str]
-
-
-def _is_being_cancelled() -> bool:
-    """Whether a CancelledError is meant for us; some libraries let one escape when a connection of theirs dies."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def is_the_runs_own(error: AgentkitError) -> bool:

@@ -24,6 +24,8 @@ from agentkit.transcript import (
     ApprovalAsked,
     ApprovalGiven,
     Finished,
+    ModelAsked,
+    ModelFailed,
     ModelReplied,
     Note,
     Recalled,
@@ -44,6 +46,8 @@ CURRENT = max(VERSIONS)
 _STEPS: Mapping[str, type[Any]] = {
     "run_started": RunStarted,
     "model_replied": ModelReplied,
+    "model_asked": ModelAsked,
+    "model_failed": ModelFailed,
     "tool_started": ToolStarted,
     "tool_returned": ToolReturned,
     "approval_asked": ApprovalAsked,
@@ -240,9 +244,8 @@ def _notes(stored: Any) -> tuple[Note, ...]:
     return tuple(_load(Note, note) for note in cast("list[dict[str, Any]]", stored))
 
 
-def _usage(stored: Any) -> Usage:
-    usage: Usage = _load(Usage, stored)
-    return usage
+def _usage(stored: Any) -> Usage | None:
+    return None if stored is None else _load(Usage, stored)
 
 
 def _error(stored: Any) -> RunError | None:
@@ -255,6 +258,8 @@ _NESTED: Mapping[tuple[type[Any], str], Callable[[Any], Any]] = {
     (ModelReplied, "usage"): _usage,
     (Summarised, "usage"): _usage,
     (Recalled, "notes"): _notes,
+    (ModelFailed, "usage"): _usage,
+    (ModelFailed, "error"): _error,
     (ToolReturned, "error"): _error,
     (Finished, "error"): _error,
     (RunError, "actor"): Actor,

@@ -13,6 +13,7 @@
     │   ├── ModelAuthError      the operator: the key is missing, wrong or without rights
     │   ├── ModelRateLimited    nobody: wait, then go on
     │   ├── ModelOverloaded     nobody: wait, then go on
+    │   │   └── ModelResting    nobody: it was not asked, because its last calls have failed
     │   ├── ModelTimeout        nobody: the provider did not answer in time
     │   ├── ModelUnreachable    nobody: the connection failed
     │   ├── ModelBadResponse    the provider: what came back cannot be used
@@ -23,6 +24,7 @@
     │   ├── ToolTimeout
     │   └── ToolDenied
     ├── LimitReached            the budget's owner
+    │   └── PriceUnknown        the budget's owner: money is limited, and nobody knows what a model costs
     └── RunFailed               raised by ``Outcome.unwrap()`` for a run that did not complete
 
     RunReleased                 (a BaseException) nobody: the run was let go and may be resumed
@@ -118,10 +120,16 @@ class MemoryUnavailable(AgentkitError):
 
 
 class ModelError(AgentkitError):
-    """The model gave no usable reply."""
+    """The model gave no usable reply.
+
+    Attributes:
+        billed: input and output tokens that are billed for the call all the same; ``None`` where nobody knows. An
+            adapter sets it where it knows more than the kind of the error says.
+    """
 
     code = "model_error"
     actor = Actor.PROVIDER
+    billed: tuple[int, int] | None = None
 
 
 class ModelBadRequest(ModelError):
@@ -129,6 +137,7 @@ class ModelBadRequest(ModelError):
 
     code = "model_bad_request"
     actor = Actor.DEVELOPER
+    billed = (0, 0)
 
 
 class ContextTooLong(ModelBadRequest):
@@ -142,6 +151,7 @@ class ModelAuthError(ModelError):
 
     code = "model_auth"
     actor = Actor.OPERATOR
+    billed = (0, 0)
 
 
 class ModelRateLimited(ModelError):
@@ -154,6 +164,7 @@ class ModelRateLimited(ModelError):
     code = "model_rate_limited"
     actor = Actor.NOBODY
     transient = True
+    billed = (0, 0)
 
     def __init__(self, message: str | None = None, *, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -166,10 +177,17 @@ class ModelOverloaded(ModelError):
     code = "model_overloaded"
     actor = Actor.NOBODY
     transient = True
+    billed = (0, 0)
 
     def __init__(self, message: str | None = None, *, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class ModelResting(ModelOverloaded):
+    """The model was not asked: its last calls have failed, and it is given time."""
+
+    code = "model_resting"
 
 
 class ModelTimeout(ModelError):
@@ -238,6 +256,12 @@ class LimitReached(AgentkitError):
 
     code = "limit_reached"
     actor = Actor.BUDGET_OWNER
+
+
+class PriceUnknown(LimitReached):
+    """Money is limited, and nobody knows what the model costs."""
+
+    code = "price_unknown"
 
 
 class RunFailed(AgentkitError):

@@ -7,6 +7,7 @@ from math import inf
 from typing import TypeVar
 
 from agentkit.errors import LimitReached, UsageError
+from agentkit.money import as_text, nanos
 from agentkit.transcript import Tally
 
 Number = TypeVar("Number", int, float)
@@ -17,17 +18,21 @@ class Limits:
     """A budget for one run. ``None`` means no limit of this kind.
 
     Attributes:
-        steps: recorded steps (a model reply and a tool result are one step each, an unsafe call is two).
+        steps: recorded steps (a model reply and a tool result are one step each, an unsafe call is two; that a model
+            is being asked, or has failed, does not count).
         tokens: input and output tokens of all model calls together.
+        usd: what all model calls together may cost. A call is made only if its largest possible cost fits into what is
+            left; a model whose price nobody knows is then refused. See ``docs/how-to/limit-costs.md``.
         seconds: time from the first step on, without the time in which the run waits for a person.
     """
 
     steps: int | None = 100
     tokens: int | None = None
     seconds: float | None = None
+    usd: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("steps", "tokens", "seconds"):
+        for name in ("steps", "tokens", "seconds", "usd"):
             value = getattr(self, name)
             if value is not None and not 0 < value < inf:
                 message = f"limits: {name} must be positive and finite, not {value!r}"
@@ -41,6 +46,7 @@ class Limits:
             steps=_smaller(self.steps, other.steps),
             tokens=_smaller(self.tokens, other.tokens),
             seconds=_smaller(self.seconds, other.seconds),
+            usd=_smaller(self.usd, other.usd),
         )
 
     def seconds_left(self, tally: Tally, since_last: float) -> float | None:
@@ -53,17 +59,25 @@ class Limits:
         """
         return None if self.seconds is None else self.seconds - tally.seconds - since_last
 
+    def nanos_left(self, tally: Tally) -> int | None:
+        """Nano-dollars that a call may still cost; ``None`` for no limit, zero or less when nothing is left."""
+        return None if self.usd is None else nanos(self.usd) - tally.spent
+
     def check(self, tally: Tally) -> None:
-        """Refuse another turn when steps or tokens are used up.
+        """Refuse another turn when steps, tokens or money are used up.
 
         Raises:
             LimitReached: the text says which limit, and how it stands.
         """
-        if self.steps is not None and tally.steps >= self.steps:
-            message = f"the run has recorded {tally.steps} of {self.steps} steps"
+        counted = tally.steps - tally.asides
+        if self.steps is not None and counted >= self.steps:
+            message = f"the run has recorded {counted} of {self.steps} steps"
             raise LimitReached(message)
         if self.tokens is not None and tally.tokens.tokens >= self.tokens:
             message = f"the run has used {tally.tokens.tokens} of {self.tokens} tokens"
+            raise LimitReached(message)
+        if self.usd is not None and tally.spent >= nanos(self.usd):
+            message = f"the run has spent {as_text(tally.spent)} of {as_text(nanos(self.usd))}"
             raise LimitReached(message)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, cast
 
-from agentkit.asking import Answer, Asker, TimeUp, Unanswered
+from agentkit.asking import Answer, Asker, TimeUp, Unanswered, Wanted
 from agentkit.calls import Caller, ToolProgress
 from agentkit.compaction import Context, Gauge, Shorten, due, forced
 from agentkit.errors import (
@@ -77,6 +77,7 @@ class Work:
         patience: so many turns in a row may bring the run no further.
         context: what is done when the conversation outgrows the model.
         memory: what outlives the run.
+        reserves: what a call may cost is recorded before it is made, whatever the limits are.
     """
 
     asker: Asker
@@ -88,6 +89,7 @@ class Work:
     patience: int
     context: Context = Context()
     memory: Remembering | None = None
+    reserves: bool = False
 
 
 # --- what is owed ------------------------------------------------------------------------------------------------
@@ -384,12 +386,18 @@ class Loop:
         return None
 
     async def _ask(self, owed: CallModel | Shorten) -> Answer:
-        asker, seconds = self.work.asker, self._seconds_left()
-        if isinstance(owed, Shorten):
-            return await asker.shorten(self.steps, owed, seconds)
-        return await asker.ask(
-            self.steps, known_ids=self.tally.call_ids, seconds=seconds, on_delta=self.on_event
+        wanted = Wanted(
+            transcript=self.steps,
+            tally=self.tally,
+            limits=self.work.limits,
+            seconds_left=self._seconds_left,
+            record=self._record,
+            on_delta=self.on_event,
+            reserves=self.work.reserves,
         )
+        if isinstance(owed, Shorten):
+            return await self.work.asker.shorten(wanted, owed)
+        return await self.work.asker.ask(wanted)
 
     async def _record_reply(self, reply: ModelReplied) -> None:
         """With the end of the run, where nothing else is owed after it: nothing is done between the two."""

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
+from agentkit.money import add_usd
+
 JsonValue: TypeAlias = "None | bool | int | float | str | Sequence[JsonValue] | Mapping[str, JsonValue]"
 JsonObject: TypeAlias = "Mapping[str, JsonValue]"
 
@@ -223,13 +225,12 @@ class Usage:
         return self.input_tokens + self.output_tokens
 
     def __add__(self, other: Usage) -> Usage:
-        costs = [cost for cost in (self.cost_usd, other.cost_usd) if cost is not None]
         return Usage(
             input_tokens=self.input_tokens + other.input_tokens,
             output_tokens=self.output_tokens + other.output_tokens,
             cached_tokens=self.cached_tokens + other.cached_tokens,
             reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
-            cost_usd=sum(costs) if costs else None,
+            cost_usd=add_usd(self.cost_usd, other.cost_usd),
             cache_write_tokens=self.cache_write_tokens + other.cache_write_tokens,
         )
 
@@ -275,4 +276,16 @@ class ReasoningDelta:
     text: str
 
 
-Delta: TypeAlias = TextDelta | ReasoningDelta
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BegunAnew:
+    """What was shown of this reply is void: the call failed on the way and is made once more. Shown, never stored.
+
+    Attributes:
+        model: ``provider:name`` of the model that is asked now.
+    """
+
+    model: str
+
+
+Delta: TypeAlias = TextDelta | ReasoningDelta | BegunAnew
+"""What is shown while a reply is written; from the last :class:`BegunAnew` on, the texts add up to the reply."""

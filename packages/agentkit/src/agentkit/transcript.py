@@ -14,6 +14,7 @@ from typing import Literal, TypeAlias
 
 from agentkit.errors import RunError
 from agentkit.messages import JsonObject, JsonValue, Part, StopReason, Text, ToolCall, Usage
+from agentkit.money import nanos, usd
 
 FAULTS = frozenset({"unknown_tool", "bad_arguments"})
 """Codes of failed calls that are the model's own mistake in form."""
@@ -68,6 +69,45 @@ class ModelReplied:
     def tool_calls(self) -> tuple[ToolCall, ...]:
         """The calls in their order."""
         return tuple(part for part in self.parts if isinstance(part, ToolCall))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelAsked:
+    """A model is about to be called, and the call may cost so much; recorded where money is limited.
+
+    What is reserved is given back by the reply or by the failure that follows. Of a call that has neither, because its
+    worker was lost or the run was ended, nobody knows the cost: it counts with all that was reserved.
+
+    Attributes:
+        model: ``provider:name``.
+        reserved_usd: the most that it can cost.
+        input_bound: tokens that the request cannot exceed, by its size alone.
+        max_tokens: of the reply; sent with the request.
+    """
+
+    model: str
+    reserved_usd: float
+    input_bound: int
+    max_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFailed:
+    """A call of a model gave no usable reply, and the run goes on: at once, later, or with another model.
+
+    Attributes:
+        model: ``provider:name``.
+        error: why.
+        usage: what is billed for it; ``None`` where nobody knows.
+        seconds: how long it took.
+        again_after: seconds until a model is asked again; ``None`` where this is left to whoever resumes the run.
+    """
+
+    model: str
+    error: RunError
+    usage: Usage | None = None
+    seconds: float = 0.0
+    again_after: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,6 +281,8 @@ class Finished:
 Step: TypeAlias = (
     RunStarted
     | ModelReplied
+    | ModelAsked
+    | ModelFailed
     | ToolStarted
     | ToolReturned
     | ApprovalAsked
@@ -268,6 +310,9 @@ class Recorded:
 
 
 Transcript: TypeAlias = Sequence[Recorded]
+
+BEGINNINGS = (ModelAsked, ModelFailed, ToolStarted)
+"""Steps that bring a run no further: what they tell of may be what stops it each time."""
 
 
 # --- folds -------------------------------------------------------------------------------------------------------
@@ -303,13 +348,21 @@ class RunUsage:
         steps: recorded steps.
         model_calls: replies received.
         tool_calls: calls that have ended.
-        tokens: the sum over all replies.
+        tokens: the sum over all replies, and over failed calls that were billed.
+        unsettled_usd: reserved for calls whose cost nobody knows (yet): at most so much comes on top of
+            ``tokens.cost_usd``. Zero where money is not limited.
     """
 
     steps: int = 0
     model_calls: int = 0
     tool_calls: int = 0
     tokens: Usage = field(default_factory=Usage)
+    unsettled_usd: float = 0.0
+
+
+def brings_further(steps: Transcript) -> bool:
+    """Whether one of these steps is more than the beginning, or the failure, of something."""
+    return any(not isinstance(recorded.step, BEGINNINGS) for recorded in steps)
 
 
 def beginning(transcript: Transcript) -> RunStarted | None:
@@ -410,7 +463,11 @@ class Tally:
         steps: recorded steps.
         model_calls: replies received.
         tool_calls: calls that have ended.
-        tokens: the sum over all replies.
+        tokens: the sum over all replies, and over failed calls that were billed.
+        failures: calls of models that have failed since the last reply.
+        asides: recorded steps that only tell of a call of a model, and that a limit of steps does not count.
+        last_call: the last call of a model that was recorded with its reservation, and the tokens that its request
+            turned out to have; ``None`` where there is none.
         call_ids: ids of all calls, those of an earlier run included.
         first_at: when the first counted step was recorded.
         last_at: when the last one was.
@@ -422,7 +479,11 @@ class Tally:
 
     def _reset(self) -> None:
         self.steps = self.model_calls = self.tool_calls = 0
+        self.failures = self.asides = 0
         self.tokens = Usage()
+        self.last_call: tuple[ModelAsked, int] | None = None
+        self._asked: ModelAsked | None = None
+        self._unsettled = 0
         self.first_at = self.last_at = 0.0
         self._waited = self._waiting_since = 0.0
         self._waiting: set[str] = set()
@@ -449,13 +510,18 @@ class Tally:
         match step:
             case ModelReplied():
                 self.model_calls += 1
-                self.tokens += step.usage
+                self.failures = 0
+                self._settle(step.usage)
                 self.call_ids.update(call.id for call in step.tool_calls)
                 self._faults = self.faulty_turns
                 self._turn = _Turn(step, None if self._turn is None else self._turn.wishes)
             case Summarised():
                 self.model_calls += bool(step.model)
-                self.tokens += step.usage
+                if step.model:
+                    self.failures = 0
+                    self._settle(step.usage)
+            case ModelAsked() | ModelFailed():
+                self._add_aside(step)
             case ToolReturned():
                 self.tool_calls += 1
                 if self._turn is not None:
@@ -471,12 +537,44 @@ class Tally:
             case _:
                 pass
 
+    def _add_aside(self, step: ModelAsked | ModelFailed) -> None:
+        self.asides += 1
+        if isinstance(step, ModelAsked):
+            self._settle(None)
+            self._asked = step
+        else:
+            self.failures += 1
+            self._settle(step.usage)
+
+    def _settle(self, used: Usage | None) -> None:
+        """A call has ended, as far as is known. What it has reserved is given back where its cost is known."""
+        asked, self._asked = self._asked, None
+        if used is not None:
+            self.tokens += used
+        if asked is None:
+            return
+        if used is None or used.cost_usd is None:
+            self._unsettled += nanos(asked.reserved_usd)
+        if used is not None:
+            self.last_call = (asked, used.input_tokens)
+
+    @property
+    def unsettled(self) -> int:
+        """Nano-dollars reserved for calls whose cost nobody knows (yet)."""
+        return self._unsettled + (nanos(self._asked.reserved_usd) if self._asked is not None else 0)
+
+    @property
+    def spent(self) -> int:
+        """What counts against a budget, in nano-dollars, be it billed or perhaps billed."""
+        return nanos(self.tokens.cost_usd or 0.0) + self.unsettled
+
     @property
     def usage(self) -> RunUsage:
         """What the run has used."""
         return RunUsage(
-            steps=self.steps, model_calls=self.model_calls, tool_calls=self.tool_calls, tokens=self.tokens
-        )
+            steps=self.steps, model_calls=self.model_calls, tool_calls=self.tool_calls, tokens=self.tokens,
+            unsettled_usd=usd(self.unsettled),
+        )  # fmt: skip
 
     @property
     def seconds(self) -> float:

@@ -9,10 +9,12 @@ import secrets
 import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from agentkit.errors import AgentkitError
+from agentkit.models.traffic import Traffic
 from ops_core.catalog import Catalog, default_catalog, import_catalog, read_catalog
 from ops_core.dispatchers import CountedDispatcher, open_dispatcher
 from ops_core.engine import Engine
@@ -41,6 +43,7 @@ class Ops:
         engine: the verbs.
         metrics: what this process has counted since it was opened.
         gauges: how full its store is.
+        traffic: what is known of the providers of models; all runs of this process share it.
     """
 
     settings: Settings
@@ -48,6 +51,7 @@ class Ops:
     engine: Engine
     metrics: Metrics
     gauges: StoreGauges
+    traffic: Traffic = field(default_factory=Traffic)
 
     @asynccontextmanager
     async def working(
@@ -73,7 +77,7 @@ class Ops:
             on_event=on_event,
             only=only,
         )
-        runner = Runner(self.engine, catalog, options, self.metrics.runs)
+        runner = Runner(self.engine, catalog, options, self.metrics.runs, self.traffic)
         async with asyncio.TaskGroup() as group:
             with about(worker=options.owner):
                 sweep = sweep_forever(self.engine, settings.sweep_seconds, self.metrics.upkeep)
@@ -108,8 +112,11 @@ async def open_ops(settings: Settings, catalog: Catalog | None = None) -> AsyncG
         await asyncio.to_thread(migrate_if_needed, store)
     async with store, open_dispatcher(settings.dispatcher_url) as dispatcher:
         await store.check()
-        gauges = StoreGauges(store)
+        gauges = StoreGauges(store, partial(store.spent, None) if catalog.terms.spending.is_limited else None)
         metrics.registry.register(gauges)
+        terms = catalog.terms
+        traffic = Traffic(terms.limits, breaking=terms.breaking, on_call=metrics.models.called)
+        metrics.models.watch(traffic.circuits, traffic.queues)
         engine = Engine(
             store,
             CountedDispatcher(dispatcher, metrics.upkeep),
@@ -119,7 +126,14 @@ async def open_ops(settings: Settings, catalog: Catalog | None = None) -> AsyncG
         # one that reaches other processes needs no second messenger
         alone = settings.dispatcher_url.startswith("local:")
         async with watching_the_loop(metrics.upkeep), engine.listening(wake=alone):
-            yield Ops(settings=settings, catalog=catalog, engine=engine, metrics=metrics, gauges=gauges)
+            yield Ops(
+                settings=settings,
+                catalog=catalog,
+                engine=engine,
+                metrics=metrics,
+                gauges=gauges,
+                traffic=traffic,
+            )
 
 
 async def runnable(catalog: Catalog) -> Catalog:
@@ -135,8 +149,9 @@ async def runnable(catalog: Catalog) -> Catalog:
     for name in catalog.names:
         try:
             agent = catalog.get(name).agent
-            async with catalog.opened(agent.model):
-                pass
+            for model in (agent.model, *agent.fallback):
+                async with catalog.opened(model):
+                    pass
             if agent.memory is not None:
                 await check_memory(agent.memory, catalog.endpoints)
         except AgentkitError as error:

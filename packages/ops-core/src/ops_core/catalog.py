@@ -18,6 +18,7 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -32,13 +33,17 @@ from agentkit.limits import Limits
 from agentkit.memories import AgentMemory
 from agentkit.messages import Effect
 from agentkit.models import NamedEndpoint, opened, split_name
+from agentkit.models.limiter import RateLimits
 from agentkit.models.named import Kind
+from agentkit.models.prices import Price
+from agentkit.models.retrying import Retries
 from agentkit.policies import Rules
 from agentkit.ports import Model
 from agentkit.telemetry import Telemetry
 from agentkit.tools import Tool
 from agentkit.tools.everyday import everyday_tools
 from ops_core.errors import AgentNotFound, ConfigError
+from ops_core.terms import Spending, Terms
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+@:/-]{0,199}")
 DEFAULT_AGENT = "assistant"
@@ -64,14 +69,20 @@ class Catalog:
     Args:
         agents: agents that need no dependencies; others are added with :meth:`add`.
         endpoints: servers of models under names of their own, for all agents.
+        terms: what models cost, how much they may be sent, and what may be spent.
 
     Raises:
         ConfigError: two agents have one name, or an endpoint is wrong.
     """
 
     def __init__(
-        self, agents: Iterable[Agent[Any, Any]] = (), *, endpoints: Mapping[str, NamedEndpoint] | None = None
+        self,
+        agents: Iterable[Agent[Any, Any]] = (),
+        *,
+        endpoints: Mapping[str, NamedEndpoint] | None = None,
+        terms: Terms | None = None,
     ) -> None:
+        self.terms = Terms() if terms is None else terms
         self.endpoints = {name: _checked(name, each) for name, each in (endpoints or {}).items()}
         self._served: dict[str, Served] = {}
         for agent in agents:
@@ -86,12 +97,13 @@ class Catalog:
         if not _NAME.fullmatch(agent.name):
             message = f"an agent cannot be called {agent.name!r}: letters, digits and . _ - + @ : / only, at most 200"
             raise ConfigError(message, field="agents")
-        if isinstance(agent.model, str):
-            try:
-                split_name(agent.model, self.endpoints)
-            except UsageError as error:
-                message = f"agent {agent.name}: model: {error}"
-                raise ConfigError(message, field="agents") from None
+        for field, model in (("model", agent.model), *(("fallback", each) for each in agent.fallback)):
+            if isinstance(model, str):
+                try:
+                    split_name(model, self.endpoints)
+                except UsageError as error:
+                    message = f"agent {agent.name}: {field}: {error}"
+                    raise ConfigError(message, field="agents") from None
         if agent.name in self._served:
             message = f"two agents are called {agent.name}"
             raise ConfigError(message, field="agents")
@@ -99,7 +111,7 @@ class Catalog:
 
     def without(self, names: Collection[str]) -> Catalog:
         """The same agents, except these."""
-        others = Catalog(endpoints=self.endpoints)
+        others = Catalog(endpoints=self.endpoints, terms=self.terms)
         others._served = {name: served for name, served in self._served.items() if name not in names}
         return others
 
@@ -150,6 +162,42 @@ class Budget(_Strict):
     steps: PositiveInt | None = 100
     tokens: PositiveInt | None = None
     seconds: PositiveFloat | None = None
+    usd: PositiveFloat | None = None
+
+
+class RetriesTable(_Strict):
+    """``[agents.NAME.retries]``: see :class:`agentkit.models.retrying.Retries`."""
+
+    tries: PositiveInt = 3
+    first_seconds: NonNegativeFloat = 0.5
+    most_seconds: NonNegativeFloat = 8.0
+    longest_wait: NonNegativeFloat = 20.0
+
+
+class PriceTable(_Strict):
+    """``[prices."PROVIDER:NAME"]``: see :class:`agentkit.models.prices.Price`."""
+
+    input_usd_per_million: NonNegativeFloat
+    output_usd_per_million: NonNegativeFloat
+    cached_input_usd_per_million: NonNegativeFloat | None = None
+    cache_write_usd_per_million: NonNegativeFloat | None = None
+    max_output_tokens: PositiveInt | None = None
+
+
+class LimitsTable(_Strict):
+    """``[limits.PROVIDER]`` or ``[limits."PROVIDER:NAME"]``: see :class:`agentkit.models.limiter.RateLimits`."""
+
+    concurrency: PositiveInt | None = None
+    requests_per_minute: PositiveInt | None = None
+    tokens_per_minute: PositiveInt | None = None
+
+
+class SpendingTable(_Strict):
+    """``[spending]``: see :class:`ops_core.terms.Spending`."""
+
+    usd_per_day: PositiveFloat | None = None
+    tenants: Mapping[str, PositiveFloat] = Field(default_factory=dict)
+    when_reached: Literal["fail", "wait"] = "fail"
 
 
 class PolicyTable(_Strict):
@@ -192,6 +240,8 @@ class AgentTable(_Strict):
 
     Attributes:
         model: ``provider:name``.
+        fallback: models that are asked, in this order, where the one before has no reply.
+        retries: how often a call of a model that failed is made again.
         instructions: what the model is told before everything else.
         tools: import paths ``package.module:name`` of tools, functions, toolsets, or lists of these; ``everyday``
             stands for the built-in ones, reading below the folder of the file.
@@ -205,6 +255,8 @@ class AgentTable(_Strict):
     """
 
     model: str = DEFAULT_MODEL
+    fallback: tuple[str, ...] = ()
+    retries: RetriesTable = RetriesTable()
     instructions: str = ""
     tools: tuple[str, ...] = ()
     planning: Literal["native", "react"] = "native"
@@ -232,6 +284,17 @@ class ConfigFile(_Strict):
 
     endpoints: Mapping[str, EndpointTable] = Field(default_factory=dict)
     agents: Mapping[str, AgentTable] = Field(default_factory=dict)
+    prices: Mapping[str, PriceTable] = Field(default_factory=dict)
+    limits: Mapping[str, LimitsTable] = Field(default_factory=dict)
+    spending: SpendingTable = SpendingTable()
+
+    def terms(self) -> Terms:
+        """On what terms models are asked."""
+        return Terms(
+            prices={name: Price(**dict(table)) for name, table in self.prices.items()},
+            limits={name: RateLimits(**dict(table)) for name, table in self.limits.items()},
+            spending=Spending(**dict(self.spending)),
+        )
 
 
 def read_catalog(path: Path) -> Catalog:
@@ -254,7 +317,7 @@ def read_catalog(path: Path) -> Catalog:
         raise ConfigError(message, field="config") from None
     endpoints = {name: NamedEndpoint(**dict(table)) for name, table in config.endpoints.items()}
     agents = (_agent(name, declared, path) for name, declared in config.agents.items())
-    return Catalog(agents, endpoints=endpoints)
+    return Catalog(agents, endpoints=endpoints, terms=config.terms())
 
 
 def _agent(name: str, declared: AgentTable, path: Path) -> Agent[Any, Any]:
@@ -270,6 +333,8 @@ def _agent(name: str, declared: AgentTable, path: Path) -> Agent[Any, Any]:
     return Agent(
         declared.model,
         name=name,
+        fallback=declared.fallback,
+        retries=Retries(**dict(declared.retries)),
         instructions=declared.instructions,
         tools=tools,
         limits=Limits(**declared.budget.model_dump()),

@@ -9,7 +9,17 @@ from dataclasses import replace
 
 from agentkit.transcript import ApprovalAsked, ApprovalGiven, Finished, Recorded
 from ops_core.errors import ApprovalNotFound, TransitionRefused
-from ops_core.ports import Dispatcher, Inserted, Renewed, RetryLater, Store, Swept, TaskFilter, ThreadFilter
+from ops_core.ports import (
+    Dispatcher,
+    Inserted,
+    Renewed,
+    RetryLater,
+    Spent,
+    Store,
+    Swept,
+    TaskFilter,
+    ThreadFilter,
+)
 from ops_core.task import TURNS_SEEN, Claimed, Lease, NewTask, Task, Thread
 
 POLL_SECONDS = 0.5
@@ -199,6 +209,10 @@ class Engine:
         """After the end of a task of a thread: the next one may be due."""
         if task.thread_id is not None:
             await self.dispatcher.wake()
+
+    async def spent(self, tenant: str | None) -> Spent:
+        """What a tenant has spent today; all tenants together for ``None``."""
+        return await self.store.spent(tenant)
 
     # --- watching -------------------------------------------------------------------------------------------------
 

@@ -103,6 +103,18 @@ class LeaseLost(OpsError):
     actor = Actor.NOBODY
 
 
+class SpendingReached(OpsError):
+    """The tenant may not spend more today.
+
+    Attributes:
+        for_now: it may, once calls that are under way have cost less than was reserved for them.
+    """
+
+    code = "spending_reached"
+    actor = Actor.BUDGET_OWNER
+    for_now = False
+
+
 class ConfigError(OpsError):
     """A setting or a declaration is wrong."""
 

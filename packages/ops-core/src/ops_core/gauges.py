@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from time import monotonic
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from agentkit.money import usd
 from ops_core.errors import StoreUnavailable
-from ops_core.ports import Measured, Stats
+from ops_core.ports import Measured, Spent, Stats
 from ops_core.task import TaskStatus
 
 FRESH_SECONDS = 2.0
@@ -26,11 +27,14 @@ class StoreGauges(Collector):
 
     Args:
         store: is asked.
+        spent: is asked what all tenants have spent today, where that is limited.
     """
 
-    def __init__(self, store: Measured) -> None:
+    def __init__(self, store: Measured, spent: Callable[[], Awaitable[Spent]] | None = None) -> None:
         self._store = store
+        self._ask_spent = spent
         self._stats: Stats | None = None
+        self._spent: Spent | None = None
         self._until = 0.0
         self._one_at_a_time = asyncio.Lock()
 
@@ -42,6 +46,7 @@ class StoreGauges(Collector):
             try:
                 async with asyncio.timeout(READ_SECONDS):
                     self._stats = await self._store.stats()
+                    self._spent = None if self._ask_spent is None else await self._ask_spent()
             except (StoreUnavailable, TimeoutError):
                 self._stats = None
             self._until = monotonic() + FRESH_SECONDS
@@ -68,3 +73,14 @@ class StoreGauges(Collector):
             "opspawn_expired_leases", "Running tasks of workers that are silent.", value=stats.expired_leases
         )
         yield GaugeMetricFamily("opspawn_workers", "Workers that hold a lease.", value=stats.workers)
+        if self._spent is not None:
+            yield GaugeMetricFamily(
+                "opspawn_spent_today_usd",
+                "Spent today (UTC) by all tenants whose spending is limited.",
+                value=usd(self._spent.spent),
+            )
+            yield GaugeMetricFamily(
+                "opspawn_reserved_today_usd",
+                "Reserved today for calls whose end is not recorded.",
+                value=usd(self._spent.reserved),
+            )

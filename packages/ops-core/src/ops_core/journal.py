@@ -7,8 +7,11 @@ from typing import Protocol
 
 from agentkit.codec import kind_of
 from agentkit.transcript import Finished, Recorded, Step
+from ops_core.errors import SpendingReached
 from ops_core.ports import Store
 from ops_core.task import Lease
+from ops_core.terms import Spending
+from ops_core.till import Till
 
 
 class Changed(Protocol):
@@ -31,6 +34,7 @@ class TaskJournal:
         recorded: told the kind of each step that was recorded.
         ending: called before the step that ends the task is written.
         known: all its steps, where the claim has brought them, so that there is nothing to load.
+        spending: what tenants may spend in a day.
     """
 
     def __init__(
@@ -42,7 +46,9 @@ class TaskJournal:
         recorded: Callable[[str], None] | None = None,
         ending: Callable[[], None] | None = None,
         known: Sequence[Recorded] | None = None,
+        spending: Spending | None = None,
     ) -> None:
+        self._till = Till(Spending() if spending is None else spending, lease.tenant)
         self._store = store
         self._lease = lease
         self._changed = changed
@@ -55,6 +61,17 @@ class TaskJournal:
         if self._known is not None:
             return self._known
         return await self._store.steps(self._lease.tenant, self._lease.task_id)
+
+    async def _append(self, steps: Sequence[Step]) -> Sequence[Recorded]:
+        charge = self._till.charge(steps)
+        if charge is None:
+            return await self._store.append_all(self._lease, steps)
+        try:
+            recorded = await self._store.append_all(self._lease, steps, charge)
+        except SpendingReached as error:
+            raise self._till.refusal(error) from None
+        self._till.recorded(recorded)
+        return recorded
 
     async def append(self, step: Step) -> Recorded:
         """Record a step; a :class:`~agentkit.transcript.Finished` ends the task in the same transaction.
@@ -71,12 +88,13 @@ class TaskJournal:
 
         Raises:
             LeaseLost, StoreUnavailable: as :meth:`append`.
+            DayLimitReached: the call of a model that the step announces does not fit into what the tenant may spend.
         """
         self._known = None
         is_last = any(isinstance(step, Finished) for step in steps)
         if self._ending is not None and is_last:
             self._ending()
-        recorded = await self._store.append_all(self._lease, steps)
+        recorded = await self._append(steps)
         if self._recorded is not None:
             for step in steps:
                 self._recorded(kind_of(step))

@@ -152,6 +152,59 @@ class Hint:
     ended: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reservation:
+    """What was reserved for a call of a model.
+
+    Attributes:
+        day: whose; in days since 1970, UTC.
+        amount: nano-dollars.
+    """
+
+    day: int
+    amount: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Charge:
+    """What steps change in what their tenant spends; all money in nano-dollars.
+
+    Attributes:
+        reserve: the call that is about to be made may cost so much; ``None`` where there is none.
+        limit: the tenant's for the day; ``None`` for no limit.
+        settled: what was reserved for the call that has ended, and is given back.
+        spent: what that call has cost, or may have.
+    """
+
+    reserve: int | None = None
+    limit: int | None = None
+    settled: Reservation | None = None
+    spent: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """What was spent in a day, in nano-dollars; known of tenants whose spending is limited.
+
+    Attributes:
+        day: in days since 1970, UTC.
+        reserved: for calls under way, and for calls whose end was never recorded.
+        spent: by calls that have ended.
+    """
+
+    day: int
+    reserved: int
+    spent: int
+
+
+class SpendingStore(Protocol):
+    """What is known about the spending of tenants."""
+
+    async def spent(self, tenant: str | None) -> Spent:
+        """What a tenant has spent today, by the database's clock; all tenants together for ``None``."""
+        ...
+
+
 class Measured(Protocol):
     """A store that can say how full it is. Of all tenants together: it is for operators, not for callers."""
 
@@ -308,8 +361,15 @@ class LeaseStore(Protocol):
         """Record a step of a running task; a :class:`~agentkit.transcript.Finished` ends the task with it."""
         ...
 
-    async def append_all(self, lease: Lease, steps: Sequence[Step]) -> Sequence[Recorded]:
-        """Record several steps, all or none; nothing may follow a :class:`~agentkit.transcript.Finished`."""
+    async def append_all(
+        self, lease: Lease, steps: Sequence[Step], charge: Charge | None = None
+    ) -> Sequence[Recorded]:
+        """Record several steps, all or none; nothing may follow a :class:`~agentkit.transcript.Finished`.
+
+        With ``charge`` the tenant's spending is changed in the same transaction. Raises SpendingReached, and records
+        nothing, where what is to be reserved does not fit into what the tenant has left for the day: also not
+        together with what other workers reserve at the same time.
+        """
         ...
 
     async def wait(self, lease: Lease, seen: int) -> None:
@@ -351,7 +411,7 @@ class Upkeep(Protocol):
         ...
 
 
-class Store(TaskStore, ThreadStore, NoteStore, LeaseStore, Upkeep, Measured, Protocol):
+class Store(TaskStore, ThreadStore, NoteStore, LeaseStore, Upkeep, Measured, SpendingStore, Protocol):
     """Keeps tasks and their steps. Every method is one transaction; what it returns is durable.
 
     Any method may raise StoreUnavailable.

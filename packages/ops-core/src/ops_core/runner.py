@@ -13,12 +13,15 @@ from typing import Any, TypeAlias
 from agentkit.agent import Agent
 from agentkit.calls import place_of
 from agentkit.codec import kind_of
-from agentkit.errors import AgentkitError, RunError, RunReleased
+from agentkit.errors import AgentkitError, ModelResting, RunError, RunReleased
 from agentkit.loop import STUBBORN_SECONDS, Control, Event
 from agentkit.messages import JsonValue
+from agentkit.models.prices import Prices
+from agentkit.models.resilient import chain_of
+from agentkit.models.traffic import Traffic
 from agentkit.outcomes import Cancelled, Completed, Failed, Outcome, Waiting
 from agentkit.ports import Model
-from agentkit.transcript import Finished, Recorded, Turn
+from agentkit.transcript import Finished, Recorded, Turn, brings_further
 from ops_core.catalog import Catalog, Served
 from ops_core.chance import fraction, spread
 from ops_core.engine import Engine
@@ -29,8 +32,12 @@ from ops_core.memory import opened_memory, scope_of
 from ops_core.ports import RetryLater
 from ops_core.task import Claimed, Lease, RetryPolicy, Task, out_of_time
 from ops_core.telemetry import Metrics, RunMetrics, RunOutcome
+from ops_core.till import DayLimitReached
 
 log = logging.getLogger("ops_core.runner")
+
+_NOTHING_ATTEMPTED = frozenset({ModelResting.code, DayLimitReached.code})
+"""What an attempt comes to that has called no model."""
 
 OnTaskEvent: TypeAlias = Callable[[str, Event], None]
 """Told the task's id and what happened in its run, in the event loop; must not block."""
@@ -86,11 +93,20 @@ class Runner:
         catalog: the agents it can run; tasks for others are left to other workers.
         options: see :class:`RunnerOptions`.
         metrics: told what it does.
+        traffic: what is known of the providers; one for all runners of a process.
     """
 
     def __init__(
-        self, engine: Engine, catalog: Catalog, options: RunnerOptions, metrics: RunMetrics | None = None
+        self,
+        engine: Engine,
+        catalog: Catalog,
+        options: RunnerOptions,
+        metrics: RunMetrics | None = None,
+        traffic: Traffic | None = None,
     ) -> None:
+        self._traffic = (
+            Traffic(catalog.terms.limits, breaking=catalog.terms.breaking) if traffic is None else traffic
+        )
         self._engine = engine
         self._catalog = catalog
         self._options = options
@@ -320,7 +336,7 @@ class Runner:
                 return _Ending("failed", outcome.error.code)
             case Failed():
                 # as the store counts: the first step says only that the run began
-                progressed = len(outcome.transcript) > max(task.steps, 1)
+                progressed = brings_further(outcome.transcript[max(task.steps, 1) :])
                 return await self._fail(claimed, outcome.error, progressed=progressed)
 
     async def _run(self, claimed: Claimed, control: Control) -> Outcome[JsonValue]:
@@ -335,6 +351,7 @@ class Runner:
             scope=scope_of(served.agent.memory, task),
             limits=task.budget,
             control=control,
+            reserves=self._catalog.terms.spending.limit(task.tenant) is not None,
             on_event=None if watcher is None else (lambda event: watcher(task.id, event)),
         )
 
@@ -344,31 +361,44 @@ class Runner:
     def _journal(self, claimed: Claimed, *, known: Sequence[Recorded] | None = None) -> TaskJournal:
         engine, lease = self._engine, claimed.lease
         recorded, ending = self._metrics.recorded, partial(self._ends, lease)
-        return TaskJournal(engine.store, lease, engine.changed, recorded=recorded, ending=ending, known=known)
+        return TaskJournal(
+            engine.store,
+            lease,
+            engine.changed,
+            recorded=recorded,
+            ending=ending,
+            known=known,
+            spending=self._catalog.terms.spending,
+        )
 
     async def _ready(self, served: Served) -> Agent[Any, Any]:
         """The agent with its model and memory open; made once, as it keeps what it has worked out about its tools."""
         agent = served.agent
         if agent.name not in self._agents:
-            model = await self._models.get(agent.model) if isinstance(agent.model, str) else agent.model
+            given = (agent.model, *agent.fallback)
+            models = [await self._models.get(model) if isinstance(model, str) else model for model in given]
+            chain = chain_of(models, given=given, retries=agent.retries, traffic=self._traffic)
+            prices = Prices({**self._catalog.terms.prices, **agent.prices.own})
             memory = agent.memory
             if memory is not None and isinstance(memory.memory, str):
                 opened = await self._stack.enter_async_context(
                     opened_memory(memory, self._engine.store, self._catalog.endpoints)
                 )
                 memory = replace(memory, memory=opened)
-            self._agents[agent.name] = replace(agent, model=model, memory=memory)
+            self._agents[agent.name] = replace(agent, model=chain, fallback=(), prices=prices, memory=memory)
         return self._agents[agent.name]
 
     async def _fail(self, claimed: Claimed, error: RunError, *, progressed: bool = False) -> _Ending:
         """Try again later where that can help, else record the end."""
         task, lease = claimed.task, claimed.lease
-        if error.transient and (progressed or task.attempt < task.max_attempts):
+        again = progressed or task.attempt < task.max_attempts or error.code in _NOTHING_ATTEMPTED
+        if error.transient and again:
             delay = self._options.retry.delay(task.attempt, fraction())
             delay = max(delay, error.retry_after or 0.0)
+            asked = error.code not in _NOTHING_ATTEMPTED
             log.warning("attempt %d failed (%s); again in %.1f s", task.attempt, error.code, delay)
             self._ends(lease)
-            await self._engine.release(lease, RetryLater(delay_seconds=delay, error=error))
+            await self._engine.release(lease, RetryLater(delay_seconds=delay, error=error, counted=asked))
             return _Ending("retried", error.code)
         await self._journal(claimed).append(Finished(status="failed", error=error))
         return _Ending("failed", error.code)

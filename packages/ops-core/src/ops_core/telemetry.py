@@ -9,13 +9,17 @@ Nothing here waits, and nothing raises; a count costs less than a microsecond. A
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Literal, TypeAlias
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
-from prometheus_client.metrics_core import Metric
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from agentkit.models.breaker import CircuitState
+from agentkit.models.traffic import CallEnded
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 """Of what :meth:`Metrics.exposed` returns."""
@@ -45,6 +49,7 @@ class Metrics:
         upkeep: sweeps, wake-ups, the event loop.
         writer: transactions of the store's writer.
         http: requests.
+        models: calls of models, and how their providers stand.
         registry: where more can be added.
     """
 
@@ -54,6 +59,7 @@ class Metrics:
         self.upkeep = UpkeepMetrics(self.registry)
         self.writer = WriterMetrics(self.registry)
         self.http = HttpMetrics(self.registry)
+        self.models = ModelMetrics(self.registry)
         ProcessCollector(registry=self.registry)
 
     def exposed(self) -> bytes:
@@ -228,6 +234,67 @@ class WriterMetrics:
     def queue(self, length: Callable[[], int]) -> None:
         """Ask ``length`` for the number of waiting writes whenever somebody looks."""
         self._queued.set_function(length)
+
+
+class ModelMetrics:
+    """Calls of models. The models are those of the catalog."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._calls = Counter(
+            "opspawn_model_calls",
+            "Calls of models, by how they ended: `ok`, or the code of the error.",
+            ["model", "outcome"],
+            registry=registry,
+        )
+        self._seconds = Histogram(
+            "opspawn_model_call_seconds",
+            "From a call of a model to its end.",
+            ["model"],
+            registry=registry,
+            buckets=LONG_SECONDS,
+        )
+        self._registry = registry
+
+    def called(self, call: CallEnded) -> None:
+        """A call has ended."""
+        self._calls.labels(call.model, call.error or "ok").inc()
+        self._seconds.labels(call.model).observe(call.seconds)
+
+    def watch(
+        self, circuits: Callable[[], Mapping[str, str]], queues: Callable[[], Mapping[str, tuple[int, int]]]
+    ) -> None:
+        """Ask these, whenever somebody looks, how each model stands and who waits for a turn."""
+        self._registry.register(_TrafficGauges(circuits, queues))
+
+
+class _TrafficGauges(Collector):
+    def __init__(
+        self, circuits: Callable[[], Mapping[str, str]], queues: Callable[[], Mapping[str, tuple[int, int]]]
+    ) -> None:
+        self._circuits = circuits
+        self._queues = queues
+
+    def collect(self) -> Iterable[Metric]:
+        states = GaugeMetricFamily(
+            "opspawn_model_circuit",
+            "1 for the state in which the circuit of a model is.",
+            labels=["model", "state"],
+        )
+        for model, found in self._circuits().items():
+            for state in CircuitState:
+                states.add_metric([model, state.value], found == state)
+        yield states
+        under_way = GaugeMetricFamily(
+            "opspawn_model_calls_under_way", "Calls that a limiter has let through.", labels=["limit"]
+        )
+        waiting = GaugeMetricFamily(
+            "opspawn_model_calls_waiting", "Calls that wait for their limiter.", labels=["limit"]
+        )
+        for name, (now, later) in self._queues().items():
+            under_way.add_metric([name], now)
+            waiting.add_metric([name], later)
+        yield under_way
+        yield waiting
 
 
 class HttpMetrics:

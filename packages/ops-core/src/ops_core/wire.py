@@ -101,6 +101,11 @@ class BudgetBody(_Strict):
         default=None,
         description="Time from the first step on, without the time in which the run waits for a person.",
     )
+    usd: Annotated[float, Field(strict=True, gt=0, le=1_000_000)] | None = Field(
+        default=None,
+        description="What all model calls together may cost, in US dollars. A call is made only if its largest "
+        "possible cost fits; a model whose price nobody knows is refused.",
+    )
 
 
 class TaskRequest(_Strict):
@@ -451,6 +456,7 @@ class AgentBudgetBody(_Strict):
     steps: int | None
     tokens: int | None
     seconds: float | None
+    usd: float | None = None
 
 
 class ToolBody(_Strict):
@@ -494,7 +500,9 @@ class AgentBody(_Strict):
             planning=agent.planning,
             instructions=agent.instructions,
             tools=tools,
-            budget=AgentBudgetBody(steps=limits.steps, tokens=limits.tokens, seconds=limits.seconds),
+            budget=AgentBudgetBody(
+                steps=limits.steps, tokens=limits.tokens, seconds=limits.seconds, usd=limits.usd
+            ),
         )
 
 

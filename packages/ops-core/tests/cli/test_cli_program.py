@@ -18,7 +18,7 @@ COMMANDS = [
     *("run", "submit", "list", "show", "watch", "thread list", "thread show", "thread delete"),
     *("memory list", "memory forget"),
     *("cancel", "retry", "approve", "deny", "agents"),
-    *("serve", "worker", "migrate", "purge", "doctor"),
+    *("serve", "worker", "migrate", "purge", "spending", "doctor"),
 ]
 SLOW_TO_LOAD = {
     "agentkit",

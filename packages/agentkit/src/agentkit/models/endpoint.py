@@ -149,7 +149,9 @@ class Endpoint:
         except httpx2.TimeoutException as error:
             raise ModelTimeout(f"{self._where} did not answer in time ({type(error).__name__})") from None
         except httpx2.ConnectError as error:
-            raise ModelUnreachable(f"cannot connect to {self._where}: {str(error)[:200]}") from None
+            refused = ModelUnreachable(f"cannot connect to {self._where}: {str(error)[:200]}")
+            refused.billed = (0, 0)
+            raise refused from None
         except httpx2.DecodingError:
             raise ModelBadResponse(f"{self._where} sent a body that cannot be decompressed") from None
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:

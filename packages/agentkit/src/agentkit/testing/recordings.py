@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeAlias, cast, get_args
 
 from agentkit.codec import step_from_json, step_to_json
 from agentkit.errors import TranscriptError, UsageError
-from agentkit.messages import Delta, ModelReply, ModelRequest
+from agentkit.messages import BegunAnew, Delta, ModelReply, ModelRequest, ReasoningDelta, TextDelta
 from agentkit.models import opened
 from agentkit.ports import Model, OnDelta
 from agentkit.testing.canonical import canonical, differences
@@ -61,7 +61,7 @@ class _Exchange:
 
     request: dict[str, Any]
     reply: ModelReply
-    deltas: Sequence[Delta]
+    deltas: Sequence[TextDelta | ReasoningDelta]
     used: bool = False
 
 
@@ -191,10 +191,13 @@ class _Recorder(Replay):
         self._failed = False
 
     async def reply(self, request: ModelRequest, on_delta: OnDelta | None = None) -> ModelReply:
-        deltas: list[Delta] = []
+        deltas: list[TextDelta | ReasoningDelta] = []
 
         def tell(delta: Delta) -> None:
-            deltas.append(delta)
+            if isinstance(delta, BegunAnew):  # what was shown before is void
+                deltas.clear()
+            else:
+                deltas.append(delta)
             if on_delta is not None:
                 on_delta(delta)
 
@@ -333,7 +336,9 @@ def _lines(exchanges: Sequence[_Exchange], terms: _Terms) -> Iterable[dict[str, 
         yield line
 
 
-_DELTAS: Mapping[str, Callable[..., Delta]] = {kind.__name__: kind for kind in get_args(Delta)}
+_DELTAS: Mapping[str, Callable[..., TextDelta | ReasoningDelta]] = {
+    kind.__name__: kind for kind in (TextDelta, ReasoningDelta)
+}
 
 
 def _read(path: Path) -> tuple[str, list[_Exchange]]:

@@ -16,6 +16,7 @@ from ops_core.api.guard import Guard
 from ops_core.api.health import HealthRoutes
 from ops_core.api.metrics import Counted, MetricsRoute
 from ops_core.api.openapi import TASKS, Application
+from ops_core.api.spending import SpendingRoutes
 from ops_core.api.tasks import TaskRoutes
 from ops_core.api.threads import ThreadRoutes
 from ops_core.assembly import Ops
@@ -48,6 +49,7 @@ def create_api(ops: Ops, closing: asyncio.Event | None = None) -> FastAPI:
     ThreadRoutes(ops.engine).add_to(app)
     EventRoutes(ops.engine, closing).add_to(app)
     AgentRoutes(ops.catalog).add_to(app)
+    SpendingRoutes(ops.engine, ops.catalog.terms.spending).add_to(app)
     HealthRoutes(ops.engine.store).add_to(app)
     MetricsRoute(ops.metrics, ops.gauges).add_to(app)
     add_docs(app)

@@ -60,7 +60,9 @@ def _operation(
         "methods": [method],
         "operation_id": operation_id,
         "summary": operation_id.replace("_", " ").capitalize(),
-        "tags": [next((tag for tag in ("agent", "health", "thread") if tag in operation_id), "task")],
+        "tags": [
+            next((tag for tag in ("agent", "health", "thread", "spending") if tag in operation_id), "task")
+        ],
         "dependencies": [Depends(check) for check in checks],
         "responses": {status: _problem(status) for status in sorted(statuses)},
     }

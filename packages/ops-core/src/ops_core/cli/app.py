@@ -56,6 +56,7 @@ for _command in (
     tasks.agents,
     serve.migrate,
     serve.purge,
+    serve.spending,
     doctor.doctor,
 ):
     app.command(name=_command.__name__.removesuffix("_tasks"))(_command)

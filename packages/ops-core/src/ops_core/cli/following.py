@@ -98,6 +98,7 @@ def _request(options: SubmitOptions, given: Any, agent: str) -> TaskRequest:
         "steps": options.budget_steps,
         "tokens": options.budget_tokens,
         "seconds": options.budget_seconds,
+        "usd": options.budget_usd,
     }
     asked: dict[str, Any] = {
         "agent": agent,

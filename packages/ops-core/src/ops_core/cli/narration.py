@@ -11,6 +11,8 @@ from agentkit.transcript import (
     ApprovalAsked,
     ApprovalGiven,
     Finished,
+    ModelAsked,
+    ModelFailed,
     ModelReplied,
     Recalled,
     Recorded,
@@ -72,6 +74,10 @@ class Narrator:
         match step:
             case ModelReplied():
                 return self._reply(seq, step)
+            case ModelAsked():
+                return None
+            case ModelFailed():
+                return self._failed(seq, step)
             case ToolStarted():
                 call = self._call(step.call_id, step.tool)
                 return Line(seq=seq, word="starts", text=call, tone="quiet", brace=self._brace())
@@ -108,6 +114,17 @@ class Narrator:
         note = f"{tokens_of(reply.usage)}  {seconds_of(reply.seconds):>7}"
         tone: Tone = "model" if reply.problem is None else "bad"
         return Line(seq=seq, word="model", text=_wish(reply), note=note, details=tuple(details), tone=tone)
+
+    def _failed(self, seq: int, step: ModelFailed) -> Line:
+        match step.again_after:
+            case None:
+                then = ""
+            case 0.0:
+                then = "; another one is asked"
+            case seconds:
+                then = f"; again in {seconds_of(seconds)}"
+        text = f"{visible(step.error.message)}{then}"
+        return Line(seq=seq, word="model", text=text, note=f"{seconds_of(step.seconds):>7}", tone="bad")
 
     def _returned(self, seq: int, step: ToolReturned) -> Line:
         brace = self._brace(ends=step.call_id)

@@ -40,6 +40,15 @@ Within: TypeAlias = Annotated[
     ),
 ]
 
+MaxUsd: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        "--max-usd",
+        metavar="USD",
+        help="At most so much for all calls of models; one whose price nobody knows is refused.",
+    ),
+]
+
 Given = TypeVar("Given")
 Command: TypeAlias = Callable[[Given], None]
 

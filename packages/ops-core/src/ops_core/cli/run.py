@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ops_core.cli.options import Attach, Json, Thread, grouped
+from ops_core.cli.options import Attach, Json, MaxUsd, Thread, grouped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +28,7 @@ class RunOptions:
     resume: Annotated[
         str | None, typer.Option(metavar="ID", help="Carry on this task, instead of a new goal.")
     ] = None
+    budget_usd: MaxUsd = None
     as_json: Json = False
 
 

@@ -6,7 +6,7 @@ import asyncio
 import getpass
 from dataclasses import replace
 
-from pydantic import JsonValue, ValidationError
+from pydantic import ValidationError
 
 from agentkit.loop import Event
 from agentkit.transcript import ApprovalAsked, ApprovalGiven, Recorded
@@ -39,7 +39,7 @@ async def run_here(options: RunOptions) -> Exit:
     settings = read_settings().model_copy(update={"concurrency": 1})
     declared = load_catalog(settings)
     # of one agent, which is not known before a task to be carried on was looked at
-    catalog = Catalog(endpoints=declared.endpoints)
+    catalog = Catalog(endpoints=declared.endpoints, terms=declared.terms)
     async with open_ops(settings, catalog) as ops:
         task = None
         if options.resume is not None:
@@ -51,19 +51,19 @@ async def run_here(options: RunOptions) -> Exit:
         async with catalog.opened(served.agent.model):
             pass  # a missing key is told before there is a task
         if task is None:
-            given = with_attachments(options.goal or "", options.attach or ())
-            task = await _submitted(ops, served, given, options.thread)
+            task = await _submitted(ops, served, options)
         return await _Run(ops, task, as_json=options.as_json).carry(served)
 
 
-async def _submitted(
-    ops: Ops, served: Served, given: str | dict[str, JsonValue], thread_id: str | None
-) -> Task:
+async def _submitted(ops: Ops, served: Served, options: RunOptions) -> Task:
+    given = with_attachments(options.goal or "", options.attach or ())
+    budget = None if options.budget_usd is None else {"usd": options.budget_usd}
+    asked = {"agent": served.agent.name, "input": given, "thread_id": options.thread}
     try:
-        request = TaskRequest(agent=served.agent.name, input=given, thread_id=thread_id)
+        request = TaskRequest.model_validate({**asked, "budget": budget})
     except ValidationError as error:
         problem = error.errors()[0]
-        name = "--thread" if problem["loc"][0] == "thread_id" else "GOAL"
+        name = {"thread_id": "--thread", "budget": "--max-usd"}.get(str(problem["loc"][0]), "GOAL")
         message = f"{name}: {problem['msg']}"
         raise InvalidRequest(message, field="goal") from None
     new = request.as_new_task()

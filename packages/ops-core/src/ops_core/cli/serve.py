@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from ops_core.cli.options import Json
+
 
 def serve(
     app: Annotated[
@@ -46,6 +48,18 @@ def migrate(
     from ops_core.cli.serving import migrate_store
 
     raise typer.Exit(migrate_store(check=check))
+
+
+def spending(as_json: Json = False) -> None:
+    """Show what was spent today (UTC) on calls of models, and what may be spent.
+
+    It is kept only where there is a limit, [spending] in opspawn.toml. This reads the store directly.
+    """
+    import asyncio
+
+    from ops_core.cli.serving import show_spending
+
+    raise typer.Exit(asyncio.run(show_spending(as_json=as_json)))
 
 
 def purge(

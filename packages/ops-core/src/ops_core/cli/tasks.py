@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ops_core.cli.options import Attach, Json, Limit, TaskId, Thread, Url, Within, grouped
+from ops_core.cli.options import Attach, Json, Limit, MaxUsd, TaskId, Thread, Url, Within, grouped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +46,7 @@ class SubmitOptions:
         float | None, typer.Option(metavar="SECONDS", help="At most so long, waiting for people not counted.")
     ] = None
     thread: Thread = None
+    budget_usd: MaxUsd = None
     idempotency_key: Annotated[
         str | None, typer.Option(metavar="KEY", help="The same key with the same request is the same task.")
     ] = None

@@ -13,7 +13,7 @@ from rich.text import Text
 from agentkit.calls import ToolProgress
 from agentkit.codec import recorded_to_json
 from agentkit.loop import Event
-from agentkit.messages import ReasoningDelta, TextDelta, Usage
+from agentkit.messages import BegunAnew, ReasoningDelta, TextDelta, Usage
 from agentkit.transcript import Recorded
 from ops_core.cli.narration import Narrator, counted, joined, seconds_of, tokens_of
 from ops_core.cli.screen import STYLES, Screen
@@ -127,6 +127,8 @@ class PeopleView:
                 self.step(event)
             case TextDelta(text=text):
                 self._now.said += visible(text)
+            case BegunAnew():
+                self._now.said = ""
             case ReasoningDelta():
                 self._now.doing = "the model is thinking"
             case ToolProgress():

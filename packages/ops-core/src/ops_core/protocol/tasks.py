@@ -38,7 +38,7 @@ from ops_core.wire import (
     UsageBody,
 )
 
-_LIMITS = ("steps", "tokens", "seconds")
+_LIMITS = ("steps", "tokens", "seconds", "usd")
 
 # --- what is submitted --------------------------------------------------------------------------------------------
 
@@ -264,6 +264,7 @@ def agent_in(told: agent_service_pb2.Agent) -> AgentBody:
             steps=budget.steps if budget.HasField("steps") else None,
             tokens=budget.tokens if budget.HasField("tokens") else None,
             seconds=budget.seconds if budget.HasField("seconds") else None,
+            usd=budget.usd if budget.HasField("usd") else None,
         ),
     )
 

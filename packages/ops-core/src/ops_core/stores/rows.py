@@ -13,7 +13,17 @@ from agentkit.codec import decode_step, to_json_text
 from agentkit.errors import Actor, RunError, TranscriptError
 from agentkit.limits import Limits
 from agentkit.messages import Usage
-from agentkit.transcript import Finished, ModelReplied, Recorded, Step, Summarised, ToolReturned, Turn
+from agentkit.money import nanos, usd
+from agentkit.transcript import (
+    Finished,
+    ModelFailed,
+    ModelReplied,
+    Recorded,
+    Step,
+    Summarised,
+    ToolReturned,
+    Turn,
+)
 from ops_core.errors import InvalidRequest, TaskUnreadable
 from ops_core.task import NewTask, Task, TaskStatus, Thread
 
@@ -49,7 +59,7 @@ def task_of(row: AnyRow) -> Task:
         tokens=Usage(
             input_tokens=found["input_tokens"],
             output_tokens=found["output_tokens"],
-            cost_usd=found["cost_usd"],
+            cost_usd=None if found["cost_usd"] is None else usd(nanos(found["cost_usd"])),
         ),
         created_at=found["created_at"],
         updated_at=found["updated_at"],
@@ -142,6 +152,8 @@ def new_task_values(new: NewTask, task_id: str) -> dict[str, Any]:
 
 def _budget_text(new: NewTask) -> str | None:
     limits: dict[str, Any] = {} if new.budget is None else asdict(new.budget)
+    if limits.get("usd", 0) is None:
+        del limits["usd"]  # workers of an earlier release do not know it
     if new.thread is not None:
         limits[IN_THREAD] = True
     return to_json_text(limits) if limits else None
@@ -193,6 +205,9 @@ def used_by(step: Step) -> Mapping[str, int | float]:
             return sums if used.cost_usd is None else {**sums, "cost_usd": used.cost_usd}
         case Summarised(usage=used, model=model) if model:
             return used_by(ModelReplied(parts=(), usage=used))
+        case ModelFailed(usage=Usage() as used):
+            sums = {"input_tokens": used.input_tokens, "output_tokens": used.output_tokens}
+            return sums if used.cost_usd is None else {**sums, "cost_usd": used.cost_usd}
         case ToolReturned():
             return {"tool_calls": 1}
         case _:

@@ -20,6 +20,7 @@ from agentkit.ports import Scope
 from agentkit.transcript import ApprovalGiven, Note, Recorded, Step, Turn
 from ops_core.errors import SchemaMismatch, StoreUnavailable
 from ops_core.ports import (
+    Charge,
     Clock,
     Hint,
     Inserted,
@@ -27,6 +28,7 @@ from ops_core.ports import (
     NoteFilter,
     Renewed,
     RetryLater,
+    Spent,
     Stats,
     Swept,
     TaskFilter,
@@ -43,7 +45,7 @@ from ops_core.stores.dialects import (
 )
 from ops_core.stores.listening import hints_from
 from ops_core.stores.rows import new_task_values
-from ops_core.stores.sql import decide, look, notes, progress, submit, threads, upkeep
+from ops_core.stores.sql import decide, look, notes, progress, spending, submit, threads, upkeep
 from ops_core.stores.sql.leases import Claiming, Wanted, release_task, renew_leases, wait_task
 from ops_core.stores.sql.stats import read_stats
 from ops_core.stores.tables import REVISION
@@ -194,12 +196,17 @@ class SqlStore:
         (recorded,) = await self.append_all(lease, (step,))
         return recorded
 
-    async def append_all(self, lease: Lease, steps: Sequence[Step]) -> Sequence[Recorded]:
+    async def append_all(
+        self, lease: Lease, steps: Sequence[Step], charge: Charge | None = None
+    ) -> Sequence[Recorded]:
         """Record steps; they are put into their stored form here, not in the thread that all writes share."""
         bodies = tuple(encode_step(step) for step in steps)
         writer, _readers = self._opened()
         written = progress.Written(lease, steps, bodies)
-        return await writer.join(progress.record_steps, written, size=sum(map(len, bodies)) + ROW_BYTES)
+        size = sum(map(len, bodies)) + ROW_BYTES
+        if charge is not None:
+            return await writer.join(spending.record_charged, spending.Charged(written, charge), size=size)
+        return await writer.join(progress.record_steps, written, size=size)
 
     async def wait(self, lease: Lease, seen: int) -> None:
         """Put a task to waiting."""
@@ -282,6 +289,10 @@ class SqlStore:
     async def stats(self) -> Stats:
         """How full it is; see :class:`ops_core.ports.Measured`."""
         return await self._read(read_stats)
+
+    async def spent(self, tenant: str | None) -> Spent:
+        """What was spent today."""
+        return await self._read(partial(spending.read_spent, tenant=tenant))
 
     async def check(self) -> None:
         """Reachable, and of the schema that this release knows?"""

@@ -26,7 +26,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION = "0004"
+REVISION = "0005"
 """The schema that this release works with: the head of the migrations."""
 
 metadata = MetaData(
@@ -210,4 +210,16 @@ note = Table(
     Column("embedder", String(200), nullable=False),
     Column("vector", LargeBinary, nullable=False),
     PrimaryKeyConstraint("tenant", "agent", "key", "id", name="pk_note"),
+)
+
+spending = Table(
+    "spending",
+    metadata,
+    # since 1970, UTC; money in whole nano-dollars
+    Column("day", Integer, nullable=False),
+    Column("tenant", String(64), nullable=False),
+    # for calls under way, and for those whose end nobody has recorded
+    Column("reserved", BigInteger, nullable=False),
+    Column("spent", BigInteger, nullable=False),
+    PrimaryKeyConstraint("day", "tenant", name="pk_spending"),
 )

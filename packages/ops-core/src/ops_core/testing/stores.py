@@ -13,6 +13,7 @@ from ops_core.testing.store_leasing import (
 )
 from ops_core.testing.store_purging import PurgingContract
 from ops_core.testing.store_sharing import SharingContract
+from ops_core.testing.store_spending import SpendingContract
 from ops_core.testing.store_submitting import SubmittingContract
 from ops_core.testing.store_threading import ThreadingContract
 
@@ -30,6 +31,7 @@ class StoreContract(
     SharingContract,
     PurgingContract,
     ThreadingContract,
+    SpendingContract,
 ):
     """Everything that :class:`ops_core.ports.Store` promises.
 

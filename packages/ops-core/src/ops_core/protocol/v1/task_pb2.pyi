@@ -262,22 +262,26 @@ class Budget(_message.Message):
     STEPS_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
     SECONDS_FIELD_NUMBER: _builtins.int
+    USD_FIELD_NUMBER: _builtins.int
     steps: _builtins.int
     """Recorded steps."""
     tokens: _builtins.int
     """Input and output tokens of all model calls together."""
     seconds: _builtins.float
     """Time from the first step on, without the time in which the run waits for a person."""
+    usd: _builtins.float
+    """What all model calls together may cost, in US dollars; a model whose price nobody knows is then refused."""
     def __init__(
         self,
         *,
         steps: _builtins.int | None = ...,
         tokens: _builtins.int | None = ...,
         seconds: _builtins.float | None = ...,
+        usd: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_seconds", b"_seconds", "_steps", b"_steps", "_tokens", b"_tokens", "seconds", b"seconds", "steps", b"steps", "tokens", b"tokens"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seconds", b"_seconds", "_steps", b"_steps", "_tokens", b"_tokens", "_usd", b"_usd", "seconds", b"seconds", "steps", b"steps", "tokens", b"tokens", "usd", b"usd"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seconds", b"_seconds", "_steps", b"_steps", "_tokens", b"_tokens", "seconds", b"seconds", "steps", b"steps", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seconds", b"_seconds", "_steps", b"_steps", "_tokens", b"_tokens", "_usd", b"_usd", "seconds", b"seconds", "steps", b"steps", "tokens", b"tokens", "usd", b"usd"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seconds: _TypeAlias = _typing.Literal["seconds"]  # noqa: Y015
     _WhichOneofArgType__seconds: _TypeAlias = _typing.Literal["_seconds", b"_seconds"]  # noqa: Y015
@@ -285,12 +289,16 @@ class Budget(_message.Message):
     _WhichOneofArgType__steps: _TypeAlias = _typing.Literal["_steps", b"_steps"]  # noqa: Y015
     _WhichOneofReturnType__tokens: _TypeAlias = _typing.Literal["tokens"]  # noqa: Y015
     _WhichOneofArgType__tokens: _TypeAlias = _typing.Literal["_tokens", b"_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__usd: _TypeAlias = _typing.Literal["usd"]  # noqa: Y015
+    _WhichOneofArgType__usd: _TypeAlias = _typing.Literal["_usd", b"_usd"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seconds) -> _WhichOneofReturnType__seconds | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__steps) -> _WhichOneofReturnType__steps | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__tokens) -> _WhichOneofReturnType__tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__usd) -> _WhichOneofReturnType__usd | None: ...
 
 Global___Budget: _TypeAlias = Budget  # noqa: Y015
 

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Integer, and_, bindparam, case, cast, func, insert, update
 
 from agentkit.codec import kind_of
-from agentkit.transcript import Finished, Recorded, Step, ToolStarted
+from agentkit.transcript import BEGINNINGS, Finished, Recorded, Step
 from ops_core.errors import LeaseLost
 from ops_core.stores.dialects import now
 from ops_core.stores.many import Found, Given, Many
@@ -55,8 +55,12 @@ _count_steps: Mapping[str, Any] = {
 _append = Many(
     update(t)
     .where(*fence)
-    # a step that says only that a call began is no progress: the call may be what kills the workers
-    .values(**_count_steps, steps_at_claim=t.c.steps_at_claim + bindparam("only_began", type_=Integer()))
+    # a step that says only that a call began is no progress: the call may be what kills the workers; nor is the first
+    .values(
+        **_count_steps,
+        steps_at_claim=case((t.c.steps_at_claim == 0, 1), else_=t.c.steps_at_claim)
+        + bindparam("only_began", type_=Integer()),
+    )
     .returning(t.c.tenant, t.c.steps, t.c.updated_at)
 )
 _finish = Many(
@@ -157,7 +161,7 @@ def _counted(of: _OfOneLease) -> Given:
     more = only_began = 0
     for step in of.steps:
         more += 1
-        only_began += isinstance(step, ToolStarted)
+        only_began += isinstance(step, BEGINNINGS)
         for name, used in used_by(step).items():
             if name == "cost_usd":
                 cost_usd = used + (cost_usd or 0.0)

@@ -1,0 +1,90 @@
+"""What one call of a model may cost at most, and whether that fits into what is left. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agentkit.errors import LimitReached, PriceUnknown
+from agentkit.messages import ModelRequest
+from agentkit.models.bounds import most_input_tokens
+from agentkit.models.prices import Prices
+from agentkit.money import as_text, usd
+from agentkit.transcript import ModelAsked
+
+MOST_OUTPUT_TOKENS = 8192
+"""Of one reply under a limit of money, where nobody has said more: every current model may write so much."""
+
+LEAST_OUTPUT_TOKENS = 256
+"""A call that could pay for less than this is not made: its reply would be cut off."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Means:
+    """What a call may draw on.
+
+    Attributes:
+        prices: what models cost.
+        left: nano-dollars that are left to the run; ``None`` for no limit.
+        last_call: the last call that was reserved for, and the tokens that its request turned out to have.
+    """
+
+    prices: Prices
+    left: int | None
+    last_call: tuple[ModelAsked, int] | None = None
+
+
+def reservation(model: str, request: ModelRequest, means: Means) -> ModelAsked:
+    """What is to be recorded before ``model`` is sent ``request``.
+
+    The reply is as long as the request permits, and shorter where the money does not last for more.
+
+    Raises:
+        PriceUnknown: nobody knows what the model costs.
+        LimitReached: what is left does not even pay for a short reply.
+    """
+    bound = most_input_tokens(request)
+    read = _most_read(model, bound, means.last_call)
+    wanted = request.max_tokens or means.prices.max_output_tokens(model) or MOST_OUTPUT_TOKENS
+    try:
+        most = means.prices.most(model, read, wanted)
+    except LookupError:
+        raise PriceUnknown(
+            f"money is limited, and nobody knows what {model} costs: install agentkit[prices] if the model is a known "
+            f'one, or give its price, in opspawn.toml as [prices."{model}"]'
+        ) from None
+    if most == 0:
+        return ModelAsked(model=model, reserved_usd=0.0, input_bound=bound, max_tokens=request.max_tokens)
+    tokens = wanted
+    if means.left is not None and most > means.left:
+        tokens = _affordable(model, read, wanted, means)
+        most = means.prices.most(model, read, tokens)
+    return ModelAsked(model=model, reserved_usd=usd(most), input_bound=bound, max_tokens=tokens)
+
+
+def _most_read(model: str, bound: int, last_call: tuple[ModelAsked, int] | None) -> int:
+    """A conversation only grows: what the model has counted before is exact, and only the rest goes by its size."""
+    if last_call is None:
+        return bound
+    asked, counted = last_call
+    grown = bound - asked.input_bound
+    if asked.model != model or grown < 0 or counted <= 0:
+        return bound
+    return min(bound, counted + grown)
+
+
+def _affordable(model: str, read: int, wanted: int, means: Means) -> int:
+    """The longest reply that the money lasts for."""
+    left = means.left or 0
+    fits, too_long = 0, wanted
+    while too_long - fits > 1:
+        middle = (fits + too_long) // 2
+        if means.prices.most(model, read, middle) <= left:
+            fits = middle
+        else:
+            too_long = middle
+    if fits < min(wanted, LEAST_OUTPUT_TOKENS):
+        least = means.prices.most(model, read, min(wanted, LEAST_OUTPUT_TOKENS))
+        raise LimitReached(
+            f"the next call of {model} may cost {as_text(least)}, and the run has {as_text(max(0, left))} left"
+        )
+    return fits

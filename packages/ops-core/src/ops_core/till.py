@@ -1,0 +1,88 @@
+"""What the steps of one run change in what its tenant spends. Pure, but for the reservation that is open."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from agentkit.errors import LimitReached
+from agentkit.messages import Usage
+from agentkit.money import nanos
+from agentkit.transcript import ModelAsked, ModelFailed, ModelReplied, Recorded, Step, Summarised
+from ops_core.errors import SpendingReached
+from ops_core.ports import Charge, Reservation
+from ops_core.terms import Spending, day_of, until_tomorrow
+
+SETTLING_SECONDS = 3.0
+"""A run that would fit if others gave back what they have only reserved comes again after so long."""
+
+
+class DayLimitReached(LimitReached):
+    """The tenant may not spend more today.
+
+    Attributes:
+        retry_after: seconds after which the run is to come again; ``None`` where it fails.
+    """
+
+    code = "day_limit_reached"
+
+    def __init__(self, message: str | None = None, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.transient = retry_after is not None
+
+
+class Till:
+    """Of one run under one lease. A reservation of an earlier lease stays: nobody knows what its call has cost.
+
+    Args:
+        spending: what tenants may spend.
+        tenant: whose run it is.
+    """
+
+    def __init__(self, spending: Spending, tenant: str) -> None:
+        self._limit = spending.limit(tenant)
+        self._waits = spending.when_reached == "wait"
+        self._open: Reservation | None = None
+
+    def charge(self, steps: Sequence[Step]) -> Charge | None:
+        """What recording these steps changes; ``None`` for nothing."""
+        if self._limit is None:
+            return None
+        for step in steps:
+            match step:
+                case ModelAsked(reserved_usd=reserved):
+                    return Charge(reserve=nanos(reserved), limit=self._limit)
+                case ModelReplied(usage=used) | ModelFailed(usage=used):
+                    return self._settled(used)
+                case Summarised(usage=used, model=model) if model:
+                    return self._settled(used)
+                case _:
+                    pass
+        return None
+
+    def _settled(self, used: Usage | None) -> Charge | None:
+        """A cost that nobody knows counts with all that was reserved."""
+        if self._open is None:
+            return None
+        known = None if used is None else used.cost_usd
+        spent = self._open.amount if known is None else nanos(known)
+        return Charge(settled=self._open, spent=spent)
+
+    def recorded(self, steps: Sequence[Recorded]) -> None:
+        """These steps are recorded."""
+        for one in steps:
+            match one.step:
+                case ModelAsked(reserved_usd=reserved):
+                    self._open = Reservation(day=day_of(one.at), amount=nanos(reserved))
+                case ModelReplied() | ModelFailed() | Summarised():
+                    self._open = None
+                case _:
+                    pass
+
+    def refusal(self, error: SpendingReached) -> DayLimitReached:
+        """The same, for the run: it comes again soon, or on the next day, or fails."""
+        if error.for_now:
+            return DayLimitReached(str(error), retry_after=SETTLING_SECONDS)
+        wait = until_tomorrow(time.time()) if self._waits else None
+        return DayLimitReached(str(error), retry_after=wait)

@@ -2,7 +2,7 @@
 
 Nothing is to be switched on: a run is watched where the process has set OpenTelemetry up (a tracer provider, or the
 SDK's metrics), and costs nothing where it has not, since OpenTelemetry is then not even imported. A run is one
-``invoke_agent`` span, with a ``chat`` span for each reply of the model (retries included) and an ``execute_tool`` span
+``invoke_agent`` span, with a ``chat`` span for each call of a model (each retry is one) and an ``execute_tool`` span
 for each call of a tool. A run that is carried on after a crash or an answer is a span of its own with the same
 conversation id.
 

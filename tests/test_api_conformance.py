@@ -18,7 +18,7 @@ from ops_core.settings import Settings
 
 CONFIG = """
 [[operations]]  # what is valid here depends on what there is: names of agents, keys that were used, cursors given
-include-operation-id = ["submit_task", "list_tasks"]
+include-operation-id = ["submit_task", "list_tasks", "list_threads"]
 checks.positive_data_acceptance.enabled = false
 
 [[operations]]  # each task of a batch is refused by itself, and the whole is answered
@@ -75,7 +75,7 @@ def test_the_server_keeps_to_its_document(url, tmp_path):
         [schemathesis, *arguments], check=False, cwd=tmp_path, capture_output=True, text=True, timeout=100
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Tested: 12" in done.stdout
+    assert "Tested: 16" in done.stdout
 
 
 @given(value=inputs)

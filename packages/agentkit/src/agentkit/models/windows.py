@@ -7,6 +7,7 @@ the provider refuses a conversation.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _K, _M = 1_000, 1_000_000
 
@@ -49,6 +50,7 @@ _WINDOWS: tuple[tuple[str, int], ...] = (
 _PATTERNS = tuple((re.compile(pattern), window) for pattern, window in _WINDOWS)
 
 
+@lru_cache(maxsize=256)
 def window_of(name: str) -> int | None:
     """The window of the model called ``provider:name`` in tokens, its reply included; ``None`` where nobody knows.
 

@@ -52,7 +52,9 @@ def test_a_conversation_is_gone_on_with_shown_and_deleted(cli):
     assert (told["id"], told["turns"], told["current_task"]) == (thread, 2, None)
     shown = cli("thread", "show", thread).stdout
     said = "needs the tool calculator"  # which this agent has not
-    assert shown.index("What is 2 + 3?") < shown.index(said) < shown.index("What is 4 * 5?") < shown.rindex(said)
+    assert (
+        shown.index("What is 2 + 3?") < shown.index(said) < shown.index("What is 4 * 5?") < shown.rindex(said)
+    )
     assert cli.json("show", tasks[1]["id"])[0]["earlier"] == 1
     assert thread in cli("show", tasks[1]["id"]).stdout
     assert [task["id"] for task in cli.json("list", "--thread", thread)] == [tasks[1]["id"], tasks[0]["id"]]

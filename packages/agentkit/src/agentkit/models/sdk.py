@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     import httpx2
 
 
-class SdkModel:
+class SdkModel(ABC):
     """A model that is reached through an SDK.
 
     Use it as an async context manager, or call :meth:`aclose`. One object serves any number of runs at once, and event
@@ -71,13 +72,13 @@ class SdkModel:
         self._endpoint = Endpoint(self._base_url, headers={}, timeout=timeout, client=client)
         self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
 
+    @abstractmethod
     def _load(self) -> Any:
         """The SDK."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _made(self) -> Any:
         """A client of the SDK for this event loop."""
-        raise NotImplementedError
 
     @property
     def name(self) -> str:

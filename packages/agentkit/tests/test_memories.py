@@ -34,18 +34,6 @@ class TestHashEmbeddings(EmbeddingsContract):
         return HashEmbeddings()
 
 
-class TestChromaMemory(MemoryContract):
-    """Where chromadb is installed; it is large, and no part of the environment of the tests."""
-
-    @pytest.fixture
-    async def memory(self, tmp_path):
-        pytest.importorskip("chromadb", reason="chromadb is not installed")
-        from agentkit.memories.chroma import ChromaMemory
-
-        async with ChromaMemory(str(tmp_path), HashEmbeddings()) as memory:
-            yield memory
-
-
 class Broken(LocalMemory):
     """Does not answer so often."""
 

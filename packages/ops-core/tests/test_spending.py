@@ -185,9 +185,63 @@ async def test_a_worker_that_dies_in_a_call_has_spent_what_was_reserved(url):
         async with working(engine, agent_of(provider), **terms):
             assert (await ended(engine, task)).status is TaskStatus.COMPLETED
         spent = await engine.spent(DEFAULT_TENANT)
-        assert (spent.spent, spent.reserved) == (provider.charged, lost.reserved)
+        assert (spent.spent, spent.reserved) == (provider.charged + lost.reserved, 0)
+        assert Tally.of(await engine.steps(task.tenant, task.id)).spent == spent.spent
+
+
+async def test_a_day_that_lost_calls_have_used_up_is_over(url):
+    """What a dead worker has reserved comes back to nobody: to wait for it would be to wait until midnight."""
+    provider = Provider(turns=0)
+    provider.hold.clear()
+    async with engine_on(url) as engine:
+        task = await submit(engine)
+        terms = {"spending": Spending(usd_per_day=0.003)}  # for one call, not for two
+        async with working(engine, agent_of(provider), **terms) as runner:
+            async with asyncio.timeout(5):
+                await provider.called.wait()
+            runner.stop(at_once=True)
+        lost = await engine.spent(DEFAULT_TENANT)
+        assert nanos(0.0015) < lost.reserved < nanos(0.003)
+        provider.hold.set()
+        async with working(engine, agent_of(provider), **terms):
+            done = await ended(engine, task)
+            assert (done.status, done.error.code) == (TaskStatus.FAILED, "day_limit_reached")
+            assert (await ended(engine, await submit(engine))).error.code == "day_limit_reached"
+        spent = await engine.spent(DEFAULT_TENANT)
+        assert (spent.spent, spent.reserved) == (lost.reserved, 0)
+    assert provider.calls == 1
+
+
+async def test_a_call_from_before_there_was_a_limit_is_spent_and_gives_nothing_back(url):
+    provider = Provider(turns=0)
+    provider.hold.clear()
+    async with engine_on(url) as engine:
+        task = await submit(engine, budget=Limits(usd=1))
+        async with working(engine, agent_of(provider)) as runner:
+            async with asyncio.timeout(5):
+                await provider.called.wait()
+            runner.stop(at_once=True)
+        provider.hold.set()
+        async with working(engine, agent_of(provider), spending=Spending(usd_per_day=1)):
+            await ended(engine, task)
+        spent = await engine.spent(DEFAULT_TENANT)
+        assert (spent.spent, spent.reserved) == (Tally.of(await engine.steps(task.tenant, task.id)).spent, 0)
+
+
+async def test_a_call_that_is_cancelled_has_spent_what_was_reserved(url):
+    provider = Provider(turns=0)
+    provider.hold.clear()
+    async with engine_on(url) as engine:
+        task = await submit(engine)
+        async with working(engine, agent_of(provider), spending=Spending(usd_per_day=1)):
+            async with asyncio.timeout(5):
+                await provider.called.wait()
+            await engine.cancel(task.tenant, task.id)
+            await ended(engine, task)
+        spent = await engine.spent(DEFAULT_TENANT)
         tally = Tally.of(await engine.steps(task.tenant, task.id))
-        assert tally.spent == spent.spent + spent.reserved
+    assert (spent.spent, spent.reserved) == (tally.unsettled, 0)
+    assert tally.unsettled > 0
 
 
 async def test_a_failed_call_without_a_bill_counts_in_full(url):

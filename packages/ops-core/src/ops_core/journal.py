@@ -60,7 +60,9 @@ class TaskJournal:
         """All steps recorded so far."""
         if self._known is not None:
             return self._known
-        return await self._store.steps(self._lease.tenant, self._lease.task_id)
+        steps = await self._store.steps(self._lease.tenant, self._lease.task_id)
+        self._till.loaded(steps)
+        return steps
 
     async def _append(self, steps: Sequence[Step]) -> Sequence[Recorded]:
         charge = self._till.charge(steps)

@@ -188,8 +188,8 @@ class Spent:
 
     Attributes:
         day: in days since 1970, UTC.
-        reserved: for calls under way, and for calls whose end was never recorded.
-        spent: by calls that have ended.
+        reserved: for calls under way, and for calls that were cut and whose tasks have not gone on.
+        spent: by calls that have ended, or were cut.
     """
 
     day: int

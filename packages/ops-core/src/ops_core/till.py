@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from agentkit.errors import LimitReached
 from agentkit.messages import Usage
 from agentkit.money import nanos
-from agentkit.transcript import ModelAsked, ModelFailed, ModelReplied, Recorded, Step, Summarised
+from agentkit.transcript import (
+    Finished,
+    ModelAsked,
+    ModelFailed,
+    ModelReplied,
+    Recorded,
+    Step,
+    Summarised,
+    Transcript,
+)
 from ops_core.errors import SpendingReached
 from ops_core.ports import Charge, Reservation
 from ops_core.terms import Spending, day_of, until_tomorrow
@@ -33,7 +43,10 @@ class DayLimitReached(LimitReached):
 
 
 class Till:
-    """Of one run under one lease. A reservation of an earlier lease stays: nobody knows what its call has cost.
+    """Of one run under one lease.
+
+    A call that an earlier lease has announced last was cut with it: nobody knows what it has cost, and the next step
+    that is recorded spends all that was reserved for it. So does the end of a run in the middle of a call.
 
     Args:
         spending: what tenants may spend.
@@ -45,6 +58,12 @@ class Till:
         self._waits = spending.when_reached == "wait"
         self._open: Reservation | None = None
 
+    def loaded(self, steps: Transcript) -> None:
+        """These steps are all that were recorded, and no call is under way."""
+        last = steps[-1] if steps else None
+        if last is not None and isinstance(last.step, ModelAsked):
+            self._open = _reservation(last, last.step)
+
     def charge(self, steps: Sequence[Step]) -> Charge | None:
         """What recording these steps changes; ``None`` for nothing."""
         if self._limit is None:
@@ -52,11 +71,14 @@ class Till:
         for step in steps:
             match step:
                 case ModelAsked(reserved_usd=reserved):
-                    return Charge(reserve=nanos(reserved), limit=self._limit)
+                    lost = self._settled(None) or Charge()
+                    return replace(lost, reserve=nanos(reserved), limit=self._limit)
                 case ModelReplied(usage=used) | ModelFailed(usage=used):
                     return self._settled(used)
-                case Summarised(usage=used, model=model) if model:
-                    return self._settled(used)
+                case Summarised(usage=used, model=model):
+                    return self._settled(used if model else None)
+                case Finished():
+                    return self._settled(None)
                 case _:
                     pass
         return None
@@ -73,9 +95,9 @@ class Till:
         """These steps are recorded."""
         for one in steps:
             match one.step:
-                case ModelAsked(reserved_usd=reserved):
-                    self._open = Reservation(day=day_of(one.at), amount=nanos(reserved))
-                case ModelReplied() | ModelFailed() | Summarised():
+                case ModelAsked():
+                    self._open = _reservation(one, one.step)
+                case ModelReplied() | ModelFailed() | Summarised() | Finished():
                     self._open = None
                 case _:
                     pass
@@ -86,3 +108,7 @@ class Till:
             return DayLimitReached(str(error), retry_after=SETTLING_SECONDS)
         wait = until_tomorrow(time.time()) if self._waits else None
         return DayLimitReached(str(error), retry_after=wait)
+
+
+def _reservation(recorded: Recorded, asked: ModelAsked) -> Reservation:
+    return Reservation(day=day_of(recorded.at), amount=nanos(asked.reserved_usd))

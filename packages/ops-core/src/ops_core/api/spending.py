@@ -21,9 +21,12 @@ class SpendingBody(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     day: date = Field(description="It begins at midnight UTC.")
-    spent_usd: float = Field(description="By calls of models that have ended.")
+    spent_usd: float = Field(
+        description="By calls of models that have ended, and by those that were cut: these count with the most that "
+        "they can have cost."
+    )
     reserved_usd: float = Field(
-        description="For calls under way, and for calls whose end was never recorded: they count in full."
+        description="For calls under way, and for calls that were cut and whose tasks have not gone on."
     )
     limit_usd: float | None = Field(description="`null` for no limit; then nothing is kept.")
 

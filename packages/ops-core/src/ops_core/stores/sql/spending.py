@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from sqlalchemy import BigInteger, Connection, Integer, bindparam, func, insert, select, tuple_, update
+from sqlalchemy import BigInteger, Connection, Integer, bindparam, case, func, insert, select, tuple_, update
 
 from agentkit.money import as_text
 from agentkit.transcript import Recorded
@@ -24,11 +24,13 @@ from ops_core.terms import day_of
 Key: TypeAlias = tuple[int, str]
 """Day and tenant."""
 
+_reserved = m.c.reserved + bindparam("more_reserved", type_=BigInteger())
 _add = (
     update(m)
     .where(m.c.day == bindparam("of_day"), m.c.tenant == bindparam("of_tenant"))
     .values(
-        reserved=m.c.reserved + bindparam("more_reserved", type_=BigInteger()),
+        # a call that was announced before there was a limit has reserved nothing here
+        reserved=case((_reserved < 0, 0), else_=_reserved),
         spent=m.c.spent + bindparam("more_spent", type_=BigInteger()),
     )
 )
@@ -58,7 +60,8 @@ def record_charged(
             continue
         reserved, spent = taken[today, tenant]
         if charge.limit is not None and reserved + spent + charge.reserve > charge.limit:
-            refused[number] = _refusal(tenant, charge, reserved, spent)
+            lost = charge.spent if charge.settled is not None and charge.settled.day == today else 0
+            refused[number] = _refusal(tenant, charge, reserved - lost, spent + lost)
         else:
             taken[today, tenant] = reserved + charge.reserve, spent
     permitted = [number for number in range(len(charged)) if number not in refused]

@@ -16,6 +16,8 @@ def nanos(dollars: float | Decimal) -> int:
     """Whole nano-dollars. A finer amount, which only a price for one token can be, is rounded up, never away."""
     if isinstance(dollars, Decimal):
         return int((dollars * NANOS).to_integral_value(ROUND_CEILING))
+    if not dollars:
+        return 0
     # not `round(dollars * NANOS)`: the product of two floats would be rounded before it is
     return int((Decimal(dollars) * NANOS).to_integral_value())
 

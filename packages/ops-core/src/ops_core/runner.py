@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Generator, Sequence
-from contextlib import AsyncExitStack, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -311,10 +311,9 @@ class Runner:
 
     async def _carry_to_its_end(self, claimed: Claimed, control: Control) -> _Ending:
         """Carry a task as far as it goes, and say how it stands."""
-        task, lease = claimed.task, claimed.lease
+        task, lease, deadline = claimed.task, claimed.lease, _deadline(claimed, control)
         try:
-            with _deadline(claimed, control):
-                outcome = await self._run(claimed, control)
+            outcome = await self._run(claimed, control)
         except (OpsError, RunReleased):
             raise
         except AgentkitError as error:  # the agent or its model cannot be used at all
@@ -323,6 +322,9 @@ class Runner:
             log.error("unexpected %s at %s", type(error).__name__, place_of(error))
             message = f"the run ended with an unexpected {type(error).__name__}"
             return await self._fail(claimed, RunError(code="internal", message=message, transient=True))
+        finally:
+            if deadline is not None:
+                deadline.cancel()
         match outcome:
             case Completed():
                 return _Ending("completed")
@@ -439,18 +441,12 @@ class _Models:
         return self._open[name]
 
 
-@contextmanager
-def _deadline(claimed: Claimed, control: Control) -> Generator[None]:
-    """End the run as out of time when the task's deadline comes."""
+def _deadline(claimed: Claimed, control: Control) -> asyncio.TimerHandle | None:
+    """Ends the run as out of time when the task's deadline comes, unless it is cancelled before."""
     if claimed.seconds_left is None or claimed.task.timeout_seconds is None:
-        yield
-        return
+        return None
     ending = out_of_time(claimed.task.timeout_seconds)
-    timer = asyncio.get_running_loop().call_later(max(0.0, claimed.seconds_left), control.end, ending)
-    try:
-        yield
-    finally:
-        timer.cancel()
+    return asyncio.get_running_loop().call_later(max(0.0, claimed.seconds_left), control.end, ending)
 
 
 async def _ended(*tasks: asyncio.Task[Any]) -> None:

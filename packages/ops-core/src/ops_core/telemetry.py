@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import Literal, TypeAlias
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -101,7 +102,10 @@ class RunMetrics:
             buckets=LONG_SECONDS,
         )
         self._steps = Counter("opspawn_steps", "Steps recorded by runs.", ["kind"], registry=registry)
-        self._steps_of: dict[str, Counter] = {}  # looking a label up costs more than counting
+        # looking a label up costs more than counting
+        self._runs_of = cache(self._runs.labels)
+        self._seconds_of = cache(self._seconds.labels)
+        self._steps_of = cache(self._steps.labels)
         self._lost = Counter(
             "opspawn_lease_losses", "Runs that stopped because their lease was lost.", registry=registry
         )
@@ -133,14 +137,12 @@ class RunMetrics:
     def ended(self, agent: str, outcome: RunOutcome, seconds: float) -> None:
         """A run was let go of. The agent is one of the catalog."""
         self._carried.dec()
-        self._runs.labels(agent, outcome).inc()
-        self._seconds.labels(agent).observe(seconds)
+        self._runs_of(agent, outcome).inc()
+        self._seconds_of(agent).observe(seconds)
 
     def recorded(self, kind: str) -> None:
         """A run has recorded a step of this kind."""
-        if kind not in self._steps_of:
-            self._steps_of[kind] = self._steps.labels(kind)
-        self._steps_of[kind].inc()
+        self._steps_of(kind).inc()
 
     def lost(self) -> None:
         """A lease was lost."""
@@ -254,11 +256,13 @@ class ModelMetrics:
             buckets=LONG_SECONDS,
         )
         self._registry = registry
+        self._calls_of = cache(self._calls.labels)
+        self._seconds_of = cache(self._seconds.labels)
 
     def called(self, call: CallEnded) -> None:
         """A call has ended."""
-        self._calls.labels(call.model, call.error or "ok").inc()
-        self._seconds.labels(call.model).observe(call.seconds)
+        self._calls_of(call.model, call.error or "ok").inc()
+        self._seconds_of(call.model).observe(call.seconds)
 
     def watch(
         self, circuits: Callable[[], Mapping[str, str]], queues: Callable[[], Mapping[str, tuple[int, int]]]

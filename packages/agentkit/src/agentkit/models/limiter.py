@@ -41,6 +41,9 @@ class RateLimits:
                 raise UsageError(f"limits: {name} must be at least 1, not {value!r}")
 
 
+NO_LIMITS = RateLimits()
+
+
 class _Bucket:
     """What is left of a minute's worth. It holds a tenth and fills evenly, so that in no minute more is taken.
 
@@ -111,6 +114,9 @@ class Limiter:
         Args:
             tokens: that the call will read, roughly.
         """
+        if self._limits == NO_LIMITS and not self._queue and self._paused_until == 0.0:
+            self._under_way += 1
+            return
         place = _Waiting(tokens, asyncio.get_running_loop().create_future())
         self._queue.append(place)
         self._let_in()
@@ -134,7 +140,8 @@ class Limiter:
         self._under_way -= 1
         if self._tokens is not None and used is not None:
             self._tokens.take(used - estimated, _now())
-        self._let_in()
+        if self._queue:
+            self._let_in()
 
     def pause(self, seconds: float) -> None:
         """Let nobody in for so long: the provider has asked for it."""
@@ -143,7 +150,7 @@ class Limiter:
     @property
     def paused_for(self) -> float:
         """Seconds in which nobody is let in; zero as a rule."""
-        return max(0.0, self._paused_until - _now())
+        return max(0.0, self._paused_until - _now()) if self._paused_until else 0.0
 
     def _return(self, place: _Waiting) -> None:
         """Somebody was let in and did not make the call."""

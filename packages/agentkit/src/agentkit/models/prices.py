@@ -121,6 +121,8 @@ class Prices:
 
 def _consistent(usage: Usage) -> Usage:
     """No part is larger than the whole, whatever a provider has counted."""
+    if usage.cached_tokens + usage.cache_write_tokens <= usage.input_tokens:
+        return usage
     cached = min(usage.cached_tokens, usage.input_tokens)
     written = min(usage.cache_write_tokens, usage.input_tokens - cached)
     return replace(usage, cached_tokens=cached, cache_write_tokens=written)

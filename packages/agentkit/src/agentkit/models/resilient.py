@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from agentkit.errors import ModelError, ModelRateLimited, ModelResting, ModelUnreachable
 from agentkit.messages import BegunAnew, Delta, ModelReply, ModelRequest
@@ -30,6 +30,8 @@ from agentkit.models.retrying import (
 )
 from agentkit.models.traffic import Breaker, CallEnded, Traffic
 from agentkit.ports import Model, OnDelta
+
+Result = TypeVar("Result")
 
 ONCE = Retries(tries=1)
 """No call is made again."""
@@ -264,8 +266,7 @@ class _Answering:
                 following = await self._failed(link, error, tries, _now() - began)
             if not isinstance(following, Again):
                 return following
-            async with _within(self.guard):
-                await asyncio.sleep(following.seconds)
+            await _in_time(self.guard, asyncio.sleep(following.seconds))
 
     async def _failed(self, link: _Link, error: ModelError, tries: int, seconds: float) -> Next:
         self.errors.append(error)
@@ -289,8 +290,7 @@ class _Answering:
     async def _call(self, link: _Link) -> ModelReply:
         self._look_whether_it_rests(link)
         used: int | None = 0
-        async with _within(self.guard):
-            await link.enter()
+        await _in_time(self.guard, link.enter())
         try:
             link.breaker.ask()
             try:
@@ -322,8 +322,7 @@ class _Answering:
         began, model = _now(), link.model
         error: ModelError | None = None
         try:
-            async with _within(self.guard):
-                return await model.reply(request, self.shown.listener(model.name))
+            return await _in_time(self.guard, model.reply(request, self.shown.listener(model.name)))
         except asyncio.CancelledError:
             if _is_being_cancelled():
                 raise
@@ -340,31 +339,32 @@ class _Answering:
                 self.chain.traffic.on_call(CallEnded(model=model.name, seconds=_now() - began, error=code))
 
 
-@asynccontextmanager
-async def _within(guard: Guard) -> AsyncGenerator[None]:
-    """What may not take longer than the turn.
+async def _in_time(guard: Guard, work: Coroutine[Any, Any, Result]) -> Result:
+    """What ``work`` comes to, which may not take longer than the turn.
 
     Raises:
         OutOfTime: it did.
     """
-    deadline = asyncio.timeout(guard.seconds_left())
+    seconds_left = guard.seconds_left()
+    if seconds_left is None:
+        return await work
+    deadline = asyncio.timeout(seconds_left)
     try:
         async with deadline:
-            yield
+            return await work
     except TimeoutError:
         if not deadline.expired():
             raise
         raise OutOfTime from None
 
 
-@asynccontextmanager
-async def open_chain(
+def open_chain(
     models: Sequence[str | Model],
     *,
     retries: Retries | None = None,
     traffic: Traffic | None = None,
     endpoints: Mapping[str, NamedEndpoint] = NO_ENDPOINTS,
-) -> AsyncGenerator[ResilientModel]:
+) -> AbstractAsyncContextManager[ResilientModel]:
     """A chain of models, each given by name or open; what is opened here is closed again.
 
     Args:
@@ -377,6 +377,18 @@ async def open_chain(
     Raises:
         UsageError, ModelAuthError: as :func:`agentkit.models.open_model`.
     """
+    if len(models) == 1 and isinstance(models[0], ResilientModel):  # as each run of a worker has it
+        return nullcontext(models[0])
+    return _opened_chain(models, retries, traffic, endpoints)
+
+
+@asynccontextmanager
+async def _opened_chain(
+    models: Sequence[str | Model],
+    retries: Retries | None,
+    traffic: Traffic | None,
+    endpoints: Mapping[str, NamedEndpoint],
+) -> AsyncGenerator[ResilientModel]:
     async with AsyncExitStack() as stack:
         are_open = [await stack.enter_async_context(opened(model, endpoints)) for model in models]
         yield chain_of(are_open, given=models, retries=retries, traffic=traffic)

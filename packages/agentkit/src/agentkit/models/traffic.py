@@ -31,6 +31,9 @@ class CallEnded:
 OnCall: TypeAlias = Callable[[CallEnded], None]
 
 
+_WELL = Circuit()
+
+
 class Breaker:
     """Remembers how the last calls of one model went."""
 
@@ -49,6 +52,8 @@ class Breaker:
         Raises:
             ModelResting: it is not to be made.
         """
+        if self._circuit.until is None:
+            return
         seconds = self._circuit.seconds_left(_now(), self._breaking)
         if seconds is not None:
             raise ModelResting(
@@ -61,7 +66,7 @@ class Breaker:
     def ended(self, error: ModelError | None) -> None:
         if error is not None and reaction_to(error).broken:
             self._circuit = self._circuit.failed(_now(), self._breaking)
-        else:
+        elif self._circuit != _WELL:
             self._circuit = self._circuit.answered()
 
     def abandoned(self) -> None:
@@ -92,12 +97,15 @@ class Traffic:
         self.on_call = on_call
         self._limiters: dict[str, Limiter] = {}
         self._breakers: dict[str, Breaker] = {}
+        self._limiters_of: dict[str, tuple[Limiter, ...]] = {}
 
     def limiters(self, model: str) -> tuple[Limiter, ...]:
         """That of the model, and that of its provider where it has a limit."""
-        provider = model.partition(":")[0]
-        names = (model, provider) if provider in self._limits and provider != model else (model,)
-        return tuple(self._limiter(name) for name in names)
+        if model not in self._limiters_of:
+            provider = model.partition(":")[0]
+            names = (model, provider) if provider in self._limits and provider != model else (model,)
+            self._limiters_of[model] = tuple(self._limiter(name) for name in names)
+        return self._limiters_of[model]
 
     def _limiter(self, name: str) -> Limiter:
         if name not in self._limiters:
@@ -106,6 +114,8 @@ class Traffic:
 
     def counts_tokens(self, model: str) -> bool:
         """Whether what a call reads has to be estimated."""
+        if not self._limits:
+            return False
         found = (self._limits.get(name) for name in (model, model.partition(":")[0]))
         return any(limits is not None and limits.tokens_per_minute is not None for limits in found)
 

@@ -137,7 +137,7 @@ class Opspawn(Candidate):
         return [sys.executable, __file__, "workers" if WORKERS > 1 else "worker"]
 
     async def wait_counter(self, target: int, poll: float = 0.005) -> None:
-        if WORKERS == 1:  # processes that count in one file at the same time lose counts: then the store alone says it
+        if WORKERS == 1:  # several processes lose counts of each other: then the store alone says it
             await super().wait_counter(target, poll)
 
     # --- embedded: the worker is part of this process ---

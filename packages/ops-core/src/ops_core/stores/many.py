@@ -2,16 +2,18 @@
 
 A statement that runs for each step of each task would otherwise cost more in the library above the driver than in the
 database. On SQLite the rows are carried out one after the other; on PostgreSQL they go to the server in one flight
-(libpq's pipeline), each by its primary key, so that no statistics can turn them into a scan. Figures: decision 0024.
+(libpq's pipeline), each by its primary key, so that no statistics can turn them into a scan; and new rows that answer
+nothing go as one COPY. Figures: decisions 0024 and 0045.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from sqlalchemy import Connection, Dialect
+from sqlalchemy import Connection, Dialect, Table, bindparam, insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.sql.selectable import Select
@@ -20,6 +22,10 @@ Given: TypeAlias = Mapping[str, Any]
 """The values of a statement's parameters, by name; those that the statement knows itself are left out."""
 
 Found: TypeAlias = tuple[Any, ...]
+
+
+FEW = 8
+"""So many new rows are worth a COPY, which takes one round trip more than a pipeline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,36 @@ class Many:
         return self._compiled[dialect.name]
 
 
+class NewRows:
+    """Rows that are added to a table.
+
+    Args:
+        table: that has a value for each column in each row.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self._names = [column.name for column in table.columns]
+        self._insert = Many(insert(table).values({name: bindparam(name) for name in self._names}))
+        self._copy = f"COPY {table.name} ({', '.join(self._names)}) FROM STDIN"
+
+    def add(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> None:
+        """Add them.
+
+        Args:
+            connection: in a transaction.
+            rows: their values, in the order of the table's columns.
+
+        Raises:
+            DBAPIError: the database refused one of them; the transaction can only be rolled back.
+        """
+        if len(rows) < FEW or connection.dialect.name != "postgresql":
+            self._insert.do(connection, [dict(zip(self._names, row, strict=True)) for row in rows])
+            return
+        with _cursor(connection) as cursor, cursor.copy(self._copy) as copying:
+            for row in rows:
+                copying.write_row(row)
+
+
 def _compile(statement: UpdateBase | Select[Any], dialect: Dialect) -> _Compiled:
     # columns that are not named take no part: nothing is inserted that the statement does not say
     compiled: Any = statement.compile(dialect=dialect)
@@ -75,16 +111,23 @@ def _compile(statement: UpdateBase | Select[Any], dialect: Dialect) -> _Compiled
 def _through_the_driver(
     connection: Connection, compiled: _Compiled, rows: Sequence[Given], *, answers: bool
 ) -> list[Found | None]:
-    driver: Any = connection.connection.driver_connection
-    cursor = driver.cursor()
     arranged = [compiled.arrange(row) for row in rows]
-    try:
+    with _cursor(connection) as cursor:
         if connection.dialect.name == "postgresql":
             return _in_one_flight(cursor, compiled.text, arranged, answers=answers)
         if not answers:
             cursor.executemany(compiled.text, arranged)
             return []
         return [cursor.execute(compiled.text, row).fetchone() for row in arranged]
+
+
+@contextmanager
+def _cursor(connection: Connection) -> Generator[Any]:
+    """The driver's own; its errors are raised as SQLAlchemy raises them."""
+    driver: Any = connection.connection.driver_connection
+    cursor = driver.cursor()
+    try:
+        yield cursor
     except connection.dialect.loaded_dbapi.Error as error:
         raise _as_usual(connection, error, cursor) from error
     finally:

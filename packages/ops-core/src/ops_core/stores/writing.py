@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Executable
 from sqlalchemy.engine import CursorResult
 
 from ops_core.ports import Hint
-from ops_core.stores.many import Found, Given, Many
+from ops_core.stores.many import Found, Given, Many, NewRows
 
 
 @dataclass(slots=True)
@@ -40,6 +40,10 @@ class Writing:
     def do(self, statement: Many, rows: Sequence[Given]) -> None:
         """Carry out a statement that answers nothing for many rows."""
         statement.do(self.connection, rows)
+
+    def add(self, rows: NewRows, added: Sequence[Sequence[Any]]) -> None:
+        """Add rows to a table."""
+        rows.add(self.connection, added)
 
     @property
     def hint(self) -> Hint:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from ops_core.ports import Store
+from ops_core.testing.store_combining import WritingTogetherContract
 from ops_core.testing.store_ending import FinishingContract, RetryingContract, SweepingContract
 from ops_core.testing.store_leasing import (
     AnsweringContract,
     ClaimingContract,
     FencingContract,
     RenewingContract,
-    WritingTogetherContract,
 )
 from ops_core.testing.store_purging import PurgingContract
 from ops_core.testing.store_sharing import SharingContract

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
-from sqlalchemy import BigInteger, Integer, and_, bindparam, case, cast, func, insert, update
+from sqlalchemy import BigInteger, Integer, and_, bindparam, case, cast, func, update
 
 from agentkit.codec import kind_of
 from agentkit.transcript import BEGINNINGS, Finished, Recorded, Step
 from ops_core.errors import LeaseLost
 from ops_core.stores.dialects import now
-from ops_core.stores.many import Found, Given, Many
+from ops_core.stores.many import Found, Given, Many, NewRows
 from ops_core.stores.rows import ending_values, used_by
 from ops_core.stores.sql.threads import pass_on
 from ops_core.stores.tables import is_running
@@ -77,7 +77,11 @@ _finish = Many(
     )
     .returning(t.c.tenant, t.c.steps, t.c.updated_at, t.c.thread_id)
 )
-_insert_step = Many(insert(s).values({column.name: bindparam(column.name) for column in s.columns}))
+_new_steps = NewRows(s)
+
+
+StepRow: TypeAlias = tuple[str, str, int, int, float, str, str]
+"""A step's values in the order of the table's columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +124,7 @@ def record_steps(writing: Writing, written: Sequence[Written]) -> Sequence[Seque
     going_on = [of for of in by_lease.values() if of.ending is None]
     coming_to_an_end = [of for of in by_lease.values() if of.ending is not None]
     recorded: dict[int, Sequence[Recorded]] = {}
-    rows: list[Given] = []
+    rows: list[StepRow] = []
     ended: list[tuple[Lease, str | None]] = []
     for statement, leases in ((_append, going_on), (_finish, coming_to_an_end)):
         found = writing.found(statement, [_counted(of) for of in leases]) if leases else ()
@@ -134,7 +138,7 @@ def record_steps(writing: Writing, written: Sequence[Written]) -> Sequence[Seque
     return [recorded[id(one)] if id(one) in recorded else lost(one.lease) for one in written]
 
 
-def _rows_of(of: _OfOneLease, row: Found, recorded: dict[int, Sequence[Recorded]]) -> Iterator[Given]:
+def _rows_of(of: _OfOneLease, row: Found, recorded: dict[int, Sequence[Recorded]]) -> Iterator[StepRow]:
     """The rows of steps whose task let them through; notes in ``recorded`` what each write has become."""
     tenant, count, at = row[:3]
     number = count - sum(len(one.steps) for one in of.written)
@@ -179,18 +183,15 @@ def _counted(of: _OfOneLease) -> Given:
     }
 
 
-def step_row(of: tuple[str, str, int], recorded: Recorded, body: str) -> Given:
+def step_row(of: tuple[str, str, int], recorded: Recorded, body: str) -> StepRow:
     """The row of a step; ``of`` is the tenant, the task's id and the epoch."""
     tenant, task_id, epoch = of
-    return {
-        "tenant": tenant, "task_id": task_id, "epoch": epoch, "seq": recorded.seq, "at": recorded.at,
-        "kind": kind_of(recorded.step), "body": body,
-    }  # fmt: skip
+    return tenant, task_id, recorded.seq, epoch, recorded.at, kind_of(recorded.step), body
 
 
-def add_steps(writing: Writing, rows: Sequence[Given]) -> None:
+def add_steps(writing: Writing, rows: Sequence[StepRow]) -> None:
     """Insert the rows of steps."""
-    writing.do(_insert_step, rows)
+    writing.add(_new_steps, rows)
 
 
 def fenced(lease: Lease) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from agentkit.transcript import Recorded, RunRetried
 from ops_core.errors import IdempotencyConflict, OpsError, ThreadBusy, TransitionRefused
 from ops_core.ports import Inserted
 from ops_core.stores.dialects import now
-from ops_core.stores.many import Given, Many
+from ops_core.stores.many import Given, Many, NewRows
 from ops_core.stores.rows import NEW_TASK_COLUMNS, accepted, new_task_values, task_of
 from ops_core.stores.sql import threads
 from ops_core.stores.sql.look import get_task, row_of
@@ -34,9 +34,7 @@ _insert_task = Many(
     )
     .returning(t.c.created_at, t.c.updated_at, t.c.run_after)
 )
-_insert_label = Many(
-    insert(task_label).values({column.name: bindparam(column.name) for column in task_label.columns})
-)
+_new_labels = NewRows(task_label)
 _same_key = Many(
     select(t.c.id).where(t.c.tenant == bindparam("of_tenant"), t.c.idempotency_key == bindparam("key"))
 )
@@ -132,11 +130,11 @@ def _insert(
 ) -> Sequence[Task]:
     found = writing.found(_insert_task, [_columns(one) for one in fresh])
     labels = [
-        {"tenant": one.new.tenant, "task_id": one.values["id"], "key": key, "value": value}
+        (one.new.tenant, key, value, one.values["id"])
         for one in fresh
         for key, value in one.new.labels.items()
     ]
-    writing.do(_insert_label, labels)
+    writing.add(_new_labels, labels)
     tasks: list[Task] = []
     for one, row in zip(fresh, found, strict=True):
         assert row is not None, "an INSERT that is not refused answers its row"

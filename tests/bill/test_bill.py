@@ -20,14 +20,16 @@ from typing import Self
 import pytest
 
 from agentkit.messages import Usage
-from agentkit.money import nanos
+from agentkit.money import nanos, usd
 from agentkit.transcript import ModelAsked, ModelFailed, ModelReplied, Recorded, Tally
+from ops_core.cli.following import show
 from ops_core.cli.serving import show_spending
 from ops_core.dispatchers import LocalDispatcher
 from ops_core.engine import Engine
 from ops_core.stores import migrations, open_store
 from ops_core.task import NewTask, Task, TaskStatus
 from ops_core.terms import day_of
+from ops_core.wire import TaskBody
 
 from .provider import TURNS, Provider
 
@@ -223,15 +225,24 @@ async def test_the_bill_is_right_whenever_the_workers_are_killed(tmp_path, store
         bill, calls = bills[task.input], [call for call in provider.calls if call.task == task.input]
         assert len(calls) <= bill.announced
         assert nanos(task.tokens.cost_usd or 0.0) == bill.known
-        assert Tally.of(steps[task.input]).unsettled == bill.unsettled
+        assert (
+            Tally.of(steps[task.input]).unsettled
+            == bill.unsettled
+            == nanos(TaskBody.of(task).usage.unsettled_usd)
+        )
         assert all(asked.reserved_usd > 0 for asked in (*bill.lost, *bill.unknown))
         assert 0 <= sum(call.charged for call in calls) - bill.known <= bill.unsettled
     assert sum(len(bill.lost) for bill in bills.values()) >= 2  # killed before there was a whole reply
     assert sum(len(bill.unknown) for bill in bills.values()) >= 1
 
-    # the tenant's day is the sum of its tasks, and the limit has held
+    # a person is told
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OPSPAWN_STORE_URL", store_url)
+    uncertain = next(task for task in done if task.unsettled)
+    assert await show(uncertain.id, None, as_json=False) == 0
+    assert f"${usd(uncertain.unsettled):.4f} unsettled" in " ".join(capsys.readouterr().out.split())
+
+    # the tenant's day is the sum of its tasks, and the limit has held
     assert await show_spending(as_json=True) == 0
     told = json.loads(capsys.readouterr().out)
     day = date.fromisoformat(told["day"]).toordinal() - date(1970, 1, 1).toordinal()

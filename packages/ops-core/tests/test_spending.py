@@ -228,6 +228,37 @@ async def test_a_call_from_before_there_was_a_limit_is_spent_and_gives_nothing_b
         assert (spent.spent, spent.reserved) == (Tally.of(await engine.steps(task.tenant, task.id)).spent, 0)
 
 
+@pytest.mark.parametrize("limited", [True, False], ids=["with a tenant's limit", "without"])
+async def test_a_task_tells_what_it_leaves_unsettled(url, limited):
+    """Under way, cut, failed without a bill, settled, and begun anew: always the sum that its steps have."""
+    faults = [ModelTimeout("nobody knows"), ModelOverloaded("not begun")]
+    provider = Provider(turns=1)
+    provider.hold.clear()
+    terms = {"spending": Spending(usd_per_day=1)} if limited else {}
+    agent = agent_of(provider, retries=Retries(tries=3, first_seconds=0))
+
+    async with engine_on(url) as engine:
+
+        async def unsettled(task: Task) -> int:
+            found = (await engine.get(task.tenant, task.id)).unsettled
+            assert found == Tally.of(await engine.steps(task.tenant, task.id)).unsettled
+            return found
+
+        task = await submit(engine, budget=Limits(usd=1))
+        assert await unsettled(task) == 0
+        async with working(engine, agent, **terms) as runner:
+            async with asyncio.timeout(5):
+                await provider.called.wait()
+            under_way = await unsettled(task)
+            runner.stop(at_once=True)
+        assert await unsettled(task) == under_way > 0
+        provider.faults += faults
+        provider.hold.set()
+        async with working(engine, agent, **terms):
+            assert (await ended(engine, task)).status is TaskStatus.COMPLETED
+        assert await unsettled(task) == 2 * under_way
+
+
 async def test_a_call_that_is_cancelled_has_spent_what_was_reserved(url):
     provider = Provider(turns=0)
     provider.hold.clear()

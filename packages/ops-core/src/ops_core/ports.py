@@ -167,19 +167,26 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Charge:
-    """What steps change in what their tenant spends; all money in nano-dollars.
+    """What steps change in what their tenant spends, and what their task leaves unsettled; all money in nano-dollars.
 
     Attributes:
         reserve: the call that is about to be made may cost so much; ``None`` where there is none.
         limit: the tenant's for the day; ``None`` for no limit.
         settled: what was reserved for the call that has ended, and is given back.
         spent: what that call has cost, or may have.
+        unsettled: so much more was reserved by the task for calls whose cost nobody knows (yet); less, where negative.
     """
 
     reserve: int | None = None
     limit: int | None = None
     settled: Reservation | None = None
     spent: int = 0
+    unsettled: int = 0
+
+    @property
+    def of_tenant(self) -> bool:
+        """The tenant's day changes, not only the task."""
+        return self.reserve is not None or self.settled is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

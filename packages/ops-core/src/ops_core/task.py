@@ -229,6 +229,7 @@ class Task:
         lease_until: until then nobody else may claim it.
         error: why it failed, or why the last attempt did.
         thread_id: the conversation that it belongs to.
+        unsettled: nano-dollars that its run has reserved for calls whose cost nobody knows (yet).
     """
 
     id: str
@@ -259,6 +260,7 @@ class Task:
     started_at: float | None = None
     finished_at: float | None = None
     thread_id: str | None = None
+    unsettled: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

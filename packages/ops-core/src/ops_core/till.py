@@ -1,4 +1,7 @@
-"""What the steps of one run change in what its tenant spends. Pure, but for the reservation that is open."""
+"""What the steps of one run change in what it leaves unsettled, and in what its tenant spends.
+
+Pure, but for the reservation that is open.
+"""
 
 from __future__ import annotations
 
@@ -66,13 +69,10 @@ class Till:
 
     def charge(self, steps: Sequence[Step]) -> Charge | None:
         """What recording these steps changes; ``None`` for nothing."""
-        if self._limit is None:
-            return None
         for step in steps:
             match step:
                 case ModelAsked(reserved_usd=reserved):
-                    lost = self._settled(None) or Charge()
-                    return replace(lost, reserve=nanos(reserved), limit=self._limit)
+                    return self._reserved(nanos(reserved))
                 case ModelReplied(usage=used) | ModelFailed(usage=used):
                     return self._settled(used)
                 case Summarised(usage=used, model=model):
@@ -83,13 +83,22 @@ class Till:
                     pass
         return None
 
+    def _reserved(self, amount: int) -> Charge:
+        if self._limit is None:
+            return Charge(unsettled=amount)
+        lost = self._settled(None) or Charge()
+        return replace(lost, reserve=amount, limit=self._limit, unsettled=amount)
+
     def _settled(self, used: Usage | None) -> Charge | None:
         """A cost that nobody knows counts with all that was reserved."""
         if self._open is None:
             return None
         known = None if used is None else used.cost_usd
+        settled = 0 if known is None else -self._open.amount
+        if self._limit is None:
+            return Charge(unsettled=settled)
         spent = self._open.amount if known is None else nanos(known)
-        return Charge(settled=self._open, spent=spent)
+        return Charge(settled=self._open, spent=spent, unsettled=settled)
 
     def recorded(self, steps: Sequence[Recorded]) -> None:
         """These steps are recorded."""

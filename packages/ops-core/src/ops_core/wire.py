@@ -27,6 +27,7 @@ from agentkit.attachments import checked_input
 from agentkit.codec import recorded_to_json, to_json_text
 from agentkit.errors import TranscriptError, UsageError
 from agentkit.limits import Limits
+from agentkit.money import usd
 from agentkit.ports import Toolset
 from agentkit.tools import FunctionToolset, Tool
 from agentkit.transcript import ApprovalGiven, Recorded
@@ -251,6 +252,12 @@ class UsageBody(_Strict):
     cost_usd: float | None = Field(
         default=None, description="`null` where no price is known, which is not zero."
     )
+    unsettled_usd: float = Field(
+        default=0.0,
+        description="Reserved, under a limit of money, for calls whose cost nobody knows: those under way, those that "
+        "were cut with their worker, those that failed without a bill. It counts against the limit, and is not in "
+        "`cost_usd`.",
+    )
 
 
 class TaskBody(_Strict):
@@ -316,6 +323,7 @@ class TaskBody(_Strict):
             input_tokens=task.tokens.input_tokens,
             output_tokens=task.tokens.output_tokens,
             cost_usd=task.tokens.cost_usd,
+            unsettled_usd=usd(task.unsettled),
         )
         return cls(
             id=task.id,

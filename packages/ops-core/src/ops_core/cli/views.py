@@ -220,6 +220,7 @@ def told_summary(screen: Screen, task: TaskBody) -> None:
             counted(usage.model_calls, "model call"),
             counted(usage.tool_calls, "tool call"),
             tokens_of(tokens),
+            f"${usage.unsettled_usd:.4f} unsettled" if usage.unsettled_usd else "",
             took,
         ]
     )

@@ -172,6 +172,7 @@ def task_in(told: task_pb2.Task) -> TaskBody:
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
             cost_usd=usage.cost_usd if usage.HasField("cost_usd") else None,
+            unsettled_usd=usage.unsettled_usd,
         ),
         created_at=told.created_at.ToDatetime(tzinfo=UTC),
         updated_at=told.updated_at.ToDatetime(tzinfo=UTC),

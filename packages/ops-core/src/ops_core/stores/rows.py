@@ -66,6 +66,7 @@ def task_of(row: AnyRow) -> Task:
         started_at=found["started_at"],
         finished_at=found["finished_at"],
         thread_id=found["thread_id"],
+        unsettled=found["unsettled"],
     )
 
 

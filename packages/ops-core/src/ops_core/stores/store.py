@@ -202,9 +202,9 @@ class SqlStore:
         """Record steps; they are put into their stored form here, not in the thread that all writes share."""
         bodies = tuple(encode_step(step) for step in steps)
         writer, _readers = self._opened()
-        written = progress.Written(lease, steps, bodies)
+        written = progress.Written(lease, steps, bodies, 0 if charge is None else charge.unsettled)
         size = sum(map(len, bodies)) + ROW_BYTES
-        if charge is not None:
+        if charge is not None and charge.of_tenant:
             return await writer.join(spending.record_charged, spending.Charged(written, charge), size=size)
         return await writer.join(progress.record_steps, written, size=size)
 

@@ -26,7 +26,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION = "0005"
+REVISION = "0006"
 """The schema that this release works with: the head of the migrations."""
 
 metadata = MetaData(
@@ -71,6 +71,8 @@ task = Table(
     Column("started_at", Double),
     Column("finished_at", Double),
     Column("thread_id", String(128)),
+    # nano-dollars that were reserved for calls whose cost nobody knows (yet)
+    Column("unsettled", BigInteger, nullable=False, server_default=text("0")),
     PrimaryKeyConstraint("id", name="pk_task"),
     # due tasks, line by line
     Index(

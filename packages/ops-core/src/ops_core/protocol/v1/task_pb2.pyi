@@ -224,6 +224,7 @@ class Usage(_message.Message):
     INPUT_TOKENS_FIELD_NUMBER: _builtins.int
     OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     COST_USD_FIELD_NUMBER: _builtins.int
+    UNSETTLED_USD_FIELD_NUMBER: _builtins.int
     model_calls: _builtins.int
     """Calls of a model."""
     tool_calls: _builtins.int
@@ -234,6 +235,10 @@ class Usage(_message.Message):
     """Tokens that models have written."""
     cost_usd: _builtins.float
     """In US dollars. Not set where no price is known, which is not zero."""
+    unsettled_usd: _builtins.float
+    """Reserved, under a limit of money, for calls whose cost nobody knows: those under way, those that were cut with their
+    worker, those that failed without a bill. In US dollars; it counts against the limit, and is not in cost_usd.
+    """
     def __init__(
         self,
         *,
@@ -242,10 +247,11 @@ class Usage(_message.Message):
         input_tokens: _builtins.int = ...,
         output_tokens: _builtins.int = ...,
         cost_usd: _builtins.float | None = ...,
+        unsettled_usd: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "cost_usd", b"cost_usd"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "cost_usd", b"cost_usd", "input_tokens", b"input_tokens", "model_calls", b"model_calls", "output_tokens", b"output_tokens", "tool_calls", b"tool_calls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "cost_usd", b"cost_usd", "input_tokens", b"input_tokens", "model_calls", b"model_calls", "output_tokens", b"output_tokens", "tool_calls", b"tool_calls", "unsettled_usd", b"unsettled_usd"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cost_usd: _TypeAlias = _typing.Literal["cost_usd"]  # noqa: Y015
     _WhichOneofArgType__cost_usd: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd"]  # noqa: Y015

@@ -39,6 +39,7 @@ _SUMS = {
     "tool_calls": Integer(),
     "input_tokens": BigInteger(),
     "output_tokens": BigInteger(),
+    "unsettled": BigInteger(),
 }
 _add_cost_usd = cast(
     bindparam("add_cost_usd"), t.c.cost_usd.type
@@ -92,11 +93,13 @@ class Written:
         lease: the worker's claim.
         steps: what happened, in order.
         bodies: their stored forms.
+        unsettled: what they change in what the task leaves unsettled, in nano-dollars.
     """
 
     lease: Lease
     steps: Sequence[Step]
     bodies: Sequence[str]
+    unsettled: int = 0
 
 
 @dataclass(slots=True)
@@ -171,6 +174,7 @@ def _counted(of: _OfOneLease) -> Given:
                 cost_usd = used + (cost_usd or 0.0)
             else:
                 sums[f"add_{name}"] += int(used)
+    sums["add_unsettled"] = sum(one.unsettled for one in of.written)
     given = {**fenced(of.lease), **sums, "add_cost_usd": cost_usd, "more": more, "only_began": only_began}
     if of.ending is None:
         return given

@@ -253,10 +253,7 @@ class UsageBody(_Strict):
         default=None, description="`null` where no price is known, which is not zero."
     )
     unsettled_usd: float = Field(
-        default=0.0,
-        description="Reserved, under a limit of money, for calls whose cost nobody knows: those under way, those that "
-        "were cut with their worker, those that failed without a bill. It counts against the limit, and is not in "
-        "`cost_usd`.",
+        default=0.0, description="Reserved for calls of unknown cost, under way or lost."
     )
 
 

@@ -1,0 +1,197 @@
+"""What is told of tasks, and what is answered to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any, cast
+
+from pydantic import ConfigDict, Field, JsonValue, StringConstraints
+
+from agentkit.codec import recorded_to_json
+from agentkit.money import usd
+from agentkit.transcript import ApprovalGiven, Recorded
+from ops_core.listing import encode_cursor
+from ops_core.task import Task, TaskStatus
+from ops_core.wire.forms import Strict, moment
+
+STEPS_MOST = 1000
+"""So many steps are on a page at most."""
+
+MAX_SEQ = 2**31 - 1
+"""No step has a greater number."""
+
+
+class ErrorBody(Strict):
+    """Why a task failed, or its last attempt did."""
+
+    code: str = Field(description="A stable word for programs.")
+    message: str = Field(description="For people.")
+
+
+class UsageBody(Strict):
+    """What the task has used."""
+
+    model_calls: int = 0
+    tool_calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float | None = Field(
+        default=None, description="`null` where no price is known, which is not zero."
+    )
+    unsettled_usd: float = Field(
+        default=0.0,
+        description="Reserved, under a limit of money, for calls whose cost nobody knows: those under way, those that "
+        "were cut with their worker, those that failed without a bill. It counts against the limit, and is not in "
+        "`cost_usd`.",
+    )
+
+
+class TaskBody(Strict):
+    """A task."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "01996c2e-5d1a-7c3e-9f60-2b1f3c8a4d77",
+                    "agent": "assistant",
+                    "status": "completed",
+                    "input": "What is 12 * 7?",
+                    "output": "84",
+                    "error": None,
+                    "labels": {"team": "search"},
+                    "priority": 0,
+                    "attempt": 1,
+                    "usage": {"model_calls": 2, "tool_calls": 1, "input_tokens": 240, "output_tokens": 31},
+                    "created_at": "2026-11-22T09:00:00.120000Z",
+                    "updated_at": "2026-11-22T09:00:01.840000Z",
+                    "started_at": "2026-11-22T09:00:00.130000Z",
+                    "finished_at": "2026-11-22T09:00:01.840000Z",
+                    "run_after": None,
+                    "thread_id": None,
+                }
+            ]
+        }
+    )
+
+    id: str
+    agent: str
+    status: TaskStatus
+    input: JsonValue
+    output: JsonValue = Field(description="What a completed task has produced, else `null`.")
+    error: ErrorBody | None
+    labels: dict[str, str]
+    priority: int
+    attempt: int = Field(
+        description="How often it was started, hand-overs and attempts that made progress not counted."
+    )
+    usage: UsageBody
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    run_after: datetime | None = Field(
+        default=None,
+        description="No worker takes it before this moment; `null` while one has it, while it waits for an answer or "
+        "for its turn in a thread, and once it has ended.",
+    )
+    thread_id: str | None = Field(
+        default=None, description="The conversation that it belongs to; `null` for none."
+    )
+
+    @classmethod
+    def of(cls, task: Task) -> TaskBody:
+        """A task as it is told."""
+        error = None if task.error is None else ErrorBody(code=task.error.code, message=task.error.message)
+        usage = UsageBody(
+            model_calls=task.model_calls,
+            tool_calls=task.tool_calls,
+            input_tokens=task.tokens.input_tokens,
+            output_tokens=task.tokens.output_tokens,
+            cost_usd=task.tokens.cost_usd,
+            unsettled_usd=usd(task.unsettled),
+        )
+        return cls(
+            id=task.id,
+            agent=task.agent,
+            status=task.status,
+            input=_plain(task.input),
+            output=_plain(task.output),
+            error=error,
+            labels=dict(task.labels),
+            priority=task.priority,
+            attempt=task.attempt,
+            usage=usage,
+            created_at=moment(task.created_at),
+            updated_at=moment(task.updated_at),
+            started_at=None if task.started_at is None else moment(task.started_at),
+            finished_at=None if task.finished_at is None else moment(task.finished_at),
+            run_after=_run_after(task),
+            thread_id=task.thread_id,
+        )
+
+
+class TaskPage(Strict):
+    """Tasks, newest first."""
+
+    items: list[TaskBody]
+    next_cursor: str | None = Field(
+        description="Pass it as `cursor` for the next page; `null` on the last one."
+    )
+
+    @classmethod
+    def of(cls, tasks: Sequence[Task], limit: int) -> TaskPage:
+        """A page of at most ``limit`` tasks, made from up to one more than that."""
+        shown = tasks[:limit]
+        following = encode_cursor({"tasks_before": shown[-1].id}) if len(tasks) > limit else None
+        return cls(items=[TaskBody.of(task) for task in shown], next_cursor=following)
+
+
+class StepPage(Strict):
+    """Steps in their order; each is the stored form of a step with its number `seq` and its time `at`."""
+
+    items: list[dict[str, JsonValue]]
+    next_after: int | None = Field(
+        default=None,
+        description="Pass it as `after` for the next page; `null` when these are all there are now.",
+    )
+
+    @classmethod
+    def of(cls, steps: Sequence[Recorded], limit: int) -> StepPage:
+        """A page of at most ``limit`` steps, made from up to one more than that."""
+        items = [cast("dict[str, JsonValue]", recorded_to_json(recorded)) for recorded in steps[:limit]]
+        return cls(items=items, next_after=cls.following(steps, limit))
+
+    @staticmethod
+    def following(steps: Sequence[Recorded], limit: int) -> int | None:
+        """What is ``next_after`` on a page of at most ``limit`` steps, made from up to one more than that."""
+        return steps[limit - 1].seq if len(steps) > limit else None
+
+
+class ApprovalRequest(Strict):
+    """A person's answer to an open approval."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"approved": False, "reason": "Not on a Friday.", "by": "kim"}]}
+    )
+
+    approved: Annotated[bool, Field(strict=True)]
+    reason: Annotated[str, StringConstraints(max_length=2000)] = Field(
+        default="", description="The model is told it."
+    )
+    by: Annotated[str, StringConstraints(max_length=200)] = Field(default="", description="Who answered.")
+
+    def as_step(self, approval_id: str) -> ApprovalGiven:
+        """The answer as it is recorded."""
+        return ApprovalGiven(approval_id=approval_id, approved=self.approved, reason=self.reason, by=self.by)
+
+
+def _plain(value: Any) -> JsonValue:
+    found: JsonValue = value
+    return found
+
+
+def _run_after(task: Task) -> datetime | None:
+    takeable = task.status in (TaskStatus.PENDING, TaskStatus.WAITING)
+    return moment(task.run_after) if takeable and task.run_after is not None else None

@@ -1,6 +1,8 @@
 """What agents remember on the platform: in its own database, for each in a scope of his own."""
 
 import asyncio
+import random
+from array import array
 from pathlib import Path
 
 import pytest
@@ -8,17 +10,20 @@ from sqlalchemy import text
 
 from agentkit.agent import Agent
 from agentkit.memories import AgentMemory, HashEmbeddings, LocalMemory, Note, Scope
+from agentkit.memories.nearest import packed
 from agentkit.messages import ToolCall
 from agentkit.testing import MemoryContract, ScriptedModel
 from agentkit.transcript import Recalled
 from ops_core.catalog import read_catalog
+from ops_core.cli.serving import migrate_store
 from ops_core.client import LocalClient
 from ops_core.errors import ConfigError, InvalidRequest
 from ops_core.memory import DatabaseMemory
 from ops_core.ports import NoteFilter
-from ops_core.stores import SqlStore
+from ops_core.stores import REVISION, SqlStore, migrations, open_store
 from ops_core.task import DEFAULT_TENANT, NewTask, TaskStatus
 from ops_core.testing import open_test_ops, open_test_store
+from ops_core.testing.postgresql import PostgresServer
 from ops_core.wire import TaskRequest
 
 SOON = 5.0
@@ -54,7 +59,7 @@ class TestDatabaseMemory(MemoryContract):
 
 
 async def test_more_notes_than_are_read_at_a_time_are_all_compared(file_url: str, monkeypatch):
-    monkeypatch.setattr("ops_core.stores.sql.notes.TOGETHER", 7)
+    monkeypatch.setattr("ops_core.stores.scanning.TOGETHER", 7)
     async with open_test_store(file_url) as store:
         memory = DatabaseMemory(store, HashEmbeddings())
         await asyncio.gather(
@@ -63,6 +68,74 @@ async def test_more_notes_than_are_read_at_a_time_are_all_compared(file_url: str
         for wanted in (0, 6, 7, 49):
             (found,) = await memory.recall(KIM, f"The number is {wanted}.", 1)
             assert found.id == f"{wanted}"
+
+
+class TestDatabaseMemoryWithPgvector(MemoryContract):
+    """The extension compares; all else is the same."""
+
+    @pytest.fixture
+    def database(self) -> str:
+        return "postgresql"
+
+    @pytest.fixture
+    def memory(self, store: SqlStore, comparing: None) -> DatabaseMemory:
+        return DatabaseMemory(store, HashEmbeddings())
+
+    @pytest.fixture
+    def comparing(self, store: SqlStore, postgres: PostgresServer, postgres_database: str) -> None:
+        postgres.execute("CREATE EXTENSION vector", postgres_database)
+        assert migrations.adopt_extensions(store)
+        assert not migrations.adopt_extensions(store), "once is enough"
+
+    async def test_it_finds_what_is_found_without_it(
+        self, store: SqlStore, memory, postgres, postgres_database
+    ):
+        """The column is made of whatever was stored, to the last bit: tiny, negative, zeros, of any length."""
+        chance = random.Random(1)
+        kept = [[chance.gauss(0, 10.0 ** chance.randint(-30, 5)) for _ in range(8)] for _ in range(200)]
+        kept += [[0.0] * 8, [1e-42, 0, 0, 0, 0, 0, 0, 1.0], [-1.0] * 8]
+        for number, vector in enumerate([*kept, [1.0] * 9]):
+            await store.put_note(KIM, Note(id=f"{number}", text="x"), packed(vector), "e")
+        with postgres.connected(postgres_database) as connection:
+            rows = connection.execute(text("SELECT vector, CAST(embedding AS real[]) FROM note")).all()
+        assert [array("f", bytes(stored)) for stored, _made in rows] == [
+            array("f", made) for _stored, made in rows
+        ]
+        query = packed([chance.gauss(0, 1) for _ in range(8)])
+        with_it = await store.find_notes(KIM, query, "e", 500)
+        postgres.execute("DROP EXTENSION vector CASCADE", postgres_database)
+        without = await store.find_notes(KIM, query, "e", 500)
+        scores = {note.id: note.score for note in without}
+        assert {note.id: note.score for note in with_it} == pytest.approx(scores, abs=1e-6)
+        assert len(scores) == len(kept), "the one of another length is not compared"
+
+    async def test_vectors_that_are_too_long_for_it_are_read(self, store: SqlStore, memory):
+        long = packed([1.0] * 16_001)
+        await store.put_note(KIM, Note(id="1", text="long"), long, "e")
+        assert [note.text for note in await store.find_notes(KIM, long, "e", 5)] == ["long"]
+
+
+async def test_pgvector_may_be_anywhere_and_is_never_created_by_us(
+    postgres: PostgresServer, postgres_database: str, monkeypatch, capsys
+):
+    url = postgres.url(postgres_database)
+    store = open_store(url)
+    migrations.upgrade(store)
+    assert not migrations.adopt_extensions(store), "nobody has created the extension"
+    postgres.execute('CREATE SCHEMA "its own"', postgres_database)
+    postgres.execute('CREATE EXTENSION vector SCHEMA "its own"', postgres_database)
+    async with open_store(url) as opened:
+        memory = DatabaseMemory(opened, HashEmbeddings())
+        await memory.remember(KIM, Note(id="1", text="Kim likes green tea."))
+        monkeypatch.setenv("OPSPAWN_STORE_URL", url)
+        for check, said in ((True, ""), (False, "from now on pgvector compares the notes\n"), (False, "")):
+            assert migrate_store(check=check) == 0  # while others work, with notes that are there
+            assert capsys.readouterr().out == f"{said}the store has schema {REVISION}: up to date\n"
+        await memory.remember(KIM, Note(id="2", text="Kim likes black tea."))
+        assert {note.id for note in await memory.recall(KIM, "tea", 5)} == {"1", "2"}
+    migrations.downgrade(store, "base")
+    migrations.upgrade(store)
+    postgres.execute('DROP SCHEMA "its own" CASCADE', postgres_database)
 
 
 async def test_of_what_is_forgotten_nothing_is_left_in_the_files(file_url: str, tmp_path: Path):

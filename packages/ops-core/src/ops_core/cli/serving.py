@@ -94,6 +94,8 @@ def migrate_store(*, check: bool) -> Exit:
     found = store.revision()
     what = "no schema" if found is None else f"schema {found}"
     if found == REVISION:
+        if not check and migrations.adopt_extensions(store):
+            screen.raw("from now on pgvector compares the notes")
         screen.raw(f"the store has {what}: up to date")
         return Exit.OK
     if check:

@@ -129,7 +129,7 @@ def _cursor(connection: Connection) -> Generator[Any]:
     try:
         yield cursor
     except connection.dialect.loaded_dbapi.Error as error:
-        raise _as_usual(connection, error, cursor) from error
+        raise as_usual(connection, error, cursor) from error
     finally:
         cursor.close()
 
@@ -147,7 +147,7 @@ def _in_one_flight(cursor: Any, text: str, rows: Sequence[Any], *, answers: bool
     return found
 
 
-def _as_usual(connection: Connection, error: Exception, cursor: Any) -> Exception:
+def as_usual(connection: Connection, error: Exception, cursor: Any) -> Exception:
     """The error that the statement would have raised without this module; a connection that is gone is not reused."""
     dialect = connection.dialect
     is_lost = dialect.is_disconnect(error, connection.connection.driver_connection, cursor)  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, inspect
 from sqlalchemy.exc import DBAPIError
 
 from ops_core.errors import SchemaMismatch, StoreUnavailable
+from ops_core.stores import pgvector
 from ops_core.stores.dialects import lock_for_migrations, reason
 from ops_core.stores.store import SqlStore, schema_revision
 
@@ -20,11 +21,15 @@ HERE = Path(__file__).parent
 def upgrade(store: SqlStore, revision: str = "head") -> None:
     """Bring the database of ``store``, which need not be open, to ``revision``. Blocks.
 
+    The newest schema uses what extensions the database has: see :func:`adopt_extensions`.
+
     Raises:
         SchemaMismatch: the database was migrated by a newer release, or holds tables of something else.
         StoreUnavailable: the database cannot be opened or written.
     """
     _run(store, "upgrade", revision)
+    if revision == "head":
+        adopt_extensions(store)
 
 
 def downgrade(store: SqlStore, revision: str) -> None:
@@ -34,6 +39,26 @@ def downgrade(store: SqlStore, revision: str) -> None:
         SchemaMismatch, StoreUnavailable: as :func:`upgrade`.
     """
     _run(store, "downgrade", revision)
+
+
+def adopt_extensions(store: SqlStore) -> bool:
+    """Where PostgreSQL's extension ``vector`` was created in the database, have it compare the notes. Blocks.
+
+    Returns:
+        Something was changed; it is done once.
+
+    Raises:
+        StoreUnavailable: the database cannot be opened or written.
+    """
+    try:
+        with store.migration_engine.begin() as connection:
+            lock_for_migrations(connection)
+            return pgvector.adopt(connection)
+    except DBAPIError as error:
+        message = f"the database refused to use pgvector: {reason(error)}"
+        raise StoreUnavailable(message) from None
+    finally:
+        store.disconnect()
 
 
 def config(engine: Engine | None = None) -> Config:

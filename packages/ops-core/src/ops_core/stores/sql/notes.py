@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 
 from sqlalchemy import ColumnElement, Connection, delete, insert, select
 
-from agentkit.memories.nearest import nearest
+from agentkit.memories.nearest import nearest, unpacked
 from agentkit.ports import Scope
 from agentkit.transcript import Note
 from ops_core.ports import KeptNote, NoteFilter
+from ops_core.stores import pgvector
 from ops_core.stores.dialects import overwriting_what_is_deleted
+from ops_core.stores.scanning import scanned
 from ops_core.stores.tables import note as n
 from ops_core.stores.writing import Writing
 
-TOGETHER = 4096
-"""So many vectors are read at a time."""
+# In the order in which they lie there, and not in that of their ids, which leads all over the file.
+_VECTORS = {
+    "sqlite": """
+        SELECT id, vector FROM note
+        WHERE rowid IN (SELECT rowid FROM note WHERE tenant = :tenant AND agent = :agent AND key = :key)
+            AND embedder = :embedder
+        ORDER BY rowid
+    """,
+    "postgresql": """
+        SELECT id, vector FROM note
+        WHERE tenant = %(tenant)s AND agent = %(agent)s AND key = %(key)s AND embedder = %(embedder)s
+    """,
+}
 
 
 def put_note(writing: Writing, scope: Scope, note: Note, vector: bytes, embedder: str) -> None:
@@ -33,27 +46,19 @@ def find_notes(
     connection: Connection, scope: Scope, query: bytes, embedder: str, limit: int
 ) -> Sequence[Note]:
     """The notes of this scope whose vectors are most similar; all of them are looked at."""
-    scores = dict(nearest(query, _vectors(connection, scope, embedder), limit))
+    given = {"tenant": scope.tenant, "agent": scope.agent, "key": scope.key, "embedder": embedder}
+    wanted = unpacked(query)
+    home = pgvector.home(connection) if len(wanted) <= pgvector.MOST_DIMENSIONS else None
+    if home is not None:
+        rows = pgvector.nearest_rows(connection, home, wanted, limit, given)
+        return [Note(id=row.id, text=row.text, source=row.source, at=row.at, score=row.score) for row in rows]
+    scores = dict(nearest(query, scanned(connection, _VECTORS, given), limit))
     found = select(n.c.id, n.c.text, n.c.source, n.c.at).where(*_in(scope), n.c.id.in_(list(scores)))
     notes = [
         Note(id=row.id, text=row.text, source=row.source, at=row.at, score=scores[row.id])
         for row in connection.execute(found)
     ]
     return sorted(notes, key=lambda note: -note.score)
-
-
-def _vectors(connection: Connection, scope: Scope, embedder: str) -> Iterator[tuple[str, bytes]]:
-    """Page by page along the primary key: memory is bounded, however many there are."""
-    page = select(n.c.id, n.c.vector).where(*_in(scope), n.c.embedder == embedder).order_by(n.c.id)
-    after: str | None = None
-    while True:
-        following = page if after is None else page.where(n.c.id > after)
-        rows = connection.execute(following.limit(TOGETHER)).all()
-        for row in rows:
-            yield row.id, bytes(row.vector)
-        if len(rows) < TOGETHER:
-            return
-        after = rows[-1].id
 
 
 def list_notes(connection: Connection, tenant: str, wanted: NoteFilter) -> Sequence[KeptNote]:

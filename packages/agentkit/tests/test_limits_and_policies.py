@@ -2,7 +2,7 @@
 
 import pytest
 
-from agentkit import Effect, Limits, Rules, UsageError
+from agentkit import Effect, Limits, SecurityPolicy, UsageError
 from agentkit.messages import ToolCall, ToolSpec
 from agentkit.ports import Allow, Ask, Deny, Question
 
@@ -28,16 +28,16 @@ def question(name="send", effect=Effect.UNSAFE, approval=False, interrupted=Fals
 @pytest.mark.parametrize(
     "rules, asked, decision",
     [
-        (Rules(), question(), Allow),
-        (Rules(), question(approval=True), Ask),
-        (Rules(), question(interrupted=True), Ask),
-        (Rules(ask_interrupted=False), question(interrupted=True), Allow),
-        (Rules(allow=["read_*"]), question("read_file"), Allow),
-        (Rules(allow=["read_*"]), question("send"), Deny),
-        (Rules(deny=["send"]), question(approval=True), Deny),
-        (Rules(ask=["s?nd"]), question(), Ask),
-        (Rules(ask_effects=[Effect.UNSAFE]), question(), Ask),
-        (Rules(ask_effects=[Effect.UNSAFE]), question(effect=Effect.PURE), Allow),
+        (SecurityPolicy(), question(), Allow),
+        (SecurityPolicy(), question(approval=True), Ask),
+        (SecurityPolicy(), question(interrupted=True), Ask),
+        (SecurityPolicy(ask_interrupted=False), question(interrupted=True), Allow),
+        (SecurityPolicy(allow=["read_*"]), question("read_file"), Allow),
+        (SecurityPolicy(allow=["read_*"]), question("send"), Deny),
+        (SecurityPolicy(deny=["send"]), question(approval=True), Deny),
+        (SecurityPolicy(ask=["s?nd"]), question(), Ask),
+        (SecurityPolicy(ask_effects=[Effect.UNSAFE]), question(), Ask),
+        (SecurityPolicy(ask_effects=[Effect.UNSAFE]), question(effect=Effect.PURE), Allow),
     ],
 )
 async def test_the_strictest_rule_wins(rules, asked, decision):

@@ -15,7 +15,7 @@ from agentkit import (
     Failed,
     Limits,
     MemoryJournal,
-    Rules,
+    SecurityPolicy,
     Step,
     TextDelta,
     ToolCall,
@@ -547,7 +547,7 @@ async def test_a_denied_call_is_not_carried_out_and_the_model_is_told_why():
         called.append(path)
 
     model = ScriptedModel([call("delete", path="/"), "I may not."])
-    outcome = await Agent(model, tools=[delete], policy=Rules(deny=["del*"])).run("go")
+    outcome = await Agent(model, tools=[delete], policy=SecurityPolicy(deny=["del*"])).run("go")
     assert outcome.unwrap() == "I may not."
     assert called == []
     assert steps_of(outcome.transcript, ToolReturned)[0].error.code == "tool_denied"

@@ -10,7 +10,7 @@ from agentkit.errors import ModelAuthError
 from agentkit.limits import Limits
 from agentkit.messages import Effect
 from agentkit.models import NamedEndpoint
-from agentkit.policies import Rules
+from agentkit.policies import Between, Inside, Rule, SecurityPolicy
 from ops_core.catalog import (
     DEFAULT_AGENT,
     Catalog,
@@ -36,6 +36,10 @@ def two() -> int:
 def three() -> int:
     """Three."""
     return 3
+
+def pay(amount: float, to: str) -> int:
+    """Pay."""
+    return 4
 
 many = [one, two]
 number = 7
@@ -133,7 +137,7 @@ def test_a_whole_declaration(file: Path):
         [agents.researcher.policy]
         allow = ["one", "t*"]
         deny = ["three"]
-        ask = ["two"]
+        ask = ["one"]
         ask_effects = ["unsafe"]
         ask_interrupted = false
 
@@ -151,16 +155,16 @@ def test_a_whole_declaration(file: Path):
     assert (agent.context.window, agent.context.strategy) == (64_000, "drop_tool_results")
     assert agent.telemetry.content
     assert agent.limits == Limits(steps=7, tokens=1000, seconds=2.5)
-    assert agent.policy == Rules(
+    assert agent.policy == SecurityPolicy(
         allow=("one", "t*"),
         deny=("three",),
-        ask=("two",),
+        ask=("one",),
         ask_effects=(Effect.UNSAFE,),
         ask_interrupted=False,
     )
     assert len(agent.tools) == 2
     plain = catalog.get("plain").agent
-    assert (plain.model, plain.limits, plain.policy) == ("offline:planner", Limits(), Rules())
+    assert (plain.model, plain.limits, plain.policy) == ("offline:planner", Limits(), SecurityPolicy())
 
 
 @pytest.mark.parametrize(
@@ -183,6 +187,63 @@ def test_a_file_without_agents_is_an_empty_catalog(file: Path):
     assert read(file, "").names == ()
 
 
+RULE = '[agents.a]\ntools = ["catalog_tools:pay"]\n[[agents.a.policy.rules]]\n'
+ON_PAY = 'tools = ["pay"]\nargument = "to"\n'
+WRONG_RULES = [
+    ('tools = []\nargument = "to"\none_of = [1]', ".tools", "at least 1"),
+    ('tools = ["pay"]\none_of = [1]', ".argument", "required"),
+    (ON_PAY, "", "exactly one of paths; hosts"),
+    (ON_PAY + 'one_of = [1]\nhosts = ["a.example"]', "", "exactly one of"),
+    (ON_PAY + 'hosts = ["*"]', "", "'*' is no host"),
+    (ON_PAY + 'hosts = ["a.example"]\nschemes = ["gopher"]', ".schemes.0", "https"),
+    (ON_PAY + 'hosts = ["a.example"]\nbase = "x"', "", "base belong to a rule with paths"),
+    (ON_PAY + "at_least = 3\nat_most = 2", "", "least"),
+    (ON_PAY + "at_most = nan", ".at_most", "finite"),
+    (ON_PAY + 'at_most = "3"\notherwise = "panic"', ".otherwise", "deny"),
+    (ON_PAY + "one_of = []", "", "list"),
+    (ON_PAY + 'one_of = [1]\nwhen = "always"', ".when", "not permitted"),
+    ('tools = ["pya"]\nargument = "to"\none_of = [1]', ".tools.0", "no tool 'pya'", "it has: pay"),
+    ('tools = ["pay"]\nargument = "too.deep"\none_of = [1]', ".argument", "no argument 'too'", "amount, to"),
+]
+
+
+def test_rules_about_arguments(file: Path):
+    catalog = read(
+        file,
+        """
+        [agents.a]
+        tools = ["catalog_tools:pay"]
+
+        [[agents.a.policy.rules]]
+        tools = ["p*"]
+        argument = "amount"
+        at_most = 100
+        otherwise = "ask"
+
+        [[agents.a.policy.rules]]
+        tools = ["pay"]
+        argument = "to"
+        paths = ["accounts", "/srv/accounts"]
+        but_not = ["accounts/closed"]
+        base = "accounts"
+        optional = true
+        reason = "only to our accounts"
+        """,
+    )
+    here = str(file.parent)
+    inside = Inside(
+        folders=[f"{here}/accounts", "/srv/accounts"],
+        but_not=[f"{here}/accounts/closed"],
+        base=f"{here}/accounts",
+    )
+    assert catalog.get("a").agent.policy == SecurityPolicy(
+        rules=(
+            Rule(tools=("p*",), argument="amount", check=Between(most=100), otherwise="ask"),
+            Rule(tools=("pay",), argument="to", check=inside, optional=True, reason="only to our accounts"),
+        )
+    )
+
+
 @pytest.mark.parametrize(
     "text, words",
     [
@@ -201,6 +262,11 @@ def test_a_file_without_agents_is_an_empty_catalog(file: Path):
         ("[agents.a]\nbudget = { dollars = 3 }", ["agents.a.budget.dollars"]),
         ('[agents.a]\npolicy = { ask_effects = ["harmless"] }', ["agents.a.policy.ask_effects.0"]),
         ("[agents.a]\npolicy = { forbid = [] }", ["agents.a.policy.forbid"]),
+        (
+            '[agents.a]\npolicy = { deny = ["on"] }\ntools = ["catalog_tools:one"]',
+            ["agents.a.policy.deny.0", "no tool 'on'", "one"],
+        ),
+        *((RULE + text, [f"agents.a.policy.rules.0{field}", *words]) for text, field, *words in WRONG_RULES),
         ('[agents.a]\ntools = "everyday"', ["agents.a.tools"]),
         ('[agents.a]\ntools = ["nonsense"]', ["agents.a.tools.0", "package.module:name"]),
         ('[agents.a]\ntools = ["everyday", "catalog_tools:"]', ["agents.a.tools.1", "package.module:name"]),

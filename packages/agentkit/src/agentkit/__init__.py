@@ -25,7 +25,7 @@ from agentkit.loop import Control, Event
 from agentkit.messages import Attachment, Effect, ReasoningDelta, TextDelta, ToolCall, Usage
 from agentkit.models import open_model
 from agentkit.outcomes import Cancelled, Completed, Failed, Outcome, Waiting
-from agentkit.policies import Rules
+from agentkit.policies import Between, Hosts, Inside, OneOf, Rule, Rules, SecurityPolicy
 from agentkit.ports import ToolContext
 from agentkit.tools import FunctionToolset, Tool, tool
 from agentkit.transcript import Recorded, Step, Turn
@@ -35,6 +35,7 @@ __all__ = [
     "Agent",
     "AgentkitError",
     "Attachment",
+    "Between",
     "Cancelled",
     "Completed",
     "Context",
@@ -44,16 +45,21 @@ __all__ = [
     "Failed",
     "FileJournal",
     "FunctionToolset",
+    "Hosts",
+    "Inside",
     "Limits",
     "MemoryJournal",
     "ModelError",
+    "OneOf",
     "Outcome",
     "ReasoningDelta",
     "Recorded",
+    "Rule",
     "Rules",
     "RunError",
     "RunFailed",
     "RunOptions",
+    "SecurityPolicy",
     "Step",
     "TextDelta",
     "Tool",

@@ -25,7 +25,7 @@ from agentkit.models.retrying import Retries
 from agentkit.models.windows import window_of
 from agentkit.outcomes import Completed, Outcome
 from agentkit.planning import Brief, NativePlanning, Planning, ReActPlanning
-from agentkit.policies import Rules
+from agentkit.policies import SecurityPolicy
 from agentkit.ports import Journal, Model, Policy, Scope, Toolset
 from agentkit.remembering import Remembering
 from agentkit.schema import OutputSchema, to_json_value
@@ -91,7 +91,7 @@ class Agent(Generic[Deps, Output]):
         output: the type of the output; ``str`` for whatever the model says last.
         deps: the type of what the tools are given as ``ToolContext.deps``.
         limits: the budget of each run.
-        policy: decides about each tool call.
+        policy: decides about each tool call, and which tools the model is shown.
         planning: ``native`` tool calls, or ``react`` for models that have none.
         patience: so many turns in a row may be malformed, or repeat a failing call, before the run is failed.
         context: what is done when a conversation outgrows the model's window.
@@ -110,7 +110,7 @@ class Agent(Generic[Deps, Output]):
     output: type[Output] = cast("type[Output]", str)
     deps: type[Deps] = cast("type[Deps]", NoneType)
     limits: Limits = Limits()
-    policy: Policy = Rules()
+    policy: Policy = SecurityPolicy()
     planning: Literal["native", "react"] = "native"
     patience: int = 3
     context: Context = Context()
@@ -221,7 +221,7 @@ class Agent(Generic[Deps, Output]):
             model = model.each(watch.model)
             by_name = {name: watch.toolset(toolset, specs) for name, toolset in by_name.items()}
         return Work(
-            asker=self._asker(model, tuple(specs.values()), tuple(options.get("earlier", ()))),
+            asker=self._asker(model, self._offered(specs), tuple(options.get("earlier", ()))),
             toolsets=by_name,
             specs=specs,
             policy=self.policy,
@@ -232,6 +232,10 @@ class Agent(Generic[Deps, Output]):
             context=replace(self.context, window=self.context.window or window_of(model.name)),
             reserves=options.get("reserves", False),
         )
+
+    def _offered(self, specs: Mapping[str, ToolSpec]) -> tuple[ToolSpec, ...]:
+        offers: Callable[[ToolSpec], bool] | None = getattr(self.policy, "offers", None)
+        return tuple(spec for spec in specs.values() if offers is None or offers(spec))
 
     def _remembering(self, scope: Scope | None) -> Remembering | None:
         if self.memory is None:

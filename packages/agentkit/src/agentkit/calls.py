@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -23,8 +23,17 @@ from agentkit.errors import (
     UnknownTool,
 )
 from agentkit.messages import Effect, JsonValue, ToolCall, ToolSpec
-from agentkit.ports import Ask, Deny, Policy, Question, ToolContext, Toolset
-from agentkit.transcript import ApprovalAsked, OpenCall, Recorded, Step, ToolReturned, ToolStarted, Transcript
+from agentkit.ports import Allow, Ask, Deny, Policy, Question, ToolContext, Toolset
+from agentkit.transcript import (
+    ApprovalAsked,
+    OpenCall,
+    Recorded,
+    Ruling,
+    Step,
+    ToolReturned,
+    ToolStarted,
+    Transcript,
+)
 
 MOST_OUTPUT = 4_000_000
 """Characters of JSON that the output of one call may have; every later request holds it too."""
@@ -51,6 +60,7 @@ class Caller:
         policy: asked about each call.
         toolsets: the toolset of each tool, by name.
         specs: the tools by name.
+        offered: those that the model is shown.
         deadline: of the run, on the event loop's clock.
         record: appends a step to the journal.
         show: tells watchers about progress.
@@ -61,6 +71,7 @@ class Caller:
     policy: Policy
     toolsets: Mapping[str, Toolset]
     specs: Mapping[str, ToolSpec]
+    offered: Sequence[ToolSpec]
     deadline: float | None
     record: Callable[[Step], Awaitable[Recorded]]
     show: Callable[[ToolProgress], None]
@@ -73,54 +84,66 @@ class Caller:
             await self._refuse(call, problem)
         elif owed.answer is not None and not owed.answer.approved:
             await self._refuse(call, _denied_by_person(owed))
-        elif owed.answer is not None or await self._permitted(owed, transcript):
-            await self._carry_out(call, self.specs[call.name])
+        else:
+            await self._decide(owed, transcript)
+
+    async def _decide(self, owed: OpenCall, transcript: Transcript) -> None:
+        """A person's yes stands for an Ask; what the policy forbids by now, it forbids all the same."""
+        call, spec = owed.call, self.specs[owed.call.name]
+        decision = await self.policy.decide(Question(call=call, spec=spec, interrupted=owed.started))
+        match decision:
+            case Deny(reason=reason):
+                ruling = Ruling(decision="deny", reason=reason)
+                await self._refuse(call, ToolDenied(f"not allowed: {reason}"), ruling)
+            case Ask() if owed.answer is None:
+                await self._ask(owed, decision, transcript)
+            case Allow(reason=reason) if reason:
+                await self._carry_out(call, spec, Ruling(decision="allow", reason=reason))
+            case _:
+                await self._carry_out(call, spec)
 
     def _problem_with(self, call: ToolCall) -> ToolError | None:
         if call.name not in self.specs:
             return UnknownTool(
-                f"there is no tool {call.name!r}; there are: {', '.join(self.specs) or 'none'}"
+                f"there is no tool {call.name!r}; there are: "
+                f"{', '.join(spec.name for spec in self.offered) or 'none'}"
             )
         if call.invalid is not None:
             return BadArguments(f"{call.name}: the arguments must be one JSON object")
         return None
 
-    async def _permitted(self, owed: OpenCall, transcript: Transcript) -> bool:
+    async def _ask(self, owed: OpenCall, decision: Ask, transcript: Transcript) -> None:
         call = owed.call
-        question = Question(call=call, spec=self.specs[call.name], interrupted=owed.started)
-        decision = await self.policy.decide(question)
-        if isinstance(decision, Deny):
-            await self._refuse(call, ToolDenied(f"not allowed: {decision.reason}"))
-        elif isinstance(decision, Ask):
-            earlier = sum(
-                isinstance(recorded.step, ApprovalAsked) and recorded.step.call_id == call.id
-                for recorded in transcript
-            )
-            asked = ApprovalAsked(
-                approval_id=f"{call.id}.{earlier + 1}",
-                call_id=call.id,
-                tool=call.name,
-                arguments=call.arguments,
-                reason=decision.reason,
-                interrupted=owed.started,
-            )
-            await self.record(asked)
-        else:
-            return True
-        return False
+        earlier = sum(
+            isinstance(recorded.step, ApprovalAsked) and recorded.step.call_id == call.id
+            for recorded in transcript
+        )
+        asked = ApprovalAsked(
+            approval_id=f"{call.id}.{earlier + 1}",
+            call_id=call.id,
+            tool=call.name,
+            arguments=call.arguments,
+            reason=decision.reason,
+            interrupted=owed.started,
+        )
+        await self.record(asked)
 
-    async def _refuse(self, call: ToolCall, error: ToolError) -> None:
-        await self.record(ToolReturned(call_id=call.id, tool=call.name, error=error.as_run_error()))
+    async def _refuse(self, call: ToolCall, error: ToolError, ruling: Ruling | None = None) -> None:
+        refused = ToolReturned(call_id=call.id, tool=call.name, error=error.as_run_error(), ruling=ruling)
+        await self.record(refused)
 
-    async def _carry_out(self, call: ToolCall, spec: ToolSpec) -> None:
+    async def _carry_out(self, call: ToolCall, spec: ToolSpec, ruling: Ruling | None = None) -> None:
+        """The ruling is part of the first step that is written: before an unsafe call, else with its result."""
         if spec.effect is Effect.UNSAFE:
-            await self.record(ToolStarted(call_id=call.id, tool=call.name))
+            await self.record(ToolStarted(call_id=call.id, tool=call.name, ruling=ruling))
+            ruling = None
         began = time.monotonic()  # not the loop's: some loops look at the clock once a turn only
         output, error = await self._result_of(call, spec)
         seconds = round(time.monotonic() - began, 6)
-        await self.record(
-            ToolReturned(call_id=call.id, tool=call.name, output=output, error=error, seconds=seconds)
+        returned = ToolReturned(
+            call_id=call.id, tool=call.name, output=output, error=error, seconds=seconds, ruling=ruling
         )
+        await self.record(returned)
 
     async def _result_of(self, call: ToolCall, spec: ToolSpec) -> tuple[JsonValue, RunError | None]:
         until = self._deadline_of(spec)

@@ -30,6 +30,7 @@ from agentkit.transcript import (
     Note,
     Recalled,
     Recorded,
+    Ruling,
     RunRetried,
     RunStarted,
     Step,
@@ -195,7 +196,7 @@ def _dump(value: Any) -> dict[str, JsonValue]:
 def _plain(field: Any) -> JsonValue:
     if isinstance(field, StrEnum):
         return str(field)
-    if isinstance(field, Usage | RunError):
+    if isinstance(field, Usage | RunError | Ruling):
         return _dump(field)
     if isinstance(field, tuple):
         return [_dump(part) for part in field]  # pyright: ignore[reportUnknownVariableType]
@@ -248,6 +249,10 @@ def _usage(stored: Any) -> Usage | None:
     return None if stored is None else _load(Usage, stored)
 
 
+def _ruling(stored: Any) -> Ruling | None:
+    return None if stored is None else _load(Ruling, stored)
+
+
 def _error(stored: Any) -> RunError | None:
     return None if stored is None else _load(RunError, stored)
 
@@ -261,6 +266,8 @@ _NESTED: Mapping[tuple[type[Any], str], Callable[[Any], Any]] = {
     (ModelFailed, "usage"): _usage,
     (ModelFailed, "error"): _error,
     (ToolReturned, "error"): _error,
+    (ToolReturned, "ruling"): _ruling,
+    (ToolStarted, "ruling"): _ruling,
     (Finished, "error"): _error,
     (RunError, "actor"): Actor,
 }

@@ -419,6 +419,7 @@ class Loop:
             policy=self.work.policy,
             toolsets=self.work.toolsets,
             specs=self.work.specs,
+            offered=self.work.asker.brief.tools,
             deadline=None if seconds_left is None else _now() + seconds_left,
             record=self._record,
             show=self._show,

@@ -86,7 +86,13 @@ class Toolset(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allow:
-    """The call may be carried out."""
+    """The call may be carried out.
+
+    Attributes:
+        reason: why, for the record; empty where nothing speaks about the call.
+    """
+
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +128,10 @@ class Question:
 
 
 class Policy(Protocol):
-    """Decides about each tool call."""
+    """Decides about each tool call.
+
+    One that also has a method ``offers(spec: ToolSpec) -> bool`` decides which tools the model is shown.
+    """
 
     async def decide(self, question: Question) -> Decision:
         """Allow, deny or ask a person. An exception stops the run: a policy that cannot decide permits nothing."""

@@ -111,11 +111,31 @@ class ModelFailed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ruling:
+    """What the policy has decided about a call; recorded with the step that the call writes anyway.
+
+    Attributes:
+        decision: ``allow`` or ``deny``; that a person is asked is a step of its own.
+        reason: why.
+    """
+
+    decision: Literal["allow", "deny"]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ToolStarted:
-    """An unsafe call is about to be carried out."""
+    """An unsafe call is about to be carried out.
+
+    Attributes:
+        call_id: which call.
+        tool: the tool's name.
+        ruling: why it may be; ``None`` where the policy says nothing about the tool.
+    """
 
     call_id: str
     tool: str
+    ruling: Ruling | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +148,8 @@ class ToolReturned:
         output: what the tool returned, where it did not fail.
         error: why it failed, as the model is shown it.
         seconds: how long it took.
+        ruling: why it was refused, or allowed; ``None`` where the policy says nothing about the tool, and for a call
+            whose :class:`ToolStarted` tells it.
     """
 
     call_id: str
@@ -135,6 +157,7 @@ class ToolReturned:
     output: JsonValue = None
     error: RunError | None = None
     seconds: float = 0.0
+    ruling: Ruling | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

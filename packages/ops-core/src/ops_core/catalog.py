@@ -31,18 +31,20 @@ from agentkit.compaction import Context, Strategy
 from agentkit.errors import UsageError
 from agentkit.limits import Limits
 from agentkit.memories import AgentMemory
-from agentkit.messages import Effect
+from agentkit.messages import ToolSpec
 from agentkit.models import NamedEndpoint, opened, split_name
 from agentkit.models.limiter import RateLimits
 from agentkit.models.named import Kind
 from agentkit.models.prices import Price
 from agentkit.models.retrying import Retries
-from agentkit.policies import Rules
+from agentkit.policies import SecurityPolicy
 from agentkit.ports import Model
+from agentkit.remembering import REMEMBER
 from agentkit.telemetry import Telemetry
 from agentkit.tools import Tool
 from agentkit.tools.everyday import everyday_tools
 from ops_core.errors import AgentNotFound, ConfigError
+from ops_core.policies import PolicyError, PolicyTable
 from ops_core.terms import Spending, Terms
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+@:/-]{0,199}")
@@ -200,16 +202,6 @@ class SpendingTable(_Strict):
     when_reached: Literal["fail", "wait"] = "fail"
 
 
-class PolicyTable(_Strict):
-    """``[agents.NAME.policy]``: see :class:`agentkit.policies.Rules`."""
-
-    allow: tuple[str, ...] = ("*",)
-    deny: tuple[str, ...] = ()
-    ask: tuple[str, ...] = ()
-    ask_effects: tuple[Effect, ...] = ()
-    ask_interrupted: bool = True
-
-
 class TelemetryTable(_Strict):
     """``[agents.NAME.telemetry]``: see :class:`agentkit.telemetry.Telemetry`."""
 
@@ -338,13 +330,28 @@ def _agent(name: str, declared: AgentTable, path: Path) -> Agent[Any, Any]:
         instructions=declared.instructions,
         tools=tools,
         limits=Limits(**declared.budget.model_dump()),
-        policy=Rules(**declared.policy.model_dump()),
+        policy=_policy(name, declared, tools, path),
         planning=declared.planning,
         patience=declared.patience,
         context=Context(**declared.context.model_dump()),
         telemetry=Telemetry(content=declared.telemetry.content),
         memory=None if declared.memory is None else AgentMemory(**declared.memory.model_dump()),
     )
+
+
+def _policy(name: str, declared: AgentTable, tools: Sequence[Any], path: Path) -> SecurityPolicy:
+    specs: dict[str, ToolSpec] | None
+    if any(not isinstance(tool, Tool) for tool in tools):
+        specs = None  # a toolset says only in a run what it has
+    else:
+        specs = {tool.name: tool.spec for tool in tools}
+        if declared.memory is not None and declared.memory.remember == "tool":
+            specs[REMEMBER.name] = REMEMBER
+    try:
+        return declared.policy.as_policy(path.parent.resolve(), specs)
+    except PolicyError as error:
+        message = f"{path}: agents.{name}.policy.{error.field}: {error}"
+        raise ConfigError(message, field="config") from None
 
 
 def _checked_tool(tool: Any, where: str) -> Any:

@@ -1,0 +1,19 @@
+"""Who may call which tool, with what: allow, deny, or ask a person.
+
+security     the standard policy: tools by name, by effect, and by rules about arguments
+rules        one rule about one argument
+folders      a path stays inside of these folders
+hosts        a URL leads to one of these hosts
+amounts      a number is within bounds; a value is one of a few
+"""
+
+from agentkit.policies.amounts import Between, OneOf
+from agentkit.policies.folders import Inside
+from agentkit.policies.hosts import Hosts
+from agentkit.policies.rules import Check, Rule
+from agentkit.policies.security import SecurityPolicy
+
+Rules = SecurityPolicy
+"""The name that it had before it knew rules about arguments."""
+
+__all__ = ["Between", "Check", "Hosts", "Inside", "OneOf", "Rule", "Rules", "SecurityPolicy"]

@@ -1,0 +1,99 @@
+"""One rule about one argument of some tools."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal, Protocol, cast
+
+from agentkit.errors import UsageError
+from agentkit.messages import JsonObject, JsonValue
+
+
+class Check(Protocol):
+    """Looks at one value of an argument."""
+
+    def problem(self, value: JsonValue) -> str | None:
+        """What is wrong with it, in words that follow the argument's name; ``None`` where nothing is."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """An argument must pass a check.
+
+    Attributes:
+        tools: their names, or patterns (``*`` and ``?``).
+        argument: its name; ``options.path`` is one inside of another, ``urls.*`` each item of a list or object.
+        check: :class:`Inside`, :class:`Hosts`, :class:`Between`, :class:`OneOf`, or one of your own.
+        otherwise: what becomes of a call that does not pass.
+        optional: a call without the argument passes; otherwise it does not.
+        reason: told instead of what the check says.
+
+    Raises:
+        UsageError: the tools or the argument are not named.
+    """
+
+    tools: Collection[str]
+    argument: str
+    check: Check
+    otherwise: Literal["deny", "ask"] = "deny"
+    optional: bool = False
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.tools, str) or not self.tools:
+            message = "a rule needs a list of tools"
+            raise UsageError(message)
+        if not all(self.argument.split(".")):
+            message = f"a rule about {self.argument!r} names no argument"
+            raise UsageError(message)
+
+    def concerns(self, tool: str) -> bool:
+        """Whether it says anything about calls of this tool."""
+        return any(fnmatchcase(tool, pattern) for pattern in self.tools)
+
+    def problem(self, arguments: JsonObject) -> str | None:
+        """Why a call with these arguments does not pass; ``None`` where it does."""
+        found = list(_values(arguments, self.argument.split(".")))
+        if not found and not self.optional:
+            found = [_MISSING]
+        for value in found:
+            wrong = value.what if isinstance(value, _Wrong) else self.check.problem(value)
+            if wrong is not None:
+                return self.reason or f"{self.argument} {wrong}"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Wrong:
+    what: str
+
+
+_MISSING = _Wrong("must be given")
+_SPELLED = _Wrong("must be spelled as the tool does")
+
+
+def _values(value: JsonValue, names: list[str]) -> Iterator[JsonValue | _Wrong]:
+    """What stands at this place; nothing where it is not there."""
+    if not names:
+        yield value
+        return
+    name, *rest = names
+    if name == "*" and isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _values(item, rest)
+    elif isinstance(value, dict):
+        given = cast("JsonObject", value)
+        if any(_same(other, name) for other in given if other != name):
+            yield _SPELLED  # a tool that is lax about names would take it for the one that is looked at
+        if name in given:
+            yield from _values(given[name], rest)
+    else:
+        yield _MISSING
+
+
+def _same(one: str, other: str) -> bool:
+    return unicodedata.normalize("NFKC", one).casefold() == unicodedata.normalize("NFKC", other).casefold()

@@ -1,0 +1,72 @@
+"""The standard policy."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from agentkit.messages import Effect, ToolSpec
+from agentkit.policies.rules import Rule
+from agentkit.ports import Allow, Ask, Decision, Deny, Question
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecurityPolicy:
+    """What an agent may do with its tools. The strictest answer wins: deny, then ask, then allow.
+
+    Names may be patterns (``*`` and ``?``). A tool whose name is denied is not shown to the model.
+
+    Attributes:
+        allow: only these tools may be called.
+        deny: these may not, whatever ``allow`` says.
+        ask: a person decides about these.
+        ask_effects: a person decides about tools with these effects.
+        ask_interrupted: a person decides whether a call that was cut short, and may have taken effect, is repeated;
+            otherwise it is repeated without asking.
+        rules: what arguments must be like.
+    """
+
+    allow: Collection[str] = ("*",)
+    deny: Collection[str] = ()
+    ask: Collection[str] = ()
+    ask_effects: Collection[Effect] = ()
+    ask_interrupted: bool = True
+    rules: Collection[Rule] = ()
+
+    def offers(self, spec: ToolSpec) -> bool:
+        """Whether the model is shown the tool at all."""
+        return _matches(spec.name, self.allow) and not _matches(spec.name, self.deny)
+
+    async def decide(self, question: Question) -> Decision:
+        """Apply the rules. Looks at the disk where a rule is about paths, else pure."""
+        name = question.call.name
+        if not self.offers(question.spec):
+            return Deny(reason=f"the policy does not allow {name}")
+        rules = [rule for rule in self.rules if rule.concerns(name)]
+        broken = [(rule, problem) for rule in rules if (problem := rule.problem(question.call.arguments))]
+        for rule, problem in broken:
+            if rule.otherwise == "deny":
+                return Deny(reason=problem)
+        why = [*self._why_ask(question), *(problem for _rule, problem in broken)]
+        if why:
+            return Ask(reason="; ".join(why))
+        return Allow(reason=self._why_allow(rules))
+
+    def _why_ask(self, question: Question) -> Iterator[str]:
+        name, spec = question.call.name, question.spec
+        if question.interrupted and self.ask_interrupted:
+            yield f"{name} was started, but its result was not recorded: it may have taken effect"
+        if spec.approval or _matches(name, self.ask):
+            yield f"{name} needs approval"
+        elif spec.effect in self.ask_effects:
+            yield f"tools with the effect {spec.effect} need approval"
+
+    def _why_allow(self, rules: Collection[Rule]) -> str:
+        """Empty where the policy says nothing about the tool."""
+        held = dict.fromkeys(rule.argument for rule in rules)
+        return f"the rules about {', '.join(held)} hold" if held else ""
+
+
+def _matches(name: str, patterns: Collection[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)

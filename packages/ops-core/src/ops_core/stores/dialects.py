@@ -8,7 +8,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Double, Engine, create_engine, event, text
+from sqlalchemy import Connection, Double, Engine, Text, bindparam, create_engine, event, func, select, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.ext.compiler import compiles
@@ -17,6 +17,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from ops_core.errors import ConfigError
 from ops_core.ports import Clock, Hint
+from ops_core.stores.many import Given, Many
 
 READERS = 4
 """So many connections read at a time."""
@@ -180,7 +181,7 @@ def _postgresql_engine(url: URL, *, connections: int, isolation_level: Any) -> E
     except ImportError:
         raise _refused("PostgreSQL needs its driver: install the extra ops-core[postgres]") from None
 
-    class Text(StrDumperUnknown):
+    class TextDumper(StrDumperUnknown):
         """PostgreSQL has no NUL character, so a text with one equals nothing that is stored there: NULL."""
 
         def dump(self, obj: str) -> Any:
@@ -198,7 +199,7 @@ def _postgresql_engine(url: URL, *, connections: int, isolation_level: Any) -> E
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _record: Any) -> None:
-        connection.adapters.register_dumper(str, Text)
+        connection.adapters.register_dumper(str, TextDumper)
 
     return engine
 
@@ -237,15 +238,16 @@ def announce(connection: Connection, teller: str, hint: Hint) -> None:
     """Tell the other processes, once this transaction is committed. Does nothing where nobody can hear."""
     if connection.dialect.name != "postgresql":
         return
+    messages: list[Given] = []
     for number in range(0, max(len(hint.cancelled), len(hint.ended), int(hint.due)), MOST_TOLD):
         few = slice(number, number + MOST_TOLD)
         told = {"due": hint.due and number == 0, "cancelled": hint.cancelled[few], "ended": hint.ended[few]}
         said = {name: value for name, value in told.items() if value}
-        payload = json.dumps({"by": teller, **said}, separators=(",", ":"))
-        connection.execute(_NOTIFY, {"channel": CHANNEL, "payload": payload})
+        messages.append({"payload": json.dumps({"by": teller, **said}, separators=(",", ":"))})
+    _NOTIFY.do(connection, messages)
 
 
-_NOTIFY = text("SELECT pg_notify(:channel, :payload)")
+_NOTIFY = Many(select(func.pg_notify(CHANNEL, bindparam("payload", type_=Text()))))
 
 
 # --- refusals ----------------------------------------------------------------------------------------------------

@@ -5,9 +5,10 @@ import signal
 import sys
 import threading
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
 from agentkit import Agent, tool
 from agentkit.messages import ToolCall
@@ -16,7 +17,7 @@ from ops_core.dispatchers import LocalDispatcher
 from ops_core.engine import Engine
 from ops_core.errors import ConfigError, StoreUnavailable
 from ops_core.ports import Hint, TaskFilter
-from ops_core.stores import SqlStore, open_store
+from ops_core.stores import SqlStore, migrations, open_store
 from ops_core.stores.writing import Writing
 from ops_core.task import Claimed, Task, TaskStatus
 from ops_core.testing import open_test_ops, open_test_store
@@ -33,6 +34,7 @@ from ops_core.testing.examples import (
     submitted,
 )
 from ops_core.testing.postgresql import PostgresServer
+from ops_core.testing.proxies import TcpProxy
 
 SECRET = "hunter2"
 
@@ -208,6 +210,32 @@ async def test_a_server_that_is_killed_and_started_again(postgres: PostgresServe
         await store.append(one.lease, REPLIED)
         assert await steps_of(store, one.task) == [STARTED, REPLIED]
         await store.append(one.lease, COMPLETED)
+
+
+async def test_a_server_that_is_silent_is_given_up_and_found_again(postgres: PostgresServer, url: str):
+    socket = Path(postgres.url().partition("host=")[2]) / ".s.PGSQL.5432"
+    async with TcpProxy(socket) as wire:
+        at = make_url(url).set(host="127.0.0.1", port=wire.port, query={"connect_timeout": "1"})
+        await asyncio.to_thread(migrations.upgrade, open_store(url))
+        async with open_store(at.render_as_string(), patience_seconds=0.5) as store:
+            one = await claimed(store, STARTED)
+            wire.stop()
+            attempts = (submitted(store), store.append(one.lease, REPLIED), current(store, one.task))
+            for result in await asyncio.wait_for(asyncio.gather(*attempts, return_exceptions=True), 30):
+                assert isinstance(result, StoreUnavailable), result
+            wire.go_on()
+            await until_answered(store, one.task)
+            await store.append(one.lease, COMPLETED)
+
+
+async def until_answered(store: SqlStore, task: Task) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await current(store, task)
+            except StoreUnavailable:
+                continue
+            return
 
 
 async def test_a_row_that_somebody_holds_delays_its_own_write_only_so_long(

@@ -9,13 +9,14 @@ import pytest
 
 from ops_core.errors import LeaseLost, OpsError
 from ops_core.stores import open_store
+from ops_core.stores.patience import PATIENCE_SECONDS, Patience
 from ops_core.stores.writer import MOST, MOST_BYTES, MOST_WAITING, Writer
 from ops_core.stores.writing import Writing
 
 
 @pytest.fixture
 async def writer() -> AsyncGenerator[Writer]:
-    made = Writer(open_store("sqlite://").migration_engine)
+    made = Writer(open_store("sqlite://").migration_engine, Patience(PATIENCE_SECONDS))
     yield made
     await asyncio.to_thread(made.close)
 

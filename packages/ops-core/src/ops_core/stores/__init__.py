@@ -6,6 +6,7 @@ import time
 
 from ops_core.ports import Clock
 from ops_core.stores.dialects import parse_url
+from ops_core.stores.patience import PATIENCE_SECONDS
 from ops_core.stores.store import SqlStore
 from ops_core.stores.tables import REVISION
 from ops_core.telemetry import WriterMetrics
@@ -13,7 +14,13 @@ from ops_core.telemetry import WriterMetrics
 __all__ = ["REVISION", "SqlStore", "open_store"]
 
 
-def open_store(url: str, *, clock: Clock = time.time, metrics: WriterMetrics | None = None) -> SqlStore:
+def open_store(
+    url: str,
+    *,
+    clock: Clock = time.time,
+    metrics: WriterMetrics | None = None,
+    patience_seconds: float = PATIENCE_SECONDS,
+) -> SqlStore:
     """The store at ``url``; use it as an async context manager. Its schema is made by ``migrations.upgrade`` only.
 
     Args:
@@ -21,8 +28,10 @@ def open_store(url: str, *, clock: Clock = time.time, metrics: WriterMetrics | N
             ``postgresql://USER:PASSWORD@HOST/DATABASE``.
         clock: the database's clock, where the database is a file and has none of its own.
         metrics: told of each transaction that writes.
+        patience_seconds: so long a server may be silent in a transaction; then its connection is given up, and
+            whoever waits for it is told.
 
     Raises:
         ConfigError: the URL is not one that can be used, or the database's driver is not installed.
     """
-    return SqlStore(parse_url(url), clock, metrics)
+    return SqlStore(parse_url(url), clock, metrics, patience_seconds=patience_seconds)

@@ -204,6 +204,14 @@ def _postgresql_engine(url: URL, *, connections: int, isolation_level: Any) -> E
     return engine
 
 
+def socket_of(connection: Connection) -> int | None:
+    """The number of the file under a connection to a server; ``None`` where there is none, or none any more."""
+    if connection.dialect.name != "postgresql" or connection.closed or connection.invalidated:
+        return None
+    driver: Any = connection.connection.driver_connection
+    return None if driver is None or driver.closed else int(driver.fileno())
+
+
 def lock_for_migrations(connection: Connection) -> None:
     """Wait, inside a transaction, until nobody else migrates. A transaction on SQLite has waited when it began."""
     if connection.dialect.name == "postgresql":

@@ -44,6 +44,7 @@ from ops_core.stores.dialects import (
     writing_engine,
 )
 from ops_core.stores.listening import hints_from
+from ops_core.stores.patience import PATIENCE_SECONDS, Patience
 from ops_core.stores.rows import new_task_values
 from ops_core.stores.sql import decide, look, notes, progress, spending, submit, threads, upkeep
 from ops_core.stores.sql.leases import Claiming, Wanted, release_task, renew_leases, wait_task
@@ -68,10 +69,20 @@ class SqlStore:
         url: as :func:`~ops_core.stores.dialects.parse_url` returns it.
         clock: the database's clock, where the database is a file and has none of its own.
         metrics: told of each transaction that writes.
+        patience_seconds: so long a database may be silent in a transaction; then its connection is given up.
     """
 
-    def __init__(self, url: URL, clock: Clock, metrics: WriterMetrics | None = None) -> None:
+    def __init__(
+        self,
+        url: URL,
+        clock: Clock,
+        metrics: WriterMetrics | None = None,
+        *,
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
         self.url = url
+        self._patience = Patience(patience_seconds)
+        self._watching: asyncio.Task[None] | None = None
         self._metrics = metrics
         self._write_engine: Engine = writing_engine(url, clock)
         # a database in memory is one connection, so its reads take their turn among the writes
@@ -84,7 +95,9 @@ class SqlStore:
     async def __aenter__(self) -> Self:
         self._readers = ThreadPoolExecutor(max_workers=READERS, thread_name_prefix="store-reader")
         teller = None if is_file(self.url) else self._name
-        self._writer = Writer(self._write_engine, teller, self._metrics)
+        self._writer = Writer(self._write_engine, self._patience, teller, self._metrics)
+        if not is_file(self.url):
+            self._watching = asyncio.create_task(self._patience.watch())
         return self
 
     async def __aexit__(
@@ -96,6 +109,9 @@ class SqlStore:
         )
         await asyncio.get_running_loop().run_in_executor(readers, writer.close)
         readers.shutdown(wait=True)
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait({self._watching})
         self._write_engine.dispose()
         if self._read_engine is not None:
             self._read_engine.dispose()
@@ -151,7 +167,9 @@ class SqlStore:
         engine = self._read_engine
         if engine is None:
             return await writer.do(lambda writing: work(writing.connection))
-        return await asyncio.get_running_loop().run_in_executor(readers, _in_transaction, engine, work)
+        return await asyncio.get_running_loop().run_in_executor(
+            readers, _in_transaction, engine, self._patience, work
+        )
 
     # --- the port ------------------------------------------------------------------------------------------------
 
@@ -315,12 +333,14 @@ def schema_revision(connection: Connection) -> str | None:
     return connection.execute(select(text("version_num")).select_from(table("alembic_version"))).scalar()
 
 
-def _in_transaction(engine: Engine, work: Callable[[Connection], Result], *, again: bool = True) -> Result:
+def _in_transaction(
+    engine: Engine, patience: Patience, work: Callable[[Connection], Result], *, again: bool = True
+) -> Result:
     try:
-        with engine.begin() as connection:
+        with engine.begin() as connection, patience.using(connection):
             return work(connection)
     except DBAPIError as error:
         if error.connection_invalidated and again:  # it was lost while it was idle: the pool has dropped it
-            return _in_transaction(engine, work, again=False)
+            return _in_transaction(engine, patience, work, again=False)
         message = f"the database refused a read: {reason(error)}"
         raise StoreUnavailable(message) from None

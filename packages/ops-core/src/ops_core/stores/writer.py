@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError
 
 from ops_core.errors import OpsError, StoreUnavailable
 from ops_core.stores.dialects import announce, concerns_all, is_repeatable, reason
+from ops_core.stores.patience import Patience
 from ops_core.stores.writing import Writing
 from ops_core.telemetry import WriterMetrics
 
@@ -66,14 +67,20 @@ class Writer:
 
     Args:
         engine: begins transactions that may write.
+        patience: with a database that does not answer.
         teller: the name under which other processes are told what was written; ``None`` to tell nobody.
         metrics: told of each transaction, in the thread.
     """
 
     def __init__(
-        self, engine: Engine, teller: str | None = None, metrics: WriterMetrics | None = None
+        self,
+        engine: Engine,
+        patience: Patience,
+        teller: str | None = None,
+        metrics: WriterMetrics | None = None,
     ) -> None:
         self._engine = engine
+        self._patience = patience
         self._teller = teller
         self._metrics = metrics
         self._places = asyncio.Semaphore(MOST_WAITING)
@@ -170,7 +177,7 @@ class Writer:
 
     def _transaction(self, batch: list[_Job]) -> None:
         began = time.monotonic()
-        with self._begun() as connection:
+        with self._begun() as connection, self._patience.using(connection):
             writing = Writing(connection)
             for jobs in _groups(batch):
                 _do(jobs, writing)

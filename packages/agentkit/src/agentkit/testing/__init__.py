@@ -12,6 +12,7 @@ from agentkit.testing.memories import EmbeddingsContract, MemoryContract
 from agentkit.testing.model_contract import ConversationContract, Fault, ModelContract
 from agentkit.testing.models import ScriptedModel, UnplannedRequest
 from agentkit.testing.recordings import RecordingDiffers, Replay, replay
+from agentkit.testing.sandboxes import SandboxContract
 from agentkit.testing.toolsets import ToolsetContract
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "ModelContract",
     "RecordingDiffers",
     "Replay",
+    "SandboxContract",
     "ScriptedModel",
     "ToolsetContract",
     "UnplannedRequest",

@@ -1,0 +1,65 @@
+"""Where a tool runs: in this process, in a confined child, or in a jail.
+
+::
+
+    from agentkit.sandbox import Grants, Limits, open_sandbox
+
+    async with open_sandbox("pool") as box:
+        returned = await box.call("package.module:function", {"text": "…"}, limits=Limits(seconds=5))
+        print(returned.value)
+"""
+
+from agentkit.errors import ToolTimeout
+from agentkit.sandbox.backend import Backend
+from agentkit.sandbox.capabilities import Capabilities, Control, State
+from agentkit.sandbox.errors import (
+    BadResult,
+    CpuExceeded,
+    DiskExceeded,
+    FunctionRaised,
+    MemoryExceeded,
+    NoResult,
+    OutputTooLarge,
+    ResultTooLarge,
+    SandboxRefused,
+    SandboxUnavailable,
+    ToolCrashed,
+    ToolStopped,
+    TooManyProcesses,
+)
+from agentkit.sandbox.opening import BACKENDS, SandboxOptions, open_sandbox
+from agentkit.sandbox.port import CallUsage, Exited, Returned, SandboxBackend, Terms
+from agentkit.sandbox.terms import CallLimits as Limits
+from agentkit.sandbox.terms import Grants, HostRule
+
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "BadResult",
+    "CallUsage",
+    "Capabilities",
+    "Control",
+    "CpuExceeded",
+    "DiskExceeded",
+    "Exited",
+    "FunctionRaised",
+    "Grants",
+    "HostRule",
+    "Limits",
+    "MemoryExceeded",
+    "NoResult",
+    "OutputTooLarge",
+    "ResultTooLarge",
+    "Returned",
+    "SandboxBackend",
+    "SandboxOptions",
+    "SandboxRefused",
+    "SandboxUnavailable",
+    "State",
+    "Terms",
+    "TooManyProcesses",
+    "ToolCrashed",
+    "ToolStopped",
+    "ToolTimeout",
+    "open_sandbox",
+]

@@ -1,0 +1,221 @@
+"""The child in which one function is called: how it gives up everything but that."""
+
+from __future__ import annotations
+
+import fcntl
+import math
+import os
+import resource
+import signal
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+from . import landlock, seccomp
+from .calling import CONTROL, call, settle_in
+from .kernel import (
+    CLONE_NEWUSER,
+    PR_SET_DUMPABLE,
+    PR_SET_NO_NEW_PRIVS,
+    PR_SET_PDEATHSIG,
+    drop_capabilities,
+    prctl,
+    unshare,
+)
+from .mounts import DEVICES, SYSTEM, importable
+from .watching import Proc
+
+UNPRIVILEGED = 65530
+"""The id of children whose worker is root."""
+
+SEEN_ID = 1000
+"""What a child in a namespace of its own takes its id for."""
+
+READY = b"+"
+
+Ids: TypeAlias = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """What the fork server stands on.
+
+    Attributes:
+        proc: the kernel's tables.
+        root: a folder of its own; a root of mounts lies there, or folders of calls.
+        namespaces: it has namespaces of its own, and may make more.
+        landlock: the version in use; 0 for none.
+        seccomp: filters are in use.
+        is_root: the worker is root.
+        has_nobody: who owns nothing can still read the interpreter.
+        libraries: folders of the interpreter and its packages.
+        readable: all that the root of mounts shows.
+    """
+
+    proc: Proc
+    root: str
+    namespaces: bool
+    landlock: int
+    seccomp: bool
+    is_root: bool
+    has_nobody: bool
+    libraries: tuple[str, ...]
+    readable: tuple[str, ...]
+
+
+def owner_of(ground: Ground, spec: dict[str, Any]) -> int:
+    """The id of the child, as its namespace of users (or the machine, where there is none) calls it.
+
+    Where the worker is root the child is nobody, unless paths are granted: then they are as open to it as they are
+    to the worker, and only its capabilities are gone.
+    """
+    nobody = ground.is_root and ground.has_nobody and not (spec["read"] or spec["write"])
+    if ground.namespaces:
+        return 1 if nobody else 0
+    return UNPRIVILEGED if nobody else os.geteuid()
+
+
+def run(ground: Ground, spec: dict[str, Any], descriptors: list[int], ready: int) -> None:
+    """Confine this process and call the function. Does not return.
+
+    Args:
+        ground: see there.
+        spec: the call.
+        descriptors: standard output and error, result and control.
+        ready: connection to the supervisor, who is told that the function can be called, or why it cannot, and who
+            gives the word.
+    """
+    code = 0
+    try:
+        ready, proc = _arrange_descriptors(descriptors, ready, ground.proc.descriptor)
+        try:
+            confine(replace(ground, proc=Proc(proc)), spec)
+        except OSError as error:
+            os.write(ready, f"the child cannot be confined: {error}".encode())
+            os._exit(71)
+        settle_in(spec)
+        os.write(ready, READY)
+        if os.read(ready, 1):
+            os.close(ready)
+            call(spec)
+    except BaseException as error:  # noqa: BLE001  (nothing may be raised into the fork server's own code)
+        code = 70
+        with suppress(OSError):
+            os.write(ready, f"the call cannot begin: {type(error).__name__}: {error}".encode())
+    os._exit(code)
+
+
+def _arrange_descriptors(descriptors: list[int], *own: int) -> tuple[int, int]:
+    """Exactly the five of a child stay open, and after them the two that it needs to become one."""
+    nothing = os.open("/dev/null", os.O_RDONLY)
+    moved = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, 64) for each in (nothing, *descriptors, *own)]
+    for target, descriptor in enumerate(moved):
+        os.dup2(descriptor, target, inheritable=target <= CONTROL)
+    os.closerange(len(moved), _most_descriptors())
+    return len(moved) - 2, len(moved) - 1
+
+
+def _most_descriptors() -> int:
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return 1 << 20 if most == resource.RLIM_INFINITY else min(most, 1 << 20)
+
+
+def confine(ground: Ground, spec: dict[str, Any]) -> None:
+    """Give up everything that the call was not granted, for good.
+
+    Raises:
+        OSError: the kernel refused a step.
+    """
+    os.setsid()
+    os.umask(0o077)
+    os.chdir(spec["folder"])
+    become(owner_of(ground, spec), ground)
+    _limit(ground, spec["limits"])
+    os.close(ground.proc.descriptor)
+    with suppress(OSError):  # there were none
+        drop_capabilities()
+    prctl(PR_SET_DUMPABLE, 0)
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
+    if ground.landlock:
+        landlock.restrict(_rules(ground, spec), ground.landlock)
+    if ground.seccomp:
+        seccomp.install(seccomp.for_function(os.getpid(), metadata=ground.namespaces))
+
+
+def become(owner: int, ground: Ground) -> None:
+    """Take an id that owns nothing, and a namespace of users in which nobody else is counted.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    if ground.is_root and owner:
+        os.setgroups([])
+        os.setresgid(owner, owner, owner)
+        os.setresuid(owner, owner, owner)
+    if ground.namespaces:  # one more, in which the limit of processes counts for this call alone
+        prctl(PR_SET_DUMPABLE, 1)  # else what is below /proc belongs to root since the change of id
+        unshare(CLONE_NEWUSER)
+        ids = ((SEEN_ID, owner),)
+        map_ids(ground.proc, "self", ids, ids)
+
+
+def map_ids(proc: Proc, pid: str, users: Ids, groups: Ids) -> None:
+    """Give a new namespace of users its ids: inside and outside of each.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    if len(groups) == 1:  # who maps only itself must renounce other groups first
+        proc.write(f"{pid}/setgroups", "deny")
+    for name, ids in (("gid_map", groups), ("uid_map", users)):
+        proc.write(f"{pid}/{name}", "".join(f"{inside} {outside} 1\n" for inside, outside in ids))
+
+
+def _limit(ground: Ground, limits: dict[str, Any]) -> None:
+    wanted = {
+        resource.RLIMIT_CPU: math.ceil(limits["cpu"]),
+        resource.RLIMIT_FSIZE: limits["disk"],
+        resource.RLIMIT_NOFILE: limits["descriptors"],
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_MEMLOCK: 0,
+        resource.RLIMIT_MSGQUEUE: 0,
+        resource.RLIMIT_RTPRIO: 0,
+        resource.RLIMIT_NICE: 0,
+    }
+    held = ground.proc.address_space()
+    if held:
+        wanted[resource.RLIMIT_AS] = held + limits["memory"]
+    if ground.namespaces:
+        wanted[resource.RLIMIT_NPROC] = limits["processes"]
+    limit_to(wanted)
+
+
+def limit_to(wanted: Mapping[int, int]) -> None:
+    """Set limits of the kernel for this process, hard as soft.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    for kind, most in wanted.items():
+        hard = resource.getrlimit(kind)[1]
+        allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(kind, (allowed, allowed))
+
+
+def _rules(ground: Ground, spec: dict[str, Any]) -> list[tuple[str, int]]:
+    rules = [(path, landlock.READ) for path in (*SYSTEM, *ground.libraries, *spec["read"])]
+    for folder in spec["path"]:
+        if not is_within(folder, ground.libraries):
+            rules.append((folder, landlock.LIST))
+            rules += [(path, landlock.READ) for path in importable(folder)]
+    rules += [(path, landlock.WRITE) for path in (*DEVICES, spec["folder"], *spec["write"])]
+    if ground.namespaces:
+        rules += [("/etc/passwd", landlock.READ), ("/etc/group", landlock.READ)]
+    return rules
+
+
+def is_within(path: str, folders: tuple[str, ...]) -> bool:
+    """``path`` is one of the folders, or below one."""
+    return any(path == folder or path.startswith(folder + "/") for folder in folders)

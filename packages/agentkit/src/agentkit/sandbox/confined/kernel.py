@@ -1,0 +1,131 @@
+"""Linux, through the C library: what Python has no function for."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import struct
+from typing import Any
+
+CLONE_NEWNS = 0x0002_0000
+CLONE_NEWCGROUP = 0x0200_0000
+CLONE_NEWUTS = 0x0400_0000
+CLONE_NEWIPC = 0x0800_0000
+CLONE_NEWUSER = 0x1000_0000
+CLONE_NEWPID = 0x2000_0000
+CLONE_NEWNET = 0x4000_0000
+
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_SET_SECCOMP = 22
+PR_SET_NO_NEW_PRIVS = 38
+
+# the same on every architecture, as they are younger than the common table
+SYS_MOVE_MOUNT = 429
+SYS_MOUNT_SETATTR = 442
+SYS_LANDLOCK_CREATE_RULESET = 444
+SYS_LANDLOCK_ADD_RULE = 445
+SYS_LANDLOCK_RESTRICT_SELF = 446
+
+_CAPSET = {"x86_64": 126, "aarch64": 91}
+_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
+_CAPABILITY_VERSION_3 = 0x2008_0522
+
+libc: Any = ctypes.CDLL(None, use_errno=True)
+
+
+def machine() -> str:
+    """The architecture, as the kernel calls it: ``x86_64``, ``aarch64``."""
+    return platform.machine()
+
+
+def _checked(result: int, what: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+    return result
+
+
+def syscall(number: int, *arguments: int) -> int:
+    """What the system call returns.
+
+    Raises:
+        OSError: it failed.
+    """
+    given = [ctypes.c_long(argument) for argument in arguments]
+    return _checked(libc.syscall(ctypes.c_long(number), *given), f"system call {number}")
+
+
+def prctl(option: int, argument: int = 0) -> None:
+    """Set a property of this process.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    _checked(libc.prctl(option, ctypes.c_ulong(argument), 0, 0, 0), f"prctl {option}")
+
+
+def unshare(flags: int) -> None:
+    """Leave the namespaces that ``flags`` name for new ones.
+
+    Raises:
+        OSError: the kernel, or a filter of the container, does not allow it.
+    """
+    _checked(libc.unshare(flags), "unshare")
+
+
+def mount(source: str, target: str, kind: str | None, flags: int, options: str | None = None) -> None:
+    """Mount something.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    kind_, options_ = (None if text is None else text.encode() for text in (kind, options))
+    done = libc.mount(os.fsencode(source), os.fsencode(target), kind_, ctypes.c_ulong(flags), options_)
+    _checked(done, f"mount on {target}")
+
+
+def unmount(target: str, flags: int) -> None:
+    """Unmount something.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    _checked(libc.umount2(os.fsencode(target), flags), f"unmount {target}")
+
+
+def restrict_mount(target: str, attributes: int, *, recursive: bool) -> None:
+    """Set attributes of a mount and, where wanted, of all below it.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    given = ctypes.create_string_buffer(struct.pack("=QQQQ", attributes, 0, 0, 0), 32)
+    path = ctypes.create_string_buffer(os.fsencode(target))
+    at_recursive = 0x8000 if recursive else 0
+    syscall(SYS_MOUNT_SETATTR, -100, ctypes.addressof(path), at_recursive, ctypes.addressof(given), 32)
+
+
+def pivot_root(new_root: str) -> None:
+    """Make ``new_root`` the root of this mount namespace, with nothing left of the old one.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    os.chdir(new_root)
+    here = ctypes.create_string_buffer(b".")
+    syscall(_PIVOT_ROOT[machine()], ctypes.addressof(here), ctypes.addressof(here))
+    unmount(".", 2)  # MNT_DETACH: the old root lies on the new one
+    os.chdir("/")
+
+
+def drop_capabilities() -> None:
+    """Give up every capability, for good.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    header = ctypes.create_string_buffer(struct.pack("=Ii", _CAPABILITY_VERSION_3, 0), 8)
+    nothing = ctypes.create_string_buffer(24)
+    syscall(_CAPSET[machine()], ctypes.addressof(header), ctypes.addressof(nothing))

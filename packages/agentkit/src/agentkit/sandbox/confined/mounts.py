@@ -1,0 +1,161 @@
+"""A root of its own: what a child can name at all."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from .kernel import mount, pivot_root, restrict_mount
+
+SYSTEM = (
+    *("/usr", "/lib", "/lib32", "/lib64", "/libx32", "/bin", "/sbin"),
+    *("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime", "/etc/mime.types"),
+    *("/etc/ssl", "/etc/pki", "/etc/ca-certificates", "/etc/alternatives", "/etc/fonts", "/etc/magic"),
+    *("/etc/services", "/etc/protocols", "/nix/store"),
+)
+"""Programs, libraries and public tables of a distribution: nothing in them is anybody's own."""
+
+DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+
+WORK = "/tmp"  # noqa: S108  (a file system of the call's own, which ends with it)
+
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_BIND, _MS_REC, _MS_PRIVATE = 2, 4, 8, 0x1000, 0x4000, 0x40000
+_READ_ONLY, _NO_SET_UID, _NO_DEVICES = 1, 2, 4
+
+
+def outermost(paths: Iterable[str]) -> list[str]:
+    """Those that do not lie below another one, without those that do not exist."""
+    kept: list[str] = []
+    for path in sorted({os.path.normpath(path) for path in paths if os.path.lexists(path)}):
+        if not any(path == parent or path.startswith(parent + "/") for parent in kept):
+            kept.append(path)
+    return kept
+
+
+def make_private() -> None:
+    """Keep the mounts of this namespace from being seen in others.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    mount("none", "/", None, _MS_REC | _MS_PRIVATE)
+
+
+def build(root: str, readable: Iterable[str]) -> None:
+    """Make a root at ``root`` that shows these paths, under their own names, and a few devices.
+
+    What lies below the folder of the call's own files is left to :func:`enter`.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    mount("tmpfs", root, "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=0755,size=1m,nr_inodes=4096")
+    for path in outermost(readable):
+        if not _is_within(path, WORK):
+            _show(root, path, writable=False)
+    for device in DEVICES:
+        _touch(root + device)
+        mount(device, root + device, None, _MS_BIND)
+    os.makedirs(root + WORK, mode=0o755, exist_ok=True)
+    os.makedirs(root + "/etc", exist_ok=True)
+    _write(root + "/etc/passwd", "tool:x:1000:1000:tool:/tmp:/bin/false\n")
+    _write(root + "/etc/group", "tool:x:1000:\n")
+    restrict_mount(root, _READ_ONLY, recursive=False)
+
+
+def _show(root: str, path: str, *, writable: bool) -> None:
+    if os.path.islink(path):
+        os.makedirs(os.path.dirname(root + path), exist_ok=True)
+        with suppress(FileExistsError):
+            os.symlink(os.readlink(path), root + path)
+        return
+    if os.path.isdir(path):
+        os.makedirs(root + path, exist_ok=True)
+    else:
+        _touch(root + path)
+    mount(path, root + path, None, _MS_BIND | _MS_REC)
+    attributes = _NO_SET_UID | _NO_DEVICES | (0 if writable else _READ_ONLY)
+    restrict_mount(root + path, attributes, recursive=True)
+
+
+def _touch(path: str) -> None:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+
+
+def _write(path: str, text: str) -> None:
+    with suppress(FileExistsError), open(path, "x", encoding="utf-8") as file:
+        file.write(text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """What one call sees.
+
+    Attributes:
+        readable: paths.
+        writable: paths.
+        disk: bytes of the call's own files.
+        owner: id of whoever writes there, in the namespace of users of this process.
+    """
+
+    readable: Sequence[str]
+    writable: Sequence[str]
+    disk: int
+    owner: int
+
+
+def enter(root: str, scene: Scene, *, built: bool) -> None:
+    """Make ``root`` the root of this namespace of mounts, with a new folder for the call's own files.
+
+    Args:
+        root: where it is or shall be.
+        scene: what is seen in it.
+        built: it holds all of this already, except what lies below the folder of the call's own files.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    if not built:
+        build(root, [*scene.readable, *scene.writable])
+    options = f"mode=0700,size={max(scene.disk, 4096)},nr_inodes={scene.disk // 4096 + 256}"
+    options += f",uid={scene.owner},gid={scene.owner}"
+    mount("tmpfs", root + WORK, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, options)
+    for path in outermost([*scene.readable, *scene.writable]):
+        if _is_within(path, WORK):
+            _show(root, path, writable=False)
+    for path in outermost(scene.writable):
+        _show(root, path, writable=True)
+    pivot_root(root)
+
+
+def _is_within(path: str, folder: str) -> bool:
+    return path.startswith(folder + "/")
+
+
+def importable(folder: str) -> list[str]:
+    """What Python could import from a folder of its search path: modules and packages, and no other file."""
+    try:
+        entries = list(os.scandir(folder))
+    except OSError:
+        return [folder] if os.path.isfile(folder) else []  # a zip file, for one
+    return [entry.path for entry in entries if _is_importable(entry.name, entry.path)]
+
+
+def _is_importable(name: str, path: str) -> bool:
+    if name.endswith((".py", ".pyc", ".so", ".pth", ".dist-info", ".egg-info")) or name == "__pycache__":
+        return True
+    return name.isidentifier() and _is_package(path)
+
+
+def _is_package(path: str) -> bool:
+    try:
+        if not stat.S_ISDIR(os.stat(path).st_mode):
+            return False
+        with os.scandir(path) as entries:
+            return any(entry.name.endswith((".py", ".so")) for entry in entries)
+    except OSError:
+        return False

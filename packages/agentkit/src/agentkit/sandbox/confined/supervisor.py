@@ -1,0 +1,220 @@
+"""The process between the fork server and one call: it waits for the call, makes the child, watches it, and ends."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import socket
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from . import child, wire
+from .child import Ground
+from .kernel import CLONE_NEWNS, CLONE_NEWPID, PR_SET_PDEATHSIG, prctl, unshare
+from .mounts import WORK, Scene, enter
+from .watching import Use, Watch
+
+JAIL = 3
+"""The descriptor at which a jail finds its supervisor."""
+
+_LONGEST_COMPLAINT = 2000
+
+
+def begin(server: int) -> None:
+    """Become a supervisor: end with the fork server, and take its signals back.
+
+    Args:
+        server: the fork server's process id.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    os.setsid()
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != server:
+        os._exit(0)
+
+
+def serve(ground: Ground, worker: socket.socket, jail: list[str] | None) -> None:
+    """Serve one call. Does not return.
+
+    Args:
+        ground: see there.
+        worker: connection to it, for this call alone.
+        jail: the program that makes a jail, with its arguments; ``None`` for a function in a child.
+    """
+    try:
+        if jail is None:
+            _serve_function(ground, worker)
+        else:
+            _serve_jail(ground, worker, jail)
+    except OSError as error:
+        _tell(worker, {"event": "unable", "why": f"the supervisor failed: {error}"})
+    finally:
+        os._exit(0)
+
+
+def _tell(worker: socket.socket, message: dict[str, Any], descriptors: tuple[int, ...] = ()) -> None:
+    with suppress(OSError):  # the worker is gone: whoever it was for is gone, too
+        wire.send(worker, message, descriptors)
+
+
+def _announce(worker: socket.socket, pidfd: int) -> None:
+    """Hand the worker what it can kill both with, whatever becomes of this process."""
+    own = os.pidfd_open(os.getpid())
+    _tell(worker, {"event": "started"}, (pidfd, own))
+    os.close(own)
+
+
+def _forked(work: Callable[[], None]) -> tuple[int, int]:
+    """A child that does ``work``, which does not return: its id, and a descriptor that stays its own."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        finally:
+            os._exit(70)
+    return pid, os.pidfd_open(pid)
+
+
+# --- a function -------------------------------------------------------------------------------------------------------
+
+
+def _serve_function(ground: Ground, worker: socket.socket) -> None:
+    if ground.namespaces:
+        unshare(CLONE_NEWNS | CLONE_NEWPID)
+    received = wire.receive(worker)
+    if received is None:
+        return
+    spec, descriptors = received
+    folder = _set_the_scene(ground, spec)
+    try:
+        _tell(worker, _watched(ground, worker, spec, descriptors))
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _set_the_scene(ground: Ground, spec: dict[str, Any]) -> str | None:
+    """Make what the child sees; the folder of its files, where that must be removed afterwards."""
+    owner = child.owner_of(ground, spec)
+    if ground.namespaces:
+        spec["folder"] = WORK
+        more = [path for path in spec["path"] if not child.is_within(path, ground.readable)]
+        scene = Scene(
+            readable=[*ground.readable, *more, *spec["read"]],
+            writable=spec["write"],
+            disk=spec["limits"]["disk"],
+            owner=owner,
+        )
+        enter(ground.root, scene, built=not (more or spec["read"] or spec["write"]))
+        return None
+    folder = tempfile.mkdtemp(dir=ground.root)
+    os.chown(folder, owner, -1)
+    spec["folder"] = spec["environment"]["TMPDIR"] = spec["environment"]["HOME"] = folder
+    return folder
+
+
+def _watched(
+    ground: Ground, worker: socket.socket, spec: dict[str, Any], descriptors: list[int]
+) -> dict[str, Any]:
+    base = Use(memory=ground.proc.use(os.getpid()).memory)
+    here, there = socket.socketpair()
+    pid, pidfd = _forked(lambda: child.run(ground, spec, descriptors, there.fileno()))
+    there.close()
+    for descriptor in descriptors:
+        os.close(descriptor)
+    watch = Watch(
+        proc=ground.proc,
+        pid=pid,
+        pidfd=pidfd,
+        worker=worker,
+        limits=spec["limits"],
+        base=base,
+        folder=None if ground.namespaces else spec["folder"],
+    )
+    said = here.recv(_LONGEST_COMPLAINT)
+    if said == child.READY:
+        _announce(worker, pidfd)  # before it begins: what was never announced was never done
+        with suppress(OSError):
+            here.send(child.READY)
+        here.close()
+        return watch.until_it_ends()
+    watch.kill()
+    watch.until_it_ends()
+    return {"event": "unable", "why": said.decode() or "the child ended before the call began"}
+
+
+# --- a jail -----------------------------------------------------------------------------------------------------------
+
+
+def _serve_jail(ground: Ground, worker: socket.socket, jail: list[str]) -> None:
+    here, there = socket.socketpair()
+    hears, says = os.pipe()
+    pid, pidfd = _forked(lambda: _become_jail(jail, there.fileno(), says))
+    there.close()
+    os.close(says)
+    poll = select.poll()
+    for each in (worker.fileno(), pidfd):
+        poll.register(each, select.POLLIN | select.POLLHUP)
+    if pidfd in {descriptor for descriptor, _events in poll.poll()}:
+        os.waitpid(pid, 0)
+        why = os.read(hears, _LONGEST_COMPLAINT).decode(errors="replace").strip()
+        _tell(worker, {"event": "unable", "why": f"no jail: {why or 'it ended at once'}"})
+        return
+    received = wire.receive(worker)
+    watch = Watch(
+        proc=ground.proc,
+        pid=pid,
+        pidfd=pidfd,
+        worker=worker,
+        limits={} if received is None else received[0]["limits"],
+        tree=True,
+    )
+    if received is None:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        return
+    _tell(worker, _watched_jail(watch, here, *received))
+
+
+def _watched_jail(
+    watch: Watch, jail: socket.socket, spec: dict[str, Any], descriptors: list[int]
+) -> dict[str, Any]:
+    began = wire.receive(jail)  # it says so when it is there, which a jail that was made ahead is
+    if began is not None:
+        with suppress(OSError):  # it has just ended
+            wire.send(jail, spec, tuple(descriptors))
+        began = wire.receive(jail)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    if began is None or began[0].get("why"):
+        watch.kill()
+        watch.limits = spec["limits"]
+        watch.until_it_ends()
+        why = "it ended before the call began" if began is None else began[0]["why"]
+        return {"event": "unable", "why": f"no jail: {why}"}
+    own = watch.proc.use_of_tree(watch.pid)
+    watch.base = Use(memory=own.memory, cpu=own.cpu)
+    for inner in watch.proc.children(watch.pid):
+        with suppress(ProcessLookupError):
+            watch.inner = os.pidfd_open(inner)
+    _announce(watch.worker, watch.pidfd if watch.inner is None else watch.inner)
+    with suppress(OSError):
+        jail.send(child.READY)
+    return watch.until_it_ends()
+
+
+def _become_jail(jail: list[str], connection: int, complaints: int) -> None:
+    nothing = os.open("/dev/null", os.O_RDWR)
+    os.setsid()
+    for descriptor, target in ((nothing, 0), (nothing, 1), (complaints, 64), (connection, 65)):
+        os.dup2(descriptor, target)
+    os.dup2(64, 2)
+    os.dup2(65, JAIL)
+    os.closerange(JAIL + 1, 1 << 16)
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    os.execve(jail[0], jail, {})  # noqa: S606  (no shell is wanted)

@@ -1,0 +1,240 @@
+"""A sandbox behind a fork server: supervisors made ahead of need, one for each call."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import shutil
+import socket
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from agentkit.messages import JsonValue
+from agentkit.sandbox.backend import Backend
+from agentkit.sandbox.capabilities import Capabilities, Control, State
+from agentkit.sandbox.carrying import Carried, Ending, NeverBegan
+from agentkit.sandbox.errors import SandboxUnavailable
+from agentkit.sandbox.forkserver import ENVIRONMENT, ForkServer, Plan, is_supported
+from agentkit.sandbox.port import Returned, Terms
+from agentkit.sandbox.results import returned
+from agentkit.sandbox.terms import CallLimits
+
+_TRIES = 3
+SELFTEST = "agentkit_confined.selftest:attempt"
+
+
+class ForkingBackend(Backend):
+    """What the pool and the jail have in common.
+
+    Args:
+        plan: of the fork server.
+        limits: of calls for which nothing else is said.
+        at_once: so many calls run at a time.
+        ahead: so many supervisors wait for calls.
+        secrets: values that may be granted, by name.
+        allow_degraded: it is opened although a control that it needs is missing.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        limits: CallLimits,
+        at_once: int,
+        ahead: int,
+        secrets: Mapping[str, str],
+        allow_degraded: bool,
+    ) -> None:
+        super().__init__(limits=limits, at_once=at_once)
+        self._plan = plan
+        self._ahead = ahead
+        self._secrets = secrets
+        self._allow_degraded = allow_degraded
+        self._server: ForkServer | None = None
+        self._starting = asyncio.Lock()
+        self._spares: list[socket.socket] = []
+
+    async def __aenter__(self) -> Self:
+        """Start the fork server, and try what it holds.
+
+        Raises:
+            SandboxUnavailable: it cannot be started here, or a control that is needed is missing.
+        """
+        if not is_supported():
+            message = (
+                f"the sandbox {self.name!r} needs Linux: only trusted tools, in this process, can run here"
+            )
+            raise SandboxUnavailable(message)
+        try:
+            await self._serving()
+            self._capabilities = await self._tried()
+            self._check()
+        except BaseException:
+            await self._end()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the fork server, and with it every call."""
+        await self._end()
+
+    async def _end(self) -> None:
+        for spare in self._spares:
+            spare.close()
+        self._spares.clear()
+        server, self._server = self._server, None
+        if server is not None:
+            await server.aclose()
+
+    def _check(self) -> None:
+        missing = self.capabilities.missing
+        if not missing or self._allow_degraded:
+            return
+        message = (
+            f"the sandbox {self.name!r} cannot hold {', '.join(missing)} on this machine ({self.capabilities.means}); "
+            "a newer kernel, or a container that allows Landlock or user namespaces, does; "
+            "allow_degraded = true runs tools without"
+        )
+        raise SandboxUnavailable(message)
+
+    # --- supervisors --------------------------------------------------------------------------------------------------
+
+    async def _serving(self) -> ForkServer:
+        """The fork server; a new one where it has died."""
+        async with self._starting:
+            if self._server is None or not self._server.is_alive:
+                if self._server is not None:
+                    await self._end()
+                server = ForkServer(self._plan)
+                await server.start()
+                self._server = server
+            return self._server
+
+    def _jail(self, terms: Terms) -> list[str] | None:
+        """The program that a supervisor starts, for calls on these terms."""
+        return None
+
+    def _is_usual(self, terms: Terms) -> bool:
+        """A supervisor that was made ahead will do."""
+        return True
+
+    async def _supervisor(self, terms: Terms) -> socket.socket:
+        server = await self._serving()
+        if not self._is_usual(terms):
+            return server.supervisor(self._jail(terms))
+        while self._spares:
+            spare = self._spares.pop(0)
+            if _is_waiting(spare):
+                return spare
+            spare.close()
+        return server.supervisor(self._jail(terms))
+
+    def _make_ahead(self) -> None:
+        """As many supervisors as shall wait; they get ready while the call runs."""
+        with suppress(OSError):  # the fork server is gone: the next call sees to it
+            while self._server is not None and len(self._spares) < self._ahead:
+                self._spares.append(self._server.supervisor(self._jail(self.terms(None, None, None))))
+
+    # --- calls --------------------------------------------------------------------------------------------------------
+
+    async def call_on(self, function: str, arguments: Mapping[str, JsonValue], terms: Terms) -> Returned:
+        """Call a function by its name; see :class:`~agentkit.sandbox.port.SandboxBackend`."""
+        secrets = terms.grants.environment(self._secrets)
+        task = {"function": function, "arguments": dict(arguments), "context": dict(terms.context)}
+        ending = await self._carried(task, terms, function)
+        return returned(ending, terms.limits, function, secrets)
+
+    async def _carried(
+        self, task: Mapping[str, Any], terms: Terms, what: str, stdin: int | None = None
+    ) -> Ending:
+        spec = {**self._spec(terms), **task}
+        async with self.turn(terms, what):
+            for _ in range(_TRIES):
+                try:
+                    supervisor = await self._supervisor(terms)
+                    self._make_ahead()
+                    return await Carried(supervisor=supervisor, spec=spec, terms=terms, stdin=stdin).carry()
+                except (NeverBegan, BrokenPipeError, ConnectionResetError):
+                    continue
+        message = f"the sandbox {self.name!r} could not begin {what}: its processes are gone as soon as they are made"
+        raise SandboxUnavailable(message)
+
+    def _spec(self, terms: Terms) -> dict[str, Any]:
+        grants = terms.grants
+        return {
+            "limits": terms.limits.as_sent(),
+            "path": self._plan.folders(),
+            "read": grants.paths(grants.read),
+            "write": grants.paths(grants.write),
+            "hosts": bool(grants.rules),
+            "environment": {**ENVIRONMENT, **grants.environment(self._secrets)},
+        }
+
+    async def _tried(self) -> Capabilities:
+        """What a child could not do when it was told to try."""
+        canary = await asyncio.to_thread(_laid_out)
+        try:
+            terms = self.terms(CallLimits(seconds=10), None, None)
+            given: dict[str, JsonValue] = {"canary": str(canary), "outsider": os.getpid()}
+            found = (await self.call_on(SELFTEST, given, terms)).value
+        finally:
+            await asyncio.to_thread(shutil.rmtree, canary.parent, ignore_errors=True)
+        assert isinstance(found, dict)
+        return self._judged(found)
+
+    def _judged(self, found: Mapping[str, Any]) -> Capabilities:
+        """From what was tried to what is held."""
+        raise NotImplementedError
+
+    @property
+    def _facts(self) -> Mapping[str, Any]:
+        assert self._server is not None
+        return self._server.found
+
+    def _means(self) -> str:
+        facts = self._facts
+        parts = ["namespaces"] if facts["namespaces"] else []
+        if facts["landlock"]:
+            parts.append(f"Landlock {facts['landlock']}")
+        if facts["seccomp"]:
+            parts.append("seccomp")
+        return ", ".join(parts) or "nothing but limits"
+
+
+def _laid_out() -> Path:
+    """A file that everybody may read who gets to see it."""
+    folder = Path(tempfile.mkdtemp(prefix="agentkit-canary-"))
+    folder.chmod(0o755)  # it is not its mode that must keep a child from it
+    canary = folder / "canary"
+    canary.write_text("nobody's", encoding="utf-8")
+    canary.chmod(0o644)
+    return canary
+
+
+def _is_waiting(spare: socket.socket) -> bool:
+    """Nothing has been heard of it: it has neither ended nor failed."""
+    poll = select.poll()
+    poll.register(spare, select.POLLIN | select.POLLHUP)
+    return not poll.poll(0)
+
+
+HELD: Mapping[Control, State] = {
+    Control.ENVIRONMENT: State.ENFORCED,
+    Control.CPU: State.ENFORCED,
+    Control.DESCRIPTORS: State.ENFORCED,
+    Control.OUTPUT: State.ENFORCED,
+    Control.TIME: State.ENFORCED,
+}
+"""Needs nothing that a Linux may lack."""
+
+
+def held(refused: bool) -> State:
+    """Whether what was tried was refused, as a state."""
+    return State.ENFORCED if refused else State.NONE

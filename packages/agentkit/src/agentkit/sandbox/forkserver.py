@@ -1,0 +1,208 @@
+"""The worker's end of a fork server: starts it, asks it for supervisors, and ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import site
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agentkit.errors import UsageError
+from agentkit.sandbox.confined import wire
+from agentkit.sandbox.errors import SandboxUnavailable
+
+CONFINED = str(Path(__file__).with_name("confined"))
+MECHANISMS = ("namespaces", "landlock", "seccomp")
+
+START_SECONDS = 60.0
+"""So long the start may take; what is preloaded counts."""
+
+_END_SECONDS = 5.0
+
+BOOT = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location(
+    "agentkit_confined", sys.argv[1] + "/__init__.py", submodule_search_locations=[sys.argv[1]]
+)
+package = importlib.util.module_from_spec(spec)
+sys.modules[spec.name] = package
+spec.loader.exec_module(package)
+importlib.import_module("agentkit_confined." + sys.argv[2]).main(int(sys.argv[3]))
+"""
+"""Loads the other side as a package of its own, without agentkit around it."""
+
+ENVIRONMENT = {
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "LANG": "C.UTF-8",
+    "HOME": "/tmp",  # noqa: S108  (each call has a file system of its own there)
+    "TMPDIR": "/tmp",  # noqa: S108  (as above)
+    # libraries that would start a thread for each processor when they are loaded, in a process that is forked
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    # each thread would reserve 64 MiB of addresses
+    "MALLOC_ARENA_MAX": "2",
+}
+"""All that a child finds in its environment, beside the secrets that it was granted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How a fork server is to be started.
+
+    Attributes:
+        kind: ``pool`` or ``jail``.
+        path: folders in which functions are looked for; those of this process where not given.
+        preload: what is loaded once, before there are calls: modules, or functions as ``module:name``.
+        without: mechanisms that are not used although the kernel has them, to see how the sandbox does without.
+    """
+
+    kind: str
+    path: Sequence[str] | None = None
+    preload: Sequence[str] = ()
+    without: Collection[str] = ()
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.without) - set(MECHANISMS))
+        if unknown:
+            message = f"sandbox: without is some of {', '.join(MECHANISMS)}, not {', '.join(unknown)}"
+            raise UsageError(message)
+
+    def folders(self) -> list[str]:
+        """Where functions are looked for, as absolute paths."""
+        given = sys.path if self.path is None else self.path
+        absolute = [str(Path(folder or ".").absolute()) for folder in given]
+        return [folder for folder in dict.fromkeys(absolute) if Path(folder).exists()]
+
+
+def libraries() -> list[str]:
+    """Folders of the interpreter and of installed packages, which a child reads as a whole."""
+    paths = sysconfig.get_paths()
+    found = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix, CONFINED}
+    found |= {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    found |= {str(Path(sys.executable).resolve().parent)}
+    found |= {
+        folder for folder in (*site.getsitepackages(), site.getusersitepackages()) if folder in sys.path
+    }
+    return sorted(folder for folder in found if folder not in {"", "/"} and Path(folder).exists())
+
+
+class ForkServer:
+    """A process that makes a supervisor for each call.
+
+    Args:
+        plan: see there.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.found: dict[str, Any] = {}
+        self.root = ""
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: socket.socket | None = None
+
+    @property
+    def is_alive(self) -> bool:
+        """It has been started and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    async def start(self) -> None:
+        """Start it and wait until it is ready.
+
+        Raises:
+            SandboxUnavailable: it cannot be started here.
+        """
+        try:
+            self.found = await asyncio.to_thread(self._start)
+        except BaseException:
+            await self.aclose()
+            raise
+        if self.found.get("event") != "ready":
+            await self.aclose()
+            why = self.found.get("why", "it ended at once")
+            message = f"the fork server of the sandbox cannot be started: {why}"
+            raise SandboxUnavailable(message)
+
+    def _start(self) -> dict[str, Any]:
+        self.root = tempfile.mkdtemp(prefix="agentkit-sandbox-")
+        here, there = socket.socketpair()
+        self._connection = here
+        here.settimeout(START_SECONDS)
+        command = [sys.executable, "-I", "-c", BOOT, CONFINED, "server", str(there.fileno())]
+        try:
+            with there:
+                self._process = subprocess.Popen(  # noqa: S603  (our own code, by our own interpreter)
+                    command,
+                    env=ENVIRONMENT,
+                    pass_fds=[there.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+            wire.send(here, self._config())
+            answer = wire.receive(here)
+        except OSError as error:
+            return {"event": "unable", "why": str(error)}
+        return {} if answer is None else answer[0]
+
+    def _config(self) -> dict[str, Any]:
+        return {
+            "kind": self.plan.kind,
+            "root": self.root,
+            "path": self.plan.folders(),
+            "libraries": libraries(),
+            "preload": list(self.plan.preload),
+            "without": list(self.plan.without),
+        }
+
+    def supervisor(self, jail: Sequence[str] | None) -> socket.socket:
+        """A connection to a new supervisor.
+
+        Raises:
+            OSError: the fork server is gone.
+        """
+        assert self._connection is not None
+        here, there = socket.socketpair()
+        with there:
+            try:
+                wire.send(self._connection, {"jail": None if jail is None else list(jail)}, (there.fileno(),))
+            except BaseException:
+                here.close()
+                raise
+        here.setblocking(False)
+        return here
+
+    async def aclose(self) -> None:
+        """End it, and with it every supervisor and every call."""
+        if self._connection is not None:
+            self._connection.close()
+        process, self._process = self._process, None
+        if process is not None:
+            await asyncio.to_thread(_ended, process)
+        if self.root:
+            with suppress(OSError):
+                await asyncio.to_thread(shutil.rmtree, self.root, ignore_errors=True)
+
+
+def _ended(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(_END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def is_supported() -> bool:
+    """This is Linux, with what Python needs to know of it."""
+    return sys.platform == "linux" and bool(sys.executable) and hasattr(os, "pidfd_open")

@@ -1,0 +1,162 @@
+"""The port: where a call of a tool runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from agentkit.messages import JsonValue
+from agentkit.sandbox.capabilities import Capabilities
+from agentkit.sandbox.terms import CallLimits, Grants
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallUsage:
+    """What a call took.
+
+    Attributes:
+        seconds: of the clock on the wall, from the moment it was handed over.
+        cpu_seconds: of processors.
+        memory_bytes: the most that it was seen to hold; 0 where it ended before anybody looked.
+    """
+
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    memory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Returned:
+    """A function has returned.
+
+    Attributes:
+        value: what it returned, as JSON.
+        stdout: what it printed.
+        stderr: what it printed to standard error.
+        usage: what it took.
+    """
+
+    value: JsonValue
+    stdout: str = ""
+    stderr: str = ""
+    usage: CallUsage = CallUsage()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exited:
+    """A program has ended by itself.
+
+    Attributes:
+        exit_code: 0 as a rule for success.
+        stdout: what it printed; what is not UTF-8 is replaced.
+        stderr: as above, to standard error.
+        usage: what it took.
+    """
+
+    exit_code: int
+    stdout: str = ""
+    stderr: str = ""
+    usage: CallUsage = CallUsage()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """On what terms one call runs.
+
+    Attributes:
+        limits: what it may use.
+        grants: what it may reach.
+        deadline: when it is killed at the latest, in :func:`time.monotonic` seconds; ``None`` for the limits alone.
+        context: JSON for a function that knows what to do with it: a :class:`~agentkit.tools.Tool`.
+        report: shown what a function reports while it works; called in the event loop.
+    """
+
+    limits: CallLimits = CallLimits()
+    grants: Grants = Grants()
+    deadline: float | None = None
+    context: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    report: Callable[[str], None] = field(default=lambda _text: None)
+
+
+class SandboxBackend(Protocol):
+    """Runs functions, and where it can also programs, one call apart from another.
+
+    It is an async context manager; leaving it ends what still runs in it. Cancelling a call kills it, and is over when
+    nothing of it is left.
+    """
+
+    @property
+    def name(self) -> str:
+        """``inprocess``, ``pool``, ``jail``, …"""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it holds on this machine, as tried when it was opened."""
+        ...
+
+    async def call(
+        self,
+        function: str,
+        arguments: Mapping[str, JsonValue] | None = None,
+        *,
+        limits: CallLimits | None = None,
+        grants: Grants | None = None,
+        deadline: float | None = None,
+    ) -> Returned:
+        """Call a function by its name, ``package.module:name``, with JSON in and JSON out.
+
+        Args:
+            function: sync or async.
+            arguments: by name.
+            limits: what it may use; those of the sandbox where not given.
+            grants: what it may reach; nothing where not given.
+            deadline: when it is killed at the latest, in :func:`time.monotonic` seconds.
+
+        Raises:
+            ToolTimeout: it did not end in time.
+            ToolStopped: it went over another limit; each has a class of its own.
+            ToolCrashed: a signal ended it.
+            FunctionRaised: it raised, or there is no such function.
+            BadResult: it returned nothing that JSON can express.
+            UsageError: the grants make no sense.
+            SandboxUnavailable: no child could be made.
+        """
+        ...
+
+    async def call_on(self, function: str, arguments: Mapping[str, JsonValue], terms: Terms) -> Returned:
+        """The same, with all that can be said about it."""
+        ...
+
+    async def run_program(
+        self,
+        program: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        limits: CallLimits | None = None,
+        grants: Grants | None = None,
+        deadline: float | None = None,
+    ) -> Exited:
+        """Run a program to its end; with its end, whatever it has started ends as well.
+
+        Raises:
+            SandboxRefused: this sandbox runs no programs.
+            ToolTimeout, ToolStopped, ToolCrashed, UsageError, SandboxUnavailable: as for :meth:`call`.
+        """
+        ...
+
+    async def run_code(
+        self,
+        code: str,
+        *,
+        limits: CallLimits | None = None,
+        grants: Grants | None = None,
+        deadline: float | None = None,
+    ) -> Exited:
+        """Run the text of a Python script to its end, as :meth:`run_program` would.
+
+        Raises:
+            SandboxRefused, ToolTimeout, ToolStopped, ToolCrashed, UsageError, SandboxUnavailable: as above.
+        """
+        ...

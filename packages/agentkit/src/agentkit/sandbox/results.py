@@ -1,0 +1,147 @@
+"""What a call comes to: a value, or the error that says why there is none."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+from typing import Any
+
+from agentkit.errors import ToolError, ToolTimeout
+from agentkit.sandbox.carrying import Ending
+from agentkit.sandbox.errors import (
+    BadResult,
+    CpuExceeded,
+    DiskExceeded,
+    FunctionRaised,
+    MemoryExceeded,
+    NoResult,
+    OutputTooLarge,
+    ResultTooLarge,
+    ToolCrashed,
+    TooManyProcesses,
+)
+from agentkit.sandbox.port import Exited, Returned
+from agentkit.sandbox.terms import MIB, CallLimits
+
+_OF_SHELLS = 128
+"""A program that a signal has ended is said to have exited with this and the signal's number."""
+
+_CPU_SLACK_SECONDS = 0.1
+
+
+def over_limit(over: str, limits: CallLimits, what: str) -> ToolError:
+    """The error for ``what``, killed for this limit."""
+    if over == "seconds":
+        return ToolTimeout(f"{what} did not end in time, and was killed")
+    if over == "memory":
+        return MemoryExceeded(f"{what} needed more than {limits.memory_bytes // MIB} MiB of memory")
+    if over == "cpu":
+        return CpuExceeded(f"{what} needed more than {limits.cpu_seconds:g} s of a processor")
+    if over == "disk":
+        return DiskExceeded(f"{what} wrote more than {limits.disk_bytes // MIB} MiB to files")
+    if over == "processes":
+        return TooManyProcesses(f"{what} had more than {limits.processes} processes and threads")
+    if over == "output":
+        return OutputTooLarge(f"{what} printed more than {limits.output_bytes} bytes")
+    return ResultTooLarge(f"the result of {what} has more than {limits.result_bytes} bytes")
+
+
+def check(ending: Ending, limits: CallLimits, what: str) -> int:
+    """The exit status of a call that ended by itself.
+
+    Raises:
+        ToolTimeout, ToolStopped, ToolCrashed: it did not.
+    """
+    if ending.over is not None:
+        raise over_limit(ending.over, limits, what)
+    code = os.waitstatus_to_exitcode(ending.status)
+    ended_by = -code if code < 0 else code - _OF_SHELLS if code > _OF_SHELLS else 0
+    if not 0 < ended_by < signal.NSIG:
+        return code
+    spent = ending.usage.cpu_seconds >= limits.cpu_seconds - _CPU_SLACK_SECONDS
+    if ended_by == signal.SIGXCPU or (ended_by == signal.SIGKILL and spent):
+        raise over_limit("cpu", limits, what)
+    if ended_by == signal.SIGXFSZ:
+        raise over_limit("disk", limits, what)
+    raise ToolCrashed.by(ended_by, what)
+
+
+def returned(ending: Ending, limits: CallLimits, what: str, secrets: Mapping[str, str]) -> Returned:
+    """What a function returned.
+
+    Raises:
+        ToolTimeout, ToolStopped, ToolCrashed, FunctionRaised, BadResult: it returned nothing.
+    """
+    code = check(ending, limits, what)
+    if not ending.result:
+        how = "" if code == 0 else f" (exit status {code})"
+        message = f"{what} ended without a result{how}"
+        raise NoResult(message)
+    envelope = _parsed(_hidden(ending.result, secrets), what)
+    match envelope:
+        case {"value": value}:
+            return Returned(
+                value=value,
+                stdout=_hidden_text(ending.stdout, secrets),
+                stderr=_hidden_text(ending.stderr, secrets),
+                usage=ending.usage,
+            )
+        case {"raised": {"type": str(kind), "message": str(text), "kind": str(group)}}:
+            raise _raised(kind, text, group, limits, what)
+        case _:
+            message = f"{what} left something else than a result"
+            raise BadResult(message)
+
+
+def exited(ending: Ending, limits: CallLimits, what: str, secrets: Mapping[str, str]) -> Exited:
+    """How a program ended.
+
+    Raises:
+        ToolTimeout, ToolStopped, ToolCrashed: not by itself.
+    """
+    return Exited(
+        exit_code=check(ending, limits, what),
+        stdout=_hidden_text(ending.stdout, secrets),
+        stderr=_hidden_text(ending.stderr, secrets),
+        usage=ending.usage,
+    )
+
+
+def _raised(kind: str, text: str, group: str, limits: CallLimits, what: str) -> ToolError:
+    if group in {"memory", "disk"}:
+        return over_limit(group, limits, what)
+    if group == "tool":  # a ToolError: a text for the model
+        return ToolError(text)
+    if group == "json":
+        return BadResult(f"{what}: {text}")
+    return FunctionRaised(
+        f"{what} raised {kind}: {text}" if text else f"{what} raised {kind}", type=kind, text=text
+    )
+
+
+def _parsed(data: bytes, what: str) -> Any:
+    from pydantic_core import from_json  # quick, and stops at a depth that nobody here has to fear
+
+    try:
+        return from_json(data, allow_inf_nan=False, cache_strings=False)
+    except ValueError as error:
+        message = f"the result of {what} is no JSON that can be taken: {error}"
+        raise BadResult(message) from None
+
+
+def _hidden(data: bytes, secrets: Mapping[str, str]) -> bytes:
+    import json
+
+    for name, value in secrets.items():
+        for form in {value.encode(), json.dumps(value)[1:-1].encode()}:
+            if form:
+                data = data.replace(form, f"[secret {name}]".encode())
+    return data
+
+
+def _hidden_text(text: str, secrets: Mapping[str, str]) -> str:
+    for name, value in secrets.items():
+        if value:
+            text = text.replace(value, f"[secret {name}]")
+    return text

@@ -1,0 +1,154 @@
+"""On what terms a call runs: what it may use, and what it may reach."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+
+from agentkit.errors import UsageError
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallLimits:
+    """What one call may use. There is no "unlimited".
+
+    Attributes:
+        seconds: of the clock on the wall.
+        cpu_seconds: of processors, all its threads together.
+        memory_bytes: beyond what the interpreter had when the call began; in a jail, of all its processes together.
+        processes: with their threads; in the pool there is one process, and the rest are threads.
+        descriptors: that are open at a time, in each process.
+        output_bytes: of standard output, and as many of standard error.
+        result_bytes: of the result, as JSON.
+        disk_bytes: of the files that it makes in its own folder.
+    """
+
+    seconds: float = 30.0
+    cpu_seconds: float = 30.0
+    memory_bytes: int = 256 * MIB
+    processes: int = 64
+    descriptors: int = 256
+    output_bytes: int = 1 * MIB
+    result_bytes: int = 4 * MIB
+    disk_bytes: int = 64 * MIB
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if not 0 < value < inf:
+                message = f"limits of a call: {name} must be positive and finite, not {value!r}"
+                raise UsageError(message)
+
+    def as_sent(self) -> dict[str, float]:
+        """As the fork server reads it."""
+        return {
+            "seconds": self.seconds,
+            "cpu": self.cpu_seconds,
+            "memory": self.memory_bytes,
+            "processes": self.processes,
+            "descriptors": self.descriptors,
+            "disk": self.disk_bytes,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostRule:
+    """A host that may be reached.
+
+    Attributes:
+        host: its name, ``*.example.com`` for all names below one, or an address.
+        port: of TCP.
+        private: its address may lie in a private network or on this machine; else only public ones are connected to.
+    """
+
+    host: str
+    port: int = 443
+    private: bool = False
+
+    @classmethod
+    def of(cls, text: str) -> HostRule:
+        """The rule that ``HOST`` or ``HOST:PORT`` stands for.
+
+        Raises:
+            UsageError: it is neither.
+        """
+        host, colon, port = text.rpartition(":")
+        if not colon or (":" in host and not host.endswith("]")):
+            host, port = text, "443"
+        if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 65536:
+            message = f"a host is granted as HOST or HOST:PORT, not as {text!r}"
+            raise UsageError(message)
+        return cls(host=host.strip("[]").lower(), port=int(port))
+
+    def covers(self, host: str, port: int) -> bool:
+        """It speaks of this host and port."""
+        name = host.lower().rstrip(".")
+        matches = name.endswith(self.host[1:]) if self.host.startswith("*.") else name == self.host
+        return matches and port == self.port
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grants:
+    """What one call may reach beyond its own folder. Nothing, unless it is written here.
+
+    Attributes:
+        read: files and folders, by absolute path.
+        write: files and folders that may be changed as well.
+        hosts: through the broker, which checks the address it connects to.
+        secrets: names of values that are put into the environment of this call alone.
+    """
+
+    read: tuple[Path | str, ...] = ()
+    write: tuple[Path | str, ...] = ()
+    hosts: tuple[HostRule | str, ...] = ()
+    secrets: tuple[str, ...] = ()
+
+    @property
+    def rules(self) -> tuple[HostRule, ...]:
+        """The granted hosts.
+
+        Raises:
+            UsageError: one is written wrongly.
+        """
+        return tuple(HostRule.of(host) if isinstance(host, str) else host for host in self.hosts)
+
+    def paths(self, given: tuple[Path | str, ...]) -> list[str]:
+        """Granted paths as they truly are, links followed.
+
+        Raises:
+            UsageError: one is not absolute, does not exist, or is the whole machine.
+        """
+        found: list[str] = []
+        for path in given:
+            if not Path(path).is_absolute():
+                message = f"a path is granted as an absolute one, not as {str(path)!r}"
+                raise UsageError(message)
+            try:
+                true = str(Path(path).resolve(strict=True))
+            except OSError:
+                message = f"{path} is granted, and does not exist"
+                raise UsageError(message) from None
+            if true in _NEVER or true.startswith(("/proc/", "/sys/")):
+                message = f"{true} cannot be granted: it is the machine itself"
+                raise UsageError(message)
+            found.append(true)
+        return found
+
+    def environment(self, known: Mapping[str, str]) -> dict[str, str]:
+        """The granted secrets, by name.
+
+        Raises:
+            UsageError: one is not known here.
+        """
+        missing = [name for name in self.secrets if name not in known]
+        if missing:
+            message = f"secrets that are granted and not set here: {', '.join(missing)}"
+            raise UsageError(message)
+        return {name: known[name] for name in self.secrets}
+
+
+_NEVER = frozenset({"/", "/proc", "/sys", "/dev"})

@@ -1,0 +1,160 @@
+"""What honest tools do."""
+
+import asyncio
+import csv
+import datetime as dt
+import decimal
+import io
+import json
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+def echo(value):
+    return value
+
+
+def greet(name="you", *, loudly=False):
+    return f"Hello {name}{'!' if loudly else '.'}"
+
+
+def speak():
+    print("to everybody")
+    print("to the operator", file=sys.stderr)
+    return "said"
+
+
+def numbers():
+    import numpy as np
+
+    matrix = np.arange(40_000, dtype=float).reshape(200, 200)
+    return float((matrix @ matrix.T).trace())
+
+
+def in_threads():
+    with ThreadPoolExecutor(8) as pool:
+        return sum(pool.map(lambda number: number * number, range(100)))
+
+
+def own_files():
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "file.txt")
+        path.write_text("first\n")
+        with path.open("a") as file:
+            file.write("second\n")
+        path.chmod(0o600)
+        moved = path.rename(Path(folder, "moved.txt"))
+        with zipfile.ZipFile(Path(folder, "z.zip"), "w") as archive:
+            archive.write(moved, "moved.txt")
+        with tempfile.TemporaryFile() as unnamed:
+            unnamed.write(b"x")
+        return moved.read_text().splitlines()
+
+
+def by_a_program():
+    done = subprocess.run(["sort", "-r"], input="a\nb\n", capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+def by_another_python():
+    code = "import json; print(json.dumps({'a': 1}))"
+    return json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
+
+
+def in_a_database():
+    with sqlite3.connect("notes.db") as database:
+        database.execute("CREATE TABLE note (text TEXT)")
+        database.executemany("INSERT INTO note VALUES (?)", [("one",), ("two",)])
+    return [row[0] for row in sqlite3.connect("notes.db").execute("SELECT text FROM note ORDER BY text")]
+
+
+async def asynchronous():
+    async def later(value):
+        await asyncio.sleep(0.01)
+        return value
+
+    lock = asyncio.Lock()
+    async with lock:
+        return await asyncio.gather(later(1), later(2), asyncio.to_thread(lambda: 3))
+
+
+def large(size):
+    return "x" * size
+
+
+def unicode_text():
+    return {"ключ": "héllo ✓ \U0001f600 \u202e \x00", "tab": "\t\n"}
+
+
+def fails(text):
+    raise ValueError(text)
+
+
+def library():
+    out = io.StringIO()
+    csv.writer(out).writerows([["a", "b"], [1, decimal.Decimal("1.10")]])
+    return [out.getvalue(), dt.date(2026, 11, 23).isoformat(), dt.datetime.now(dt.UTC).year > 2000]
+
+
+def read(path):
+    return Path(path).read_text()
+
+
+def write(path, text):
+    Path(path).write_text(text)
+    return sorted(each.name for each in Path(path).parent.iterdir())
+
+
+def environment():
+    import os
+
+    return dict(os.environ)
+
+
+def fetch(host, port):
+    import http.client
+
+    connection = http.client.HTTPConnection(host, port, timeout=5)
+    connection.request("GET", "/")
+    return connection.getresponse().read().decode()
+
+
+def sleep(seconds):
+    import time
+
+    time.sleep(seconds)
+    return "slept"
+
+
+def stack():
+    def deeper(depth):
+        return 0 if depth == 0 else 1 + deeper(depth - 1)
+
+    found = []
+    thread = threading.Thread(target=lambda: found.append(deeper(900)))
+    thread.start()
+    thread.join()
+    return [deeper(900), *found]
+
+
+def secret_length(name):
+    import os
+
+    return len(os.environ[name])
+
+
+def fail_with_secret(name):
+    import os
+
+    print(os.environ[name])
+    raise ValueError(f"bad token {os.environ[name]}")

@@ -1,0 +1,106 @@
+"""Parts of the sandbox that can be looked at by themselves."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from agentkit.addresses import is_public
+from agentkit.errors import UsageError
+from agentkit.sandbox import HostRule
+from agentkit.sandbox.confined.mounts import importable, outermost
+from agentkit.sandbox.confined.syscalls import NUMBERS
+from agentkit.sandbox.opening import open_sandbox
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["8.8.8.8", "1.1.1.1", "2606:4700:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1"],
+)
+def test_an_address_of_the_internet_is_public(address):
+    assert is_public(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("127.0.0.1", "127.1.2.3", "0.0.0.0", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254"),
+        *("100.64.0.1", "192.0.2.1", "198.18.0.1", "224.0.0.1", "240.0.0.1", "255.255.255.255"),
+        *("::", "::1", "fe80::1", "fe80::1%eth0", "fc00::1", "ff02::1", "2001:db8::1"),
+        *(
+            "::ffff:127.0.0.1",
+            "::127.0.0.1",
+            "64:ff9b::7f00:1",
+            "64:ff9b::a9fe:a9fe",
+            "2002:7f00:1::1",
+            "64:ff9b:1::1",
+        ),
+        *("", "localhost", "2130706433", "127.1", "0x7f000001"),
+    ],
+)
+def test_every_other_address_is_not(address):
+    assert not is_public(address)
+
+
+@pytest.mark.parametrize(
+    "rule, host, port, covered",
+    [
+        ("example.com", "example.com", 443, True),
+        ("example.com", "EXAMPLE.com.", 443, True),
+        ("example.com", "example.com", 80, False),
+        ("example.com:80", "example.com", 80, True),
+        ("example.com", "api.example.com", 443, False),
+        ("*.example.com", "api.example.com", 443, True),
+        ("*.example.com", "example.com", 443, False),
+        ("*.example.com", "badexample.com", 443, False),
+        ("[::1]:8080", "::1", 8080, True),
+    ],
+)
+def test_a_rule_covers_a_host_and_a_port(rule, host, port, covered):
+    assert HostRule.of(rule).covers(host, port) is covered
+
+
+@pytest.mark.parametrize(
+    "machine, header",
+    [
+        ("x86_64", "/usr/include/x86_64-linux-gnu/asm/unistd_64.h"),
+        ("aarch64", "/usr/include/asm-generic/unistd.h"),
+    ],
+)
+def test_the_numbers_of_system_calls_are_those_of_the_headers(machine, header):
+    if not Path(header).exists():
+        pytest.skip(f"no {header}: linux-libc-dev is not installed")
+    found = dict(re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)", Path(header).read_text()))
+    compared = {name: number for name, number in NUMBERS[machine].items() if name in found}
+    assert len(compared) > 80
+    assert compared == {name: int(found[name]) for name in compared}
+
+
+def test_of_a_folder_only_what_can_be_imported_is_shown(tmp_path):
+    for name in (
+        "module.py",
+        "native.cpython-311-x86_64-linux-gnu.so",
+        ".env",
+        "notes.db",
+        "opspawn.toml",
+        "id_rsa",
+    ):
+        (tmp_path / name).touch()
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__init__.py").touch()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "private.csv").touch()
+    names = {Path(path).name for path in importable(str(tmp_path))}
+    assert names == {"module.py", "native.cpython-311-x86_64-linux-gnu.so", "package"}
+
+
+def test_what_lies_within_another_path_is_not_shown_twice(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "ab").mkdir()
+    paths = [tmp_path / "ab", tmp_path / "a" / "b", tmp_path / "a", tmp_path / "none"]
+    assert outermost(map(str, paths)) == [str(tmp_path / "a"), str(tmp_path / "ab")]
+
+
+def test_a_sandbox_of_another_kind_is_refused():
+    with pytest.raises(UsageError, match="inprocess, pool, jail"):
+        open_sandbox("docker")

@@ -9,6 +9,8 @@ from ops_core.testing import FakeClock, open_test_store
 from ops_core.testing.postgresql import PostgresClock, PostgresServer
 from ops_core.testing.rabbitmq import RabbitServer
 
+from .certificates import make_certificates  # type: ignore[import-not-found]
+
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
@@ -21,12 +23,18 @@ def postgres() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture(scope="session")
-def rabbit() -> Iterator[RabbitServer]:
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the servers on loopback that speak TLS, and of the authority that has signed them."""
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="session")
+def rabbit(certificates: Path) -> Iterator[RabbitServer]:
     """One node for all tests of this process; each test has a queue of its own."""
     if RabbitServer.program() is None:
         message = "no RabbitMQ: rabbitmq-server is not installed"
         pytest.fail(message) if "CI" in os.environ else pytest.skip(message)
-    with RabbitServer() as server:
+    with RabbitServer(certificates) as server:
         yield server
 
 

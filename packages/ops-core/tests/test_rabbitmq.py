@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
 
 import pika
 import pytest
@@ -51,6 +52,48 @@ class TestRabbitDispatcher(DispatcherContract):
 
 class TestRabbitDispatchers(SharedDispatcherContract):
     pass
+
+
+# --- TLS ---------------------------------------------------------------------------------------------------------
+
+
+def over_tls(rabbit: RabbitServer, queue: str, **files: Path) -> str:
+    named = "".join(f"&{name}={path}" for name, path in files.items())
+    return f"amqps://guest:guest@127.0.0.1:{rabbit.tls_port}/?queue={queue}{named}"
+
+
+async def test_wake_ups_go_over_tls(rabbit: RabbitServer, queue: str, certificates: Path):
+    own = {"certfile": certificates / "server.pem", "keyfile": certificates / "server.key"}
+    url = over_tls(rabbit, queue, cacertfile=certificates / "ca.pem")
+    other = over_tls(rabbit, queue, cacertfile=certificates / "ca.pem", **own)
+    async with open_dispatcher(url) as one, open_dispatcher(other) as two:
+        for sender, hearer in ((one, two), (two, one)):
+            heard = asyncio.create_task(hearer.woken(LATE))
+            while not heard.done():
+                await sender.wake()
+                await asyncio.wait({heard}, timeout=0.1)
+            assert heard.result()
+
+
+async def test_a_certificate_that_nobody_trusts_is_told_in_one_line(
+    rabbit: RabbitServer, queue: str, caplog: pytest.LogCaptureFixture
+):
+    async with open_dispatcher(over_tls(rabbit, queue)) as dispatcher:
+        await dispatcher.wake()
+        async with asyncio.timeout(LATE):
+            while not caplog.messages:
+                await asyncio.sleep(0.01)
+    assert [message for message in caplog.messages if "certificate" in message]
+    assert "guest:guest" not in caplog.text
+
+
+@pytest.mark.parametrize("name", ["cacertfile", "certfile"])
+async def test_a_file_of_certificates_that_is_none(name: str, tmp_path: Path):
+    (tmp_path / "file").write_text("nothing")
+    for path in (tmp_path / "file", tmp_path / "missing"):
+        with pytest.raises(ConfigError, match="dispatcher_url: cacertfile, certfile or keyfile"):
+            async with open_dispatcher(f"amqps://guest:secret@127.0.0.1:1/?{name}={path}"):
+                pass
 
 
 @contextmanager

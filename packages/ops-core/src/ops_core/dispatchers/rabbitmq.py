@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
+import ssl
 import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
@@ -22,6 +23,9 @@ from ops_core.errors import ConfigError
 
 QUEUE = "opspawn.wake"
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,199}")
+
+FILES = ("cacertfile", "certfile", "keyfile")
+"""What the query of an ``amqps`` URL may name besides the queue."""
 
 GAP_SECONDS = 0.005
 """At least so long after a hint comes the next one; wake-ups in between are one."""
@@ -169,7 +173,8 @@ async def open_rabbitmq(url: str) -> AsyncGenerator[RabbitDispatcher]:
 
     Args:
         url: ``amqp://USER:PASSWORD@HOST:PORT/VHOST`` or ``amqps://…``; ``?queue=NAME`` for another queue than
-            ``opspawn.wake``.
+            ``opspawn.wake``. With TLS also ``cacertfile=``, the authorities that are trusted instead of those of the
+            system, and ``certfile=`` with ``keyfile=``, our own certificate (PEM; as in RabbitMQ's own URIs).
 
     Raises:
         ConfigError: the URL is wrong.
@@ -207,7 +212,25 @@ def _read(url: str) -> tuple[Any, str]:
     parts = urlsplit(url)
     query = parse_qs(parts.query, keep_blank_values=True)
     (queue,) = query.pop("queue", [QUEUE])
+    files = {name: query.pop(name)[0] for name in FILES if name in query} if parts.scheme == "amqps" else {}
     if query or not parts.hostname or not NAME.fullmatch(queue):
         message = "a part is missing, or not known"
         raise ValueError(message)
-    return pika.URLParameters(urlunsplit(parts._replace(query=""))), queue
+    parameters = pika.URLParameters(urlunsplit(parts._replace(query="")))
+    if parts.scheme == "amqps":
+        parameters.ssl_options = pika.SSLOptions(_context(**files), parts.hostname)
+    return parameters, queue
+
+
+def _context(
+    cacertfile: str | None = None, certfile: str | None = None, keyfile: str | None = None
+) -> ssl.SSLContext:
+    """For a server whose name and certificate are checked; with a certificate of ours, where it asks for one."""
+    try:
+        context = ssl.create_default_context(cafile=cacertfile)
+        if certfile is not None:
+            context.load_cert_chain(certfile, keyfile)
+    except OSError as error:  # that of a bad file (ssl.SSLError) is one, too
+        message = f"dispatcher_url: cacertfile, certfile or keyfile cannot be used: {error.strerror or error}"
+        raise ConfigError(message, field="dispatcher_url") from None
+    return context

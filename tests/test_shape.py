@@ -27,6 +27,7 @@ MAY_READ_THE_ENVIRONMENT = {
     "ops_core/settings.py",
     "agentkit/models/__init__.py",
     "agentkit/sandbox/confined/calling.py",  # it makes that of a child, from nothing
+    "agentkit/mcp/pool.py",
 }
 
 # (where, what, why): imports of our own code that may stand inside a function; both are beginnings of names.
@@ -44,6 +45,7 @@ LATE_IMPORTS = [
         "an adapter loads an SDK that may not be installed",
     ),
     ("agentkit.sandbox.opening", "agentkit.sandbox.", "what only Linux has"),
+    ("agentkit.mcp.pool", "agentkit.mcp.connection", "the SDK may not be installed"),
     ("agentkit.memories", "agentkit.models.endpoint", "the HTTP client may not be installed"),
     ("ops_core.client", "ops_core.client.over_grpc", "gRPC may not be installed"),
     ("ops_core.server", "ops_core.rpc.serve", "as above"),

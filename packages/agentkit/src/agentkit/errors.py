@@ -22,7 +22,9 @@
     │   ├── UnknownTool
     │   ├── BadArguments
     │   ├── ToolTimeout
-    │   └── ToolDenied
+    │   ├── ToolDenied
+    │   ├── McpUnavailable      the operator: an MCP server cannot be reached, or went away
+    │   └── ToolQuarantined     the operator: a tool of an MCP server is to be approved first
     ├── LimitReached            the budget's owner
     │   └── PriceUnknown        the budget's owner: money is limited, and nobody knows what a model costs
     └── RunFailed               raised by ``Outcome.unwrap()`` for a run that did not complete
@@ -249,6 +251,21 @@ class ToolDenied(ToolError):
     """The policy, or a person, does not allow this call."""
 
     code = "tool_denied"
+
+
+class McpUnavailable(ToolError):
+    """The MCP server cannot be reached, or went away."""
+
+    code = "mcp_unavailable"
+    actor = Actor.OPERATOR
+    transient = True
+
+
+class ToolQuarantined(ToolError):
+    """Nobody has approved this tool of an MCP server as it is now."""
+
+    code = "tool_quarantined"
+    actor = Actor.OPERATOR
 
 
 class LimitReached(AgentkitError):

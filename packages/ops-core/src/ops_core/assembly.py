@@ -21,6 +21,7 @@ from ops_core.engine import Engine
 from ops_core.errors import ConfigError
 from ops_core.gauges import StoreGauges
 from ops_core.logs import about
+from ops_core.mcp import check_mcp
 from ops_core.memory import check_memory
 from ops_core.runner import OnTaskEvent, Runner, RunnerOptions
 from ops_core.settings import Settings
@@ -78,7 +79,7 @@ class Ops:
             only=only,
         )
         runner = Runner(self.engine, catalog, options, self.metrics.runs, self.traffic)
-        async with asyncio.TaskGroup() as group:
+        async with catalog.mcp, asyncio.TaskGroup() as group:
             with about(worker=options.owner):
                 sweep = sweep_forever(self.engine, settings.sweep_seconds, self.metrics.upkeep)
                 sweeping = group.create_task(sweep)
@@ -137,7 +138,7 @@ async def open_ops(settings: Settings, catalog: Catalog | None = None) -> AsyncG
 
 
 async def runnable(catalog: Catalog) -> Catalog:
-    """The agents whose model and memory can be opened in this process.
+    """The agents whose model and memory can be opened in this process, and whose MCP servers may be used.
 
     Tasks of the others are not claimed, so that a worker that was started without a key ends nothing: they wait for
     one that has it.
@@ -154,6 +155,7 @@ async def runnable(catalog: Catalog) -> Catalog:
                     pass
             if agent.memory is not None:
                 await check_memory(agent.memory, catalog.endpoints)
+            check_mcp(catalog.mcp, agent.tools)
         except AgentkitError as error:
             reasons[name] = error
             log.warning("agent %s cannot be run here, its tasks wait: %s", name, error)

@@ -30,6 +30,7 @@ from agentkit.calls import place_of
 from agentkit.compaction import Context, Strategy
 from agentkit.errors import UsageError
 from agentkit.limits import Limits
+from agentkit.mcp import McpPool
 from agentkit.memories import AgentMemory
 from agentkit.messages import ToolSpec
 from agentkit.models import NamedEndpoint, opened, split_name
@@ -44,6 +45,7 @@ from agentkit.telemetry import Telemetry
 from agentkit.tools import Tool
 from agentkit.tools.everyday import everyday_tools
 from ops_core.errors import AgentNotFound, ConfigError
+from ops_core.mcp import McpNames, McpTable
 from ops_core.policies import PolicyError, PolicyTable
 from ops_core.terms import Spending, Terms
 
@@ -72,6 +74,7 @@ class Catalog:
         agents: agents that need no dependencies; others are added with :meth:`add`.
         endpoints: servers of models under names of their own, for all agents.
         terms: what models cost, how much they may be sent, and what may be spent.
+        mcp: MCP servers that the agents use; whoever runs them opens and closes the connections.
 
     Raises:
         ConfigError: two agents have one name, or an endpoint is wrong.
@@ -83,7 +86,9 @@ class Catalog:
         *,
         endpoints: Mapping[str, NamedEndpoint] | None = None,
         terms: Terms | None = None,
+        mcp: McpPool | None = None,
     ) -> None:
+        self.mcp = McpPool(()) if mcp is None else mcp
         self.terms = Terms() if terms is None else terms
         self.endpoints = {name: _checked(name, each) for name, each in (endpoints or {}).items()}
         self._served: dict[str, Served] = {}
@@ -113,7 +118,7 @@ class Catalog:
 
     def without(self, names: Collection[str]) -> Catalog:
         """The same agents, except these."""
-        others = Catalog(endpoints=self.endpoints, terms=self.terms)
+        others = Catalog(endpoints=self.endpoints, terms=self.terms, mcp=self.mcp)
         others._served = {name: served for name, served in self._served.items() if name not in names}
         return others
 
@@ -227,7 +232,7 @@ class MemoryTable(_Strict):
     per: str | None = None
 
 
-class AgentTable(_Strict):
+class AgentTable(McpNames):
     """``[agents.NAME]`` in ``opspawn.toml``.
 
     Attributes:
@@ -237,6 +242,7 @@ class AgentTable(_Strict):
         instructions: what the model is told before everything else.
         tools: import paths ``package.module:name`` of tools, functions, toolsets, or lists of these; ``everyday``
             stands for the built-in ones, reading below the folder of the file.
+        mcp, mcp_proxy: MCP servers, see :class:`ops_core.mcp.McpNames`.
         planning: ``native`` or ``react``.
         budget: the limits of each run.
         policy: rules about tool calls.
@@ -279,6 +285,7 @@ class ConfigFile(_Strict):
     prices: Mapping[str, PriceTable] = Field(default_factory=dict)
     limits: Mapping[str, LimitsTable] = Field(default_factory=dict)
     spending: SpendingTable = SpendingTable()
+    mcp: McpTable = McpTable()
 
     def terms(self) -> Terms:
         """On what terms models are asked."""
@@ -308,11 +315,15 @@ def read_catalog(path: Path) -> Catalog:
         message = f"{path}: {problems}"
         raise ConfigError(message, field="config") from None
     endpoints = {name: NamedEndpoint(**dict(table)) for name, table in config.endpoints.items()}
-    agents = (_agent(name, declared, path) for name, declared in config.agents.items())
-    return Catalog(agents, endpoints=endpoints, terms=config.terms())
+    pool = config.mcp.pool(path)
+    agents = [
+        _agent(name, declared, path, config.mcp.tools(pool, declared, f"{path}: agents.{name}"))
+        for name, declared in config.agents.items()
+    ]
+    return Catalog(agents, endpoints=endpoints, terms=config.terms(), mcp=pool)
 
 
-def _agent(name: str, declared: AgentTable, path: Path) -> Agent[Any, Any]:
+def _agent(name: str, declared: AgentTable, path: Path, toolsets: Iterable[Any]) -> Agent[Any, Any]:
     tools: list[Any] = []
     for index, wanted in enumerate(declared.tools):
         if wanted == "everyday":
@@ -322,6 +333,7 @@ def _agent(name: str, declared: AgentTable, path: Path) -> Agent[Any, Any]:
         found = import_object(wanted, path.parent, field)
         several = cast("Sequence[Any]", found if isinstance(found, list | tuple) else (found,))
         tools += [_checked_tool(tool, f"{field}: {wanted}") for tool in several]
+    tools += toolsets
     return Agent(
         declared.model,
         name=name,

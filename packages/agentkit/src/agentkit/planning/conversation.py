@@ -99,7 +99,11 @@ class Conversation:
 
 def messages(transcript: Transcript) -> Iterator[Message]:
     """The conversation of the steps that :func:`~agentkit.transcript.visible` has left, oldest message first."""
+    returned_pictures: list[UserMessage] = []
     for place, recorded in enumerate(transcript):
+        if returned_pictures and isinstance(recorded.step, ModelReplied | Summarised):
+            yield from returned_pictures  # after all results: providers want those together
+            returned_pictures = []
         match recorded.step:
             case RunStarted(input=given):
                 yield from recalled_messages(transcript[place + 1 : place + 2])
@@ -110,10 +114,12 @@ def messages(transcript: Transcript) -> Iterator[Message]:
                     yield UserMessage(text=f"{problem}\nPlease reply again.")
             case ToolReturned() as returned:
                 yield tool_message(returned)
+                returned_pictures += pictures_of(returned)
             case Summarised(by="summary", text=text):
                 yield summary_message(text)
             case _:
                 pass
+    yield from returned_pictures
 
 
 def user_message(given: JsonValue) -> UserMessage:
@@ -171,8 +177,22 @@ NO_ANSWER: Mapping[str, str] = {
 def tool_message(returned: ToolReturned) -> ToolMessage:
     """A tool's result as the model reads it."""
     failed = returned.error is not None
-    content = returned.error.message if returned.error is not None else as_text(returned.output)
+    content = (
+        returned.error.message if returned.error is not None else as_text(split_input(returned.output)[0])
+    )
     return ToolMessage(call_id=returned.call_id, name=returned.tool, content=content, is_error=failed)
+
+
+def pictures_of(returned: ToolReturned) -> Iterator[UserMessage]:
+    """What a tool returned to be looked at; other data, and what would have to be fetched, is only named."""
+    _shown, attachments = split_input(returned.output)
+    seen = tuple(each for each in attachments if each.data is not None and each.media_type in LOOKED_AT)
+    if seen:
+        yield UserMessage(text=f"[What {returned.tool} returned, to be looked at.]", attachments=seen)
+
+
+LOOKED_AT = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp", "application/pdf"})
+"""What every provider takes."""
 
 
 def as_text(value: JsonValue) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ops_core.cli import doctor, memory, run, serve, tasks, threads, worker
+from ops_core.cli import doctor, mcp, memory, run, serve, tasks, threads, worker
 from ops_core.cli.exits import MEANINGS
 
 _TABLE = "\n".join(f"  {code.value:>3}  {meaning}" for code, meaning in MEANINGS.items())
@@ -62,3 +62,4 @@ for _command in (
     app.command(name=_command.__name__.removesuffix("_tasks"))(_command)
 app.add_typer(threads.app, name="thread")
 app.add_typer(memory.app, name="memory")
+app.add_typer(mcp.app, name="mcp")

@@ -39,7 +39,7 @@ async def run_here(options: RunOptions) -> Exit:
     settings = read_settings().model_copy(update={"concurrency": 1})
     declared = load_catalog(settings)
     # of one agent, which is not known before a task to be carried on was looked at
-    catalog = Catalog(endpoints=declared.endpoints, terms=declared.terms)
+    catalog = Catalog(endpoints=declared.endpoints, terms=declared.terms, mcp=declared.mcp)
     async with open_ops(settings, catalog) as ops:
         task = None
         if options.resume is not None:

@@ -1,0 +1,19 @@
+"""Tools of servers that speak the Model Context Protocol. Needs the extra ``agentkit[mcp]``.
+
+::
+
+    async with McpPool([McpServer(name="time", command="mcp-server-time")]) as pool:
+        agent = Agent("openai:gpt-5.5", tools=[pool.toolset("time")])
+
+What a server says is data of somebody else: definitions are checked and can be pinned, results are made safe to show,
+no schema of a server is run, and what it says about the effects of its tools counts for nothing.
+"""
+
+from agentkit.mcp.definitions import Definition
+from agentkit.mcp.pins import Pins, Standing, standings
+from agentkit.mcp.pool import McpPool
+from agentkit.mcp.proxy import McpProxy
+from agentkit.mcp.servers import McpServer
+from agentkit.mcp.toolset import McpToolset
+
+__all__ = ["Definition", "McpPool", "McpProxy", "McpServer", "McpToolset", "Pins", "Standing", "standings"]

@@ -1,0 +1,409 @@
+"""A connection to an MCP server: it lives in a task of its own, dies alone, and is opened again.
+
+Why a task of its own: when a server goes away, the SDK's client cancels the task that has opened it. Here that is
+nobody's but the connection's; whoever waits for an answer is told with an error.
+
+This module imports the SDK; it is imported when the first connection is to be opened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
+
+import anyio
+from mcp import Client, MCPError
+from mcp.shared.dispatcher import ProgressFnT
+from mcp_types import CONNECTION_CLOSED, CallToolResult, Implementation, ReadResourceResult, Resource
+from pydantic import ValidationError
+
+from agentkit.errors import McpUnavailable, ToolError, ToolTimeout, UsageError
+from agentkit.mcp.characters import visible
+from agentkit.mcp.definitions import MOST_TOOLS, Definition
+from agentkit.mcp.servers import McpServer
+from agentkit.mcp.transports import FATE, Fate, Way, way_to
+
+log = logging.getLogger("agentkit.mcp")
+
+Result = TypeVar("Result")
+
+_TRIES = 3
+"""So often reaching an address is tried for one caller; a program that does not start will not start then, either."""
+_FIRST_PAUSE = 0.2
+_LONGEST_PAUSE = 30.0
+_CANCEL_SECONDS = 1.0
+"""So long it may take to tell a server that a call is given up."""
+_PAGES = 100
+_MOST_WORDS = 300
+_SHORTEST_SECRET = 6
+
+
+class _Lost(Exception):
+    """The connection ended before the answer came.
+
+    Attributes:
+        refused: the server has not taken the call.
+    """
+
+    def __init__(self, reason: str, *, refused: bool) -> None:
+        super().__init__(reason)
+        self.refused = refused
+
+
+@dataclass(eq=False)
+class _Live:
+    """An open connection.
+
+    Attributes:
+        client: of the SDK.
+        way: the transport under it.
+        tools: as they were listed last.
+        over: resolved when the connection has ended.
+        stale: the server has said that its tools have changed.
+    """
+
+    client: Client
+    way: Way
+    tools: Sequence[Definition]
+    over: asyncio.Future[None]
+    stale: bool = False
+    listing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Connection:
+    """Calls one server, for any number of runs of one event loop. Opened by the first call.
+
+    Args:
+        server: as declared.
+        variables: fill in what the declaration leaves open; the environment of the process as a rule.
+        folder: where a program runs; that of the process where not given.
+
+    Attributes:
+        last_words: what the server said beside its messages before its end, for the operator alone.
+    """
+
+    def __init__(self, server: McpServer, variables: Mapping[str, str], folder: str = "") -> None:
+        self.server = server
+        self._variables = variables
+        self._folder = folder
+        self._live: _Live | None = None
+        self._opening: asyncio.Task[_Live] | None = None
+        self._hosts: set[asyncio.Task[None]] = set()
+        self._failures = 0
+        self._not_before = 0.0
+        self._why = ""
+        self.last_words = ""
+
+    @property
+    def revision(self) -> str | None:
+        """The revision of the protocol that is spoken, while there is a connection."""
+        live = self._live
+        return None if live is None or live.over.done() else live.client.protocol_version
+
+    async def tools(self) -> Sequence[Definition]:
+        """The tools as the server defines them now; those that may not be seen are left out.
+
+        Raises:
+            McpUnavailable: there is no connection to be had.
+            ToolError: what the server sends is no listing.
+        """
+        live = await self._opened()
+        async with live.listing:
+            if live.stale:
+                live.stale = False
+                live.tools = await self._use(live, _listed)
+        return [tool for tool in live.tools if self.server.allows(tool.name)]
+
+    async def call(
+        self,
+        tool: str,
+        arguments: Mapping[str, Any],
+        *,
+        progress: ProgressFnT | None = None,
+        again: bool = False,
+    ) -> CallToolResult:
+        """Call a tool; a result that says that it failed is one, too.
+
+        Args:
+            tool: the server's name for it.
+            arguments: a JSON object.
+            progress: told about the progress that the server reports.
+            again: the call may be repeated, once, where the connection is lost meanwhile.
+
+        Raises:
+            McpUnavailable: there is no connection to be had, or it was lost meanwhile.
+            ToolTimeout: there was no answer within ``call_seconds``; the server was told that none is wanted any more.
+            ToolError: the server refuses the call.
+        """
+
+        async def do(client: Client) -> CallToolResult:
+            return await client.call_tool(tool, dict(arguments), progress_callback=progress)
+
+        return await self._ask(do, again=again)
+
+    async def resources(self) -> Sequence[Resource]:
+        """What the server offers to be read.
+
+        Raises:
+            McpUnavailable, ToolTimeout, ToolError: as :meth:`call`.
+        """
+
+        async def do(client: Client) -> Sequence[Resource]:
+            return await _all_pages(client.list_resources, "resources")
+
+        return await self._ask(do, again=True)
+
+    async def read(self, uri: str) -> ReadResourceResult:
+        """Read a resource.
+
+        Raises:
+            McpUnavailable, ToolTimeout, ToolError: as :meth:`call`.
+        """
+
+        async def do(client: Client) -> ReadResourceResult:
+            return await client.read_resource(uri)
+
+        return await self._ask(do, again=True)
+
+    async def aclose(self) -> None:
+        """End the connection, and the process behind it."""
+        if self._opening is not None:
+            self._opening.cancel()
+        if self._live is not None:
+            self._live.way.over.set()
+        if self._hosts:
+            await asyncio.wait(self._hosts, timeout=_LONGEST_PAUSE)
+        for host in self._hosts:
+            host.cancel()
+
+    # --- calls ----------------------------------------------------------------------------------------------------
+
+    async def _ask(self, do: Callable[[Client], Awaitable[Result]], *, again: bool) -> Result:
+        try:
+            return await self._use(await self._opened(), do)
+        except _Lost as lost:
+            if not (again or lost.refused):
+                unknown = "it is not known whether the call took effect"
+                raise McpUnavailable(f"{self.server.name} went away ({lost}): {unknown}") from None
+        try:
+            return await self._use(await self._opened(), do)
+        except _Lost as lost:
+            raise McpUnavailable(f"{self.server.name} went away twice ({lost})") from None
+
+    async def _use(self, live: _Live, do: Callable[[Client], Awaitable[Result]]) -> Result:
+        """What ``do`` makes of the client, in a task of its own: whatever ends that task, it is not the caller's."""
+        fate = Fate()
+        work: asyncio.Task[Result] = asyncio.create_task(_awaited(do, live.client, fate))
+        timer = asyncio.timeout(self.server.call_seconds)
+        try:
+            async with timer:
+                await asyncio.wait(
+                    cast("set[asyncio.Future[Any]]", {work, live.over}), return_when=asyncio.FIRST_COMPLETED
+                )
+        except (asyncio.CancelledError, TimeoutError):
+            await _given_up(work)
+            if not timer.expired():
+                raise
+            seconds = f"{self.server.call_seconds:g} s"
+            raise ToolTimeout(f"{self.server.name} did not answer within {seconds}") from None
+        if not work.done():
+            await _given_up(work)
+        return self._result_of(work, live, fate)
+
+    def _result_of(self, work: asyncio.Task[Result], live: _Live, fate: Fate) -> Result:
+        error = None if not work.done() or work.cancelled() else work.exception()
+        if error is None and work.done() and not work.cancelled():
+            return work.result()
+        if error is None or live.way.over.is_set() or _says_that_it_is_over(error):
+            live.way.over.set()
+            raise _Lost(live.way.reason or "the connection ended", refused=fate.refused) from None
+        log.debug("%s: %s", self.server.name, type(error).__name__)
+        raise ToolError(f"{self.server.name}: {_words_of(error)}") from None
+
+    # --- opening --------------------------------------------------------------------------------------------------
+
+    async def _opened(self) -> _Live:
+        if self._live is not None and not self._live.over.done() and not self._live.way.over.is_set():
+            return self._live
+        if self._opening is None:
+            left = self._not_before - asyncio.get_running_loop().time()
+            if left > 0:
+                message = f"{self.server.name} cannot be reached ({self._why}); tried again in {left:.0f} s"
+                raise McpUnavailable(message)
+            self._opening = asyncio.create_task(self._open())
+            self._opening.add_done_callback(self._opening_is_over)
+        return await asyncio.shield(self._opening)  # others wait for it, too
+
+    def _opening_is_over(self, opening: asyncio.Task[_Live]) -> None:
+        self._opening = None
+        if not opening.cancelled():
+            opening.exception()  # seen, also where nobody waits any more
+
+    async def _open(self) -> _Live:
+        pause, tries = _FIRST_PAUSE, _TRIES if self.server.command is None else 1
+        for last in (False,) * (tries - 1) + (True,):
+            try:
+                self._live = await self._open_once()
+            except McpUnavailable as error:
+                self._why = str(error).removeprefix(f"{self.server.name}: ")
+                if last:
+                    break
+                await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311  (no secret)
+                pause *= 2
+            else:
+                self._failures = 0
+                return self._live
+        self._failures += 1
+        longer = min(_LONGEST_PAUSE, 2.0 ** (self._failures - 1))
+        self._not_before = asyncio.get_running_loop().time() + longer
+        words = f" (it said: {self.last_words})" if self.last_words else ""
+        log.warning("MCP server %s cannot be reached: %s%s", self.server.name, self._why, words)
+        raise McpUnavailable(f"{self.server.name} cannot be reached: {self._why}")
+
+    async def _open_once(self) -> _Live:
+        try:
+            server = self.server.resolved(self._variables, self._folder)
+        except UsageError as error:
+            raise McpUnavailable(str(error)) from None
+        ready: asyncio.Future[_Live] = asyncio.get_running_loop().create_future()
+        host = asyncio.create_task(self._host(server, ready), name=f"mcp-{server.name}")
+        self._hosts.add(host)
+        host.add_done_callback(self._hosts.discard)
+        try:
+            async with asyncio.timeout(server.connect_seconds):
+                return await ready
+        except TimeoutError:
+            host.cancel()
+            raise McpUnavailable(f"no answer within {server.connect_seconds:g} s") from None
+        except asyncio.CancelledError:
+            host.cancel()
+            raise
+
+    async def _host(self, server: McpServer, ready: asyncio.Future[_Live]) -> None:
+        """Live as long as the connection does. Whatever the SDK does to this task happens to nobody else."""
+        way = way_to(server, self._variables)
+        live: _Live | None = None
+        try:
+            async with AsyncExitStack() as stack:
+                client = Client(
+                    way,
+                    cache=None,  # what is listed is kept here
+                    client_info=Implementation(name="opspawn", version="1"),
+                    message_handler=lambda message: _heard(message, live),
+                )
+                await stack.enter_async_context(client)
+                # A schema is somebody else's data: a pattern in it could keep its validator, and this loop, busy.
+                setattr(client.session, "validate_tool_result", _not_validated)  # noqa: B010  (a method, for mypy)
+                live = _Live(client, way, await _listed(client), ready.get_loop().create_future())
+                if not ready.done():
+                    ready.set_result(live)
+                async with _listening(client, live):
+                    await way.over.wait()
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  (told to whoever waits, whatever it is)
+            way.reason = way.reason or _words_of(error)
+        finally:
+            self.last_words = _without(server, way.last_words)
+            if not ready.done():
+                ready.set_exception(McpUnavailable(way.reason or "it does not speak MCP"))
+                ready.exception()  # seen, also where nobody waits any more
+            if live is not None and not live.over.done():
+                live.over.set_result(None)
+
+
+async def _awaited(do: Callable[[Client], Awaitable[Result]], client: Client, fate: Fate) -> Result:
+    FATE.set(fate)
+    return await do(client)
+
+
+async def _given_up(work: asyncio.Task[Any]) -> None:
+    """Cancel a call, and wait until the server has been told."""
+    work.cancel()
+    await asyncio.wait({work}, timeout=_CANCEL_SECONDS)
+    if work.done() and not work.cancelled():
+        work.exception()  # seen
+
+
+async def _not_validated(_name: str, _result: Any) -> None:
+    return None
+
+
+async def _heard(message: Any, live: _Live | None) -> None:
+    if live is not None and getattr(message, "method", "") == "notifications/tools/list_changed":
+        live.stale = True
+
+
+class _listening:  # noqa: N801  (a context manager)
+    """Hear of changed tools, where the revision asks for a stream of its own for that."""
+
+    def __init__(self, client: Client, live: _Live) -> None:
+        self._client = client
+        self._live = live
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> None:
+        tools = self._client.server_capabilities.tools
+        if tools is not None and tools.list_changed and self._client.protocol_version >= "2026":
+            self._task = asyncio.create_task(self._listen())
+
+    async def __aexit__(self, *_error: object) -> None:
+        if self._task is not None:
+            await _given_up(self._task)
+
+    async def _listen(self) -> None:
+        with suppress(Exception):
+            async with self._client.listen(tools_list_changed=True) as events:
+                async for _event in events:
+                    self._live.stale = True
+        self._live.stale = True  # what is said from now on is not heard
+
+
+async def _listed(client: Client) -> Sequence[Definition]:
+    """All tools. Raises ToolError."""
+    tools = await _all_pages(client.list_tools, "tools")
+    found = [Definition.of(tool.model_dump(by_alias=True, mode="json", exclude_none=True)) for tool in tools]
+    if len(found) > MOST_TOOLS:
+        raise ToolError(f"it lists more than {MOST_TOOLS} tools")
+    return found
+
+
+async def _all_pages(ask: Callable[..., Awaitable[Any]], name: str) -> list[Any]:
+    found: list[Any] = []
+    cursor: str | None = None
+    for _page in range(_PAGES):
+        page = await ask(cursor=cursor)
+        found += getattr(page, name)
+        cursor = page.next_cursor
+        if cursor is None or len(found) > MOST_TOOLS:
+            break
+    return found
+
+
+def _says_that_it_is_over(error: BaseException) -> bool:
+    if isinstance(error, MCPError):
+        return error.code == CONNECTION_CLOSED
+    return isinstance(error, OSError | anyio.ClosedResourceError | anyio.BrokenResourceError)
+
+
+def _without(server: McpServer, words: str) -> str:
+    """``words`` without what the server was given in its environment and arguments."""
+    for value in (*server.env.values(), *server.args):
+        if len(value) >= _SHORTEST_SECRET:
+            words = words.replace(value, "…")
+    return words
+
+
+def _words_of(error: BaseException) -> str:
+    """What an error says, for people: of those that are made to be shown the text, of others the type."""
+    while isinstance(error, BaseExceptionGroup):
+        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
+    if isinstance(error, ToolError | MCPError):
+        text = str(visible(str(error)))
+        return text if len(text) <= _MOST_WORDS else f"{text[:_MOST_WORDS]} …"
+    if isinstance(error, ValidationError):
+        return "what it sends is not of its protocol"
+    return type(error).__name__

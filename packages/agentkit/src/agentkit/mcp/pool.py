@@ -1,0 +1,153 @@
+"""The servers that are known here, and the connections to them: one each, shared by all runs of an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.util import find_spec
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from agentkit.errors import UsageError
+from agentkit.mcp.pins import Pins
+from agentkit.mcp.proxy import McpProxy
+from agentkit.mcp.servers import McpServer
+from agentkit.mcp.toolset import McpToolset
+
+if TYPE_CHECKING:
+    from agentkit.mcp.connection import Connection
+
+
+@dataclass(slots=True)
+class _Open:
+    """The connections of one event loop, and how many blocks are using them."""
+
+    users: int = 0
+    connections: dict[str, Connection] = field(default_factory=dict[str, "Connection"])
+
+
+class McpPool:
+    """MCP servers by name. A connection is opened by the first call that needs it, and closed with the pool.
+
+    ::
+
+        async with McpPool([McpServer(name="time", command="mcp-server-time")]) as pool:
+            agent = Agent("openai:gpt-5.5", tools=[pool.toolset("time")])
+            outcome = await agent.run("What time is it in Oslo?")
+
+    Toolsets may be made before the pool is opened. It may be opened more than once, by nested blocks and by several
+    event loops; each loop has connections of its own.
+
+    Args:
+        servers: see there.
+        pins: what was approved; without them, everything that a server offers may be used.
+        variables: fill in ``${NAME}`` in the declarations; the environment of the process where not given.
+        folder: where programs run; the working directory of the process where not given.
+
+    Raises:
+        UsageError: a declaration is wrong, or two servers have one name.
+    """
+
+    def __init__(
+        self,
+        servers: Iterable[McpServer],
+        *,
+        pins: Pins | None = None,
+        variables: Mapping[str, str] | None = None,
+        folder: str = "",
+    ) -> None:
+        self.servers: dict[str, McpServer] = {}
+        for server in servers:
+            try:
+                server.checked()
+            except UsageError as error:
+                raise UsageError(f"MCP server {server.name!r}: {error}") from None
+            if server.name in self.servers:
+                raise UsageError(f"two MCP servers are called {server.name}")
+            self.servers[server.name] = server
+        self.pins = pins
+        self._variables = os.environ if variables is None else variables
+        self._folder = folder
+        self._open: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Open] = weakref.WeakKeyDictionary()
+
+    def toolset(self, name: str) -> McpToolset:
+        """The tools of a server, one by one.
+
+        Raises:
+            UsageError: there is no such server.
+        """
+        server = self.get(name)
+        return McpToolset(server, partial(self.connection, name), self.pins)
+
+    def proxy(self, names: Sequence[str]) -> McpProxy:
+        """The tools of these servers, behind three.
+
+        Raises:
+            UsageError: there is no such server.
+        """
+        return McpProxy([self.toolset(name) for name in names])
+
+    def get(self, name: str) -> McpServer:
+        """The declaration of a server.
+
+        Raises:
+            UsageError: there is none of this name.
+        """
+        if name not in self.servers:
+            known = ", ".join(self.servers) or "none"
+            raise UsageError(f"there is no MCP server {name!r}; there are: {known}")
+        return self.servers[name]
+
+    def problem_of(self, name: str) -> str | None:
+        """Why a server cannot be used as things stand, as far as can be said without asking it.
+
+        Raises:
+            UsageError: there is no such server.
+        """
+        server = self.get(name)
+        if find_spec("mcp") is None:
+            return "the SDK is not installed: install the extra agentkit[mcp]"
+        try:
+            server.resolved(self._variables)
+        except UsageError as error:
+            return str(error)
+        return None if self.pins is None else self.pins.problem_of(server)
+
+    def connection(self, name: str) -> Connection:
+        """The connection to a server, in this event loop; it may not be open yet.
+
+        Raises:
+            UsageError: the pool is not open here, or the SDK is not installed.
+        """
+        here = self._open.get(asyncio.get_running_loop())
+        if here is None:
+            raise UsageError("the pool of MCP servers is not open: use it in `async with pool:`")
+        if name not in here.connections:
+            try:
+                from agentkit.mcp.connection import Connection
+            except ImportError:
+                raise UsageError("MCP needs the extra agentkit[mcp]") from None
+            here.connections[name] = Connection(self.get(name), self._variables, self._folder)
+        return here.connections[name]
+
+    async def __aenter__(self) -> Self:
+        here = self._open.setdefault(asyncio.get_running_loop(), _Open())
+        here.users += 1
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        here = self._open[loop]
+        here.users -= 1
+        if here.users == 0:
+            del self._open[loop]
+            await asyncio.gather(*(each.aclose() for each in here.connections.values()))

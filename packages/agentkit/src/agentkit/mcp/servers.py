@@ -1,0 +1,137 @@
+"""The declaration of an MCP server."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from typing import Any
+from urllib.parse import urlsplit
+
+from agentkit.errors import UsageError
+from agentkit.messages import Effect
+
+_NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9-]{0,23}")
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class McpServer:
+    """An MCP server: a program that speaks over its standard streams, or an address that speaks streamable HTTP.
+
+    In ``command``, ``args``, ``env``, ``cwd``, ``url`` and ``headers`` the text ``${NAME}`` stands for a variable and
+    ``${NAME:-otherwise}`` for one that may be missing; see :meth:`resolved`.
+
+    Attributes:
+        name: letters, digits and ``-``, at most 24; the names of its tools begin with it.
+        command: the program. It inherits nothing of this process's environment but where programs and the home are.
+        args: what it is given.
+        env: its environment, besides that.
+        cwd: where it runs; the working directory of this process where not given.
+        url: the address, in place of a command.
+        headers: sent with each request to it.
+        auth: an ``httpx2.Auth`` for these requests, for example the SDK's ``OAuthClientProvider``.
+        tools: patterns of the names of tools (``*`` and ``?``) that may be seen and called.
+        effects: what repeating a call would do, by pattern of the tool's name; the first one that fits counts. What
+            a server says about that itself is a hint that nobody has to believe, so the rest is ``unsafe``.
+        resources: what the server offers to be read is listed and read by two more tools.
+        connect_seconds: so long opening a connection, and listing the tools, may take.
+        call_seconds: so long a call may take.
+    """
+
+    name: str
+    command: str | None = None
+    args: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict[str, str])
+    cwd: str | None = None
+    url: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    auth: Any = None
+    tools: Collection[str] = ("*",)
+    effects: Mapping[str, Effect | str] = field(default_factory=dict[str, "Effect | str"])
+    resources: bool = False
+    connect_seconds: float = 30.0
+    call_seconds: float = 60.0
+
+    def checked(self) -> McpServer:
+        """Itself, where it makes sense.
+
+        Raises:
+            UsageError: a field is wrong; the message begins with its name.
+        """
+        if not _NAME.fullmatch(self.name):
+            raise UsageError(f"name: {self.name!r} must be letters, digits and -, at most 24, a letter first")
+        if (self.command is None) == (self.url is None):
+            raise UsageError("command: a server has either a command or a url")
+        if self.url is not None and (self.args or self.env or self.cwd is not None):
+            raise UsageError("url: a server with a url has no args, env or cwd")
+        if self.command is not None and (self.headers or self.auth is not None):
+            raise UsageError("command: a server with a command has no headers or auth")
+        if self.url is not None and "${" not in self.url and not _is_http(self.url):
+            raise UsageError("url: it must begin with http:// or https:// and a host")
+        for pattern, effect in self.effects.items():
+            if effect not in set(Effect):
+                raise UsageError(f"effects: {pattern}: it must be one of {', '.join(Effect)}")
+        for name in ("connect_seconds", "call_seconds"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"{name}: it must be more than 0")
+        return self
+
+    def resolved(self, variables: Mapping[str, str], folder: str = "") -> McpServer:
+        """The same server with its variables filled in, running in ``cwd`` below ``folder``.
+
+        Raises:
+            UsageError: one that has no other value is missing; the message names it and the field.
+        """
+        fill = _Filling(variables)
+        found = replace(
+            self,
+            command=None if self.command is None else fill("command", self.command),
+            args=tuple(fill(f"args.{index}", each) for index, each in enumerate(self.args)),
+            env={name: fill(f"env.{name}", each) for name, each in self.env.items()},
+            cwd=os.path.join(folder, fill("cwd", self.cwd or "")) or None,  # noqa: PTH118  (neither may be given)
+            url=None if self.url is None else fill("url", self.url),
+            headers={name: fill(f"headers.{name}", each) for name, each in self.headers.items()},
+        )
+        return replace(found, cwd=None).checked() if found.url is not None else found.checked()
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of what is run or called, as declared: no variable is filled in, no secret is part of it."""
+        what = [self.command, list(self.args), sorted(self.env), self.cwd, self.url, sorted(self.headers)]
+        return "sha256:" + hashlib.sha256(json.dumps(what).encode()).hexdigest()
+
+    def allows(self, tool: str) -> bool:
+        """A tool of this name may be seen and called."""
+        return any(fnmatchcase(tool, pattern) for pattern in self.tools)
+
+    def effect_of(self, tool: str) -> Effect:
+        """What repeating a call of this tool would do."""
+        fitting = (Effect(effect) for pattern, effect in self.effects.items() if fnmatchcase(tool, pattern))
+        return next(fitting, Effect.UNSAFE)
+
+
+def _is_http(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and bool(parts.hostname)
+
+
+class _Filling:
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self._variables = variables
+
+    def __call__(self, where: str, text: str) -> str:
+        def value_of(found: re.Match[str]) -> str:
+            value = self._variables.get(found[1]) or found[2]
+            if value is None:
+                raise UsageError(f"{where}: the variable {found[1]} is not set")
+            return value
+
+        return _VARIABLE.sub(value_of, text)

@@ -1,0 +1,66 @@
+"""``opspawn mcp``: the MCP servers that agents use, and what was approved of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+import typer
+
+from ops_core.cli.options import Json
+from ops_core.cli.tasks import do
+
+app = typer.Typer(
+    help="The MCP servers that agents use, and what was approved of them.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Name: TypeAlias = Annotated[
+    str, typer.Argument(metavar="SERVER", help="Its name in opspawn.toml.", show_default=False)
+]
+
+
+@app.command(name="list")
+def list_servers(as_json: Json = False) -> None:
+    """List the servers that are declared, and whether their tools may be used. None is asked."""
+    from ops_core.cli import servers
+
+    do(servers.list_servers(as_json))
+
+
+@app.command()
+def inspect(server: Name, as_json: Json = False) -> None:
+    """Ask a server for its tools, and show each as it is defined now, beside what was approved.
+
+    Ends with 1 where something is not as it was approved.
+    """
+    from ops_core.cli import servers
+
+    do(servers.inspect(server, as_json))
+
+
+@app.command()
+def approve(
+    server: Name,
+    tool: Annotated[
+        list[str] | None,
+        typer.Option("--tool", metavar="NAME", help="Only this tool; may be repeated.", show_default=False),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask; for whoever has inspected them.")] = False,
+) -> None:
+    """Show what has changed since the last approval, and approve the tools of a server as they are defined now.
+
+    What is approved is written into the file beside opspawn.toml that ends in .mcp.lock: commit it. Agents are shown
+    the tools as they stand there. Without a terminal, --yes is needed.
+    """
+    from ops_core.cli import servers
+
+    do(servers.approve(server, tuple(tool or ()), yes=yes))
+
+
+@app.command()
+def test(server: Name) -> None:
+    """Open a connection to a server, and say what comes of it. Ends with 1 where none can be opened."""
+    from ops_core.cli import servers
+
+    do(servers.test(server))

@@ -1,0 +1,156 @@
+"""MCP servers of a deployment: declared in ``opspawn.toml``, approved in the file beside it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
+
+from agentkit.errors import UsageError
+from agentkit.mcp import McpPool, McpProxy, McpServer, McpToolset, Pins
+from agentkit.messages import Effect
+from ops_core.errors import ConfigError
+
+LOCK_SUFFIX = ".mcp.lock"
+"""``opspawn.toml`` is accompanied by ``opspawn.mcp.lock``. It is committed, like a lock of dependencies."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class McpServerTable(_Strict):
+    """``[mcp.servers.NAME]``: see :class:`agentkit.mcp.McpServer`.
+
+    Attributes:
+        enabled: otherwise it is as if agents did not name it.
+    """
+
+    command: str | None = None
+    args: tuple[str, ...] = ()
+    env: Mapping[str, str] = Field(default_factory=dict)
+    cwd: str | None = None
+    url: str | None = None
+    headers: Mapping[str, str] = Field(default_factory=dict)
+    tools: tuple[str, ...] = ("*",)
+    effects: Mapping[str, Effect] = Field(default_factory=dict)
+    resources: bool = False
+    connect_seconds: PositiveFloat = 30.0
+    call_seconds: PositiveFloat = 60.0
+    enabled: bool = True
+
+
+class McpTable(_Strict):
+    """``[mcp]`` in ``opspawn.toml``."""
+
+    servers: Mapping[str, McpServerTable] = Field(default_factory=dict)
+
+    def pool(self, path: Path) -> McpPool:
+        """The servers that are enabled, with what was approved of them.
+
+        Args:
+            path: of ``opspawn.toml``; relative folders are taken from there.
+
+        Raises:
+            ConfigError: a declaration is wrong, or the file of what was approved is.
+        """
+        try:
+            servers = [_server(name, table) for name, table in self.servers.items() if table.enabled]
+            return McpPool(servers, pins=read_pins(lock_of(path)), folder=str(path.parent))
+        except UsageError as error:
+            message = f"{path}: mcp.servers: {error}"
+            raise ConfigError(message, field="config") from None
+
+    def tools(self, pool: McpPool, named: McpNames, where: str) -> list[Any]:
+        """The toolsets of an agent.
+
+        Raises:
+            ConfigError: it names a server that is not declared, or one in two ways; the message begins with ``where``.
+        """
+        for field, names in (("mcp", named.mcp), ("mcp_proxy", named.mcp_proxy)):
+            for name in names:
+                if name not in self.servers:
+                    known = ", ".join(self.servers) or "none"
+                    message = f"{where}.{field}: there is no MCP server {name!r}; there are: {known}"
+                    raise ConfigError(message, field="config")
+        if both := set(named.mcp) & set(named.mcp_proxy):
+            message = f"{where}: {', '.join(sorted(both))} is named in mcp and in mcp_proxy"
+            raise ConfigError(message, field="config")
+        expanded = [pool.toolset(name) for name in named.mcp if name in pool.servers]
+        behind = [name for name in named.mcp_proxy if name in pool.servers]
+        return [*expanded, *([pool.proxy(behind)] if behind else [])]
+
+
+class McpNames(_Strict):
+    """Which MCP servers an agent may use.
+
+    Attributes:
+        mcp: each tool of these is a tool of the agent.
+        mcp_proxy: the tools of these are found and called by three tools; for many of them.
+    """
+
+    mcp: tuple[str, ...] = ()
+    mcp_proxy: tuple[str, ...] = ()
+
+
+def _server(name: str, table: McpServerTable) -> McpServer:
+    return McpServer(
+        name=name, **{field: value for field, value in dict(table).items() if field != "enabled"}
+    )
+
+
+def check_mcp(pool: McpPool, tools: Iterable[object]) -> None:
+    """See whether the MCP servers of an agent may be used here, as far as can be said without asking them.
+
+    Raises:
+        UsageError: one of them may not; the message names it.
+    """
+    for tool in tools:
+        names = tool.servers if isinstance(tool, McpProxy) else ()
+        names = (tool.server.name,) if isinstance(tool, McpToolset) else names
+        for name in names:
+            if name in pool.servers and (problem := pool.problem_of(name)) is not None:
+                hint = f" (`opspawn mcp approve {name}`)" if "approved" in problem else ""
+                raise UsageError(f"MCP server {name}: {problem}{hint}")
+
+
+def lock_of(path: Path) -> Path:
+    """The file of what was approved, beside ``path`` of ``opspawn.toml``."""
+    return path.with_suffix(LOCK_SUFFIX)
+
+
+def read_pins(lock: Path) -> Pins:
+    """What was approved; nothing where there is no file.
+
+    Raises:
+        ConfigError: it cannot be read, or is not as it was written: nothing is approved then.
+    """
+    try:
+        return Pins.from_text(lock.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return Pins()
+    except UsageError as error:
+        message = f"{lock}: {error}: restore it, or delete it and approve again (`opspawn mcp approve`)"
+        raise ConfigError(message, field="config") from None
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"{lock}: it cannot be read: {type(error).__name__}"
+        raise ConfigError(message, field="config") from None
+
+
+def write_pins(lock: Path, pins: Pins) -> None:
+    """Keep what was approved: wholly, or not at all.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    fresh = lock.with_name(f"{lock.name}.{os.getpid()}.new")
+    try:
+        fresh.write_text(pins.as_text(), encoding="utf-8")
+        fresh.replace(lock)
+    except OSError as error:
+        fresh.unlink(missing_ok=True)
+        message = f"{lock}: it cannot be written: {error.strerror}"
+        raise ConfigError(message, field="config") from None

@@ -243,7 +243,7 @@ async def test_the_bill_is_right_whenever_the_workers_are_killed(tmp_path, store
     assert f"${usd(uncertain.unsettled):.4f} unsettled" in " ".join(capsys.readouterr().out.split())
 
     # the tenant's day is the sum of its tasks, and the limit has held
-    assert await show_spending(as_json=True) == 0
+    assert await show_spending(None, as_json=True) == 0
     told = json.loads(capsys.readouterr().out)
     day = date.fromisoformat(told["day"]).toordinal() - date(1970, 1, 1).toordinal()
     assert nanos(told["spent_usd"]) == sum(bill.of_days[day] for bill in bills.values())

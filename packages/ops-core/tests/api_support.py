@@ -12,6 +12,7 @@ import httpx2
 
 from agentkit import Agent, tool
 from agentkit.errors import ModelBadRequest
+from agentkit.memories import AgentMemory
 from agentkit.messages import ToolCall
 from agentkit.models.limiter import RateLimits
 from agentkit.testing.models import ScriptedModel
@@ -34,7 +35,9 @@ def launch(rocket: str) -> str:
 
 
 class Agents(Catalog):
-    """``quick`` answers, ``failing`` fails, ``asking`` asks before it launches, ``held`` waits for ``gate``."""
+    """``quick`` answers, ``failing`` fails, ``asking`` asks before it launches, ``held`` waits for ``gate``,
+    ``knowing`` has a memory of each ``user``.
+    """
 
     def __init__(self) -> None:
         self.gate = asyncio.Event()
@@ -46,6 +49,7 @@ class Agents(Catalog):
                 Agent(ScriptedModel.by_turn([ask, "launched"]), name="asking", tools=[launch]),
                 Agent(ScriptedModel.by_turn({0: self._held}), name="held"),
                 Agent("offline:planner", name="a/b", instructions="A name with a slash."),
+                Agent("offline:planner", name="knowing", memory=AgentMemory(memory="database", per="user")),
             ],
             terms=Terms(
                 limits={"limited": RateLimits(concurrency=1)}, spending=Spending(tenants={"other": 1.0})

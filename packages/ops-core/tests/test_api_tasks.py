@@ -166,7 +166,7 @@ async def test_a_body_where_none_belongs_is_refused(stage):
 
 async def test_agents_are_listed_and_found(stage):
     listed = (await stage.json("GET", "/api/v1/agents"))["items"]
-    assert [agent["name"] for agent in listed] == ["quick", "failing", "asking", "held", "a/b"]
+    assert [agent["name"] for agent in listed] == [*("quick", "failing", "asking", "held", "a/b", "knowing")]
     [found] = listed[2]["tools"]
     assert found == {"name": "launch", "description": "Launch a rocket.", "effect": "pure", "approval": True}
     for path in ("a/b", "a%2Fb"):

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from agentkit.transcript import ApprovalAsked, Finished
+from agentkit.memories import HashEmbeddings, Note, Scope
+from agentkit.money import nanos
+from agentkit.transcript import ApprovalAsked, Finished, ModelAsked
 from ops_core import errors
 from ops_core.api.serve import serving
 from ops_core.assembly import open_ops
@@ -23,10 +25,13 @@ from ops_core.errors import (
     TaskNotFound,
     TransitionRefused,
 )
+from ops_core.memory import DatabaseMemory
+from ops_core.ports import Charge, NoteFilter
 from ops_core.problems import ERRORS
 from ops_core.settings import Settings
-from ops_core.task import RetryPolicy
-from ops_core.wire import ApprovalRequest, BatchItem, TaskRequest
+from ops_core.task import NewTask, RetryPolicy
+from ops_core.terms import Spending, Terms
+from ops_core.wire import ApprovalRequest, BatchItem, NoteBody, RecallRequest, TaskRequest
 
 from .api_support import FAR, NOWHERE, Agents, Stage, staged  # type: ignore[import-not-found]
 
@@ -208,6 +213,91 @@ async def test_lists_are_filtered_and_paged(client: Client):
     assert [task.id async for task in client.tasks(label="n=3", agent="quick")] == [made[3]]
 
 
+async def test_a_cursor_of_another_list_is_refused(client: Client):
+    for _ in range(2):
+        await client.submit(request(run_at=FAR))
+    page = await client.list(limit=1)
+    with pytest.raises(InvalidRequest, match="other filters") as refused:
+        await client.list(limit=1, agent="quick", cursor=page.next_cursor)
+    assert refused.value.field == "cursor"
+    assert len((await client.list(limit=2, cursor=page.next_cursor)).items) == 1
+
+
+async def test_notes_are_listed_recalled_and_forgotten(client: Client, stage):
+    memory = DatabaseMemory(stage.ops.engine.store, HashEmbeddings())
+    kim, jo = (Scope(tenant="default", agent="knowing", key=key) for key in ("kim", "jo"))
+    others = Scope(tenant="other", agent="knowing", key="kim")
+    for number, (scope, text) in enumerate(
+        [
+            (kim, "Kim likes green tea."),
+            (jo, "Jo likes coffee."),
+            (kim, "Kim has a dog."),
+            (others, "Secret."),
+        ]
+    ):
+        await memory.remember(scope, Note(id=f"n{number}", text=text, source="form", at=1000.0 + number // 2))
+
+    listed = await client.notes()
+    assert [(note.id, note.key, note.score) for note in listed.items] == [
+        *[("n2", "kim", None), ("n1", "jo", None), ("n0", "kim", None)]
+    ]
+    assert (listed.items[0].agent, listed.items[0].source, listed.items[0].at.timestamp()) == (
+        *("knowing", "form", 1001.0),
+    )
+    cursor: str | None = None
+    found: list[NoteBody] = []
+    while cursor is not None or not found:
+        page = await client.notes(limit=1, cursor=cursor)
+        found += page.items
+        cursor = page.next_cursor
+    assert found == listed.items
+    assert [note.id for note in (await client.notes(agent="knowing", key="kim")).items] == ["n2", "n0"]
+
+    asked = RecallRequest(agent="knowing", key="kim", query="Which tea does Kim like?", limit=1)
+    (recalled,) = await client.recall(asked)
+    assert (recalled.id, recalled.text) == ("n0", "Kim likes green tea.")
+    assert recalled.score is not None
+    assert 0.2 < recalled.score <= 1
+
+    assert await client.forget(ids=["n1", "n2", "none"], key="kim") == 1
+    assert await client.forget(agent="nobody") == 0
+    assert await client.forget(everything=True) == 2
+    assert (await client.notes()).items == []
+    assert [kept.note.id for kept in await stage.ops.engine.store.list_notes("other", NoteFilter())] == ["n3"]
+
+
+async def test_what_is_wrong_about_notes_is_named(client: Client):
+    wrong: list[tuple[str, Callable[[], Awaitable[object]]]] = [
+        ("cursor", lambda: client.notes(cursor="tomorrow")),
+        ("limit", lambda: client.notes(limit=0)),
+        ("agent", lambda: client.notes(agent="")),
+        ("key", lambda: client.notes(key="a\x00")),
+        ("all", client.forget),
+        ("all", lambda: client.forget(everything=True, key="kim")),
+        ("id", lambda: client.forget(ids=["x" * 65])),
+        ("agent", lambda: client.recall(RecallRequest(agent="nobody", query="x"))),
+        ("agent", lambda: client.recall(RecallRequest(agent="quick", query="x"))),
+        ("key", lambda: client.recall(RecallRequest(agent="knowing", query="x"))),
+    ]
+    for field, call in wrong:
+        with pytest.raises(InvalidRequest) as refused:
+            await call()
+        assert refused.value.field == field
+
+
+async def test_what_is_spent_is_told(client: Client, stage):
+    assert (await client.spending()).limit_usd is None
+    stage.agents.terms = Terms(spending=Spending(tenants={"default": 2.5}))
+    task = (await stage.ops.engine.submit(NewTask(agent="nobody here", input="x"))).task
+    (claimed,) = await stage.ops.engine.store.claim("me", 1, 60.0, ["nobody here"])
+    asked = ModelAsked(model="scripted:model", reserved_usd=0.75, input_bound=10)
+    charge = Charge(reserve=nanos(0.75), limit=nanos(2.5), unsettled=nanos(0.75))
+    await stage.ops.engine.store.append_all(claimed.lease, (asked,), charge)
+    spending = await client.spending()
+    assert (spending.spent_usd, spending.reserved_usd, spending.limit_usd) == (0.0, 0.75, 2.5)
+    assert (await client.get(task.id)).usage.unsettled_usd == 0.75
+
+
 async def test_steps_are_watched_from_any_of_them_on(client: Client, stage):
     task = await client.submit(request("held"))
     seen = []
@@ -252,7 +342,9 @@ async def test_cancel_and_retry(client: Client):
 
 
 async def test_agents(client: Client):
-    assert [agent.name for agent in await client.agents()] == ["quick", "failing", "asking", "held", "a/b"]
+    assert [agent.name for agent in await client.agents()] == [
+        *("quick", "failing", "asking", "held", "a/b", "knowing")
+    ]
     assert (await client.agent("a/b")).instructions == "A name with a slash."
     with pytest.raises(AgentNotFound):
         await client.agent("nobody")

@@ -1,3 +1,5 @@
+import base64
+import json
 import math
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -99,12 +101,26 @@ def test_only_a_request_with_a_key_has_a_fingerprint():
 
 def test_a_page_says_where_the_next_one_begins():
     tasks = [task(number) for number in (3, 2, 1)]
-    page = TaskPage.of(tasks, 2)
+    page = TaskPage.of(tasks, task_filter(limit=2))
     assert [one.id for one in page.items] == [tasks[0].id, tasks[1].id]
     assert page.next_cursor is not None
     assert task_filter(cursor=page.next_cursor).before == tasks[1].id
-    assert TaskPage.of(tasks, 3).next_cursor is None
-    assert TaskPage.of([], 3).next_cursor is None
+    assert TaskPage.of(tasks, task_filter(limit=3)).next_cursor is None
+    assert TaskPage.of([], task_filter(limit=3)).next_cursor is None
+
+
+def test_a_cursor_belongs_to_the_list_that_gave_it():
+    page = TaskPage.of([task(2), task(1)], task_filter(limit=1, agent="a", status=["failed", "waiting"]))
+    cursor = page.next_cursor
+    again = task_filter(limit=7, agent="a", status=["waiting", "failed", "failed"], cursor=cursor)
+    assert again.before == page.items[0].id
+    for other in ({"agent": "b", "status": ["failed", "waiting"]}, {"agent": "a"}, {"label": "a"}, {}):
+        with pytest.raises(InvalidRequest, match="other filters") as refused:
+            task_filter(cursor=cursor, **other)
+        assert refused.value.field == "cursor"
+    of_the_release_before = {"v": 1, "tasks_before": task(2).id}
+    text = base64.urlsafe_b64encode(json.dumps(of_the_release_before).encode()).decode()
+    assert task_filter(agent="b", cursor=text).before == task(2).id
 
 
 def test_a_filter_asks_for_one_more_than_the_page_holds():

@@ -16,6 +16,7 @@
     ├── SchemaMismatch              the operator: migrate, or upgrade
     ├── TaskUnreadable              the operator: a newer release wrote it; upgrade
     ├── StoreUnavailable            the operator: the database does not answer
+    ├── RecallUnavailable           the operator: what compares notes does not answer
     └── ServerUnavailable           the operator: the server does not answer, or not as it should
 
 Each surface (HTTP, command line) has one table from these classes to its own codes.
@@ -140,6 +141,13 @@ class StoreUnavailable(OpsError):
     """The database does not answer."""
 
     code = "store_unavailable"
+    actor = Actor.OPERATOR
+
+
+class RecallUnavailable(OpsError):
+    """The notes of this agent cannot be compared now."""
+
+    code = "recall_unavailable"
     actor = Actor.OPERATOR
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 import re
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from dataclasses import asdict, replace
 from math import isfinite
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from ops_core.errors import InvalidRequest, TaskNotFound, ThreadNotFound
-from ops_core.ports import TaskFilter, ThreadFilter
+from ops_core.ports import NoteFilter, TaskFilter, ThreadFilter
 from ops_core.strict_json import is_unicode
 from ops_core.task import TaskStatus
 
@@ -27,6 +30,7 @@ NAME_PATTERN = r"^[^\x00-\x1f\x7f]{1,200}$"
 LABEL_KEY_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,63}$"
 LABEL_VALUE_PATTERN = r"^[^\x00-\x1f\x7f]{0,256}$"
 THREAD_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}$"
+NOTE_ID_PATTERN = r"^[^\x00-\x1f\x7f]{1,64}$"
 
 _TASK_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -46,14 +50,14 @@ def task_filter(
         InvalidRequest: a value makes no sense; ``field`` names it.
     """
     _check_limit(limit)
-    return TaskFilter(
+    asked = TaskFilter(
         status=tuple(_status(value) for value in status),
         agent=_checked(agent, NAME_PATTERN, "agent", "must be the name of an agent"),
         label=None if label is None else _label(label),
         thread=_checked(thread_id, THREAD_ID_PATTERN, "thread_id", _THREAD_RULE),
-        before=None if cursor is None else _decode_cursor(cursor, _task_before),
         limit=limit + 1,
     )
+    return asked if cursor is None else replace(asked, before=_decode_cursor(cursor, asked, _task_before))
 
 
 def thread_filter(*, cursor: str | None = None, limit: int = PAGE_DEFAULT) -> ThreadFilter:
@@ -63,8 +67,52 @@ def thread_filter(*, cursor: str | None = None, limit: int = PAGE_DEFAULT) -> Th
         InvalidRequest: a value makes no sense; ``field`` names it.
     """
     _check_limit(limit)
-    before = None if cursor is None else _decode_cursor(cursor, _thread_before)
-    return ThreadFilter(before=before, limit=limit + 1)
+    asked = ThreadFilter(limit=limit + 1)
+    return asked if cursor is None else replace(asked, before=_decode_cursor(cursor, asked, _thread_before))
+
+
+def note_filter(
+    *,
+    agent: str | None = None,
+    key: str | None = None,
+    cursor: str | None = None,
+    limit: int = PAGE_DEFAULT,
+) -> NoteFilter:
+    """As :func:`task_filter`, for notes.
+
+    Raises:
+        InvalidRequest: a value makes no sense; ``field`` names it.
+    """
+    _check_limit(limit)
+    asked = replace(_notes(agent, key), limit=limit + 1)
+    return asked if cursor is None else replace(asked, behind=_decode_cursor(cursor, asked, _notes_behind))
+
+
+def notes_to_forget(
+    *,
+    agent: str | None = None,
+    key: str | None = None,
+    ids: Collection[str] = (),
+    everything: bool = False,
+) -> NoteFilter:
+    """Which notes are to be deleted: those that fit all that is given, or all.
+
+    Raises:
+        InvalidRequest: a value makes no sense, or nothing is said, or all and something; ``field`` names it.
+    """
+    if everything == (agent is not None or key is not None or bool(ids)):
+        message = "say which notes are to be forgotten: agent, key or id; or all of them"
+        raise InvalidRequest(message, field="all")
+    for each in ids:
+        _checked(each, NOTE_ID_PATTERN, "id", "must be the id of a note")
+    return replace(_notes(agent, key), ids=tuple(ids) or None)
+
+
+def _notes(agent: str | None, key: str | None) -> NoteFilter:
+    return NoteFilter(
+        agent=_checked(agent, NAME_PATTERN, "agent", "must be the name of an agent"),
+        key=_checked(key, LABEL_VALUE_PATTERN, "key", "must have at most 256 characters, none of control"),
+    )
 
 
 def thread_id_of(given: str) -> str:
@@ -132,30 +180,54 @@ def _checked(value: str | None, pattern: str, field: str, rule: str) -> str | No
     return value
 
 
-def encode_cursor(before: Mapping[str, Any]) -> str:
-    """Where a page ends, for whoever asks for the next one."""
-    text = json.dumps({"v": 1, **before}, separators=(",", ":"))
+Asked: TypeAlias = TaskFilter | ThreadFilter | NoteFilter
+
+
+def encode_cursor(place: Mapping[str, Any], asked: Asked) -> str:
+    """Where a page ends, and of which list it is, for whoever asks for the next one."""
+    text = json.dumps({"v": 1, **place, "of": _list_of(asked)}, separators=(",", ":"))
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def _decode_cursor(cursor: str, read: Callable[[Any], Place | None]) -> Place:
-    try:
+def _list_of(asked: Asked) -> str:
+    """The same for two pages of one list, however its filters were written."""
+    told = {name: value for name, value in asdict(asked).items() if name not in {"before", "behind", "limit"}}
+    if told.get("status"):
+        told["status"] = sorted(set(told["status"]))
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _decode_cursor(cursor: str, asked: Asked, read: Callable[[Any], Place | None]) -> Place:
+    told: Any = None
+    with suppress(ValueError, RecursionError, binascii.Error):
         text = base64.b64decode(
             cursor.encode("ascii") + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True
         )
-        place = read(json.loads(text))
-        if place is not None:
-            return place
-    except (ValueError, RecursionError, binascii.Error):
-        pass
-    message = "cursor must be a `next_cursor` that this list has given"
-    raise InvalidRequest(message, field="cursor")
+        told = json.loads(text)
+    place = read(told)
+    if place is None:
+        message = "cursor must be a `next_cursor` that this list has given"
+        raise InvalidRequest(message, field="cursor")
+    if told.get("of", of := _list_of(asked)) != of:  # servers of the release before do not say it
+        message = "cursor was given by this list with other filters: leave them as they were, or begin anew without it"
+        raise InvalidRequest(message, field="cursor")
+    return place
 
 
 def _task_before(told: Any) -> str | None:
     match told:
         case {"v": 1, "tasks_before": str(before)} if _TASK_ID.fullmatch(before):
             return before
+        case _:
+            return None
+
+
+def _notes_behind(told: Any) -> tuple[float, str, str, str] | None:
+    match told:
+        case {"v": 1, "notes_behind": [int() | float() as moment, str(agent), str(key), str(id_)]} if (
+            isfinite(moment) and is_unicode(agent + key + id_) and "\x00" not in agent + key + id_
+        ):
+            return float(moment), agent, key, id_
         case _:
             return None
 

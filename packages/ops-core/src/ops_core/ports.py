@@ -280,12 +280,14 @@ class NoteFilter:
         agent: what this agent remembers.
         key: about the person or thing of this key.
         ids: of these ids.
+        behind: behind the note of this moment, agent, key and id, where they are listed.
         limit: at most so many, where they are listed.
     """
 
     agent: str | None = None
     key: str | None = None
     ids: Collection[str] | None = None
+    behind: tuple[float, str, str, str] | None = None
     limit: int = 50
 
 

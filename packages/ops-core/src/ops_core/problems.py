@@ -17,6 +17,7 @@ from ops_core.errors import (
     InvalidRequest,
     LeaseLost,
     OpsError,
+    RecallUnavailable,
     SchemaMismatch,
     ServerUnavailable,
     SpendingReached,
@@ -60,6 +61,7 @@ STATUSES: Mapping[type[OpsError], Status] = {
     SchemaMismatch: Status(http=503, grpc="UNAVAILABLE"),
     TaskUnreadable: Status(http=503, grpc="UNAVAILABLE"),
     StoreUnavailable: Status(http=503, grpc="UNAVAILABLE"),
+    RecallUnavailable: Status(http=503, grpc="UNAVAILABLE"),
     ServerUnavailable: Status(http=503, grpc="UNAVAILABLE"),
     OpsError: Status(http=500, grpc="INTERNAL"),
 }

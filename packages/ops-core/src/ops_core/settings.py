@@ -52,7 +52,7 @@ class Settings(BaseModel):
     url: str | None = Field(
         default=None,
         description="A running server, `http://HOST:PORT` or `grpc://HOST:PORT`, for `submit`, `list`, `show`, "
-        "`watch`, `cancel` and `retry`; without it these work on the store directly.",
+        "`watch`, `cancel`, `retry`, `thread`, `memory` and `spending`; without it these work on the store directly.",
     )
     host: Literal["127.0.0.1", "::1", "localhost"] = Field(
         default="127.0.0.1",

@@ -16,7 +16,8 @@ from ops_core.settings import PREFIX, Settings
 REFERENCE = Path(__file__).parents[4] / "docs" / "reference"
 COMMANDS = [
     *("run", "submit", "list", "show", "watch", "thread list", "thread show", "thread delete"),
-    *("memory list", "memory forget", "mcp list", "mcp inspect", "mcp approve", "mcp test"),
+    *("memory list", "memory recall", "memory forget"),
+    *("mcp list", "mcp inspect", "mcp approve", "mcp test"),
     *("cancel", "retry", "approve", "deny", "agents"),
     *("serve", "worker", "migrate", "purge", "spending", "doctor"),
 ]

@@ -69,6 +69,13 @@ def test_a_conversation_is_gone_on_with_shown_and_deleted(cli):
     cli("show", held, code=3)
 
 
+def test_what_is_spent_and_what_nobody_remembers_is_told(cli):
+    (spending,) = cli.json("spending")
+    assert (spending["spent_usd"], spending["limit_usd"]) == (0.0, None)
+    asked = cli("memory", "recall", "x", "--agent", "assistant", code=2)
+    assert "assistant remembers nothing" in asked.stderr
+
+
 def test_what_agents_remember_is_listed_and_forgotten(program_in, tmp_path):
     program = program_in(tmp_path)
     (tmp_path / "memory.toml").write_text('[agents.clerk.memory]\nremember = "outcome"\n')
@@ -80,6 +87,8 @@ def test_what_agents_remember_is_listed_and_forgotten(program_in, tmp_path):
     assert (note["agent"], note["key"]) == ("clerk", "")
     assert "1 note" in program("run", "Say hello to Kim.").stdout
     assert len(program("memory", "list").stdout.splitlines()) == 4
+    (found,) = program.json("memory", "recall", "hello", "--agent", "clerk", "--limit", "1")
+    assert found["score"] > 0
     assert program("memory", "forget", code=2).stderr
     assert program("memory", "forget", "--agent", "nobody").stdout == "forgot 0 notes\n"
     assert program("memory", "forget", "--id", note["id"]).stdout == "forgot 1 note\n"

@@ -15,11 +15,13 @@ from ops_core.api.events import EventRoutes
 from ops_core.api.guard import Guard
 from ops_core.api.health import HealthRoutes
 from ops_core.api.metrics import Counted, MetricsRoute
+from ops_core.api.notes import NoteRoutes
 from ops_core.api.openapi import TASKS, Application
 from ops_core.api.spending import SpendingRoutes
 from ops_core.api.tasks import TaskRoutes
 from ops_core.api.threads import ThreadRoutes
 from ops_core.assembly import Ops
+from ops_core.client import LocalClient
 
 DESCRIPTION = """Opspawn runs LLM agents so that they finish.
 
@@ -49,7 +51,9 @@ def create_api(ops: Ops, closing: asyncio.Event | None = None) -> FastAPI:
     ThreadRoutes(ops.engine).add_to(app)
     EventRoutes(ops.engine, closing).add_to(app)
     AgentRoutes(ops.catalog).add_to(app)
-    SpendingRoutes(ops.engine, ops.catalog.terms.spending).add_to(app)
+    verbs = LocalClient(ops.engine, ops.catalog)
+    NoteRoutes(verbs).add_to(app)
+    SpendingRoutes(verbs).add_to(app)
     HealthRoutes(ops.engine.store).add_to(app)
     MetricsRoute(ops.metrics, ops.gauges).add_to(app)
     add_docs(app)

@@ -14,6 +14,7 @@ from ops_core.problems import Problem
 API = "/api/v1"
 TASKS = f"{API}/tasks"
 THREADS = f"{API}/threads"
+NOTES = f"{API}/notes"
 
 _MEANINGS: Mapping[int, str] = {
     400: "The body is not JSON, or JSON that not everybody reads in the same way.",
@@ -61,7 +62,10 @@ def _operation(
         "operation_id": operation_id,
         "summary": operation_id.replace("_", " ").capitalize(),
         "tags": [
-            next((tag for tag in ("agent", "health", "thread", "spending") if tag in operation_id), "task")
+            next(
+                (tag for tag in ("agent", "health", "thread", "spending", "note") if tag in operation_id),
+                "task",
+            )
         ],
         "dependencies": [Depends(check) for check in checks],
         "responses": {status: _problem(status) for status in sorted(statuses)},

@@ -17,6 +17,7 @@ from ops_core.listing import (
     LABEL_KEY_PATTERN,
     LABEL_VALUE_PATTERN,
     NAME_PATTERN,
+    NOTE_ID_PATTERN,
     PAGE_MOST,
     THREAD_ID_PATTERN,
 )
@@ -24,7 +25,7 @@ from ops_core.wire import MAX_SEQ, STEPS_MOST
 
 _KEY = rf'^("([ !#-\[\]-~]|\\["\\]){{1,255}}"|{IDEMPOTENCY_KEY})$'
 _LABEL = rf"{LABEL_KEY_PATTERN.removesuffix('$')}(={LABEL_VALUE_PATTERN.strip('^$')})?$"
-_REPEATABLE = frozenset({"status"})
+_REPEATABLE = frozenset({"status", "id"})
 
 
 def _whole(value: Any) -> Any:
@@ -77,7 +78,7 @@ LastEventId = Annotated[
 ]
 After = Annotated[_Seq, Query(description="Only steps with a greater number than this.")]
 StepsLimit = Annotated[_StepsLimit, Query(description="So many steps at most.")]
-PageLimit = Annotated[_Limit, Query(description="So many tasks at most.")]
+PageLimit = Annotated[_Limit, Query(description="So many at most.")]
 Statuses = Annotated[
     list[str] | None,
     Query(description="In one of these statuses; repeated, or separated by commas.", examples=[["failed"]]),
@@ -91,6 +92,15 @@ OfThread = Annotated[
     str | None,
     Query(alias="thread_id", pattern=THREAD_ID_PATTERN, description="Of this thread.", examples=["chat-42"]),
 ]
+OfKey = Annotated[
+    str | None,
+    Query(pattern=LABEL_VALUE_PATTERN, description="About this person or thing.", examples=["kim"]),
+]
+NoteIds = Annotated[
+    list[Annotated[str, Field(pattern=NOTE_ID_PATTERN)]] | None,
+    Query(alias="id", description="Of this id; may be repeated."),
+]
+All = Annotated[bool, Query(alias="all", description="Every note, of all agents.")]
 Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before.")]
 TaskId = Annotated[
     str, Path(description="Id of the task.", examples=["01996c2e-5d1a-7c3e-9f60-2b1f3c8a4d77"])

@@ -131,7 +131,7 @@ class TaskRoutes:
         wanted = [value for values in status or () for value in values.split(",")]
         of = {"agent": agent, "label": label, "thread_id": thread_id, "cursor": cursor}
         asked = task_filter(status=wanted, limit=limit, **of)
-        return TaskPage.of(await self._engine.list(DEFAULT_TENANT, asked), limit)
+        return TaskPage.of(await self._engine.list(DEFAULT_TENANT, asked), asked)
 
     async def get(self, task_id: TaskId) -> TaskBody:
         """One task."""

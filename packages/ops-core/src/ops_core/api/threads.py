@@ -32,7 +32,7 @@ class ThreadRoutes:
     async def list_threads(self, cursor: Cursor = None, limit: PageLimit = PAGE_DEFAULT) -> ThreadPage:
         """Threads, those first in which something happened last."""
         asked = thread_filter(cursor=cursor, limit=limit)
-        return ThreadPage.of(await self._engine.threads(DEFAULT_TENANT, asked), limit)
+        return ThreadPage.of(await self._engine.threads(DEFAULT_TENANT, asked), asked)
 
     async def get(self, thread_id: ThreadIdPath) -> ThreadBody:
         """One thread; `GET /tasks?thread_id=…` lists its tasks."""

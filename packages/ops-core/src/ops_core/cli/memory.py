@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 
-from ops_core.cli.options import Json, Limit
+from ops_core.cli.exits import Exit
+from ops_core.cli.options import Json, Limit, Url
 from ops_core.cli.tasks import do
 
 app = typer.Typer(
-    help="What agents remember, in this store's database.",
+    help="What agents remember in the platform's database.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -22,11 +23,31 @@ OfKey = Annotated[
 
 
 @app.command(name="list")
-def list_notes(agent: OfAgent = None, key: OfKey = None, limit: Limit = 20, as_json: Json = False) -> None:
+def list_notes(
+    agent: OfAgent = None, key: OfKey = None, limit: Limit = 20, url: Url = None, as_json: Json = False
+) -> None:
     """List notes, the newest first."""
     from ops_core.cli import notes
 
-    do(notes.list_notes(agent, key, limit, as_json))
+    do(notes.list_notes(agent, key, limit, url, as_json=as_json))
+
+
+@app.command()
+def recall(
+    query: Annotated[str, typer.Argument(metavar="TEXT", help="What is asked.", show_default=False)],
+    agent: Annotated[str, typer.Option("--agent", metavar="NAME", help="The agent that remembers.")],
+    key: Annotated[str, typer.Option("--key", metavar="KEY", help="About this key.")] = "",
+    limit: Limit = 5,
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """Show the notes that an agent would recall, the most similar first, with their scores."""
+    from ops_core.cli import notes
+
+    async def asked() -> Exit:
+        return await notes.recall(notes.recall_request(agent, query, key, limit), url, as_json=as_json)
+
+    do(asked())
 
 
 @app.command()
@@ -37,6 +58,7 @@ def forget(
         list[str] | None, typer.Option("--id", metavar="ID", help="Of this id; may be repeated.")
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Everything, of all agents.")] = False,
+    url: Url = None,
 ) -> None:
     """Delete the notes that fit all that is given, for good.
 
@@ -47,4 +69,4 @@ def forget(
         raise typer.BadParameter(message)
     from ops_core.cli import notes
 
-    do(notes.forget(agent, key, id_))
+    do(notes.forget(agent, key, id_, url))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ops_core.cli.options import Json
+from ops_core.cli.options import Json, Url
 
 
 def serve(
@@ -50,16 +50,16 @@ def migrate(
     raise typer.Exit(migrate_store(check=check))
 
 
-def spending(as_json: Json = False) -> None:
+def spending(url: Url = None, as_json: Json = False) -> None:
     """Show what was spent today (UTC) on calls of models, and what may be spent.
 
-    It is kept only where there is a limit, [spending] in opspawn.toml. This reads the store directly.
+    It is kept only where there is a limit, [spending] in opspawn.toml.
     """
     import asyncio
 
     from ops_core.cli.serving import show_spending
 
-    raise typer.Exit(asyncio.run(show_spending(as_json=as_json)))
+    raise typer.Exit(asyncio.run(show_spending(url, as_json=as_json)))
 
 
 def purge(

@@ -6,10 +6,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from agentkit.money import as_text
+from agentkit.money import as_text, nanos
 from ops_core import logs
-from ops_core.api.spending import SpendingBody
 from ops_core.assembly import open_ops
+from ops_core.cli.connecting import connected
 from ops_core.cli.exits import Exit
 from ops_core.cli.screen import Screen
 from ops_core.cli.text import without_secrets
@@ -17,7 +17,6 @@ from ops_core.errors import InvalidRequest
 from ops_core.server import serve
 from ops_core.settings import Settings, known_secrets, read_settings
 from ops_core.stores import REVISION, migrations, open_store
-from ops_core.task import DEFAULT_TENANT
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 """Seconds."""
@@ -68,20 +67,18 @@ async def purge_store(older_than: str) -> Exit:
     return Exit.OK
 
 
-async def show_spending(*, as_json: bool) -> Exit:
+async def show_spending(url: str | None, *, as_json: bool) -> Exit:
     """Show what the tenant has spent today."""
-    settings = read_settings()
-    async with open_ops(settings) as ops:
-        limit = ops.catalog.terms.spending.limit(DEFAULT_TENANT)
-        spent = await ops.engine.spent(DEFAULT_TENANT)
+    async with connected(url, with_agents=True) as client:
+        spending = await client.spending()
     screen = Screen()
     if as_json:
-        screen.raw(SpendingBody.of(spent, limit).model_dump_json())
+        screen.raw(spending.model_dump_json())
         return Exit.OK
-    of = "" if limit is None else f" of {as_text(limit)}"
-    screen.raw(f"spent today (UTC): {as_text(spent.spent)}{of}")
-    screen.raw(f"reserved for calls without an end: {as_text(spent.reserved)}")
-    if limit is None:
+    of = "" if spending.limit_usd is None else f" of {as_text(nanos(spending.limit_usd))}"
+    screen.raw(f"spent today (UTC): {as_text(nanos(spending.spent_usd))}{of}")
+    screen.raw(f"reserved for calls without an end: {as_text(nanos(spending.reserved_usd))}")
+    if spending.limit_usd is None:
         screen.raw("no limit is set, so nothing is kept: see [spending] in opspawn.toml")
     return Exit.OK
 

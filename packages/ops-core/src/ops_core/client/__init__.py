@@ -7,10 +7,19 @@ from importlib.util import find_spec
 
 from ops_core.client.local import LocalClient
 from ops_core.client.over_http import OpsClient
-from ops_core.client.protocol import Client
+from ops_core.client.protocol import AgentClient, Client, NoteClient, TaskClient, ThreadClient
 from ops_core.errors import ConfigError
 
-__all__ = ["Client", "LocalClient", "OpsClient", "open_client"]
+__all__ = [
+    "AgentClient",
+    "Client",
+    "LocalClient",
+    "NoteClient",
+    "OpsClient",
+    "TaskClient",
+    "ThreadClient",
+    "open_client",
+]
 
 
 def open_client(url: str) -> AbstractAsyncContextManager[Client]:

@@ -10,13 +10,27 @@ from ops_core.client.batches import whole_batch
 from ops_core.client.paging import all_tasks
 from ops_core.engine import Engine
 from ops_core.intake import accept, accept_many, batch_result
-from ops_core.listing import PAGE_DEFAULT, checked_key, task_filter, task_id_of, thread_filter, thread_id_of
+from ops_core.listing import (
+    PAGE_DEFAULT,
+    checked_key,
+    note_filter,
+    notes_to_forget,
+    task_filter,
+    task_id_of,
+    thread_filter,
+    thread_id_of,
+)
+from ops_core.recalling import recall
 from ops_core.task import DEFAULT_TENANT
 from ops_core.wire import (
     AgentBody,
     ApprovalRequest,
     BatchItem,
     BatchResult,
+    NoteBody,
+    NotePage,
+    RecallRequest,
+    SpendingBody,
     TaskBody,
     TaskPage,
     TaskRequest,
@@ -72,7 +86,7 @@ class LocalClient:
         """One page of tasks."""
         of = {"agent": agent, "label": label, "thread_id": thread_id, "cursor": cursor}
         asked = task_filter(status=status, limit=limit, **of)
-        return TaskPage.of(await self._engine.list(DEFAULT_TENANT, asked), limit)
+        return TaskPage.of(await self._engine.list(DEFAULT_TENANT, asked), asked)
 
     def tasks(
         self, *, status: Collection[str] = (), agent: str | None = None, label: str | None = None
@@ -110,7 +124,7 @@ class LocalClient:
     async def threads(self, *, cursor: str | None = None, limit: int = PAGE_DEFAULT) -> ThreadPage:
         """One page of threads."""
         asked = thread_filter(cursor=cursor, limit=limit)
-        return ThreadPage.of(await self._engine.threads(DEFAULT_TENANT, asked), limit)
+        return ThreadPage.of(await self._engine.threads(DEFAULT_TENANT, asked), asked)
 
     async def thread(self, thread_id: str) -> ThreadBody:
         """One thread."""
@@ -119,6 +133,40 @@ class LocalClient:
     async def delete_thread(self, thread_id: str) -> int:
         """Delete a thread and its tasks."""
         return await self._engine.forget_thread(DEFAULT_TENANT, thread_id_of(thread_id))
+
+    async def notes(
+        self,
+        *,
+        agent: str | None = None,
+        key: str | None = None,
+        cursor: str | None = None,
+        limit: int = PAGE_DEFAULT,
+    ) -> NotePage:
+        """One page of notes."""
+        asked = note_filter(agent=agent, key=key, cursor=cursor, limit=limit)
+        return NotePage.of(await self._engine.store.list_notes(DEFAULT_TENANT, asked), asked)
+
+    async def recall(self, request: RecallRequest) -> Sequence[NoteBody]:
+        """The most similar notes of an agent."""
+        found = await recall(self._engine, self._catalog, request)
+        return [NoteBody.recalled(note, request) for note in found]
+
+    async def forget(
+        self,
+        *,
+        agent: str | None = None,
+        key: str | None = None,
+        ids: Collection[str] = (),
+        everything: bool = False,
+    ) -> int:
+        """Delete notes."""
+        wanted = notes_to_forget(agent=agent, key=key, ids=ids, everything=everything)
+        return await self._engine.store.forget_notes(DEFAULT_TENANT, wanted)
+
+    async def spending(self) -> SpendingBody:
+        """What was spent today."""
+        limit = self._catalog.terms.spending.limit(DEFAULT_TENANT)
+        return SpendingBody.of(await self._engine.spent(DEFAULT_TENANT), limit)
 
     async def agents(self) -> Sequence[AgentBody]:
         """All agents."""

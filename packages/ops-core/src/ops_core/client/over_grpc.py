@@ -21,12 +21,30 @@ from ops_core.client.batches import whole_batch, with_keys
 from ops_core.client.paging import all_tasks
 from ops_core.client.repeating import REPEATED_SOON, Interrupted, Repeater, end_of
 from ops_core.errors import ConfigError, InvalidRequest, OpsError, ServerUnavailable
-from ops_core.listing import PAGE_DEFAULT, checked_key, task_filter, task_id_of, thread_filter, thread_id_of
+from ops_core.listing import (
+    PAGE_DEFAULT,
+    checked_key,
+    note_filter,
+    notes_to_forget,
+    task_filter,
+    task_id_of,
+    thread_filter,
+    thread_id_of,
+)
 from ops_core.problems import ERRORS
 from ops_core.protocol.failures import DETAILS, told_in
+from ops_core.protocol.notes import note_in, spending_in
 from ops_core.protocol.tasks import agent_in, request_out, result_in, step_in, task_in, thread_in
-from ops_core.protocol.v1 import agent_service_pb2, task_service_pb2, thread_service_pb2
+from ops_core.protocol.v1 import (
+    agent_service_pb2,
+    memory_service_pb2,
+    spending_service_pb2,
+    task_service_pb2,
+    thread_service_pb2,
+)
 from ops_core.protocol.v1.agent_service_pb2_grpc import AgentServiceStub
+from ops_core.protocol.v1.memory_service_pb2_grpc import MemoryServiceStub
+from ops_core.protocol.v1.spending_service_pb2_grpc import SpendingServiceStub
 from ops_core.protocol.v1.task_service_pb2_grpc import TaskServiceStub
 from ops_core.protocol.v1.thread_service_pb2_grpc import ThreadServiceStub
 from ops_core.protocol.values import status_out
@@ -36,6 +54,10 @@ from ops_core.wire import (
     ApprovalRequest,
     BatchItem,
     BatchResult,
+    NoteBody,
+    NotePage,
+    RecallRequest,
+    SpendingBody,
     TaskBody,
     TaskPage,
     TaskRequest,
@@ -85,6 +107,8 @@ class GrpcClient:
         self._tasks = TaskServiceStub(self._channel)
         self._agents = AgentServiceStub(self._channel)
         self._threads = ThreadServiceStub(self._channel)
+        self._memory = MemoryServiceStub(self._channel)
+        self._spending = SpendingServiceStub(self._channel)
         self._health: Any = HealthStub(self._channel)
 
     async def __aenter__(self) -> Self:
@@ -206,6 +230,47 @@ class GrpcClient:
         """Delete a thread and its tasks. Not repeated by itself: the second time it would not be there."""
         asked = thread_service_pb2.DeleteThreadRequest(thread_id=thread_id_of(thread_id))
         return (await self._ask(self._threads.DeleteThread, asked, repeatable=False)).tasks
+
+    async def notes(
+        self,
+        *,
+        agent: str | None = None,
+        key: str | None = None,
+        cursor: str | None = None,
+        limit: int = PAGE_DEFAULT,
+    ) -> NotePage:
+        """One page of notes."""
+        note_filter(agent=agent, key=key, cursor=cursor, limit=limit)
+        asked = memory_service_pb2.ListNotesRequest(
+            page_size=limit, page_token=cursor or "", agent=agent, key=key
+        )
+        answer = await self._ask(self._memory.ListNotes, asked)
+        return NotePage(
+            items=[note_in(note) for note in answer.notes], next_cursor=answer.next_page_token or None
+        )
+
+    async def recall(self, request: RecallRequest) -> Sequence[NoteBody]:
+        """The most similar notes of an agent."""
+        asked = memory_service_pb2.RecallNotesRequest(**request.model_dump())
+        return [note_in(note) for note in (await self._ask(self._memory.RecallNotes, asked)).notes]
+
+    async def forget(
+        self,
+        *,
+        agent: str | None = None,
+        key: str | None = None,
+        ids: Collection[str] = (),
+        everything: bool = False,
+    ) -> int:
+        """Delete notes. Not repeated by itself: the second time they would not be there to be counted."""
+        notes_to_forget(agent=agent, key=key, ids=ids, everything=everything)
+        asked = memory_service_pb2.ForgetNotesRequest(agent=agent, key=key, ids=ids, all=everything)
+        return (await self._ask(self._memory.ForgetNotes, asked, repeatable=False)).notes
+
+    async def spending(self) -> SpendingBody:
+        """What was spent today."""
+        answer = await self._ask(self._spending.GetSpending, spending_service_pb2.GetSpendingRequest())
+        return self._read(spending_in, answer.spending)
 
     async def agents(self) -> Sequence[AgentBody]:
         """All agents."""

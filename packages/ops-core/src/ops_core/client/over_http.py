@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -20,7 +20,16 @@ from ops_core.client.batches import whole_batch, with_keys
 from ops_core.client.paging import all_tasks
 from ops_core.client.repeating import REPEATED_SOON, Interrupted, Repeater, end_of
 from ops_core.errors import InvalidRequest, OpsError, ServerUnavailable
-from ops_core.listing import PAGE_DEFAULT, checked_key, task_filter, task_id_of, thread_filter, thread_id_of
+from ops_core.listing import (
+    PAGE_DEFAULT,
+    checked_key,
+    note_filter,
+    notes_to_forget,
+    task_filter,
+    task_id_of,
+    thread_filter,
+    thread_id_of,
+)
 from ops_core.problems import ERRORS, Problem
 from ops_core.task import RetryPolicy
 from ops_core.wire import (
@@ -30,6 +39,12 @@ from ops_core.wire import (
     BatchBody,
     BatchItem,
     BatchResult,
+    NoteBody,
+    NotePage,
+    NotesForgotten,
+    NotesRecalled,
+    RecallRequest,
+    SpendingBody,
     StepPage,
     TaskBody,
     TaskPage,
@@ -116,8 +131,7 @@ class OpsClient:
         of = {"agent": agent, "label": label, "thread_id": thread_id, "cursor": cursor}
         task_filter(status=status, limit=limit, **of)
         given = {"status": ",".join(status) or None, **of}
-        asked = {name: value for name, value in given.items() if value is not None}
-        return await self._ask(TaskPage, "GET", "/tasks", params={**asked, "limit": str(limit)})
+        return await self._ask(TaskPage, "GET", "/tasks", params={**_given(given), "limit": str(limit)})
 
     def tasks(
         self, *, status: Collection[str] = (), agent: str | None = None, label: str | None = None
@@ -171,6 +185,41 @@ class OpsClient:
         """Delete a thread and its tasks. Not repeated by itself: the second time it would not be there."""
         path = f"/threads/{thread_id_of(thread_id)}"
         return (await self._ask(ThreadDeleted, "DELETE", path, repeatable=False)).tasks
+
+    async def notes(
+        self,
+        *,
+        agent: str | None = None,
+        key: str | None = None,
+        cursor: str | None = None,
+        limit: int = PAGE_DEFAULT,
+    ) -> NotePage:
+        """One page of notes."""
+        note_filter(agent=agent, key=key, cursor=cursor, limit=limit)
+        given = {"agent": agent, "key": key, "cursor": cursor, "limit": str(limit)}
+        return await self._ask(NotePage, "GET", "/notes", params=_given(given))
+
+    async def recall(self, request: RecallRequest) -> Sequence[NoteBody]:
+        """The most similar notes of an agent."""
+        return (await self._ask(NotesRecalled, "POST", "/notes:recall", body=request)).items
+
+    async def forget(
+        self,
+        *,
+        agent: str | None = None,
+        key: str | None = None,
+        ids: Collection[str] = (),
+        everything: bool = False,
+    ) -> int:
+        """Delete notes. Not repeated by itself: the second time they would not be there to be counted."""
+        notes_to_forget(agent=agent, key=key, ids=ids, everything=everything)
+        given = {**_given({"agent": agent, "key": key}), **({"all": "true"} if everything else {})}
+        params = [*given.items(), *(("id", each) for each in ids)]
+        return (await self._ask(NotesForgotten, "DELETE", "/notes", params=params, repeatable=False)).notes
+
+    async def spending(self) -> SpendingBody:
+        """What was spent today."""
+        return await self._ask(SpendingBody, "GET", "/spending")
 
     async def agents(self) -> Sequence[AgentBody]:
         """All agents."""
@@ -234,6 +283,10 @@ class OpsClient:
         except httpx2.TransportError as error:
             raise Interrupted(ServerUnavailable(str(error) or type(error).__name__)) from None
         raise Interrupted(ServerUnavailable("it ended too early"))
+
+
+def _given(values: Mapping[str, str | None]) -> dict[str, str]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _task(task_id: str) -> str:

@@ -12,6 +12,10 @@ from ops_core.wire import (
     ApprovalRequest,
     BatchItem,
     BatchResult,
+    NoteBody,
+    NotePage,
+    RecallRequest,
+    SpendingBody,
     TaskBody,
     TaskPage,
     TaskRequest,
@@ -20,11 +24,8 @@ from ops_core.wire import (
 )
 
 
-class Client(Protocol):
-    """What can be done with tasks and agents, wherever they are.
-
-    Every method may raise StoreUnavailable, and ServerUnavailable where there is a server.
-    """
+class TaskClient(Protocol):
+    """What can be done with tasks."""
 
     async def submit(
         self, request: TaskRequest, *, idempotency_key: str | None = None, wait: int | None = None
@@ -100,6 +101,10 @@ class Client(Protocol):
         """
         ...
 
+
+class ThreadClient(Protocol):
+    """What can be done with threads."""
+
     async def threads(self, *, cursor: str | None = None, limit: int = PAGE_DEFAULT) -> ThreadPage:
         """One page of threads, those first in which something happened last."""
         ...
@@ -117,6 +122,50 @@ class Client(Protocol):
         """
         ...
 
+
+class NoteClient(Protocol):
+    """What can be done with what agents remember in the platform's database."""
+
+    async def notes(
+        self,
+        *,
+        agent: str | None = None,
+        key: str | None = None,
+        cursor: str | None = None,
+        limit: int = PAGE_DEFAULT,
+    ) -> NotePage:
+        """One page of notes, the newest first."""
+        ...
+
+    async def recall(self, request: RecallRequest) -> Sequence[NoteBody]:
+        """The notes of an agent that are most similar to a text, with their scores, as a run of it would recall them.
+
+        Raises:
+            AgentNotFound: there is no such agent.
+            InvalidRequest: it remembers nothing, or the key is missing.
+            RecallUnavailable: its embeddings cannot be made, or its memory does not answer.
+        """
+        ...
+
+    async def forget(
+        self,
+        *,
+        agent: str | None = None,
+        key: str | None = None,
+        ids: Collection[str] = (),
+        everything: bool = False,
+    ) -> int:
+        """Delete the notes that fit all that is given, or ``everything``; how many it were.
+
+        Raises:
+            InvalidRequest: nothing is said, or everything and something.
+        """
+        ...
+
+
+class AgentClient(Protocol):
+    """What can be asked about agents, and about what they spend."""
+
     async def agents(self) -> Sequence[AgentBody]:
         """All agents."""
         ...
@@ -124,3 +173,14 @@ class Client(Protocol):
     async def agent(self, name: str) -> AgentBody:
         """One agent, or AgentNotFound."""
         ...
+
+    async def spending(self) -> SpendingBody:
+        """What was spent today (UTC) on calls of models, and what may be spent."""
+        ...
+
+
+class Client(TaskClient, ThreadClient, NoteClient, AgentClient, Protocol):
+    """What can be done with tasks and agents, wherever they are.
+
+    Every method may raise StoreUnavailable, and ServerUnavailable where there is a server.
+    """

@@ -2,6 +2,15 @@
 
 from ops_core.wire.agents import AgentBody, AgentBudgetBody, AgentPage, ToolBody
 from ops_core.wire.forms import Strict
+from ops_core.wire.notes import (
+    RECALL_MOST,
+    NoteBody,
+    NotePage,
+    NotesForgotten,
+    NotesRecalled,
+    RecallRequest,
+)
+from ops_core.wire.spending import SpendingBody
 from ops_core.wire.submitting import (
     BATCH_MOST,
     BatchBody,
@@ -26,6 +35,7 @@ from ops_core.wire.threads import ThreadBody, ThreadDeleted, ThreadPage
 __all__ = [
     "BATCH_MOST",
     "MAX_SEQ",
+    "RECALL_MOST",
     "STEPS_MOST",
     "AgentBody",
     "AgentBudgetBody",
@@ -37,6 +47,12 @@ __all__ = [
     "BatchResult",
     "BudgetBody",
     "ErrorBody",
+    "NoteBody",
+    "NotePage",
+    "NotesForgotten",
+    "NotesRecalled",
+    "RecallRequest",
+    "SpendingBody",
     "StepPage",
     "Strict",
     "TaskBody",

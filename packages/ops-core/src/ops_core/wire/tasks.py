@@ -12,6 +12,7 @@ from agentkit.codec import recorded_to_json
 from agentkit.money import usd
 from agentkit.transcript import ApprovalGiven, Recorded
 from ops_core.listing import encode_cursor
+from ops_core.ports import TaskFilter
 from ops_core.task import Task, TaskStatus
 from ops_core.wire.forms import Strict, moment
 
@@ -141,10 +142,11 @@ class TaskPage(Strict):
     )
 
     @classmethod
-    def of(cls, tasks: Sequence[Task], limit: int) -> TaskPage:
-        """A page of at most ``limit`` tasks, made from up to one more than that."""
-        shown = tasks[:limit]
-        following = encode_cursor({"tasks_before": shown[-1].id}) if len(tasks) > limit else None
+    def of(cls, tasks: Sequence[Task], asked: TaskFilter) -> TaskPage:
+        """A page, made from what was asked for it: up to one task more than it holds."""
+        shown, following = tasks[: asked.limit - 1], None
+        if len(tasks) > len(shown):
+            following = encode_cursor({"tasks_before": shown[-1].id}, asked)
         return cls(items=[TaskBody.of(task) for task in shown], next_cursor=following)
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from pydantic import ConfigDict, Field
 
 from ops_core.listing import encode_cursor
+from ops_core.ports import ThreadFilter
 from ops_core.task import Thread
 from ops_core.wire.forms import Strict, moment
 
@@ -56,11 +57,11 @@ class ThreadPage(Strict):
     )
 
     @classmethod
-    def of(cls, threads: Sequence[Thread], limit: int) -> ThreadPage:
-        """A page of at most ``limit`` threads, made from up to one more than that."""
-        shown, following = threads[:limit], None
-        if len(threads) > limit:
-            following = encode_cursor({"threads_before": [shown[-1].updated_at, shown[-1].id]})
+    def of(cls, threads: Sequence[Thread], asked: ThreadFilter) -> ThreadPage:
+        """A page, made from what was asked for it: up to one thread more than it holds."""
+        shown, following = threads[: asked.limit - 1], None
+        if len(threads) > len(shown):
+            following = encode_cursor({"threads_before": [shown[-1].updated_at, shown[-1].id]}, asked)
         return cls(items=[ThreadBody.of(thread) for thread in shown], next_cursor=following)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import ColumnElement, Connection, delete, insert, select
+from sqlalchemy import ColumnElement, Connection, and_, delete, insert, literal, or_, select, tuple_
 
 from agentkit.memories.nearest import nearest, unpacked
 from agentkit.ports import Scope
@@ -65,6 +65,14 @@ def list_notes(connection: Connection, tenant: str, wanted: NoteFilter) -> Seque
     """Notes of this tenant, the newest first."""
     columns = (n.c.agent, n.c.key, n.c.id, n.c.text, n.c.source, n.c.at)
     listed = select(*columns).where(*_fitting(tenant, wanted.agent, wanted.key, wanted.ids))
+    if wanted.behind is not None:
+        at, *place = wanted.behind
+        listed = listed.where(
+            or_(
+                n.c.at < at,
+                and_(n.c.at == at, tuple_(n.c.agent, n.c.key, n.c.id) > tuple_(*map(literal, place))),
+            )
+        )
     rows = connection.execute(listed.order_by(n.c.at.desc(), n.c.agent, n.c.key, n.c.id).limit(wanted.limit))
     return [
         KeptNote(

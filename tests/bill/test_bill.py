@@ -21,7 +21,8 @@ import pytest
 
 from agentkit.messages import Usage
 from agentkit.money import nanos, usd
-from agentkit.transcript import ModelAsked, ModelFailed, ModelReplied, Recorded, Tally
+from agentkit.tally import Tally
+from agentkit.transcript import ModelAsked, ModelFailed, ModelReplied, Recorded
 from ops_core.cli.following import show
 from ops_core.cli.serving import show_spending
 from ops_core.dispatchers import LocalDispatcher

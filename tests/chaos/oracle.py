@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from sqlalchemy import text
 
 from agentkit.messages import Usage
+from agentkit.tally import Tally
 from agentkit.transcript import (
     Finished,
     ModelReplied,
     Recorded,
     RunStarted,
-    Tally,
     ToolReturned,
     ToolStarted,
 )

@@ -25,6 +25,7 @@ from agentkit.messages import (
 from agentkit.models.windows import window_of
 from agentkit.planning import Brief, NativePlanning, ReActPlanning
 from agentkit.ports import Model
+from agentkit.tally import Tally
 from agentkit.testing import Crash, CrashingJournal, ScriptedModel
 from agentkit.transcript import (
     LEFT_OUT,
@@ -33,7 +34,6 @@ from agentkit.transcript import (
     RunStarted,
     Step,
     Summarised,
-    Tally,
     ToolReturned,
     Turn,
     visible,

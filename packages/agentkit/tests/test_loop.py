@@ -34,6 +34,7 @@ from agentkit.errors import (
     RunReleased,
 )
 from agentkit.messages import ModelReply, StopReason, Text, ToolMessage, Usage, UserMessage
+from agentkit.tally import Tally
 from agentkit.testing import ScriptedModel
 from agentkit.transcript import (
     ApprovalAsked,
@@ -43,7 +44,6 @@ from agentkit.transcript import (
     Recorded,
     RunRetried,
     RunStarted,
-    Tally,
     ToolReturned,
     ToolStarted,
 )

@@ -15,6 +15,7 @@ from agentkit.memories.nearest import nearest, packed
 from agentkit.messages import ToolCall
 from agentkit.outcomes import Waiting
 from agentkit.planning.conversation import RECALLED
+from agentkit.ports import UNCOUNTED
 from agentkit.testing import Crash, CrashingJournal, EmbeddingsContract, MemoryContract, ScriptedModel
 from agentkit.transcript import Finished, Recalled, ToolReturned
 
@@ -46,13 +47,13 @@ class Broken(LocalMemory):
             self.failures -= 1
             raise self.error
 
-    async def recall(self, scope, query, limit):
+    async def recall(self, scope, query, limit, meter=UNCOUNTED):
         self._fail()
-        return await super().recall(scope, query, limit)
+        return await super().recall(scope, query, limit, meter)
 
-    async def remember(self, scope, note):
+    async def remember(self, scope, note, meter=UNCOUNTED):
         self._fail()
-        await super().remember(scope, note)
+        await super().remember(scope, note, meter)
 
 
 async def kept(memory: LocalMemory, scope: Scope = KIM) -> list[str]:

@@ -25,9 +25,10 @@ from agentkit.models.prices import Price, Prices
 from agentkit.models.retrying import Retries
 from agentkit.money import add_usd, as_text, nanos, usd
 from agentkit.reserving import LEAST_OUTPUT_TOKENS, MOST_OUTPUT_TOKENS, Means, reservation
+from agentkit.tally import Tally, usage
 from agentkit.testing import CrashingJournal, ScriptedModel
 from agentkit.testing.journals import Crash
-from agentkit.transcript import ModelAsked, ModelFailed, ModelReplied, Tally, usage
+from agentkit.transcript import ModelAsked, ModelFailed, ModelReplied
 
 # --- exact sums ----------------------------------------------------------------------------------------------------
 

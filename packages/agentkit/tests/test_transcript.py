@@ -14,6 +14,7 @@ from agentkit import Agent, Completed, MemoryJournal
 from agentkit.codec import CURRENT, decode_step, encode_step, recorded_from_json, recorded_to_json
 from agentkit.errors import TranscriptError
 from agentkit.messages import Text, ToolCall, Usage
+from agentkit.tally import Tally, usage
 from agentkit.testing import ScriptedModel
 from agentkit.testing.journals import EVERY_KIND
 from agentkit.transcript import (
@@ -22,12 +23,10 @@ from agentkit.transcript import (
     ModelReplied,
     Recorded,
     RunStarted,
-    Tally,
     ToolReturned,
     beginning,
     ending,
     open_calls,
-    usage,
 )
 
 FIXTURES = Path(__file__).parent / "fixtures" / "transcripts"

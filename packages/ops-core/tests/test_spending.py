@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, cast
 
@@ -13,13 +13,16 @@ from sqlalchemy import text
 from agentkit.agent import Agent
 from agentkit.errors import ModelOverloaded, ModelTimeout
 from agentkit.limits import Limits
+from agentkit.memories import AgentMemory, HashEmbeddings, LocalMemory
 from agentkit.messages import ModelReply, ModelRequest, Text, ToolCall, Usage
 from agentkit.models.breaker import Breaking
 from agentkit.models.prices import Price
 from agentkit.models.retrying import Retries
 from agentkit.money import nanos
+from agentkit.ports import UNCOUNTED
+from agentkit.tally import Tally
 from agentkit.tools import tool
-from agentkit.transcript import ModelAsked, ModelFailed, ModelReplied, Tally
+from agentkit.transcript import ModelAsked, ModelFailed, ModelReplied, ToolReturned
 from ops_core import till
 from ops_core.catalog import Catalog
 from ops_core.dispatchers import LocalDispatcher
@@ -186,6 +189,68 @@ async def test_a_worker_that_dies_in_a_call_has_spent_what_was_reserved(url):
             assert (await ended(engine, task)).status is TaskStatus.COMPLETED
         spent = await engine.spent(DEFAULT_TENANT)
         assert (spent.spent, spent.reserved) == (provider.charged + lost.reserved, 0)
+        assert Tally.of(await engine.steps(task.tenant, task.id)).spent == spent.spent
+
+
+class PaidEmbeddings(HashEmbeddings):
+    """As if a provider had made them."""
+
+    name = "test:vectors"
+    charged = 0
+    dies = False
+
+    async def embed(self, texts, meter=UNCOUNTED):
+        async with meter.call(self.name, texts) as call:
+            if self.dies:
+                await asyncio.Event().wait()
+            vectors = await super().embed(texts)
+            call.usage = Usage(input_tokens=100)
+            self.charged += PRICE.of(call.usage)
+        return vectors
+
+
+async def test_what_a_tasks_memory_spends_is_spent_by_its_tenant(url):
+    """Also where another tool has ended while the worker died in the middle of a call of embeddings."""
+    embeddings = PaidEmbeddings()
+    provider = Provider(turns=0)
+    memory = AgentMemory(memory=LocalMemory(embeddings), remember="tool", recall=0)
+    agent = agent_of(provider, memory=memory)
+    both: list[Any] = [
+        ToolCall(id="c0", name="remember", arguments={"text": "x"}),
+        ToolCall(id="c1", name="add", arguments={"a": 1, "b": 1}),
+    ]
+    asked: Iterator[list[Any]] = iter(
+        [[ToolCall(id="r", name="remember", arguments={"text": "y"})], both, [Text(text="done")]]
+    )
+
+    async def reply(request: ModelRequest, on_delta: Any = None) -> ModelReply:
+        parts = next(asked)
+        embeddings.dies = parts is both
+        return ModelReply(parts=tuple(parts), usage=Usage(cost_usd=0.0))
+
+    provider.reply = reply  # type: ignore[method-assign]
+    terms = {
+        "prices": {Provider.name: PRICE, PaidEmbeddings.name: PRICE},
+        "spending": Spending(usd_per_day=1),
+    }
+    async with engine_on(url) as engine:
+        task = await submit(engine)
+        async with working(engine, agent, **terms) as runner:
+            async with asyncio.timeout(5):
+                while not (embeddings.dies and len(await steps(engine, task, ToolReturned)) == 2):
+                    await asyncio.sleep(0.005)
+                while (
+                    sum(step.model == embeddings.name for step in await steps(engine, task, ModelAsked)) < 2
+                ):
+                    await asyncio.sleep(0.005)
+            runner.stop(at_once=True)
+        lost = await engine.spent(DEFAULT_TENANT)
+        assert (lost.spent, lost.reserved > 0) == (embeddings.charged, True)
+        embeddings.dies = False
+        async with working(engine, agent, **terms):
+            assert (await ended(engine, task)).status is TaskStatus.COMPLETED
+        spent = await engine.spent(DEFAULT_TENANT)
+        assert (spent.spent, spent.reserved) == (embeddings.charged + lost.reserved, 0)
         assert Tally.of(await engine.steps(task.tenant, task.id)).spent == spent.spent
 
 

@@ -27,13 +27,13 @@ from agentkit.planning import Brief, Planning, Reading
 from agentkit.ports import OnDelta
 from agentkit.reserving import Means, reservation
 from agentkit.schema import OutputSchema
+from agentkit.tally import Tally
 from agentkit.transcript import (
     ModelFailed,
     ModelReplied,
     Recorded,
     Step,
     Summarised,
-    Tally,
     Transcript,
 )
 

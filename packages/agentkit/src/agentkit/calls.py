@@ -15,6 +15,7 @@ from agentkit.codec import to_json_text
 from agentkit.errors import (
     AgentkitError,
     BadArguments,
+    JournalError,
     RunError,
     ToolDenied,
     ToolError,
@@ -23,7 +24,7 @@ from agentkit.errors import (
     UnknownTool,
 )
 from agentkit.messages import Effect, JsonValue, ToolCall, ToolSpec
-from agentkit.ports import Allow, Ask, Deny, Policy, Question, ToolContext, Toolset
+from agentkit.ports import Allow, Ask, Deny, Meter, Policy, Question, ToolContext, Toolset
 from agentkit.transcript import (
     ApprovalAsked,
     OpenCall,
@@ -64,6 +65,7 @@ class Caller:
         deadline: of the run, on the event loop's clock.
         record: appends a step to the journal.
         show: tells watchers about progress.
+        meter: counts what tools spend on embeddings.
     """
 
     run_id: str
@@ -75,6 +77,7 @@ class Caller:
     deadline: float | None
     record: Callable[[Step], Awaitable[Recorded]]
     show: Callable[[ToolProgress], None]
+    meter: Meter
 
     async def settle(self, owed: OpenCall, transcript: Transcript) -> None:
         """Carry out a call, refuse it, or ask a person about it, and record which."""
@@ -153,6 +156,7 @@ class Caller:
             call_id=call.id,
             idempotency_key=f"{self.run_id}:{call.id}",
             deadline=until,
+            meter=self.meter,
             report=self._reporter(call),
             stopped=threading.Event(),
         )
@@ -162,6 +166,8 @@ class Caller:
                 return _storable(call, await self.toolsets[call.name].call(call, context)), None
         except ToolError as error:
             return None, error.as_run_error()
+        except JournalError:  # of a step that the meter records: the run cannot go on
+            raise
         except TimeoutError as error:
             if timer.expired():
                 return None, ToolTimeout(f"{call.name} was given up after its time limit").as_run_error()

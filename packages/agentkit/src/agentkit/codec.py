@@ -23,6 +23,7 @@ from agentkit.messages import JsonObject, JsonValue, Part, Reasoning, StopReason
 from agentkit.transcript import (
     ApprovalAsked,
     ApprovalGiven,
+    Embedded,
     Finished,
     ModelAsked,
     ModelFailed,
@@ -56,6 +57,7 @@ _STEPS: Mapping[str, type[Any]] = {
     "run_retried": RunRetried,
     "summarised": Summarised,
     "recalled": Recalled,
+    "embedded": Embedded,
     "finished": Finished,
 }
 _PARTS: Mapping[str, type[Any]] = {"text": Text, "reasoning": Reasoning, "tool_call": ToolCall}
@@ -263,6 +265,7 @@ _NESTED: Mapping[tuple[type[Any], str], Callable[[Any], Any]] = {
     (ModelReplied, "usage"): _usage,
     (Summarised, "usage"): _usage,
     (Recalled, "notes"): _notes,
+    (Embedded, "usage"): _usage,
     (ModelFailed, "usage"): _usage,
     (ModelFailed, "error"): _error,
     (ToolReturned, "error"): _error,

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from agentkit.errors import LimitReached, UsageError
 from agentkit.money import as_text, nanos
-from agentkit.transcript import Tally
+from agentkit.tally import Tally
 
 Number = TypeVar("Number", int, float)
 
@@ -19,10 +19,11 @@ class Limits:
 
     Attributes:
         steps: recorded steps (a model reply and a tool result are one step each, an unsafe call is two; that a model
-            is being asked, or has failed, does not count).
-        tokens: input and output tokens of all model calls together.
-        usd: what all model calls together may cost. A call is made only if its largest possible cost fits into what is
-            left; a model whose price nobody knows is then refused. See ``docs/how-to/limit-costs.md``.
+            is being asked, or has failed, or has made vectors for the memory, does not count).
+        tokens: input and output tokens of all calls of models together, embeddings included.
+        usd: what all calls of models, embeddings included, may cost together. A call is made only if its largest
+            possible cost fits into what is left; a model whose price nobody knows is then refused. See
+            ``docs/how-to/limit-costs.md``.
         seconds: time from the first step on, without the time in which the run waits for a person.
     """
 

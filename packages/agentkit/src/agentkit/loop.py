@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeAlias, cast
 
 from agentkit.asking import Answer, Asker, TimeUp, Unanswered, Wanted
@@ -32,10 +33,12 @@ from agentkit.messages import (
     StopReason,
     ToolSpec,
 )
+from agentkit.metering import RunMeter
 from agentkit.outcomes import Cancelled, Completed, Failed, Outcome, Waiting
 from agentkit.ports import Journal, Policy, Toolset
 from agentkit.remembering import Remembering
 from agentkit.schema import OutputSchema
+from agentkit.tally import Tally
 from agentkit.transcript import (
     ApprovalAsked,
     Finished,
@@ -46,7 +49,6 @@ from agentkit.transcript import (
     RunStarted,
     Step,
     Summarised,
-    Tally,
     Transcript,
     beginning,
     ending,
@@ -343,7 +345,7 @@ class Loop:
     async def _conclude(self, step: Finished) -> Failed | None:
         memory = self.work.memory
         if memory is not None and memory.keeps_outcomes:
-            problem = await memory.keep(self.steps, step, self._seconds_left())
+            problem = await memory.keep(self.steps, step, self._seconds_left(), self._meter)
             if problem is not None:
                 return await self._unanswered(problem)
         await self._record(step)
@@ -351,7 +353,7 @@ class Loop:
 
     async def _recall(self) -> Failed | None:
         assert self.work.memory is not None
-        found = await self.work.memory.recall(self.steps, self._seconds_left())
+        found = await self.work.memory.recall(self.steps, self._seconds_left(), self._meter)
         if not isinstance(found, Recalled):
             return await self._unanswered(found)
         await self._record(found)
@@ -423,6 +425,7 @@ class Loop:
             deadline=None if seconds_left is None else _now() + seconds_left,
             record=self._record,
             show=self._show,
+            meter=self._meter,
         )
         if len(calls) == 1:
             await caller.settle(calls[0], self.steps)
@@ -460,6 +463,17 @@ class Loop:
 
     def _seconds_left(self) -> float | None:
         return self.work.limits.seconds_left(self.tally, _now() - self._last)
+
+    @cached_property
+    def _meter(self) -> RunMeter:
+        work = self.work
+        return RunMeter(
+            prices=work.asker.prices,
+            limits=work.limits,
+            tally=lambda: self.tally,
+            record=self._record,
+            reserves=work.reserves,
+        )
 
     @property
     def _run_id(self) -> str:

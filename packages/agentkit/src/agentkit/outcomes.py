@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Generic, NoReturn, TypeAlias, TypeVar
 
 from agentkit.errors import Actor, RunError, RunFailed
-from agentkit.transcript import ApprovalAsked, RunUsage, Transcript, usage
+from agentkit.tally import RunUsage, usage
+from agentkit.transcript import ApprovalAsked, Transcript
 
 Output = TypeVar("Output")
 

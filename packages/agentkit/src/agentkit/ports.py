@@ -8,10 +8,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
-from agentkit.messages import Delta, JsonValue, ModelReply, ModelRequest, ToolCall, ToolSpec
+from agentkit.messages import Delta, JsonValue, ModelReply, ModelRequest, ToolCall, ToolSpec, Usage
 from agentkit.transcript import Note, Recorded, Step
 
 Deps = TypeVar("Deps")
@@ -38,6 +39,42 @@ class Model(Protocol):
         ...
 
 
+@dataclass(slots=True, kw_only=True)
+class Metered:
+    """One call that is counted.
+
+    Attributes:
+        usage: what the provider says of it; left ``None`` where it does not.
+    """
+
+    usage: Usage | None = None
+
+
+class Meter(Protocol):
+    """Counts what is spent on behalf of a run."""
+
+    def call(self, model: str, texts: Sequence[str]) -> AbstractAsyncContextManager[Metered]:
+        """Around one call of embeddings: before it the budget is asked, after it what was used is counted.
+
+        Args:
+            model: ``provider:name`` of the embeddings.
+            texts: what is sent.
+
+        Raises:
+            LimitReached: the budget does not last for it; nothing may be sent.
+        """
+        ...
+
+
+class _Uncounted:
+    def call(self, model: str, texts: Sequence[str]) -> AbstractAsyncContextManager[Metered]:
+        return nullcontext(Metered())
+
+
+UNCOUNTED: Meter = _Uncounted()
+"""For calls that belong to no run."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolContext(Generic[Deps]):
     """What a tool may know about the call it serves.
@@ -49,6 +86,7 @@ class ToolContext(Generic[Deps]):
         idempotency_key: the same for every repetition of this very call, also after a crash; pass it on to whatever
             can recognise a repeated request.
         deadline: when the call is given up, in :func:`time.monotonic` seconds; ``None`` for never.
+        meter: counts in the run's budget what the tool spends on embeddings.
         report: shows progress (any short text) to whoever watches, from any thread; never stored.
         stopped: set as soon as the call is given up; a long synchronous tool should look at it.
     """
@@ -58,6 +96,7 @@ class ToolContext(Generic[Deps]):
     call_id: str
     idempotency_key: str
     deadline: float | None = None
+    meter: Meter = UNCOUNTED
     report: Callable[[str], None] = field(default=lambda _text: None)
     stopped: threading.Event = field(default_factory=threading.Event)
 
@@ -156,14 +195,15 @@ class Scope:
 class Memory(Protocol):
     """What outlives a run: notes, found again by their meaning.
 
-    Methods raise MemoryUnavailable, or a ModelError of the embeddings.
+    A memory hands ``meter`` on to its embeddings, so that they count in the budget of the run. Methods raise
+    MemoryUnavailable, a ModelError of the embeddings, or what the meter raises.
     """
 
-    async def remember(self, scope: Scope, note: Note) -> None:
+    async def remember(self, scope: Scope, note: Note, meter: Meter = UNCOUNTED) -> None:
         """Keep a note; durable when this returns. One of the same id in this scope is replaced."""
         ...
 
-    async def recall(self, scope: Scope, query: str, limit: int) -> Sequence[Note]:
+    async def recall(self, scope: Scope, query: str, limit: int, meter: Meter = UNCOUNTED) -> Sequence[Note]:
         """Up to ``limit`` notes of this scope, the most similar one first, each with its score."""
         ...
 
@@ -187,8 +227,8 @@ class Embeddings(Protocol):
         """``provider:name``. Vectors of another name cannot be compared with these."""
         ...
 
-    async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
-        """A vector for each text, all of one length.
+    async def embed(self, texts: Sequence[str], meter: Meter = UNCOUNTED) -> Sequence[Sequence[float]]:
+        """A vector for each text, all of one length; each call that costs something is made within ``meter.call``.
 
         Raises:
             ModelError: one of its subclasses; no exception of an SDK or HTTP library leaks. Never retries.

@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+from itertools import islice
 from typing import TypeVar, cast
 
 from agentkit.asking import TimeUp, Unanswered, is_the_runs_own
 from agentkit.attachments import split_input
 from agentkit.compaction import estimated_tokens
-from agentkit.errors import AgentkitError, BadArguments, UnknownTool, UsageError
+from agentkit.errors import (
+    AgentkitError,
+    BadArguments,
+    JournalError,
+    LimitReached,
+    PriceUnknown,
+    ToolError,
+    UnknownTool,
+    UsageError,
+)
 from agentkit.memories import AgentMemory
 from agentkit.messages import Effect, JsonValue, ToolCall, ToolSpec
 from agentkit.planning.conversation import as_text
-from agentkit.ports import Memory, Scope, ToolContext
-from agentkit.transcript import Finished, Note, Recalled, RunStarted, Transcript
+from agentkit.ports import Memory, Meter, Scope, ToolContext
+from agentkit.transcript import BEGINNINGS, Finished, Note, Recalled, RunStarted, Transcript
 
 Result = TypeVar("Result")
+
+log = logging.getLogger("agentkit")
+
+_NO_MONEY = frozenset({LimitReached.code, PriceUnknown.code})
 
 MOST_CHARACTERS = 4000
 """No note is longer: neither an outcome nor what the model says. Nor is what is looked for."""
@@ -75,19 +90,25 @@ class Remembering:
         return RememberToolset(self) if self.declared.remember == "tool" else None
 
     def owes_recall(self, transcript: Transcript) -> bool:
-        """Nothing was done yet but to begin."""
-        return self.declared.recall > 0 and isinstance(transcript[-1].step, RunStarted)
+        """Nothing was done yet but to begin, or to try this."""
+        done = islice(transcript, 1, None)
+        return self.declared.recall > 0 and all(isinstance(one.step, BEGINNINGS) for one in done)
 
-    async def recall(self, transcript: Transcript, seconds: float | None) -> Recalled | TimeUp | Unanswered:
+    async def recall(
+        self, transcript: Transcript, seconds: float | None, meter: Meter
+    ) -> Recalled | TimeUp | Unanswered:
         """What is known that resembles the input of the run, as it is to be recorded.
 
         Args:
             transcript: all steps so far.
             seconds: after so many it is given up; ``None`` for never.
+            meter: counts what the embeddings cost.
         """
         began = _now()
         query = _shown(_first(transcript).input)[:MOST_CHARACTERS]
-        found = await _under(seconds, lambda: self.memory.recall(self.scope, query, self.declared.recall))
+        found = await _under(
+            seconds, lambda: self.memory.recall(self.scope, query, self.declared.recall, meter)
+        )
         if isinstance(found, TimeUp | Unanswered):
             return found
         return Recalled(notes=tuple(self._fitting(found)), seconds=round(_now() - began, 6))
@@ -101,21 +122,28 @@ class Remembering:
             yield replace(note, score=round(note.score, 4))
 
     async def keep(
-        self, transcript: Transcript, ending: Finished, seconds: float | None
+        self, transcript: Transcript, ending: Finished, seconds: float | None, meter: Meter
     ) -> TimeUp | Unanswered | None:
         """Remember what came of the run. Done again, it is the same note: a crash doubles nothing.
+
+        Where the budget does not last for it, the run ends well all the same: its answer was paid for.
 
         Args:
             transcript: all steps so far.
             ending: what is about to be recorded.
             seconds: after so many it is given up; ``None`` for never.
+            meter: counts what the embeddings cost.
         """
         if ending.status != "completed":
             return None
         first = _first(transcript)
         text = f"Asked: {_shown(first.input)}\nAnswered: {as_text(ending.output)}"
         note = _note(f"outcome of {first.run_id}", text, first.run_id, transcript[0].at)
-        return await _under(seconds, lambda: self.memory.remember(self.scope, note))
+        problem = await _under(seconds, lambda: self.memory.remember(self.scope, note, meter))
+        if isinstance(problem, Unanswered) and problem.final and problem.error.code in _NO_MONEY:
+            log.warning("run %s is not remembered: %s", first.run_id, problem.error.message)
+            return None
+        return problem
 
 
 class RememberToolset:
@@ -141,7 +169,10 @@ class RememberToolset:
             message = f"text: must have at most {MOST_CHARACTERS} characters"
             raise BadArguments(message)
         note = _note(context.idempotency_key, text, context.run_id, time.time())
-        await self._remembering.memory.remember(self._remembering.scope, note)
+        try:
+            await self._remembering.memory.remember(self._remembering.scope, note, context.meter)
+        except LimitReached as error:
+            raise ToolError(str(error)) from None
         return "remembered"
 
 
@@ -171,6 +202,8 @@ async def _under(
         if not deadline.expired():
             raise
         return TimeUp()
+    except JournalError:
+        raise
     except AgentkitError as error:
         return Unanswered(error.as_run_error(), final=is_the_runs_own(error))
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agentkit.errors import LimitReached, PriceUnknown
 from agentkit.messages import ModelRequest
-from agentkit.models.bounds import most_input_tokens
+from agentkit.models.bounds import most_input_tokens, most_tokens_of_texts
 from agentkit.models.prices import Prices
 from agentkit.money import as_text, usd
 from agentkit.transcript import ModelAsked
@@ -16,6 +17,12 @@ MOST_OUTPUT_TOKENS = 8192
 
 LEAST_OUTPUT_TOKENS = 256
 """A call that could pay for less than this is not made: its reply would be cut off."""
+
+
+_UNKNOWN = (
+    "money is limited, and nobody knows what {model} costs: install agentkit[prices] if the model is a known "
+    'one, or give its price, in opspawn.toml as [prices."{model}"]'
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,10 +55,7 @@ def reservation(model: str, request: ModelRequest, means: Means) -> ModelAsked:
     try:
         most = means.prices.most(model, read, wanted)
     except LookupError:
-        raise PriceUnknown(
-            f"money is limited, and nobody knows what {model} costs: install agentkit[prices] if the model is a known "
-            f'one, or give its price, in opspawn.toml as [prices."{model}"]'
-        ) from None
+        raise PriceUnknown(_UNKNOWN.format(model=model)) from None
     if most == 0:
         return ModelAsked(model=model, reserved_usd=0.0, input_bound=bound, max_tokens=request.max_tokens)
     tokens = wanted
@@ -59,6 +63,35 @@ def reservation(model: str, request: ModelRequest, means: Means) -> ModelAsked:
         tokens = _affordable(model, read, wanted, means)
         most = means.prices.most(model, read, tokens)
     return ModelAsked(model=model, reserved_usd=usd(most), input_bound=bound, max_tokens=tokens)
+
+
+def embedding_reservation(
+    model: str, texts: Sequence[str], *, prices: Prices, left: int | None
+) -> ModelAsked | None:
+    """What is to be recorded before ``model`` makes vectors of ``texts``; ``None`` where that costs nothing.
+
+    Args:
+        model: ``provider:name`` of the embeddings.
+        texts: what is sent.
+        prices: what they cost.
+        left: nano-dollars that are left to the run; ``None`` for no limit.
+
+    Raises:
+        PriceUnknown: nobody knows what they cost.
+        LimitReached: what is left does not pay for them.
+    """
+    bound = most_tokens_of_texts(texts)
+    try:
+        most = prices.most(model, bound, 0)
+    except LookupError:
+        raise PriceUnknown(_UNKNOWN.format(model=model)) from None
+    if most == 0:
+        return None
+    if left is not None and most > left:
+        raise LimitReached(
+            f"the next call of {model} may cost {as_text(most)}, and the run has {as_text(max(0, left))} left"
+        )
+    return ModelAsked(model=model, reserved_usd=usd(most), input_bound=bound)
 
 
 def _most_read(model: str, bound: int, last_call: tuple[ModelAsked, int] | None) -> int:

@@ -11,7 +11,7 @@ from agentkit.memories import AgentMemory
 from agentkit.memories.embeddings import opened_embeddings
 from agentkit.memories.nearest import packed
 from agentkit.models import NO_ENDPOINTS, NamedEndpoint
-from agentkit.ports import Embeddings, Memory, Scope
+from agentkit.ports import UNCOUNTED, Embeddings, Memory, Meter, Scope
 from agentkit.transcript import Note
 from ops_core.errors import OpsError
 from ops_core.ports import NoteFilter, NoteStore
@@ -38,16 +38,16 @@ class DatabaseMemory:
         self._store = store
         self._embeddings = embeddings
 
-    async def remember(self, scope: Scope, note: Note) -> None:
+    async def remember(self, scope: Scope, note: Note, meter: Meter = UNCOUNTED) -> None:
         """Keep a note."""
-        vector = await self._packed(note.text)
+        vector = await self._packed(note.text, meter)
         await _told(self._store.put_note(scope, note, vector, self._embeddings.name))
 
-    async def recall(self, scope: Scope, query: str, limit: int) -> Sequence[Note]:
+    async def recall(self, scope: Scope, query: str, limit: int, meter: Meter = UNCOUNTED) -> Sequence[Note]:
         """The notes that are most similar."""
         if limit < 1:
             return ()
-        vector = await self._packed(query)
+        vector = await self._packed(query, meter)
         return await _told(self._store.find_notes(scope, vector, self._embeddings.name, limit))
 
     async def forget(
@@ -61,8 +61,8 @@ class DatabaseMemory:
         """Delete what fits all that is given."""
         return await _told(self._store.forget_notes(tenant, NoteFilter(agent=agent, key=key, ids=ids)))
 
-    async def _packed(self, text: str) -> bytes:
-        (vector,) = await self._embeddings.embed([text])
+    async def _packed(self, text: str, meter: Meter) -> bytes:
+        (vector,) = await self._embeddings.embed([text], meter)
         return packed(vector)
 
 

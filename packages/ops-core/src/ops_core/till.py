@@ -13,6 +13,7 @@ from agentkit.errors import LimitReached
 from agentkit.messages import Usage
 from agentkit.money import nanos
 from agentkit.transcript import (
+    Embedded,
     Finished,
     ModelAsked,
     ModelFailed,
@@ -25,6 +26,8 @@ from agentkit.transcript import (
 from ops_core.errors import SpendingReached
 from ops_core.ports import Charge, Reservation
 from ops_core.terms import Spending, day_of, until_tomorrow
+
+_SETTLING = (ModelReplied, ModelFailed, Embedded, Summarised, Finished)
 
 SETTLING_SECONDS = 3.0
 """A run that would fit if others gave back what they have only reserved comes again after so long."""
@@ -63,9 +66,11 @@ class Till:
 
     def loaded(self, steps: Transcript) -> None:
         """These steps are all that were recorded, and no call is under way."""
-        last = steps[-1] if steps else None
-        if last is not None and isinstance(last.step, ModelAsked):
-            self._open = _reservation(last, last.step)
+        for last in reversed(steps):  # other steps may follow: of tools that worked meanwhile
+            if isinstance(last.step, ModelAsked):
+                self._open = _reservation(last, last.step)
+            if isinstance(last.step, (ModelAsked, *_SETTLING)):
+                return
 
     def charge(self, steps: Sequence[Step]) -> Charge | None:
         """What recording these steps changes; ``None`` for nothing."""
@@ -73,7 +78,7 @@ class Till:
             match step:
                 case ModelAsked(reserved_usd=reserved):
                     return self._reserved(nanos(reserved))
-                case ModelReplied(usage=used) | ModelFailed(usage=used):
+                case ModelReplied(usage=used) | ModelFailed(usage=used) | Embedded(usage=used):
                     return self._settled(used)
                 case Summarised(usage=used, model=model):
                     return self._settled(used if model else None)
@@ -106,7 +111,7 @@ class Till:
             match one.step:
                 case ModelAsked():
                     self._open = _reservation(one, one.step)
-                case ModelReplied() | ModelFailed() | Summarised() | Finished():
+                case step if isinstance(step, _SETTLING):
                     self._open = None
                 case _:
                     pass

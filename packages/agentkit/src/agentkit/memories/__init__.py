@@ -3,6 +3,7 @@
 declared     what an agent remembers and recalls
 local        notes in this process
 openai       embeddings of OpenAI and of compatible servers
+google       embeddings of Google
 chroma       notes in a Chroma database
 hashing      embeddings without a model and without a network
 embeddings   embeddings by name

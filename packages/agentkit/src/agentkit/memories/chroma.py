@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from agentkit.errors import MemoryUnavailable, UsageError
-from agentkit.ports import Embeddings, Scope
+from agentkit.ports import UNCOUNTED, Embeddings, Meter, Scope
 from agentkit.transcript import Note
 
 Result = TypeVar("Result")
@@ -59,9 +59,9 @@ class ChromaMemory:
     ) -> None:
         self._client = None
 
-    async def remember(self, scope: Scope, note: Note) -> None:
+    async def remember(self, scope: Scope, note: Note, meter: Meter = UNCOUNTED) -> None:
         """Keep a note."""
-        (vector,) = await self._embeddings.embed([note.text])
+        (vector,) = await self._embeddings.embed([note.text], meter)
         about = {**_fields(scope), "note": note.id, "source": note.source, "at": note.at}
 
         def put(collection: Any) -> None:
@@ -74,11 +74,11 @@ class ChromaMemory:
 
         await self._in_collection(put)
 
-    async def recall(self, scope: Scope, query: str, limit: int) -> Sequence[Note]:
+    async def recall(self, scope: Scope, query: str, limit: int, meter: Meter = UNCOUNTED) -> Sequence[Note]:
         """The notes that are most similar."""
         if limit < 1:
             return ()
-        (vector,) = await self._embeddings.embed([query])
+        (vector,) = await self._embeddings.embed([query], meter)
 
         def find(collection: Any) -> Mapping[str, Any]:
             found: Mapping[str, Any] = collection.query(

@@ -6,10 +6,11 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from agentkit.errors import UsageError
+from agentkit.memories.google import GoogleEmbeddings
 from agentkit.memories.hashing import HashEmbeddings
 from agentkit.memories.openai import OpenAIEmbeddings
 from agentkit.models import NO_ENDPOINTS, NamedEndpoint, access_of
-from agentkit.models.access import OPENAI_URL, Extras
+from agentkit.models.access import GOOGLE_URL, OPENAI_URL, Extras
 from agentkit.ports import Embeddings
 
 OFFLINE = "offline:hash"
@@ -19,8 +20,9 @@ def open_embeddings(name: str, endpoints: Mapping[str, NamedEndpoint] = NO_ENDPO
     """The embeddings called ``provider:name``. Nothing is sent yet.
 
     Args:
-        name: ``offline:hash``, ``offline:hash-N`` (N dimensions), ``openai:NAME``, or ``ENDPOINT:NAME``.
-        endpoints: servers of your own, by name; of the kind ``openai``.
+        name: ``offline:hash``, ``offline:hash-N`` (N dimensions), ``openai:NAME``, ``google:NAME``, or
+            ``ENDPOINT:NAME``.
+        endpoints: servers of your own, by name; of the kind ``openai`` or ``google``.
 
     Raises:
         UsageError: there are none of this name.
@@ -36,26 +38,28 @@ def open_embeddings(name: str, endpoints: Mapping[str, NamedEndpoint] = NO_ENDPO
         and 0 < int(model[5:]) <= 65_536
     ):
         return HashEmbeddings(int(model[5:]))
-    if model and (provider == "openai" or provider in endpoints):
-        return _openai(provider, model, endpoints)
+    if model and (provider in ("openai", "google") or provider in endpoints):
+        return _of_a_provider(provider, model, endpoints)
     raise UsageError(
-        f"unknown embeddings {name!r}; embeddings are {OFFLINE}, {OFFLINE}-N, openai:NAME or ENDPOINT:NAME"
+        f"unknown embeddings {name!r}; "
+        f"embeddings are {OFFLINE}, {OFFLINE}-N, openai:NAME, google:NAME or ENDPOINT:NAME"
     )
 
 
-def _openai(provider: str, model: str, endpoints: Mapping[str, NamedEndpoint]) -> Embeddings:
+def _of_a_provider(provider: str, model: str, endpoints: Mapping[str, NamedEndpoint]) -> Embeddings:
     endpoint, key = access_of(provider, endpoints)
-    if endpoint.kind not in ("openai", "openai-responses"):
-        raise UsageError(
-            f"the endpoint {provider} is of the kind {endpoint.kind}; embeddings need the kind openai"
-        )
-    return OpenAIEmbeddings(
-        model,
-        api_key=key,
-        base_url=endpoint.base_url or OPENAI_URL,
-        provider=provider,
-        extras=Extras(headers=endpoint.headers, body=endpoint.body),
-    )
+    extras = Extras(headers=endpoint.headers, body=endpoint.body)
+    match endpoint.kind:
+        case "openai" | "openai-responses":
+            url = endpoint.base_url or OPENAI_URL
+            return OpenAIEmbeddings(model, api_key=key, base_url=url, provider=provider, extras=extras)
+        case "google":
+            url = endpoint.base_url or GOOGLE_URL
+            return GoogleEmbeddings(model, api_key=key, base_url=url, provider=provider, extras=extras)
+        case other:
+            raise UsageError(
+                f"the endpoint {provider} is of the kind {other}; embeddings need the kind openai or google"
+            )
 
 
 @asynccontextmanager

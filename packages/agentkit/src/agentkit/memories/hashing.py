@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from math import sqrt
 
+from agentkit.ports import UNCOUNTED, Meter
+
 _WORD = re.compile(r"\w+")
 
 
@@ -28,8 +30,8 @@ class HashEmbeddings:
         """``offline:hash-N``."""
         return f"offline:hash-{self._dimensions}"
 
-    async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
-        """A vector of length 1 for each text; of zeros for one without a word."""
+    async def embed(self, texts: Sequence[str], meter: Meter = UNCOUNTED) -> Sequence[Sequence[float]]:
+        """A vector of length 1 for each text; of zeros for one without a word. Costs nothing."""
         return [self._vector(text) for text in texts]
 
     def _vector(self, text: str) -> Sequence[float]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from agentkit.memories.hashing import HashEmbeddings
 from agentkit.memories.nearest import nearest, packed
-from agentkit.ports import Embeddings, Scope
+from agentkit.ports import UNCOUNTED, Embeddings, Meter, Scope
 from agentkit.transcript import Note
 
 
@@ -22,17 +22,17 @@ class LocalMemory:
         self._embeddings = embeddings or HashEmbeddings()
         self._notes: dict[Scope, dict[str, tuple[Note, bytes]]] = {}
 
-    async def remember(self, scope: Scope, note: Note) -> None:
+    async def remember(self, scope: Scope, note: Note, meter: Meter = UNCOUNTED) -> None:
         """Keep a note."""
-        (vector,) = await self._embeddings.embed([note.text])
+        (vector,) = await self._embeddings.embed([note.text], meter)
         self._notes.setdefault(scope, {})[note.id] = (note, packed(vector))
 
-    async def recall(self, scope: Scope, query: str, limit: int) -> Sequence[Note]:
+    async def recall(self, scope: Scope, query: str, limit: int, meter: Meter = UNCOUNTED) -> Sequence[Note]:
         """The notes that are most similar."""
         notes = self._notes.get(scope)
         if not notes:
             return ()
-        (vector,) = await self._embeddings.embed([query])
+        (vector,) = await self._embeddings.embed([query], meter)
         rows = [(note, stored) for note, stored in notes.values()]
         return [replace(note, score=score) for note, score in nearest(packed(vector), rows, limit)]
 

@@ -8,15 +8,20 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from agentkit.errors import ModelBadResponse, ModelError, UsageError
+from agentkit.messages import Usage
 from agentkit.models.access import OPENAI_URL, Extras, checked_key, checked_url
 from agentkit.models.refusals import Refusal, error_object, to_model_error
-from agentkit.models.wire_json import as_list, as_object, dump_json, load_json
+from agentkit.models.wire_json import as_count, as_list, as_object, dump_json, load_json
+from agentkit.ports import UNCOUNTED, Meter
 
 if TYPE_CHECKING:
     import httpx2
 
 TOGETHER = 512
 """So many texts go into one request."""
+
+EMPTY = "(empty)"
+"""In the place of a text without a word, which providers refuse."""
 
 
 class OpenAIEmbeddings:
@@ -79,7 +84,7 @@ class OpenAIEmbeddings:
     ) -> None:
         await self._endpoint.aclose()
 
-    async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
+    async def embed(self, texts: Sequence[str], meter: Meter = UNCOUNTED) -> Sequence[Sequence[float]]:
         """A vector for each text.
 
         Raises:
@@ -87,14 +92,17 @@ class OpenAIEmbeddings:
         """
         vectors: list[Sequence[float]] = []
         for first in range(0, len(texts), TOGETHER):
-            vectors += await self._embedded(texts[first : first + TOGETHER])
+            some = [text if text.strip() else EMPTY for text in texts[first : first + TOGETHER]]
+            async with meter.call(self.name, some) as call:
+                found = await self._asked(some)
+                vectors += self._vectors(found, len(some))
+                call.usage = _used(found)
         if len({len(vector) for vector in vectors}) > 1:
             raise ModelBadResponse(f"{self.name} sent vectors of different lengths")
         return vectors
 
-    async def _embedded(self, texts: Sequence[str]) -> list[Sequence[float]]:
-        given = [text if text.strip() else "(empty)" for text in texts]  # providers refuse an empty text
-        body = {**self._more, "model": self._model, "input": given, "encoding_format": "float"}
+    async def _asked(self, texts: Sequence[str]) -> Mapping[str, Any]:
+        body = {**self._more, "model": self._model, "input": texts, "encoding_format": "float"}
         async with self._endpoint.post(dump_json(body).encode()) as response:
             if response.status_code != 200:
                 raise await self._refusal(response)
@@ -105,13 +113,13 @@ class OpenAIEmbeddings:
             found = as_object(None)
         if error := error_object(found):
             raise self._error(error, response)
-        return self._vectors(found, len(given))
+        return found
 
     def _vectors(self, found: Mapping[str, Any], count: int) -> list[Sequence[float]]:
         vectors: dict[int, Sequence[float]] = {}
         for place, item in enumerate(as_list(found.get("data"))):
             vector = as_object(item).get("embedding")
-            if _is_vector(vector):
+            if is_vector(vector):
                 vectors[as_object(item).get("index", place)] = cast("Sequence[float]", vector)
         if vectors.keys() != set(range(count)):
             raise ModelBadResponse(f"{self.name} sent no vector of numbers for each text")
@@ -136,7 +144,13 @@ class OpenAIEmbeddings:
         )
 
 
-def _is_vector(found: object) -> bool:
+def _used(found: Mapping[str, Any]) -> Usage | None:
+    usage = as_object(found.get("usage"))
+    tokens = as_count(usage.get("prompt_tokens", usage.get("total_tokens")))
+    return Usage(input_tokens=tokens) if tokens else None
+
+
+def is_vector(found: object) -> bool:
     if not isinstance(found, list) or not found:
         return False
     numbers = cast("list[object]", found)

@@ -6,6 +6,8 @@ and for about four in running text.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from agentkit.codec import to_json_text
 from agentkit.messages import (
     AssistantMessage,
@@ -33,6 +35,11 @@ _OF_TOOLS = 1024
 def most_input_tokens(request: ModelRequest) -> int:
     """Tokens that the provider cannot read more of than this."""
     return _size(request) + _around(request)
+
+
+def most_tokens_of_texts(texts: Sequence[str]) -> int:
+    """Tokens that a provider of embeddings cannot read more of than this."""
+    return sum(_bytes(text) + _OF_A_MESSAGE for text in texts)
 
 
 def likely_input_tokens(request: ModelRequest) -> int:

@@ -29,55 +29,19 @@ API_VERSION = "v1beta"
 """Where what is new is to be had, and names such as ``gemini-flash-latest``; the SDK's own is ``v1``."""
 
 
-class GoogleModel(SdkModel):
-    """A model of Google. Its address is the one up to, and without, the version of the API."""
+class GoogleClient(SdkModel):
+    """What its models and its embeddings share: the SDK's client, and its errors as ours.
+
+    The address is the one up to, and without, the version of the API.
+    """
 
     own_name = "google"
     own_url = GOOGLE_URL
-
-    async def reply(self, request: ModelRequest, on_delta: OnDelta | None = None) -> ModelReply:
-        """One reply to ``request``, streamed where ``on_delta`` is given.
-
-        Raises:
-            ModelError: the subclass that says who must act; see ``docs/how-to/use-a-model.md``.
-            UsageError: the request cannot be expressed as JSON.
-        """
-        asked = encode_request(request, self._dialect)
-        models = self._client().aio.models
-        draft = ContentDraft(self._dialect, asked.output)
-        if on_delta is None:
-            with self._our_errors():
-                found = await models.generate_content(
-                    model=self._dialect.model, contents=asked.contents, config=asked.config
-                )
-            draft.take(self._plain(found))
-            return self._finished(draft)
-        with self._our_errors():
-            chunks = await models.generate_content_stream(
-                model=self._dialect.model, contents=asked.contents, config=asked.config
-            )
-        async with aclosing(chunks):
-            while (chunk := await self._next(chunks)) is not None:
-                for delta in draft.feed(self._plain(chunk)):
-                    on_delta(delta)
-            reply = self._finished(draft)
-            for delta in draft.rest(reply):
-                on_delta(delta)
-        return reply
-
-    async def _next(self, chunks: Any) -> Any:
-        with self._our_errors():
-            return await anext(chunks, None)
 
     def _plain(self, found: Any) -> Mapping[str, Any]:
         with self._our_errors():
             plain: dict[str, Any] = found.model_dump(exclude_none=True)
         return plain
-
-    def _finished(self, draft: ContentDraft) -> ModelReply:
-        if draft.blocked:
-            raise ContentRefused(f"{self.name}: the provider's filter declined the request")
-        return draft.finish()
 
     def _load(self) -> Any:
         # a namespace that other distributions share, in which pyright does not find it
@@ -131,6 +95,49 @@ class GoogleModel(SdkModel):
                 headers.setdefault("retry-after", seconds[1])
         words = {"type": as_text(found.get("status")), "message": found.get("message")}
         return self._error(words, status, headers)
+
+
+class GoogleModel(GoogleClient):
+    """A model of Google."""
+
+    async def reply(self, request: ModelRequest, on_delta: OnDelta | None = None) -> ModelReply:
+        """One reply to ``request``, streamed where ``on_delta`` is given.
+
+        Raises:
+            ModelError: the subclass that says who must act; see ``docs/how-to/use-a-model.md``.
+            UsageError: the request cannot be expressed as JSON.
+        """
+        asked = encode_request(request, self._dialect)
+        models = self._client().aio.models
+        draft = ContentDraft(self._dialect, asked.output)
+        if on_delta is None:
+            with self._our_errors():
+                found = await models.generate_content(
+                    model=self._dialect.model, contents=asked.contents, config=asked.config
+                )
+            draft.take(self._plain(found))
+            return self._finished(draft)
+        with self._our_errors():
+            chunks = await models.generate_content_stream(
+                model=self._dialect.model, contents=asked.contents, config=asked.config
+            )
+        async with aclosing(chunks):
+            while (chunk := await self._next(chunks)) is not None:
+                for delta in draft.feed(self._plain(chunk)):
+                    on_delta(delta)
+            reply = self._finished(draft)
+            for delta in draft.rest(reply):
+                on_delta(delta)
+        return reply
+
+    async def _next(self, chunks: Any) -> Any:
+        with self._our_errors():
+            return await anext(chunks, None)
+
+    def _finished(self, draft: ContentDraft) -> ModelReply:
+        if draft.blocked:
+            raise ContentRefused(f"{self.name}: the provider's filter declined the request")
+        return draft.finish()
 
 
 def with_timeout(client: httpx2.AsyncClient, seconds: float) -> httpx2.AsyncClient:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class SdkModel(ABC):
-    """A model that is reached through an SDK.
+    """A model, or embeddings, reached through an SDK.
 
     Use it as an async context manager, or call :meth:`aclose`. One object serves any number of runs at once, and event
     loops one after the other. The SDK's retries and its own tracing are off; redirects are never followed.

@@ -174,7 +174,7 @@ def _object(value: object) -> Mapping[str, Any]:
 def _conversation(transcript: Transcript) -> Iterator[Message]:
     results: list[ToolReturned] = []
     reply: ModelReplied | None = None
-    for place, recorded in enumerate(transcript):
+    for recorded in transcript:
         step = recorded.step
         if isinstance(step, ToolReturned):
             results.append(step)
@@ -185,7 +185,7 @@ def _conversation(transcript: Transcript) -> Iterator[Message]:
             if step.problem is not None:
                 yield UserMessage(text=f"{step.problem}\nPlease reply again.")
         elif isinstance(step, RunStarted):
-            yield from recalled_messages(transcript[place + 1 : place + 2])
+            yield from recalled_messages(transcript)
             yield user_message(step.input)
         elif isinstance(step, Summarised) and step.by == "summary":
             yield summary_message(step.text)

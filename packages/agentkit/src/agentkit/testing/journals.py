@@ -14,6 +14,7 @@ from agentkit.ports import Journal
 from agentkit.transcript import (
     ApprovalAsked,
     ApprovalGiven,
+    Embedded,
     Finished,
     ModelAsked,
     ModelFailed,
@@ -121,6 +122,7 @@ EVERY_KIND: Sequence[Step] = (
     ),
     ModelReplied(parts=(), stop_reason=StopReason.LENGTH, problem="cut off"),
     RunRetried(of="task-0"),
+    Embedded(model="scripted:embeddings", usage=Usage(input_tokens=7, cost_usd=0.001), seconds=0.25),
     Recalled(notes=(Note(id="n1", text="Kim likes tea.", source="run 1", at=2.5, score=0.75),), seconds=0.5),
     Summarised(upto=7, text="so far", usage=Usage(input_tokens=9), model="scripted:model", seconds=0.5),
     Finished(status="completed", output=[1, "two", None]),

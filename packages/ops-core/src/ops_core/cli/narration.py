@@ -10,6 +10,7 @@ from agentkit.messages import ToolCall, Usage
 from agentkit.transcript import (
     ApprovalAsked,
     ApprovalGiven,
+    Embedded,
     Finished,
     ModelAsked,
     ModelFailed,
@@ -74,7 +75,7 @@ class Narrator:
         match step:
             case ModelReplied():
                 return self._reply(seq, step)
-            case ModelAsked():
+            case ModelAsked() | Embedded():
                 return None
             case ModelFailed():
                 return self._failed(seq, step)

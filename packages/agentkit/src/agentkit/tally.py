@@ -1,0 +1,215 @@
+"""What a run has used so far: the sums of its transcript, kept as it grows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from agentkit.errors import RunError
+from agentkit.messages import Usage
+from agentkit.money import nanos, usd
+from agentkit.transcript import (
+    ApprovalAsked,
+    ApprovalGiven,
+    Embedded,
+    ModelAsked,
+    ModelFailed,
+    ModelReplied,
+    Recorded,
+    RunRetried,
+    Summarised,
+    ToolReturned,
+    Transcript,
+)
+
+FAULTS = frozenset({"unknown_tool", "bad_arguments"})
+"""Codes of failed calls that are the model's own mistake in form."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunUsage:
+    """What a run has used so far.
+
+    Attributes:
+        steps: recorded steps.
+        model_calls: replies received.
+        tool_calls: calls that have ended.
+        tokens: the sum over all replies and embeddings, and over failed calls that were billed.
+        unsettled_usd: reserved for calls whose cost nobody knows (yet): at most so much comes on top of
+            ``tokens.cost_usd``. Zero where money is not limited.
+    """
+
+    steps: int = 0
+    model_calls: int = 0
+    tool_calls: int = 0
+    tokens: Usage = field(default_factory=Usage)
+    unsettled_usd: float = 0.0
+
+
+class Tally:
+    """The sums of a transcript, kept as it grows, so that a long run costs no more per step than a short one.
+
+    It holds nothing that is not in the steps: :meth:`of` computes the same from the whole list. What an earlier run
+    used before a :class:`RunRetried` does not count.
+
+    Attributes:
+        steps: recorded steps.
+        model_calls: replies received.
+        tool_calls: calls that have ended.
+        tokens: the sum over all replies and embeddings, and over failed calls that were billed.
+        failures: calls of models that have failed since the last one that did not.
+        asides: recorded steps that only tell of a call of a model, and that a limit of steps does not count.
+        last_call: the last call of a model that was recorded with its reservation, and the tokens that its request
+            turned out to have; ``None`` where there is none.
+        call_ids: ids of all calls, those of an earlier run included.
+        first_at: when the first counted step was recorded.
+        last_at: when the last one was.
+    """
+
+    def __init__(self) -> None:
+        self.call_ids: set[str] = set()
+        self._reset()
+
+    def _reset(self) -> None:
+        self.steps = self.model_calls = self.tool_calls = 0
+        self.failures = self.asides = 0
+        self.tokens = Usage()
+        self.last_call: tuple[ModelAsked, int] | None = None
+        self._asked: ModelAsked | None = None
+        self._unsettled = 0
+        self.first_at = self.last_at = 0.0
+        self._waited = self._waiting_since = 0.0
+        self._waiting: set[str] = set()
+        self._faults = 0
+        self._turn: _Turn | None = None
+
+    @classmethod
+    def of(cls, transcript: Transcript) -> Tally:
+        """The sums of a whole transcript."""
+        tally = cls()
+        for recorded in transcript:
+            tally.add(recorded)
+        return tally
+
+    def add(self, recorded: Recorded) -> None:
+        """Count one more step."""
+        step = recorded.step
+        if isinstance(step, RunRetried):
+            self._reset()
+        if self.steps == 0:
+            self.first_at = recorded.at
+        self.steps += 1
+        self.last_at = recorded.at
+        match step:
+            case ModelReplied():
+                self.model_calls += 1
+                self.failures = 0
+                self._settle(step.usage)
+                self.call_ids.update(call.id for call in step.tool_calls)
+                self._faults = self.faulty_turns
+                self._turn = _Turn(step, None if self._turn is None else self._turn.wishes)
+            case Summarised():
+                self.model_calls += bool(step.model)
+                if step.model:
+                    self.failures = 0
+                    self._settle(step.usage)
+            case ModelAsked() | ModelFailed() | Embedded():
+                self._add_aside(step)
+            case ToolReturned():
+                self.tool_calls += 1
+                if self._turn is not None:
+                    self._turn.errors[step.call_id] = step.error
+            case ApprovalAsked():
+                if not self._waiting:
+                    self._waiting_since = recorded.at
+                self._waiting.add(step.approval_id)
+            case ApprovalGiven() if step.approval_id in self._waiting:
+                self._waiting.discard(step.approval_id)
+                if not self._waiting:
+                    self._waited += recorded.at - self._waiting_since
+            case _:
+                pass
+
+    def _add_aside(self, step: ModelAsked | ModelFailed | Embedded) -> None:
+        self.asides += 1
+        match step:
+            case ModelAsked():
+                self._settle(None)
+                self._asked = step
+            case ModelFailed():
+                self.failures += 1
+                self._settle(step.usage)
+            case Embedded():
+                self.failures = 0
+                self._settle(step.usage)
+
+    def _settle(self, used: Usage | None) -> None:
+        """A call has ended, as far as is known. What it has reserved is given back where its cost is known."""
+        asked, self._asked = self._asked, None
+        if used is not None:
+            self.tokens += used
+        if asked is None:
+            return
+        if used is None or used.cost_usd is None:
+            self._unsettled += nanos(asked.reserved_usd)
+        if used is not None:
+            self.last_call = (asked, used.input_tokens)
+
+    @property
+    def unsettled(self) -> int:
+        """Nano-dollars reserved for calls whose cost nobody knows (yet)."""
+        return self._unsettled + (nanos(self._asked.reserved_usd) if self._asked is not None else 0)
+
+    @property
+    def spent(self) -> int:
+        """What counts against a budget, in nano-dollars, be it billed or perhaps billed."""
+        return nanos(self.tokens.cost_usd or 0.0) + self.unsettled
+
+    @property
+    def usage(self) -> RunUsage:
+        """What the run has used."""
+        return RunUsage(
+            steps=self.steps, model_calls=self.model_calls, tool_calls=self.tool_calls, tokens=self.tokens,
+            unsettled_usd=usd(self.unsettled),
+        )  # fmt: skip
+
+    @property
+    def seconds(self) -> float:
+        """From the first counted step to the last one, without the time in which the run waited for people."""
+        return self.last_at - self.first_at - self._waited
+
+    @property
+    def faulty_turns(self) -> int:
+        """How many of the last turns, in a row, brought the run no further.
+
+        A turn is faulty when its reply could not be acted on, when every call in it was malformed, or when it
+        repeats the calls of the turn before, with the same arguments, and they fail again.
+        """
+        return self._faults + 1 if self._turn is not None and self._turn.faulty else 0
+
+
+class _Turn:
+    """One reply and what became of its calls."""
+
+    def __init__(self, reply: ModelReplied, before: list[tuple[str, str]] | None) -> None:
+        self.reply = reply
+        self.before = before
+        self.errors: dict[str, RunError | None] = {}
+
+    @property
+    def wishes(self) -> list[tuple[str, str]]:
+        return sorted((call.name, repr(call.arguments)) for call in self.reply.tool_calls)
+
+    @property
+    def faulty(self) -> bool:
+        if self.reply.problem is not None:
+            return True
+        calls = self.reply.tool_calls
+        failed = [error for error in self.errors.values() if error is not None]
+        if not calls or len(failed) < len(calls):
+            return False
+        return all(error.code in FAULTS for error in failed) or self.wishes == self.before
+
+
+def usage(transcript: Transcript) -> RunUsage:
+    """What the run has used, without what an earlier run paid before a retry."""
+    return Tally.of(transcript).usage

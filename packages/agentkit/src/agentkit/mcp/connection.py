@@ -22,8 +22,8 @@ from mcp.shared.dispatcher import ProgressFnT
 from mcp_types import CONNECTION_CLOSED, CallToolResult, Implementation, ReadResourceResult, Resource
 from pydantic import ValidationError
 
+from agentkit.characters import visible
 from agentkit.errors import McpUnavailable, ToolError, ToolTimeout, UsageError
-from agentkit.mcp.characters import visible
 from agentkit.mcp.definitions import MOST_TOOLS, Definition
 from agentkit.mcp.servers import McpServer
 from agentkit.mcp.transports import FATE, Fate, Way, way_to

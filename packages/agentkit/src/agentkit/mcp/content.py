@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from agentkit.attachments import KEY
-from agentkit.mcp.characters import visible
+from agentkit.characters import visible
 from agentkit.messages import JsonValue
 
 MOST_ERROR = 8_000

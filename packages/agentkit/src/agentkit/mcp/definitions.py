@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
-from agentkit.errors import BadArguments
-from agentkit.mcp.characters import hidden_in
+from agentkit.characters import hidden_in
+from agentkit.foreign import check_arguments, depth
 from agentkit.mcp.servers import McpServer
 from agentkit.messages import JsonObject, JsonValue, ToolSpec
 
@@ -82,7 +82,7 @@ class Definition:
             return "its name is not made of letters, digits and _ . / - or is longer than 128"
         if len(self.description) > MOST_DESCRIPTION:
             return f"its description has more than {MOST_DESCRIPTION} characters"
-        if _depth(self.as_json()) > MOST_DEPTH:
+        if depth(self.as_json(), MOST_DEPTH) > MOST_DEPTH:
             return f"its schema is nested more than {MOST_DEPTH} deep"
         if len(self._canonical) > MOST_DEFINITION:
             return f"its definition has more than {MOST_DEFINITION} characters"
@@ -109,28 +109,10 @@ class Definition:
     def check(self, arguments: JsonObject) -> None:
         """What can be seen of the arguments without running the server's schema; the server checks the rest.
 
-        A schema is data of somebody else: a pattern or a nest of references in it could keep a validator, and with it
-        every run of this process, busy for ever.
-
         Raises:
-            BadArguments: one is missing, unknown, or of another type; the message names it.
+            BadArguments: as :func:`agentkit.foreign.check_arguments`.
         """
-        problems = [f"{name}: it is required" for name in _texts(self.parameters.get("required"))]
-        problems = [problem for problem in problems if problem.partition(":")[0] not in arguments]
-        properties = self.parameters.get("properties")
-        known = cast("Mapping[str, Any]", properties) if isinstance(properties, Mapping) else dict[str, Any]()
-        if (
-            self.parameters.get("additionalProperties") is False
-            and "patternProperties" not in self.parameters
-        ):
-            problems += [f"{name}: there is no such argument" for name in arguments if name not in known]
-        problems += [
-            f"{name}: it must be of type {' or '.join(wanted)}"
-            for name, value in arguments.items()
-            if (wanted := _types(known.get(name))) and not any(_is(value, each) for each in wanted)
-        ]
-        if problems:
-            raise BadArguments(f"{self.name}: bad arguments: {'; '.join(problems[:8])}")
+        check_arguments(self.name, self.parameters, arguments)
 
 
 def shown_name(server: str, tool: str) -> str:
@@ -145,53 +127,3 @@ def shown_name(server: str, tool: str) -> str:
 def twice(definitions: Sequence[Definition]) -> frozenset[str]:
     """Names that a server has given to more than one tool: it cannot be told which of them is called."""
     return frozenset(name for name, count in Counter(each.name for each in definitions).items() if count > 1)
-
-
-def _depth(value: Any) -> int:
-    """How deep JSON is nested, looked at no deeper than is allowed."""
-    deep, level = 0, [value]
-    while level and deep <= MOST_DEPTH:
-        deep += 1
-        inner: list[Any] = []
-        for each in level:
-            if isinstance(each, Mapping):
-                inner += cast("Mapping[str, Any]", each).values()
-            elif isinstance(each, list | tuple):
-                inner += cast("Sequence[Any]", each)
-        level = inner
-    return deep
-
-
-def _texts(value: Any) -> list[str]:
-    if not isinstance(value, list | tuple):
-        return []
-    return [each for each in cast("Sequence[Any]", value) if isinstance(each, str)]
-
-
-def _types(schema: Any) -> list[str]:
-    if not isinstance(schema, Mapping):
-        return []
-    wanted = cast("Mapping[str, Any]", schema).get("type")
-    return [wanted] if isinstance(wanted, str) else _texts(wanted)
-
-
-def _is(value: JsonValue, wanted: str) -> bool:
-    match wanted:
-        case "string":
-            return isinstance(value, str)
-        case "boolean":
-            return isinstance(value, bool)
-        case "integer":
-            return not isinstance(value, bool) and (
-                isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-            )
-        case "number":
-            return not isinstance(value, bool) and isinstance(value, int | float)
-        case "array":
-            return isinstance(value, list | tuple)
-        case "object":
-            return isinstance(value, Mapping)
-        case "null":
-            return value is None
-        case _:
-            return True

@@ -22,7 +22,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.message import SessionMessage
 from mcp_types import jsonrpc_message_adapter
 
-from agentkit.mcp.characters import visible
+from agentkit.characters import visible
 from agentkit.mcp.processes import MOST_LINE, ended, started
 from agentkit.mcp.servers import McpServer
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
+from agentkit.tracing import Trace
 from ops_core.catalog import Catalog
 from ops_core.closing import unless_closing
 from ops_core.engine import Engine
@@ -23,9 +24,20 @@ log = logging.getLogger("ops_core.intake")
 
 
 async def accept(
-    engine: Engine, catalog: Catalog, request: TaskRequest, idempotency_key: str | None
+    engine: Engine,
+    catalog: Catalog,
+    request: TaskRequest,
+    idempotency_key: str | None,
+    trace: Trace | None = None,
 ) -> Inserted:
     """Accept a task that can be run here; it is durable when this returns.
+
+    Args:
+        engine: takes it.
+        catalog: what can be run here.
+        request: what is submitted.
+        idempotency_key: the same key with the same request is the same task.
+        trace: the trace of whoever submits it.
 
     Raises:
         AgentNotFound: it cannot.
@@ -36,18 +48,18 @@ async def accept(
     missing = missing_label(served.agent.memory, request.labels)
     if missing is not None:
         raise InvalidRequest(missing, field="labels")
-    return await engine.submit(request.as_new_task(idempotency_key))
+    return await engine.submit(request.as_new_task(idempotency_key, trace=trace))
 
 
 async def accept_many(
-    engine: Engine, catalog: Catalog, items: Sequence[BatchItem | Problem]
+    engine: Engine, catalog: Catalog, items: Sequence[BatchItem | Problem], trace: Trace | None = None
 ) -> list[Inserted | Problem]:
     """Accept each of these tasks, or say what is wrong with it; what was a problem before stays one.
 
     Raises:
         OpsError: not one could be accepted, and the fault is on this side: the whole may be sent again.
     """
-    results = await asyncio.gather(*(_accepted(engine, catalog, item) for item in items))
+    results = await asyncio.gather(*(_accepted(engine, catalog, item, trace) for item in items))
     errors = [result for result in results if isinstance(result, OpsError) and is_ours(result)]
     if errors and len(errors) == len(results):
         raise errors[0]
@@ -64,12 +76,12 @@ def batch_result(result: Inserted | Problem) -> BatchResult:
 
 
 async def _accepted(
-    engine: Engine, catalog: Catalog, item: BatchItem | Problem
+    engine: Engine, catalog: Catalog, item: BatchItem | Problem, trace: Trace | None
 ) -> Inserted | Problem | OpsError:
     if isinstance(item, Problem):
         return item
     try:
-        return await accept(engine, catalog, item, item.idempotency_key)
+        return await accept(engine, catalog, item, item.idempotency_key, trace)
     except OpsError as error:
         return error
 

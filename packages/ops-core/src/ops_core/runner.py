@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -262,6 +262,8 @@ class Runner:
         began = loop.time()
         self._metrics.began()
         of = {"task": task.id, "tenant": task.tenant, "agent": task.agent}
+        if task.trace is not None:
+            of["trace_id"] = task.trace.id
         with about(**of, attempt=task.attempt, epoch=task.epoch):
             log.info("run began")
             try:
@@ -313,7 +315,8 @@ class Runner:
         """Carry a task as far as it goes, and say how it stands."""
         task, lease, deadline = claimed.task, claimed.lease, _deadline(claimed, control)
         try:
-            outcome = await self._run(claimed, control)
+            with nullcontext() if task.trace is None else task.trace.carried_on():
+                outcome = await self._run(claimed, control)
         except (OpsError, RunReleased):
             raise
         except AgentkitError as error:  # the agent or its model cannot be used at all

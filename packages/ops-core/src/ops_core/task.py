@@ -11,6 +11,7 @@ from typing import NoReturn
 from agentkit.errors import Actor, RunError
 from agentkit.limits import Limits
 from agentkit.messages import JsonValue, Usage
+from agentkit.tracing import Trace
 from agentkit.transcript import Finished, Recorded
 from ops_core.errors import InvalidRequest, TransitionRefused
 from ops_core.strict_json import is_unicode
@@ -162,6 +163,7 @@ class NewTask:
         idempotency_key: the same key with the same request is the same task.
         fingerprint: of the request, to tell a repeated one from another one with the same key.
         thread: the conversation that it goes on with.
+        trace: the trace of whoever submits it; its runs belong to that.
 
     Raises:
         InvalidRequest: a field cannot be what it is; ``field`` names it.
@@ -179,6 +181,7 @@ class NewTask:
     idempotency_key: str | None = None
     fingerprint: str | None = None
     thread: InThread | None = None
+    trace: Trace | None = None
 
     def __post_init__(self) -> None:
         for name, longest in (("agent", 200), ("tenant", 64), ("idempotency_key", 255)):
@@ -230,6 +233,7 @@ class Task:
         error: why it failed, or why the last attempt did.
         thread_id: the conversation that it belongs to.
         unsettled: nano-dollars that its run has reserved for calls whose cost nobody knows (yet).
+        trace: the trace of whoever has submitted it.
     """
 
     id: str
@@ -261,6 +265,7 @@ class Task:
     finished_at: float | None = None
     thread_id: str | None = None
     unsettled: int = 0
+    trace: Trace | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -72,6 +72,18 @@ Prefer = Annotated[
         examples=["wait=10"],
     ),
 ]
+Traceparent = Annotated[
+    str | None,
+    Header(
+        alias="traceparent",
+        description="The caller's span, as W3C Trace Context has it: the runs of the task belong to its trace. A "
+        "malformed one is ignored.",
+        examples=["00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"],
+    ),
+]
+Tracestate = Annotated[
+    str | None, Header(alias="tracestate", description="Goes with `traceparent`; at most 512 characters.")
+]
 LastEventId = Annotated[
     _Seen | None,
     Header(alias="Last-Event-ID", description="Number of the last step that was seen; wins over `after`."),

@@ -6,6 +6,7 @@ import asyncio
 
 from fastapi import FastAPI, Response
 
+from agentkit.tracing import Trace
 from ops_core.api.openapi import TASKS, location, reading, writing
 from ops_core.api.parameters import (
     After,
@@ -21,6 +22,8 @@ from ops_core.api.parameters import (
     Statuses,
     StepsLimit,
     TaskId,
+    Traceparent,
+    Tracestate,
     key_of,
     wait_of,
 )
@@ -86,6 +89,8 @@ class TaskRoutes:
         response: Response,
         idempotency_key: IdempotencyKey = None,
         prefer: Prefer = None,
+        traceparent: Traceparent = None,
+        tracestate: Tracestate = None,
     ) -> TaskBody:
         """Submit a task.
 
@@ -96,7 +101,8 @@ class TaskRoutes:
         its turn, or is refused (409): the server's `OPSPAWN_THREAD_BUSY` says which.
         """
         wait = wait_of(prefer)
-        inserted = await accept(self._engine, self._ops.catalog, request, key_of(idempotency_key))
+        key, trace = key_of(idempotency_key), Trace.told(traceparent, tracestate)
+        inserted = await accept(self._engine, self._ops.catalog, request, key, trace)
         task = inserted.task
         if wait is not None:
             task = await ended_or_not(self._engine, task, wait, self._closing)
@@ -106,7 +112,13 @@ class TaskRoutes:
             response.status_code = 200
         return TaskBody.of(task)
 
-    async def submit_many(self, request: BatchRequest, idempotency_key: NoIdempotencyKey = None) -> BatchBody:
+    async def submit_many(
+        self,
+        request: BatchRequest,
+        idempotency_key: NoIdempotencyKey = None,
+        traceparent: Traceparent = None,
+        tracestate: Tracestate = None,
+    ) -> BatchBody:
         """Submit up to 1000 tasks at once.
 
         Each is accepted or refused by itself, and `items` tells in the same order what became of it: the status that a
@@ -115,7 +127,8 @@ class TaskRoutes:
         them could be stored.
         """
         del idempotency_key  # refused where there is one
-        results = await accept_many(self._engine, self._ops.catalog, request.tasks)
+        trace = Trace.told(traceparent, tracestate)
+        results = await accept_many(self._engine, self._ops.catalog, request.tasks, trace)
         return BatchBody(items=[batch_result(result) for result in results])
 
     async def list_tasks(

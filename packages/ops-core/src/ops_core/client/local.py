@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Sequence
 
+from agentkit.tracing import Trace
 from agentkit.transcript import Recorded
 from ops_core.catalog import Catalog
 from ops_core.client.batches import whole_batch
@@ -56,7 +57,7 @@ class LocalClient:
     ) -> TaskBody:
         """Submit a task."""
         key = None if idempotency_key is None else checked_key(idempotency_key)
-        task = (await accept(self._engine, self._catalog, request, key)).task
+        task = (await accept(self._engine, self._catalog, request, key, Trace.current())).task
         if wait is not None:
             task = await self._engine.until_ended(DEFAULT_TENANT, task.id, wait)
         return TaskBody.of(task)
@@ -66,7 +67,7 @@ class LocalClient:
         return await whole_batch(items, self._submit_batch)
 
     async def _submit_batch(self, items: Sequence[BatchItem]) -> Sequence[BatchResult]:
-        results = await accept_many(self._engine, self._catalog, items)
+        results = await accept_many(self._engine, self._catalog, items, Trace.current())
         return [batch_result(result) for result in results]
 
     async def get(self, task_id: str) -> TaskBody:

@@ -16,6 +16,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from agentkit.errors import TranscriptError
+from agentkit.tracing import Trace
 from agentkit.transcript import Recorded
 from ops_core.client.batches import whole_batch, with_keys
 from ops_core.client.paging import all_tasks
@@ -128,7 +129,7 @@ class GrpcClient:
         if wait is not None:
             asked.wait_seconds = wait
         timeout = _TIMEOUT_SECONDS + (wait or 0)
-        answer = await self._ask(self._tasks.CreateTask, asked, timeout=timeout)
+        answer = await self._ask(self._tasks.CreateTask, asked, timeout=timeout, trace=Trace.current())
         return self._read(task_in, answer.task)
 
     async def submit_many(self, items: Sequence[BatchItem]) -> Sequence[BatchResult]:
@@ -138,7 +139,7 @@ class GrpcClient:
     async def _submit_batch(self, items: Sequence[BatchItem]) -> Sequence[BatchResult]:
         requests = [request_out(item, item.idempotency_key) for item in with_keys(items)]
         asked = task_service_pb2.BatchCreateTasksRequest(requests=requests)
-        answer = await self._ask(self._tasks.BatchCreateTasks, asked)
+        answer = await self._ask(self._tasks.BatchCreateTasks, asked, trace=Trace.current())
         return [self._read(result_in, result) for result in answer.results]
 
     async def get(self, task_id: str) -> TaskBody:
@@ -302,10 +303,13 @@ class GrpcClient:
         *,
         timeout: float = _TIMEOUT_SECONDS,
         repeatable: bool = True,
+        trace: Trace | None = None,
     ) -> Response:
+        metadata = None if trace is None else tuple(trace.headers.items())
+
         async def once() -> Response:
             try:
-                return await method(asked, timeout=timeout)
+                return await method(asked, timeout=timeout, metadata=metadata)
             except aio.AioRpcError as error:
                 raise self._error_of(error) from None
 

@@ -15,6 +15,7 @@ import httpx2
 from pydantic import BaseModel, ValidationError
 
 from agentkit.codec import recorded_from_json
+from agentkit.tracing import Trace
 from agentkit.transcript import Recorded
 from ops_core.client.batches import whole_batch, with_keys
 from ops_core.client.paging import all_tasks
@@ -99,7 +100,7 @@ class OpsClient:
     ) -> TaskBody:
         """Submit a task."""
         key = uuid.uuid4().hex if idempotency_key is None else checked_key(idempotency_key)
-        headers = {"Idempotency-Key": key}
+        headers = {"Idempotency-Key": key, **_trace()}
         if wait is not None:
             headers["Prefer"] = f"wait={wait}"
         timeout = _TIMEOUT_SECONDS + (wait or 0)
@@ -111,7 +112,9 @@ class OpsClient:
 
     async def _submit_batch(self, items: Sequence[BatchItem]) -> Sequence[BatchResult]:
         told = ",".join(item.model_dump_json() for item in with_keys(items))
-        return (await self._ask(BatchBody, "POST", "/tasks:batch", body=f'{{"tasks":[{told}]}}')).items
+        return (
+            await self._ask(BatchBody, "POST", "/tasks:batch", body=f'{{"tasks":[{told}]}}', headers=_trace())
+        ).items
 
     async def get(self, task_id: str) -> TaskBody:
         """One task."""
@@ -283,6 +286,11 @@ class OpsClient:
         except httpx2.TransportError as error:
             raise Interrupted(ServerUnavailable(str(error) or type(error).__name__)) from None
         raise Interrupted(ServerUnavailable("it ended too early"))
+
+
+def _trace() -> Mapping[str, str]:
+    trace = Trace.current()
+    return {} if trace is None else trace.headers
 
 
 def _given(values: Mapping[str, str | None]) -> dict[str, str]:

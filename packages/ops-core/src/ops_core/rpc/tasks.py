@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing
 
+from agentkit.tracing import Trace
 from ops_core.assembly import Ops
 from ops_core.client import LocalClient
 from ops_core.closing import until_closing
@@ -42,7 +43,8 @@ class TaskService(TaskServiceServicer):
         async with self._answering(request, context):
             key = checked_key(request.idempotency_key) if request.HasField("idempotency_key") else None
             wait = _wait(request)
-            inserted = await accept(self._engine, self._ops.catalog, request_in(request), key)
+            asked, trace = request_in(request), _trace(context)
+            inserted = await accept(self._engine, self._ops.catalog, asked, key, trace)
             task = inserted.task
             if wait is not None:
                 task = await ended_or_not(self._engine, task, wait, self._closing)
@@ -57,7 +59,7 @@ class TaskService(TaskServiceServicer):
                 message = f"requests must hold 1 to {BATCH_MOST} tasks"
                 raise InvalidRequest(message, field="requests")
             items = [batch_in(one) for one in request.requests]
-            results = await accept_many(self._engine, self._ops.catalog, items)
+            results = await accept_many(self._engine, self._ops.catalog, items, _trace(context))
             return messages.BatchCreateTasksResponse(results=[result_out(result) for result in results])
 
     async def GetTask(  # noqa: N802  (as above)
@@ -139,6 +141,16 @@ class TaskService(TaskServiceServicer):
                     await context.write(messages.WatchTaskResponse(step=step_out(recorded)))
             task = await self._engine.get(DEFAULT_TENANT, task_id)
             await context.write(messages.WatchTaskResponse(end=status_out(task.status)))
+
+
+def _trace(context: Context) -> Trace | None:
+    """That of the caller, in the metadata of the call."""
+    told: dict[str, list[str]] = {}
+    for name, value in context.invocation_metadata() or ():
+        if isinstance(value, str):
+            told.setdefault(name, []).append(value)
+    parents = told.get("traceparent", [])
+    return Trace.told(parents[0], ",".join(told.get("tracestate", []))) if len(parents) == 1 else None
 
 
 def _wait(request: messages.CreateTaskRequest) -> int | None:

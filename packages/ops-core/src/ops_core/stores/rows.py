@@ -14,6 +14,7 @@ from agentkit.errors import Actor, RunError, TranscriptError
 from agentkit.limits import Limits
 from agentkit.messages import Usage
 from agentkit.money import nanos, usd
+from agentkit.tracing import Trace
 from agentkit.transcript import (
     Finished,
     ModelFailed,
@@ -67,6 +68,7 @@ def task_of(row: AnyRow) -> Task:
         finished_at=found["finished_at"],
         thread_id=found["thread_id"],
         unsettled=found["unsettled"],
+        trace=Trace.of_text(found["trace"]),
     )
 
 
@@ -148,6 +150,7 @@ def new_task_values(new: NewTask, task_id: str) -> dict[str, Any]:
         "max_attempts": new.max_attempts,
         "idempotency_key": new.idempotency_key,
         "fingerprint": new.fingerprint,
+        "trace": None if new.trace is None else new.trace.text,
     }
 
 
@@ -173,6 +176,7 @@ NEW_TASK_COLUMNS = (
     "max_attempts",
     "idempotency_key",
     "fingerprint",
+    "trace",
 )
 """What :func:`new_task_values` gives."""
 
@@ -193,6 +197,7 @@ def accepted(
         timeout_seconds=new.timeout_seconds,
         budget=new.budget,
         max_attempts=new.max_attempts,
+        trace=new.trace,
         created_at=created_at,
         updated_at=updated_at,
     )

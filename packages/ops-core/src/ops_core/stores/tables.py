@@ -26,7 +26,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION = "0006"
+REVISION = "0007"
 """The schema that this release works with: the head of the migrations."""
 
 metadata = MetaData(
@@ -73,6 +73,8 @@ task = Table(
     Column("thread_id", String(128)),
     # nano-dollars that were reserved for calls whose cost nobody knows (yet)
     Column("unsettled", BigInteger, nullable=False, server_default=text("0")),
+    # of who has submitted it: traceparent and tracestate
+    Column("trace", String(600)),
     PrimaryKeyConstraint("id", name="pk_task"),
     # due tasks, line by line
     Index(

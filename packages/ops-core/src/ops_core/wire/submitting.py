@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, PlainValidator, StringConstraints, ValidationError
 
 from agentkit.limits import Limits
+from agentkit.tracing import Trace
 from ops_core.listing import IDEMPOTENCY_KEY
 from ops_core.problems import Problem, problem_of_fields
 from ops_core.task import DEFAULT_TENANT, InThread, NewTask
@@ -74,7 +75,12 @@ class TaskRequest(Strict):
         "are carried out one after the other, and each is shown what was asked and answered before.",
     )
 
-    def as_new_task(self, idempotency_key: str | None = None, tenant: str = DEFAULT_TENANT) -> NewTask:
+    def as_new_task(
+        self,
+        idempotency_key: str | None = None,
+        tenant: str = DEFAULT_TENANT,
+        trace: Trace | None = None,
+    ) -> NewTask:
         """The request as the engine takes it."""
         budget = None if self.budget is None else Limits(**self.budget.model_dump())
         return NewTask(
@@ -90,6 +96,7 @@ class TaskRequest(Strict):
             idempotency_key=idempotency_key,
             fingerprint=self.fingerprint() if idempotency_key is not None else None,
             thread=None if self.thread_id is None else InThread(id=self.thread_id),
+            trace=trace,
         )
 
     def fingerprint(self) -> str:

@@ -165,6 +165,7 @@ def retry_task(writing: Writing, tenant: str, task_id: str, new_id: str, *, refu
         agent=task.agent, input=task.input, tenant=tenant, labels=task.labels, priority=task.priority,
         timeout_seconds=task.timeout_seconds, budget=task.budget, max_attempts=task.max_attempts,
         thread=None if task.thread_id is None else InThread(id=task.thread_id, refuse=refuse_busy),
+        trace=task.trace,
     )  # fmt: skip
     kept = task.steps - 1
     places: dict[str, threads.Place] = {}

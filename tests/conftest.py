@@ -2,10 +2,20 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from ops_core.stores import migrations, open_store
 from ops_core.testing.postgresql import PostgresServer
 from ops_core.testing.rabbitmq import RabbitServer
+
+# A busy machine stops a test at any moment, so no example has a deadline. CI's own profile stays as it is otherwise.
+settings.register_profile(
+    "busy machine",
+    settings.get_profile(settings.get_current_profile_name()),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("busy machine")
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ from agentkit.errors import (
     ModelUnreachable,
     UsageError,
 )
-from agentkit.messages import BegunAnew, ModelRequest, TextDelta, UserMessage
+from agentkit.messages import BegunAnew, ModelReply, ModelRequest, TextDelta, UserMessage
 from agentkit.models.breaker import Breaking, CircuitState
 from agentkit.models.limiter import RateLimits
 from agentkit.models.openai import OpenAIModel
@@ -40,6 +40,18 @@ from .wire_server import KEY, WireServer  # type: ignore[import-not-found]
 HELLO = ModelRequest(messages=(UserMessage(text="hello"),))
 
 
+class EachAlone:
+    """A chain whose calls share nothing: that the one before was told to come again in 7 seconds is forgotten."""
+
+    def __init__(self, model: OpenAIModel) -> None:
+        self._model = model
+        self.name = model.name
+
+    async def reply(self, request: ModelRequest, on_delta: Any = None) -> ModelReply:
+        chain = ResilientModel([self._model], retries=ONCE, traffic=Traffic())
+        return await chain.reply(request, on_delta)
+
+
 class TestWhole(ModelContract):
     """The contract of every model: a chain that retries nothing adds nothing to a model, and loses nothing."""
 
@@ -48,12 +60,11 @@ class TestWhole(ModelContract):
     @pytest.fixture
     async def provider(self, monkeypatch):
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        patient = Traffic(breaking=Breaking(failures=100))
         async with (
             WireServer() as server,
             OpenAIModel("tiny", api_key=KEY, base_url=server.url, provider="test") as inner,
         ):
-            yield OpenAIProvider(server, ResilientModel([inner], retries=ONCE, traffic=patient))
+            yield OpenAIProvider(server, EachAlone(inner))
 
 
 class TestStreamed(TestWhole):

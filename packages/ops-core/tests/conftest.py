@@ -3,6 +3,7 @@ from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from ops_core.stores import SqlStore
 from ops_core.testing import FakeClock, open_test_store
@@ -10,6 +11,15 @@ from ops_core.testing.postgresql import PostgresClock, PostgresServer
 from ops_core.testing.rabbitmq import RabbitServer
 
 from .certificates import make_certificates  # type: ignore[import-not-found]
+
+# A busy machine stops a test at any moment, so no example has a deadline. CI's own profile stays as it is otherwise.
+settings.register_profile(
+    "busy machine",
+    settings.get_profile(settings.get_current_profile_name()),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("busy machine")
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,8 @@
 """Shared by the tests of agentkit."""
 
+from collections.abc import AsyncIterator
+from typing import Any
+
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -13,3 +16,24 @@ settings.register_profile(
 settings.load_profile("busy machine")
 
 pytest.register_assert_rewrite("agentkit.testing")  # the shipped contracts explain their failures
+
+
+@pytest.fixture
+async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Any]:
+    """Answers each request with the next planned answer."""
+    from .wire_server import WireServer  # type: ignore[import-not-found]  # after what is above
+
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    async with WireServer() as running:
+        yield running
+
+
+@pytest.fixture
+async def model(server: Any) -> AsyncIterator[Any]:
+    """The OpenAI wire, connected to ``server``."""
+    from agentkit.models.openai import OpenAIModel
+
+    from .wire_server import KEY
+
+    async with OpenAIModel("tiny", api_key=KEY, base_url=server.url, provider="test") as opened:
+        yield opened

@@ -38,12 +38,6 @@ def told(body, status: int = 200, **fields) -> Answer:
 
 
 @pytest.fixture
-async def server() -> AsyncGenerator[WireServer]:
-    async with WireServer() as made:
-        yield made
-
-
-@pytest.fixture
 async def embeddings(server: WireServer) -> AsyncGenerator[OpenAIEmbeddings]:
     async with OpenAIEmbeddings(
         "text-embedding-3-small", api_key=KEY, base_url=server.url, timeout=1

@@ -37,12 +37,6 @@ CUT = Answer(chunks=[b'{"data":'], end="drop")
 
 
 @pytest.fixture
-async def server() -> AsyncGenerator[WireServer]:
-    async with WireServer() as made:
-        yield made
-
-
-@pytest.fixture
 async def memory(server: WireServer) -> AsyncGenerator[LocalMemory]:
     """With one note in it, which no run has paid for."""
     async with OpenAIEmbeddings("vectors", api_key=KEY, base_url=server.url, timeout=2) as embeddings:

@@ -24,10 +24,10 @@ from agentkit.ports import Model
 pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
 
 MODELS = {
-    "openai": "gpt-5-mini",
+    "openai": "gpt-6-luna",
     "anthropic": "claude-haiku-4-5",
-    "google": "gemini-flash-latest",
-    "openrouter": "openai/gpt-5-mini",
+    "google": "gemini-3.5-flash-lite",
+    "openrouter": "openai/gpt-6-luna",
 }
 RED_DOT = base64.b64decode(  # 8 × 8 pixels of plain red
     "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAEklEQVR4nGP4z8CAFWEXHbQSACj/P8Fu7N9hAAAAAElFTkSuQmCC"

@@ -8,20 +8,22 @@ import sys
 import zipfile
 from collections import Counter
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from agentkit.limits import Limits
 from agentkit.transcript import ApprovalAsked, ApprovalGiven, ToolReturned
 from ops_core.dispatchers import LocalDispatcher
 from ops_core.engine import Engine
 from ops_core.stores import REVISION, migrations, open_store
-from ops_core.task import NewTask, Task, TaskStatus
+from ops_core.task import InThread, NewTask, Task, TaskStatus
 from ops_core.testing.postgresql import PostgresServer
 
 from .agents import CLERK
 from .fleet import HERE, Member
-from .world import World
+from .world import Effect, World
 
 RELEASES = HERE.parent / "fixtures" / "releases"
 OLD_SCHEMA = "0001"
@@ -57,13 +59,18 @@ async def submit_all(engine: Engine) -> list[Task]:
 
 async def carried(engine: Engine, tasks: list[Task]) -> None:
     """Until all have ended; a call that was cut short is not repeated."""
+    for task in tasks:
+        now = await until_ended(engine, task)
+        assert now.status is TaskStatus.COMPLETED, now
+
+
+async def until_ended(engine: Engine, task: Task) -> Task:
     async with asyncio.timeout(60):
-        for task in tasks:
-            while not (now := await engine.get(task.tenant, task.id)).status.terminal:
-                if now.status is TaskStatus.WAITING:
-                    await deny(engine, now)
-                await asyncio.sleep(0.05)  # between two looks
-            assert now.status is TaskStatus.COMPLETED, now
+        while not (now := await engine.get(task.tenant, task.id)).status.terminal:
+            if now.status is TaskStatus.WAITING:
+                await deny(engine, now)
+            await asyncio.sleep(0.05)  # between two looks
+    return now
 
 
 async def deny(engine: Engine, task: Task) -> None:
@@ -94,6 +101,13 @@ def pids_of(site: Site) -> set[int]:
     world = World(site[0] / "effects.log")
     world.look()
     return {effect.pid for effects in world.begun.values() for effect in effects}
+
+
+def effects_of(site: Site, task: Task) -> dict[str, list[Effect]]:
+    """What was done for a task."""
+    world = World(site[0] / "effects.log")
+    world.look()
+    return world.of_task(task.id, CLERK)
 
 
 async def end(*members: Member) -> None:
@@ -147,6 +161,27 @@ async def test_each_goes_on_with_what_the_other_one_began(
     await carried(site[1], tasks)
     await assert_nothing_was_lost_or_doubled(site, tasks)
     assert pids_of(site) == {member.process.pid for member in both.values()}
+
+
+async def test_what_the_old_one_does_not_know_is_left_to_the_new_one(site: Site, both: dict[str, Member]):
+    """It is never carried as if it had no limit and no conversation, and it holds nothing else up."""
+    engine = site[1]
+    new = NewTask(agent="clerk", input="Go on.", max_attempts=1000)  # the old one uses one up for each lease
+    ends = [  # its model has no price: whoever holds a limit of money refuses it
+        ((await engine.submit(replace(new, thread=InThread(id="chat")))).task, None),
+        ((await engine.submit(replace(new, budget=Limits(usd=1.0)))).task, "price_unknown"),
+    ]
+    await carried(engine, await submit_all(engine))
+    assert pids_of(site) == {both["old"].process.pid}
+    for task, _code in ends:
+        left = await engine.get(task.tenant, task.id)
+        assert (left.status.terminal, list(await engine.steps(task.tenant, task.id))) == (False, [])
+    await both["new"].start()
+    for task, code in ends:
+        now = await until_ended(engine, task)
+        assert (None if now.error is None else now.error.code) == code
+        done_by = {effect.pid for effects in effects_of(site, task).values() for effect in effects}
+        assert both["old"].process.pid not in done_by
 
 
 async def test_an_old_worker_that_starts_after_the_migration_is_refused(site: Site):

@@ -231,10 +231,10 @@ async def test_a_caller_that_goes_in_the_middle_of_a_body_does_no_harm(stage, ca
 @pytest.mark.parametrize(
     "method, path, allowed",
     [
-        ("DELETE", TASKS, "GET, POST"),
-        ("PUT", f"{TASKS}/{NOWHERE}", "GET"),
+        ("DELETE", TASKS, "GET, HEAD, POST"),
+        ("PUT", f"{TASKS}/{NOWHERE}", "GET, HEAD"),
         ("GET", f"{TASKS}/{NOWHERE}/cancel", "POST"),
-        ("OPTIONS", "/health/live", "GET"),
+        ("OPTIONS", "/health/live", "GET, HEAD"),
     ],
 )
 async def test_another_method_is_refused_and_the_right_ones_told(stage, method, path, allowed):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from .api_support import FAR, Stage, staged  # type: ignore[import-not-found]
+from .api_support import FAR, NOWHERE, Stage, staged  # type: ignore[import-not-found]
 
 TASKS = "/api/v1/tasks"
 
@@ -172,3 +172,30 @@ async def test_agents_are_listed_and_found(stage):
     for path in ("a/b", "a%2Fb"):
         assert (await stage.json("GET", f"/api/v1/agents/{path}"))["instructions"] == "A name with a slash."
     assert (await stage.json("GET", "/api/v1/agents/nobody", expected=404))["code"] == "agent_not_found"
+
+
+async def test_head_is_answered_as_get_without_the_body(stage):
+    task = await stage.submit("held")
+    there = [
+        TASKS,
+        f"{TASKS}/{task['id']}",
+        "/api/v1/agents",
+        "/health/live",
+        "/metrics",
+        "/openapi.json",
+        "/docs",
+    ]
+    for path in (*there, f"{TASKS}/{NOWHERE}", f"{TASKS}?limit=0", "/nowhere"):
+        head, got = await stage.http.head(path), await stage.http.get(path)
+        assert (head.status_code, head.content) == (got.status_code, b"")
+        told = {
+            name: got.headers[name] for name in ("content-type", "content-security-policy", "cache-control")
+        }
+        assert {name: head.headers[name] for name in told} == told
+        assert "content-length" in head.headers
+    stream = await stage.http.head(f"{TASKS}/{task['id']}/events")  # of a task that has not ended
+    assert (stream.status_code, stream.headers["content-type"].split(";")[0]) == (200, "text/event-stream")
+    refused = await stage.http.head(f"{TASKS}/{task['id']}/cancel")
+    assert (refused.status_code, refused.headers["allow"], refused.content) == (405, "POST", b"")
+    counted = (await stage.http.get("/metrics")).text
+    assert 'method="HEAD",route="/api/v1/tasks/{task_id}"' in counted.replace(" ", "")

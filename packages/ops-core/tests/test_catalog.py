@@ -10,6 +10,7 @@ from agentkit.errors import ModelAuthError
 from agentkit.limits import Limits
 from agentkit.messages import Effect
 from agentkit.models import NamedEndpoint
+from agentkit.models.breaker import Breaking
 from agentkit.policies import Between, Inside, Rule, SecurityPolicy
 from ops_core.catalog import (
     DEFAULT_AGENT,
@@ -207,6 +208,12 @@ WRONG_RULES = [
 ]
 
 
+def test_when_a_model_is_left_alone(file: Path):
+    assert read(file, "").terms.breaking == Breaking()
+    told = read(file, "[circuit]\nfailures = 3\nseconds = 0.5\nmost_seconds = 60")
+    assert told.terms.breaking == Breaking(failures=3, seconds=0.5, most_seconds=60)
+
+
 def test_rules_about_arguments(file: Path):
     catalog = read(
         file,
@@ -254,6 +261,9 @@ def test_rules_about_arguments(file: Path):
         ("[agents.a]\nmodel = 3", ["agents.a.model"]),
         ('[agents.a]\nplanning = "cot"', ["agents.a.planning", "native", "react"]),
         ("[agents.a]\npatience = 0", ["agents.a.patience"]),
+        ("[circuit]\nfailures = 0", ["circuit.failures"]),
+        ("[circuit]\nseconds = 300", ["circuit", "seconds (300)", "most_seconds (240)"]),
+        ("[circuit]\nminutes = 1", ["circuit.minutes", "not permitted"]),
         ("[agents.a.context]\nwindow = 0", ["agents.a.context.window"]),
         ("[agents.a.context]\nstrategy = 'forget'", ["agents.a.context.strategy"]),
         ("[agents.a]\nbudget = { steps = 0 }", ["agents.a.budget.steps"]),

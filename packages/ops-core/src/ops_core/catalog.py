@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import (
     BaseModel,
@@ -23,6 +23,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    model_validator,
 )
 
 from agentkit.agent import Agent
@@ -34,6 +35,7 @@ from agentkit.mcp import McpPool
 from agentkit.memories import AgentMemory
 from agentkit.messages import ToolSpec
 from agentkit.models import NamedEndpoint, opened, split_name
+from agentkit.models.breaker import Breaking
 from agentkit.models.limiter import RateLimits
 from agentkit.models.named import Kind
 from agentkit.models.prices import Price
@@ -199,6 +201,21 @@ class LimitsTable(_Strict):
     tokens_per_minute: PositiveInt | None = None
 
 
+class CircuitTable(_Strict):
+    """``[circuit]``: see :class:`agentkit.models.breaker.Breaking`."""
+
+    failures: PositiveInt = 5
+    seconds: PositiveFloat = 15.0
+    most_seconds: PositiveFloat = 240.0
+
+    @model_validator(mode="after")
+    def _grows(self) -> Self:
+        if self.seconds > self.most_seconds:
+            message = f"seconds ({self.seconds:g}) must not be more than most_seconds ({self.most_seconds:g})"
+            raise ValueError(message)
+        return self
+
+
 class SpendingTable(_Strict):
     """``[spending]``: see :class:`ops_core.terms.Spending`."""
 
@@ -284,6 +301,7 @@ class ConfigFile(_Strict):
     agents: Mapping[str, AgentTable] = Field(default_factory=dict)
     prices: Mapping[str, PriceTable] = Field(default_factory=dict)
     limits: Mapping[str, LimitsTable] = Field(default_factory=dict)
+    circuit: CircuitTable = CircuitTable()
     spending: SpendingTable = SpendingTable()
     mcp: McpTable = McpTable()
 
@@ -292,6 +310,7 @@ class ConfigFile(_Strict):
         return Terms(
             prices={name: Price(**dict(table)) for name, table in self.prices.items()},
             limits={name: RateLimits(**dict(table)) for name, table in self.limits.items()},
+            breaking=Breaking(**dict(self.circuit)),
             spending=Spending(**dict(self.spending)),
         )
 

@@ -13,6 +13,7 @@ from ops_core.api.docs import add_docs
 from ops_core.api.errors import add_error_handlers
 from ops_core.api.events import EventRoutes
 from ops_core.api.guard import Guard
+from ops_core.api.heads import Heads
 from ops_core.api.health import HealthRoutes
 from ops_core.api.metrics import Counted, MetricsRoute
 from ops_core.api.notes import NoteRoutes
@@ -58,6 +59,7 @@ def create_api(ops: Ops, closing: asyncio.Event | None = None) -> FastAPI:
     MetricsRoute(ops.metrics, ops.gauges).add_to(app)
     add_docs(app)
     larger = {f"{TASKS}:batch": ops.settings.max_batch_bytes}
+    app.add_middleware(Heads)
     app.add_middleware(Bodies, max_bytes=ops.settings.max_body_bytes, max_bytes_at=larger)
     app.add_middleware(Guard)
     app.add_middleware(Counted, metrics=ops.metrics.http)  # the last one added is the outermost

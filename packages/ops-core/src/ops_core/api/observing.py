@@ -13,6 +13,7 @@ from fastapi import FastAPI
 
 from ops_core.api.errors import add_error_handlers
 from ops_core.api.guard import Guard
+from ops_core.api.heads import Heads
 from ops_core.api.health import HealthRoutes
 from ops_core.api.metrics import MetricsRoute
 from ops_core.api.serve import _address, _listen, _Server
@@ -38,6 +39,7 @@ async def observable(ops: Ops, port: int, others: int = 0) -> AsyncGenerator[str
     add_error_handlers(app)
     HealthRoutes(ops.engine.store).add_to(app)
     MetricsRoute(ops.metrics, ops.gauges).add_to(app)
+    app.add_middleware(Heads)
     app.add_middleware(Guard)
     listening = _first_free(ops.settings.host, port, others)
     config = uvicorn.Config(

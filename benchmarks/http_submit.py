@@ -63,7 +63,7 @@ async def serve_bare() -> None:
 
     app = Starlette(routes=[Route("/api/v1/tasks", accept, methods=["POST"])])
     server = uvicorn.Server(
-        uvicorn.Config(app, port=0, log_level="critical", lifespan="off", access_log=False)
+        uvicorn.Config(app, port=0, http="h11", log_level="critical", lifespan="off", access_log=False)
     )
     task = asyncio.create_task(server.serve())
     while not server.started:  # noqa: ASYNC110  (uvicorn has no event for it)

@@ -45,6 +45,7 @@ async def observable(ops: Ops, port: int, others: int = 0) -> AsyncGenerator[str
     config = uvicorn.Config(
         app,
         lifespan="off",
+        http="h11",
         ws="none",
         log_config=None,
         log_level="warning",

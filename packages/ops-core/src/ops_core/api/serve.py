@@ -39,6 +39,7 @@ async def serving(
         uvicorn.Config(
             create_api(ops, closing),
             lifespan="off",
+            http="h11",  # what else is installed must not choose: httptools answers what is malformed by itself
             ws="none",
             log_config=None,  # the process has one configuration of logging, and it is not uvicorn's
             log_level="warning",

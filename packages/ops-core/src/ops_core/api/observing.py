@@ -44,6 +44,7 @@ async def observable(ops: Ops, port: int, others: int = 0) -> AsyncGenerator[str
     listening = _first_free(ops.settings.host, port, others)
     config = uvicorn.Config(
         app,
+        http="h11",  # the other parser, where something else has installed it, ends connections on its own
         lifespan="off",
         http="h11",
         ws="none",

@@ -38,6 +38,7 @@ async def serving(
     server = _Server(
         uvicorn.Config(
             create_api(ops, closing),
+            http="h11",  # the other parser, where something else has installed it, ends connections on its own
             lifespan="off",
             http="h11",  # what else is installed must not choose: httptools answers what is malformed by itself
             ws="none",

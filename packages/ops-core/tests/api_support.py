@@ -100,8 +100,10 @@ class Stage:
 
 
 @asynccontextmanager
-async def staged(folder: Path, **settings: Any) -> AsyncIterator[Stage]:
+async def staged(folder: Path, *more: Agent[Any, Any], **settings: Any) -> AsyncIterator[Stage]:
     agents, closing = Agents(), asyncio.Event()
+    for agent in more:
+        agents.add(agent)
     chosen = Settings(store_url=f"sqlite:///{folder}/ops.db", port=0, grace_seconds=5, **settings)
     async with open_ops(chosen, agents) as ops, serving_all(ops, closing) as [url, grpc_url]:
         stage = Stage(ops=ops, agents=agents, url=url, grpc_url=grpc_url, closing=closing)

@@ -31,6 +31,7 @@ OPERATIONS = {
     ("GET", "/api/v1/notes"),
     ("DELETE", "/api/v1/notes"),
     ("POST", "/api/v1/notes:recall"),
+    ("GET", "/api/v1/approvals"),
     ("GET", "/api/v1/threads"),
     ("GET", "/api/v1/threads/{thread_id}"),
     ("DELETE", "/api/v1/threads/{thread_id}"),

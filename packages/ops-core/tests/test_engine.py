@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import pytest
@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from agentkit.transcript import ApprovalAsked, ApprovalGiven, Finished, RunRetried, RunStarted, Step
 from ops_core.dispatchers import LocalDispatcher
 from ops_core.engine import Engine
-from ops_core.errors import ApprovalNotFound, LeaseLost, TaskNotFound, TransitionRefused
+from ops_core.errors import ApprovalConflict, ApprovalNotFound, LeaseLost, TaskNotFound, TransitionRefused
 from ops_core.journal import TaskJournal
 from ops_core.ports import TaskFilter
 from ops_core.stores import SqlStore
@@ -91,12 +91,19 @@ async def test_what_becomes_due_wakes_workers(engine: Engine, clock: FakeClock):
 
 async def test_an_approval_is_answered_once(engine: Engine):
     one = await brought_to(engine.store, TaskStatus.WAITING)
+    people = [
+        replace(GIVEN, by=f"person {n % 4}", approved=n % 2 == 0) for n in range(8)
+    ]  # each says it twice
     results = await asyncio.gather(
-        *(engine.answer(TENANT, one.task.id, GIVEN) for _ in range(8)), return_exceptions=True
+        *(engine.answer(TENANT, one.task.id, given) for given in people), return_exceptions=True
     )
-    assert sum(isinstance(result, Task) for result in results) == 1
-    assert sum(isinstance(result, ApprovalNotFound) for result in results) == 7
-    assert (await steps_of(engine.store, one.task)).count(GIVEN) == 1
+    (recorded,) = [step for step in await steps_of(engine.store, one.task) if isinstance(step, ApprovalGiven)]
+    for given, result in zip(people, results, strict=True):
+        if given == recorded:
+            assert isinstance(result, Task)
+        else:
+            assert isinstance(result, ApprovalConflict)
+            assert recorded.by in str(result)
 
 
 async def test_an_approval_that_was_never_asked_for_is_not_found(engine: Engine):
@@ -303,7 +310,12 @@ class EngineMachine(RuleBasedStateMachine):
         approval_id = asked[place % len(asked)] if asked else "none"
         given = ApprovalGiven(approval_id=approval_id, approved=approved)
         work = self.engine.answer(TENANT, sim.id, given)
-        if sim.status.terminal:
+        before = [
+            step for step in sim.steps if isinstance(step, ApprovalGiven) and step.approval_id == approval_id
+        ]
+        if before:
+            self.expect(given in before, ApprovalConflict, work)
+        elif sim.status.terminal:
             self.expect(False, TransitionRefused, work)
         elif self.expect(approval_id in sim.open_approvals(), ApprovalNotFound, work):
             sim.steps.append(given)

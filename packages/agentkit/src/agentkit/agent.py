@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
@@ -13,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypedDict, U
 from agentkit.asking import Asker
 from agentkit.attachments import Input, checked_input
 from agentkit.compaction import Context
-from agentkit.errors import BadArguments, UsageError
+from agentkit.errors import BadArguments, ToolDenied, UnknownTool, UsageError
 from agentkit.journals import MemoryJournal
 from agentkit.limits import Limits
 from agentkit.loop import Control, Event, Loop, OnEvent, Work
 from agentkit.memories import AgentMemory
-from agentkit.messages import JsonValue, ToolSpec
+from agentkit.messages import JsonValue, ToolCall, ToolSpec
 from agentkit.models.prices import Prices
 from agentkit.models.resilient import ResilientModel, open_chain
 from agentkit.models.retrying import Retries
@@ -26,7 +27,7 @@ from agentkit.models.windows import window_of
 from agentkit.outcomes import Completed, Outcome
 from agentkit.planning import Brief, NativePlanning, Planning, ReActPlanning
 from agentkit.policies import SecurityPolicy
-from agentkit.ports import Journal, Model, Policy, Scope, Toolset
+from agentkit.ports import Deny, Journal, Model, Policy, Question, Scope, Toolset
 from agentkit.remembering import Remembering
 from agentkit.schema import OutputSchema, to_json_value
 from agentkit.telemetry import Telemetry, Watch
@@ -62,6 +63,7 @@ class RunOptions(TypedDict, Generic[Deps], total=False):
         scope: whose memory it is; the agent's own where not given.
         on_event: called with each step and delta, in the event loop; must not block. Models stream only with it.
         reserves: what each call of a model may cost is recorded before it is made, whatever the limits are.
+        at: this moment, by the journal's clock, where that is not the clock of this machine.
     """
 
     deps: Deps
@@ -73,6 +75,7 @@ class RunOptions(TypedDict, Generic[Deps], total=False):
     scope: Scope
     on_event: OnEvent | None
     reserves: bool
+    at: float
 
 
 @dataclass(frozen=True)
@@ -158,12 +161,34 @@ class Agent(Generic[Deps, Output]):
                 deps=deps,
                 control=options.get("control") or Control(),
                 on_event=options.get("on_event"),
+                at=options.get("at", time.time()),
             )
             carried = loop.carry(given)
             outcome = await (
                 carried if watch is None else watch.run(carried, model=model.name, given=given.input)
             )
         return self._typed(outcome)
+
+    async def examine(self, call: ToolCall) -> None:
+        """Whether a call with these arguments could be made at all: for what a person writes in the place of a model.
+
+        Raises:
+            UnknownTool: the agent has no such tool.
+            BadArguments: they do not fit the tool's schema, as far as its toolset can say without calling it.
+            ToolDenied: the policy forbids it.
+        """
+        for toolset in self._toolsets:
+            for spec in await toolset.specs():
+                if spec.name == call.name:
+                    if isinstance(toolset, FunctionToolset):
+                        toolset.check(call)
+                    decision = await self.policy.decide(Question(call=call, spec=spec))
+                    if isinstance(decision, Deny):
+                        message = f"not allowed: {decision.reason}"
+                        raise ToolDenied(message)
+                    return
+        message = f"agent {self.name} has no tool {call.name!r}"
+        raise UnknownTool(message)
 
     async def stream(
         self,

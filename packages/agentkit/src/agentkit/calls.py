@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agentkit.codec import to_json_text
@@ -27,6 +27,7 @@ from agentkit.messages import Effect, JsonValue, ToolCall, ToolSpec
 from agentkit.ports import Allow, Ask, Deny, Meter, Policy, Question, ToolContext, Toolset
 from agentkit.transcript import (
     ApprovalAsked,
+    ApprovalGiven,
     OpenCall,
     Recorded,
     Ruling,
@@ -34,6 +35,7 @@ from agentkit.transcript import (
     ToolReturned,
     ToolStarted,
     Transcript,
+    digest_of_call,
 )
 
 MOST_OUTPUT = 4_000_000
@@ -87,23 +89,31 @@ class Caller:
             await self._refuse(call, problem)
         elif owed.answer is not None and not owed.answer.approved:
             await self._refuse(call, _denied_by_person(owed))
+        elif owed.asked is not None and owed.answer is None:  # the loop waits until the answer has expired
+            await self._refuse(call, ToolDenied(_nobody_answered(owed.asked)))
         else:
             await self._decide(owed, transcript)
 
     async def _decide(self, owed: OpenCall, transcript: Transcript) -> None:
         """A person's yes stands for an Ask; what the policy forbids by now, it forbids all the same."""
-        call, spec = owed.call, self.specs[owed.call.name]
+        call, spec, remark, approved = owed.call, self.specs[owed.call.name], "", False
+        if owed.answer is not None and owed.asked is not None:
+            # a yes is for what was shown: anything else is asked anew
+            approved = owed.asked.digest in ("", digest_of_call(self.run_id, call))
+            if owed.answer.arguments is not None:
+                call = replace(call, arguments=owed.answer.arguments)
+            remark = _remark_of(owed.answer)
         decision = await self.policy.decide(Question(call=call, spec=spec, interrupted=owed.started))
         match decision:
             case Deny(reason=reason):
                 ruling = Ruling(decision="deny", reason=reason)
                 await self._refuse(call, ToolDenied(f"not allowed: {reason}"), ruling)
-            case Ask() if owed.answer is None:
+            case Ask() if not approved:
                 await self._ask(owed, decision, transcript)
             case Allow(reason=reason) if reason:
-                await self._carry_out(call, spec, Ruling(decision="allow", reason=reason))
+                await self._carry_out(call, spec, remark, Ruling(decision="allow", reason=reason))
             case _:
-                await self._carry_out(call, spec)
+                await self._carry_out(call, spec, remark)
 
     def _problem_with(self, call: ToolCall) -> ToolError | None:
         if call.name not in self.specs:
@@ -128,6 +138,8 @@ class Caller:
             arguments=call.arguments,
             reason=decision.reason,
             interrupted=owed.started,
+            digest=digest_of_call(self.run_id, call),
+            expires_seconds=decision.expires_seconds,
         )
         await self.record(asked)
 
@@ -135,7 +147,9 @@ class Caller:
         refused = ToolReturned(call_id=call.id, tool=call.name, error=error.as_run_error(), ruling=ruling)
         await self.record(refused)
 
-    async def _carry_out(self, call: ToolCall, spec: ToolSpec, ruling: Ruling | None = None) -> None:
+    async def _carry_out(
+        self, call: ToolCall, spec: ToolSpec, remark: str = "", ruling: Ruling | None = None
+    ) -> None:
         """The ruling is part of the first step that is written: before an unsafe call, else with its result."""
         if spec.effect is Effect.UNSAFE:
             await self.record(ToolStarted(call_id=call.id, tool=call.name, ruling=ruling))
@@ -144,7 +158,13 @@ class Caller:
         output, error = await self._result_of(call, spec)
         seconds = round(time.monotonic() - began, 6)
         returned = ToolReturned(
-            call_id=call.id, tool=call.name, output=output, error=error, seconds=seconds, ruling=ruling
+            call_id=call.id,
+            tool=call.name,
+            output=output,
+            error=error,
+            seconds=seconds,
+            remark=remark,
+            ruling=ruling,
         )
         await self.record(returned)
 
@@ -224,6 +244,23 @@ def _denied_by_person(owed: OpenCall) -> ToolDenied:
         else "not approved"
     )
     return ToolDenied(f"{what}: {reason}" if reason else what)
+
+
+def _nobody_answered(asked: ApprovalAsked) -> str:
+    what = (
+        "; it is not known whether this call took effect, and it was not repeated"
+        if asked.interrupted
+        else ""
+    )
+    return f"not approved: nobody has answered within {asked.expires_seconds or 0:g} seconds{what}"
+
+
+def _remark_of(answer: ApprovalGiven) -> str:
+    if answer.arguments is not None:
+        what = f"A person has changed the arguments of this call to {to_json_text(answer.arguments)}"
+    else:
+        what = "A person has approved this call" if answer.reason else ""
+    return f"{what}: {answer.reason}" if answer.reason else what
 
 
 def _unexpected(call: ToolCall, error: BaseException) -> RunError:

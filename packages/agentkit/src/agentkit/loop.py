@@ -7,6 +7,7 @@ the same event: the run stops, and whoever loads its journal goes on with what i
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -139,7 +140,12 @@ Owed: TypeAlias = CallModel | Recall | Shorten | CallTools | Wait | Conclude | E
 
 
 def next_owed(
-    transcript: Transcript, tally: Tally, work: Work, since_last: float = 0.0, gauge: Gauge | None = None
+    transcript: Transcript,
+    tally: Tally,
+    work: Work,
+    since_last: float = 0.0,
+    gauge: Gauge | None = None,
+    at: float = 0.0,
 ) -> Owed:
     """What a run with this transcript owes next. Pure.
 
@@ -149,6 +155,7 @@ def next_owed(
         work: the agent.
         since_last: seconds since the last step was recorded or loaded.
         gauge: how large its conversation is, where the model's window is known.
+        at: this moment, by the journal's clock.
     """
     finished = ending(transcript)
     if finished is not None:
@@ -158,7 +165,7 @@ def next_owed(
         return Conclude(_failed(_out_of_time(work.limits)))
     calls = open_calls(transcript)
     if calls:
-        ready = tuple(owed for owed in calls if not owed.waiting)
+        ready = tuple(owed for owed in calls if not owed.waits(at))
         return (
             CallTools(ready) if ready else Wait(tuple(owed.asked for owed in calls if owed.asked is not None))
         )
@@ -252,6 +259,7 @@ class Loop:
         steps: the transcript.
         tally: its sums.
         gauge: how large its conversation is, where the model's window is known.
+        at: the moment at which this was made, by the journal's clock.
     """
 
     work: Work
@@ -262,6 +270,8 @@ class Loop:
     steps: list[Recorded] = field(default_factory=list[Recorded])
     tally: Tally = field(default_factory=Tally)
     gauge: Gauge | None = None
+    at: float = field(default_factory=time.time)
+    _began: float = field(default_factory=lambda: _now())  # noqa: PLW0108  (it is defined below)
     _last: float = 0.0
     _abandoned: bool = False
 
@@ -322,7 +332,9 @@ class Loop:
 
     async def _turns(self) -> Outcome[JsonValue]:
         while True:
-            owed = next_owed(self.steps, self.tally, self.work, _now() - self._last, self.gauge)
+            now = _now()
+            at = self.at + now - self._began
+            owed = next_owed(self.steps, self.tally, self.work, now - self._last, self.gauge, at)
             if self.control.released and not isinstance(owed, Ended):
                 raise RunReleased
             failed: Failed | None = None

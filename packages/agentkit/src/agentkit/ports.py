@@ -143,9 +143,15 @@ class Deny:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """A person must decide; the run waits."""
+    """A person must decide; the run waits.
+
+    Attributes:
+        reason: why; shown to the person.
+        expires_seconds: without an answer for so long, the call is refused; ``None`` for never.
+    """
 
     reason: str
+    expires_seconds: float | None = None
 
 
 Decision: TypeAlias = Allow | Deny | Ask

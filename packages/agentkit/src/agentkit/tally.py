@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from agentkit.errors import RunError
@@ -78,7 +79,7 @@ class Tally:
         self._unsettled = 0
         self.first_at = self.last_at = 0.0
         self._waited = self._waiting_since = 0.0
-        self._waiting: set[str] = set()
+        self._waiting: dict[str, str] = {}  # calls, by the id of their open approval
         self._faults = 0
         self._turn: _Turn | None = None
 
@@ -116,18 +117,25 @@ class Tally:
                 self._add_aside(step)
             case ToolReturned():
                 self.tool_calls += 1
+                if step.call_id in self._waiting.values():  # nobody has answered in time
+                    open_ = {id_ for id_, call_id in self._waiting.items() if call_id == step.call_id}
+                    self._answered(open_, recorded.at)
                 if self._turn is not None:
                     self._turn.errors[step.call_id] = step.error
             case ApprovalAsked():
                 if not self._waiting:
                     self._waiting_since = recorded.at
-                self._waiting.add(step.approval_id)
+                self._waiting[step.approval_id] = step.call_id
             case ApprovalGiven() if step.approval_id in self._waiting:
-                self._waiting.discard(step.approval_id)
-                if not self._waiting:
-                    self._waited += recorded.at - self._waiting_since
+                self._answered({step.approval_id}, recorded.at)
             case _:
                 pass
+
+    def _answered(self, approvals: Collection[str], at: float) -> None:
+        for approval_id in approvals:
+            del self._waiting[approval_id]
+        if not self._waiting:
+            self._waited += at - self._waiting_since
 
     def _add_aside(self, step: ModelAsked | ModelFailed | Embedded) -> None:
         self.asides += 1

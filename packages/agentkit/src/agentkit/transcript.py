@@ -144,6 +144,7 @@ class ToolReturned:
         output: what the tool returned, where it did not fail.
         error: why it failed, as the model is shown it.
         seconds: how long it took.
+        remark: told before the output: that a person has changed the arguments, or what they have said.
         ruling: why it was refused, or allowed; ``None`` where the policy says nothing about the tool, and for a call
             whose :class:`ToolStarted` tells it.
     """
@@ -153,6 +154,7 @@ class ToolReturned:
     output: JsonValue = None
     error: RunError | None = None
     seconds: float = 0.0
+    remark: str = ""
     ruling: Ruling | None = None
 
 
@@ -167,6 +169,9 @@ class ApprovalAsked:
         arguments: what the person is asked to approve.
         reason: why a person is asked.
         interrupted: the call was started before and nobody knows whether it took effect.
+        digest: of the run, the call, the tool and the arguments, see :func:`digest_of_call`; an answer is for these.
+        expires_seconds: an answer that is recorded later than so long after the question does not count, and the call
+            is refused then; ``None`` for never.
     """
 
     approval_id: str
@@ -175,6 +180,8 @@ class ApprovalAsked:
     arguments: JsonObject
     reason: str
     interrupted: bool = False
+    digest: str = ""
+    expires_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,14 +191,18 @@ class ApprovalGiven:
     Attributes:
         approval_id: which question.
         approved: yes or no.
-        reason: what the model is told with a no.
+        reason: what the model is told.
         by: who answered.
+        arguments: with which the call is carried out, where the person has changed them.
+        digest: of the question that was answered; empty where the person was not shown it.
     """
 
     approval_id: str
     approved: bool
     reason: str = ""
     by: str = ""
+    arguments: JsonObject | None = None
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -362,17 +373,23 @@ class OpenCall:
         started: an unsafe call was begun, and nobody knows whether it took effect.
         asked: the open or answered question to a person.
         answer: the person's answer to ``asked``.
+        expires_at: from this moment on, by the journal's clock, nobody waits for an answer; ``None`` for never.
     """
 
     call: ToolCall
     started: bool = False
     asked: ApprovalAsked | None = None
     answer: ApprovalGiven | None = None
+    expires_at: float | None = None
 
     @property
     def waiting(self) -> bool:
         """A person was asked and has not answered."""
         return self.asked is not None and self.answer is None
+
+    def waits(self, at: float) -> bool:
+        """A person was asked, has not answered, and still may at this moment."""
+        return self.waiting and (self.expires_at is None or at < self.expires_at)
 
 
 def brings_further(steps: Transcript) -> bool:
@@ -408,28 +425,50 @@ def open_calls(transcript: Transcript) -> tuple[OpenCall, ...]:
         return ()
     started: set[str] = set()
     returned: set[str] = set()
-    asked: dict[str, ApprovalAsked] = {}
+    asked: dict[str, tuple[ApprovalAsked, float | None]] = {}
     answers: dict[str, ApprovalGiven] = {}
-    for step in (recorded.step for recorded in turn[1:]):
-        match step:
+    expiries: dict[str, float | None] = {}
+    for recorded in turn[1:]:
+        match step := recorded.step:
             case ToolStarted():
                 started.add(step.call_id)
                 asked.pop(step.call_id, None)  # an answer permits one start only
             case ToolReturned():
                 returned.add(step.call_id)
             case ApprovalAsked():
-                asked[step.call_id] = step
+                expires_at = expiry(recorded.at, step)
+                asked[step.call_id] = (step, expires_at)
+                expiries[step.approval_id] = expires_at
             case ApprovalGiven():
-                answers[step.approval_id] = step
+                until = expiries.get(step.approval_id)
+                if until is None or recorded.at < until:
+                    answers[step.approval_id] = step
             case _:
                 pass
     calls: list[OpenCall] = []
     for call in reply.tool_calls:
         if call.id not in returned:
-            question = asked.get(call.id)
+            question, until = asked.get(call.id, (None, None))
             answer = answers.get(question.approval_id) if question else None
-            calls.append(OpenCall(call=call, started=call.id in started, asked=question, answer=answer))
+            if question is not None and answer is not None and answer.digest not in ("", question.digest):
+                answer = None  # to another question
+            calls.append(
+                OpenCall(
+                    call=call, started=call.id in started, asked=question, answer=answer, expires_at=until
+                )
+            )
     return tuple(calls)
+
+
+def expiry(asked_at: float, asked: ApprovalAsked) -> float | None:
+    """From when on an answer does not count any more."""
+    return None if asked.expires_seconds is None else asked_at + asked.expires_seconds
+
+
+def digest_of_call(run_id: str, call: ToolCall) -> str:
+    """The same for this call of this run with these arguments, and for no other."""
+    told = json.dumps([run_id, call.id, call.name, call.arguments], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()
 
 
 LEFT_OUT = "[This result was left out to save space. Call the tool again if you need it.]"

@@ -7,9 +7,10 @@ from collections.abc import AsyncGenerator, Callable, Collection, Generator, Seq
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 
-from agentkit.transcript import ApprovalAsked, ApprovalGiven, Finished, Recorded
-from ops_core.errors import ApprovalNotFound, TransitionRefused
+from agentkit.transcript import ApprovalAsked, ApprovalGiven, Finished, Recorded, expiry
+from ops_core.errors import ApprovalConflict, ApprovalNotFound, TransitionRefused
 from ops_core.ports import (
+    ApprovalFilter,
     Dispatcher,
     Inserted,
     Renewed,
@@ -20,7 +21,7 @@ from ops_core.ports import (
     TaskFilter,
     ThreadFilter,
 )
-from ops_core.task import TURNS_SEEN, Claimed, Lease, NewTask, Task, Thread
+from ops_core.task import TURNS_SEEN, Approval, Claimed, Lease, NewTask, Task, Thread
 
 POLL_SECONDS = 0.5
 """How often a watcher looks at the store, in case that another process has written there."""
@@ -159,28 +160,30 @@ class Engine:
         return task
 
     async def answer(self, tenant: str, task_id: str, given: ApprovalGiven) -> Task:
-        """Record a person's answer to an open approval; a waiting task goes on.
+        """Record a person's answer to an open approval; a waiting task goes on. The same answer again changes nothing.
 
         Raises:
             TaskNotFound: there is no task of this id.
-            ApprovalNotFound: it does not exist, or was answered.
+            ApprovalNotFound: the task has no such approval.
+            ApprovalConflict: it was answered otherwise, or ``given.digest`` is that of another question.
+            ApprovalExpired: it is too late.
             TransitionRefused: the task has ended.
         """
         while True:
-            steps = [recorded.step for recorded in await self.store.steps(tenant, task_id)]
-            if steps and isinstance(steps[-1], Finished):
-                message = "the task has ended; its approvals are closed"
-                raise TransitionRefused(message)
-            asked = {step.approval_id for step in steps if isinstance(step, ApprovalAsked)}
-            answered = {step.approval_id for step in steps if isinstance(step, ApprovalGiven)}
-            if given.approval_id not in asked - answered:
-                message = f"task {task_id} has no open approval {given.approval_id}"
-                raise ApprovalNotFound(message)
-            if await self.store.answer(tenant, task_id, given, len(steps)):
+            steps = await self.store.steps(tenant, task_id)
+            to_record = _answer_to(steps, task_id, given)
+            if to_record is None:
+                return await self.store.get(tenant, task_id)
+            step, until = to_record
+            if await self.store.answer(tenant, task_id, step, len(steps), until):
                 break
         self.changed(task_id)
         await self.dispatcher.wake()
         return await self.store.get(tenant, task_id)
+
+    async def approvals(self, tenant: str, wanted: ApprovalFilter) -> Sequence[Approval]:
+        """Open approvals, those of the newest tasks first."""
+        return await self.store.approvals(tenant, wanted)
 
     # --- threads --------------------------------------------------------------------------------------------------
 
@@ -290,13 +293,18 @@ class Engine:
             if self._carried.get(task_id) is cancel:
                 del self._carried[task_id]
 
-    async def wait(self, lease: Lease, seen: int) -> None:
-        """Put a task to waiting for an answer; ``seen`` is how many steps its worker knows.
+    async def wait(self, lease: Lease, seen: int, until: float | None = None) -> None:
+        """Put a task to waiting for an answer, until this moment by the database's clock at the latest.
+
+        Args:
+            lease: on the task.
+            seen: how many steps its worker knows.
+            until: ``None`` for ever.
 
         Raises:
             LeaseLost: another worker owns the task.
         """
-        await self.store.wait(lease, seen)
+        await self.store.wait(lease, seen, until)
         self.changed(lease.task_id)
         await self.dispatcher.wake()
 
@@ -334,6 +342,36 @@ class Engine:
         while (some := await self.store.purge(older_seconds, PURGED_TOGETHER)) == PURGED_TOGETHER:
             purged += some
         return purged + some
+
+
+def _answer_to(
+    steps: Sequence[Recorded], task_id: str, given: ApprovalGiven
+) -> tuple[ApprovalGiven, float | None] | None:
+    """What is to be recorded, and until when it may be; ``None`` where this very answer is there already."""
+    asked: tuple[ApprovalAsked, float | None] | None = None
+    for recorded in steps:
+        match recorded.step:
+            case ApprovalAsked(approval_id=given.approval_id) as question:
+                asked = question, expiry(recorded.at, question)
+            case ApprovalGiven(approval_id=given.approval_id) as before:
+                if before == replace(given, digest=before.digest) and given.digest in ("", before.digest):
+                    return None
+                who = f" by {before.by}" if before.by else ""
+                message = f"it was {'approved' if before.approved else 'denied'}{who} before"
+                raise ApprovalConflict(message)
+            case Finished():
+                message = "the task has ended; its approvals are closed"
+                raise TransitionRefused(message)
+            case _:
+                pass
+    if asked is None:
+        message = f"task {task_id} has no approval {given.approval_id}"
+        raise ApprovalNotFound(message)
+    question, until = asked
+    if given.digest not in ("", question.digest):
+        message = "the answer is for a call with other arguments: look at it again"
+        raise ApprovalConflict(message, field="digest")
+    return replace(given, digest=question.digest), until
 
 
 async def _until(changed: asyncio.Event, seconds: float) -> None:

@@ -10,7 +10,9 @@
     ├── ApprovalNotFound            the caller
     ├── ThreadNotFound              the caller
     ├── TransitionRefused           the caller: the task's status does not allow this
-    │   └── ThreadBusy              the caller: a task of the thread has not ended
+    │   ├── ThreadBusy              the caller: a task of the thread has not ended
+    │   ├── ApprovalConflict        the caller: somebody has answered otherwise, or was shown something else
+    │   └── ApprovalExpired         the caller: the time in which it could be answered is over
     ├── LeaseLost                   nobody: the worker stops, another one owns the task
     ├── ConfigError                 the operator: a setting or a declaration is wrong
     ├── SchemaMismatch              the operator: migrate, or upgrade
@@ -71,7 +73,7 @@ class TaskNotFound(OpsError):
 
 
 class ApprovalNotFound(OpsError):
-    """There is no open approval of this id: it does not exist, or was answered."""
+    """There is no approval of this id."""
 
     code = "approval_not_found"
     actor = Actor.USER
@@ -95,6 +97,18 @@ class ThreadBusy(TransitionRefused):
     """A task of this thread has not ended yet."""
 
     code = "thread_busy"
+
+
+class ApprovalConflict(TransitionRefused):
+    """This approval was answered otherwise before, or the answer is for other arguments."""
+
+    code = "approval_conflict"
+
+
+class ApprovalExpired(TransitionRefused):
+    """The time in which this approval could be answered is over."""
+
+    code = "approval_expired"
 
 
 class LeaseLost(OpsError):

@@ -6,6 +6,8 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
+from agentkit.errors import ToolError
+from agentkit.messages import ToolCall
 from agentkit.tracing import Trace
 from ops_core.catalog import Catalog
 from ops_core.closing import unless_closing
@@ -15,7 +17,7 @@ from ops_core.memory import missing_label
 from ops_core.ports import Inserted
 from ops_core.problems import Problem, is_ours, problem_of
 from ops_core.task import DEFAULT_TENANT, Task
-from ops_core.wire import BatchItem, BatchResult, TaskRequest
+from ops_core.wire import ApprovalRequest, BatchItem, BatchResult, TaskRequest
 
 MOST_WAIT_SECONDS = 60
 """Nobody may wait longer for the answer to one request."""
@@ -49,6 +51,29 @@ async def accept(
     if missing is not None:
         raise InvalidRequest(missing, field="labels")
     return await engine.submit(request.as_new_task(idempotency_key, trace=trace))
+
+
+async def answer(
+    engine: Engine, catalog: Catalog, task_id: str, approval_id: str, request: ApprovalRequest
+) -> Task:
+    """Record a person's answer; changed arguments must fit the tool and its agent's policy.
+
+    Raises:
+        AgentNotFound: the arguments were changed, and the agent is not known here.
+        InvalidRequest: they do not fit.
+        TaskNotFound, ApprovalNotFound, ApprovalConflict, ApprovalExpired, TransitionRefused: as the engine.
+    """
+    given = request.as_step(approval_id)
+    if given.arguments is not None:
+        task = await engine.get(DEFAULT_TENANT, task_id)
+        found = [each.asked for each in task.approvals if each.asked.approval_id == approval_id]
+        for asked in found:  # where there is none, the engine says why
+            call = ToolCall(id=asked.call_id, name=asked.tool, arguments=given.arguments)
+            try:
+                await catalog.get(task.agent).agent.examine(call)
+            except ToolError as error:
+                raise InvalidRequest(str(error), field="arguments") from None
+    return await engine.answer(DEFAULT_TENANT, task_id, given)
 
 
 async def accept_many(

@@ -14,7 +14,7 @@ from math import isfinite
 from typing import Any, TypeAlias, TypeVar
 
 from ops_core.errors import InvalidRequest, TaskNotFound, ThreadNotFound
-from ops_core.ports import NoteFilter, TaskFilter, ThreadFilter
+from ops_core.ports import ApprovalFilter, NoteFilter, TaskFilter, ThreadFilter
 from ops_core.strict_json import is_unicode
 from ops_core.task import TaskStatus
 
@@ -115,6 +115,17 @@ def _notes(agent: str | None, key: str | None) -> NoteFilter:
     )
 
 
+def approval_filter(*, cursor: str | None = None, limit: int = PAGE_DEFAULT) -> ApprovalFilter:
+    """As :func:`task_filter`, for open approvals.
+
+    Raises:
+        InvalidRequest: a value makes no sense; ``field`` names it.
+    """
+    _check_limit(limit)
+    asked = ApprovalFilter(limit=limit + 1)
+    return asked if cursor is None else replace(asked, before=_decode_cursor(cursor, asked, _approval_before))
+
+
 def thread_id_of(given: str) -> str:
     """The id as it is stored.
 
@@ -180,7 +191,7 @@ def _checked(value: str | None, pattern: str, field: str, rule: str) -> str | No
     return value
 
 
-Asked: TypeAlias = TaskFilter | ThreadFilter | NoteFilter
+Asked: TypeAlias = ApprovalFilter | TaskFilter | ThreadFilter | NoteFilter
 
 
 def encode_cursor(place: Mapping[str, Any], asked: Asked) -> str:
@@ -228,6 +239,14 @@ def _notes_behind(told: Any) -> tuple[float, str, str, str] | None:
             isfinite(moment) and is_unicode(agent + key + id_) and "\x00" not in agent + key + id_
         ):
             return float(moment), agent, key, id_
+        case _:
+            return None
+
+
+def _approval_before(told: Any) -> tuple[str, int] | None:
+    match told:
+        case {"v": 1, "approvals_before": [str(id_), int(seq)]} if _TASK_ID.fullmatch(id_):
+            return id_, seq
         case _:
             return None
 

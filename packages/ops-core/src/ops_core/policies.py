@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
+from math import isinf
 from pathlib import Path
-from typing import Literal, Self, cast
+from typing import Annotated, Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from agentkit.errors import UsageError
 from agentkit.messages import Effect, ToolSpec
-from agentkit.policies import Between, Check, Hosts, Inside, OneOf, Rule, SecurityPolicy
+from agentkit.policies import WEEK, Between, Check, Hosts, Inside, OneOf, Rule, SecurityPolicy
 
 _KINDS = ("paths", "hosts", "at_least, at_most", "one_of")
 
@@ -110,6 +111,7 @@ class PolicyTable(_Strict):
     ask: tuple[str, ...] = ()
     ask_effects: tuple[Effect, ...] = ()
     ask_interrupted: bool = True
+    approval_seconds: Annotated[float, Field(gt=0, allow_inf_nan=True)] = WEEK
     rules: tuple[RuleTable, ...] = ()
 
     def as_policy(self, folder: Path, tools: Mapping[str, ToolSpec] | None) -> SecurityPolicy:
@@ -137,6 +139,7 @@ class PolicyTable(_Strict):
             ask=self.ask,
             ask_effects=self.ask_effects,
             ask_interrupted=self.ask_interrupted,
+            approval_seconds=None if isinf(self.approval_seconds) else self.approval_seconds,
             rules=tuple(rules),
         )
 

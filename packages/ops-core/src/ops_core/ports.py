@@ -10,7 +10,7 @@ from agentkit.errors import RunError
 from agentkit.ports import Scope
 from agentkit.transcript import ApprovalGiven, Note, Recorded, Step, Turn
 from ops_core.errors import TaskUnreadable
-from ops_core.task import Claimed, Lease, NewTask, Task, TaskStatus, Thread
+from ops_core.task import Approval, Claimed, Lease, NewTask, Task, TaskStatus, Thread
 
 Clock: TypeAlias = Callable[[], float]
 """Seconds since the epoch. Only the store's clock decides anything; a store on a server uses the server's."""
@@ -64,6 +64,19 @@ class ThreadFilter:
     """
 
     before: tuple[float, str] | None = None
+    limit: int = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalFilter:
+    """Which open approvals a list shows.
+
+    Attributes:
+        before: those behind the one of this task's id and step's number in the list.
+        limit: at most so many.
+    """
+
+    before: tuple[str, int] | None = None
     limit: int = 50
 
 
@@ -257,11 +270,18 @@ class TaskStore(Protocol):
         """End a task that no worker holds, ask the worker of one that is running; a task that has ended stays."""
         ...
 
-    async def answer(self, tenant: str, task_id: str, step: ApprovalGiven, seen: int) -> bool:
+    async def answer(
+        self, tenant: str, task_id: str, step: ApprovalGiven, seen: int, until: float | None = None
+    ) -> bool:
         """Record a person's answer and make a waiting task due; ``False`` when not just ``seen`` steps exist.
 
-        Raises TransitionRefused for a task that has ended.
+        Raises TransitionRefused for a task that has ended, and ApprovalExpired where it is ``until``, or later, by
+        the database's clock.
         """
+        ...
+
+    async def approvals(self, tenant: str, wanted: ApprovalFilter) -> Sequence[Approval]:
+        """Questions to people that are open, those of the newest tasks first."""
         ...
 
     async def retry(self, tenant: str, task_id: str, *, refuse_busy: bool = False) -> Task:
@@ -381,9 +401,10 @@ class LeaseStore(Protocol):
         """
         ...
 
-    async def wait(self, lease: Lease, seen: int) -> None:
+    async def wait(self, lease: Lease, seen: int, until: float | None = None) -> None:
         """Put a running task to waiting. If more than ``seen`` steps are recorded by now, it is due at once.
 
+        With ``until`` it is due at that moment by the database's clock, whatever happens.
         A task whose cancellation was requested is ended as cancelled instead; so it is by ``release``.
         """
         ...

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ops_core.errors import (
     AgentNotFound,
+    ApprovalConflict,
+    ApprovalExpired,
     ApprovalNotFound,
     ConfigError,
     IdempotencyConflict,
@@ -54,6 +56,8 @@ STATUSES: Mapping[type[OpsError], Status] = {
     ApprovalNotFound: Status(http=404, grpc="NOT_FOUND"),
     ThreadNotFound: Status(http=404, grpc="NOT_FOUND"),
     ThreadBusy: Status(http=409, grpc="FAILED_PRECONDITION"),
+    ApprovalConflict: Status(http=409, grpc="FAILED_PRECONDITION"),
+    ApprovalExpired: Status(http=409, grpc="FAILED_PRECONDITION"),
     TransitionRefused: Status(http=409, grpc="FAILED_PRECONDITION"),
     LeaseLost: Status(http=409, grpc="ABORTED"),
     SpendingReached: Status(http=429, grpc="RESOURCE_EXHAUSTED"),

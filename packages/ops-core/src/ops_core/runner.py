@@ -21,7 +21,7 @@ from agentkit.models.resilient import chain_of
 from agentkit.models.traffic import Traffic
 from agentkit.outcomes import Cancelled, Completed, Failed, Outcome, Waiting
 from agentkit.ports import Model
-from agentkit.transcript import Finished, Recorded, Turn, brings_further
+from agentkit.transcript import Finished, Recorded, Transcript, Turn, brings_further, open_calls
 from ops_core.catalog import Catalog, Served
 from ops_core.chance import fraction, spread
 from ops_core.engine import Engine
@@ -335,7 +335,7 @@ class Runner:
                 return _Ending("cancelled")
             case Waiting():
                 self._ends(lease)
-                await self._engine.wait(lease, len(outcome.transcript))
+                await self._engine.wait(lease, len(outcome.transcript), _first_expiry(outcome.transcript))
                 return _Ending("waiting")
             case Failed() if not outcome.resumable:
                 return _Ending("failed", outcome.error.code)
@@ -355,6 +355,7 @@ class Runner:
             earlier=await self._earlier(task),
             scope=scope_of(served.agent.memory, task),
             limits=task.budget,
+            at=task.updated_at,
             control=control,
             reserves=self._catalog.terms.spending.limit(task.tenant) is not None,
             on_event=None if watcher is None else (lambda event: watcher(task.id, event)),
@@ -428,6 +429,12 @@ class _Ending:
 def _waited(task: Task) -> float:
     """Seconds from the moment at which it was due to its claim; both by the database's clock."""
     return 0.0 if task.run_after is None else task.updated_at - task.run_after
+
+
+def _first_expiry(transcript: Transcript) -> float | None:
+    """When the first of the open approvals expires."""
+    moments = [owed.expires_at for owed in open_calls(transcript) if owed.waiting]
+    return min((moment for moment in moments if moment is not None), default=None)
 
 
 class _Models:

@@ -12,7 +12,7 @@ from agentkit.errors import Actor, RunError
 from agentkit.limits import Limits
 from agentkit.messages import JsonValue, Usage
 from agentkit.tracing import Trace
-from agentkit.transcript import Finished, Recorded
+from agentkit.transcript import ApprovalAsked, Finished, Recorded, expiry
 from ops_core.errors import InvalidRequest, TransitionRefused
 from ops_core.strict_json import is_unicode
 
@@ -221,8 +221,8 @@ class Task:
     Attributes:
         id: UUIDv7 as text: sorts by the moment of submission.
         status: where it stands.
-        run_after: a worker may claim it from then on; ``None`` while it waits for an answer, or for its turn in a
-            thread.
+        run_after: a worker may claim it from then on; while it waits for an answer, the moment at which that expires;
+            ``None`` where it never does, and while it waits for its turn in a thread.
         attempt: how often it was started, without starts that made progress or were handed over in good order.
         epoch: raised by every claim; what an older holder writes is refused.
         steps: how many are recorded.
@@ -234,6 +234,7 @@ class Task:
         thread_id: the conversation that it belongs to.
         unsettled: nano-dollars that its run has reserved for calls whose cost nobody knows (yet).
         trace: the trace of whoever has submitted it.
+        approvals: questions to a person that are open; known of a task that was looked up by its id.
     """
 
     id: str
@@ -266,6 +267,31 @@ class Task:
     thread_id: str | None = None
     unsettled: int = 0
     trace: Trace | None = None
+    approvals: tuple[Approval, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approval:
+    """A question to a person that is open.
+
+    Attributes:
+        task_id: of the task that waits for it.
+        agent: whose call it is.
+        seq: number of the step that asked.
+        asked_at: when it was recorded.
+        asked: the question.
+    """
+
+    task_id: str
+    agent: str
+    seq: int
+    asked_at: float
+    asked: ApprovalAsked
+
+    @property
+    def expires_at(self) -> float | None:
+        """From then on it cannot be answered; ``None`` for never."""
+        return expiry(self.asked_at, self.asked)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

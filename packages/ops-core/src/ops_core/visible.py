@@ -20,6 +20,10 @@ _UNSAFE = re.compile(
     "\ud800-\udfff"  # halves of characters
     "]"
 )
+_MARKS_UNSEEN = re.compile(
+    # printable to Python, and yet nothing to look at: joiners, fillers, variation selectors
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
 _json = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
 
@@ -29,8 +33,21 @@ def visible(text: str) -> str:
 
 
 def _escaped(found: re.Match[str]) -> str:
-    units = found[0].encode("utf-16-be", "surrogatepass")
+    return _escape(found[0])
+
+
+def _escape(text: str) -> str:
+    units = text.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
+
+
+def unmistakable(value: Any) -> str:
+    """``value`` as one line of JSON for somebody who decides about it: nothing in it is invisible.
+
+    Stricter than :func:`json_line`: what honest text uses, too, such as the joiners in some emoji, is an escape here.
+    """
+    text = "".join(char if char.isprintable() else _escape(char) for char in _json(value))
+    return _MARKS_UNSEEN.sub(_escaped, text)
 
 
 def one_line(text: str) -> str:

@@ -236,7 +236,9 @@ def test_a_person_answers(cli, verb, status, sent):
     assert status in cli(verb, task, approval).stdout
     assert watching.wait(60) == 0
     assert (cli.directory / "sent.txt").exists() is sent
-    cli(verb, task, approval, code=7)
+    cli(verb, task, approval)  # the same again changes nothing
+    other = "deny" if verb == "approve" else "approve"
+    assert "before" in cli(other, task, approval, code=7).stderr
 
 
 def test_lists_can_be_narrowed(cli):

@@ -183,6 +183,8 @@ def tool_message(returned: ToolReturned) -> ToolMessage:
     content = (
         returned.error.message if returned.error is not None else as_text(split_input(returned.output)[0])
     )
+    if returned.remark:
+        content = f"[{returned.remark}]\n\n{content}"
     return ToolMessage(call_id=returned.call_id, name=returned.tool, content=content, is_error=failed)
 
 

@@ -11,9 +11,9 @@ from agentkit.policies.amounts import Between, OneOf
 from agentkit.policies.folders import Inside
 from agentkit.policies.hosts import Hosts
 from agentkit.policies.rules import Check, Rule
-from agentkit.policies.security import SecurityPolicy
+from agentkit.policies.security import WEEK, SecurityPolicy
 
 Rules = SecurityPolicy
 """The name that it had before it knew rules about arguments."""
 
-__all__ = ["Between", "Check", "Hosts", "Inside", "OneOf", "Rule", "Rules", "SecurityPolicy"]
+__all__ = ["WEEK", "Between", "Check", "Hosts", "Inside", "OneOf", "Rule", "Rules", "SecurityPolicy"]

@@ -6,9 +6,13 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from agentkit.errors import UsageError
 from agentkit.messages import Effect, ToolSpec
 from agentkit.policies.rules import Rule
 from agentkit.ports import Allow, Ask, Decision, Deny, Question
+
+WEEK = 7 * 24 * 3600.0
+"""So many seconds a person has to answer, unless the policy says otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +28,11 @@ class SecurityPolicy:
         ask_effects: a person decides about tools with these effects.
         ask_interrupted: a person decides whether a call that was cut short, and may have taken effect, is repeated;
             otherwise it is repeated without asking.
+        approval_seconds: a person has so long to answer, then the call is refused; ``None`` for ever.
         rules: what arguments must be like.
+
+    Raises:
+        UsageError: ``approval_seconds`` is not positive.
     """
 
     allow: Collection[str] = ("*",)
@@ -32,7 +40,13 @@ class SecurityPolicy:
     ask: Collection[str] = ()
     ask_effects: Collection[Effect] = ()
     ask_interrupted: bool = True
+    approval_seconds: float | None = WEEK
     rules: Collection[Rule] = ()
+
+    def __post_init__(self) -> None:
+        if self.approval_seconds is not None and not self.approval_seconds > 0:
+            message = "approval_seconds must be positive seconds"
+            raise UsageError(message)
 
     def offers(self, spec: ToolSpec) -> bool:
         """Whether the model is shown the tool at all."""
@@ -50,7 +64,7 @@ class SecurityPolicy:
                 return Deny(reason=problem)
         why = [*self._why_ask(question), *(problem for _rule, problem in broken)]
         if why:
-            return Ask(reason="; ".join(why))
+            return Ask(reason="; ".join(why), expires_seconds=self.approval_seconds)
         return Allow(reason=self._why_allow(rules))
 
     def _why_ask(self, question: Question) -> Iterator[str]:

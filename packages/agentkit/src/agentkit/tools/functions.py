@@ -94,6 +94,14 @@ class Tool:
             approval=self.approval,
         )
 
+    def check(self, call: ToolCall) -> None:
+        """Whether the arguments of a call fit.
+
+        Raises:
+            BadArguments: they do not.
+        """
+        self._schema.validate(call.arguments)
+
     async def call(self, call: ToolCall, context: ToolContext[Any]) -> JsonValue:
         """Validate the arguments, call the function, and return its result as JSON.
 
@@ -164,6 +172,15 @@ class FunctionToolset:
         """The tools in the order in which they were given."""
         return [made.spec for made in self._tools.values()]
 
+    def check(self, call: ToolCall) -> None:
+        """Whether the arguments of a call fit, without calling anything.
+
+        Raises:
+            UnknownTool: there is no such tool.
+            BadArguments: the arguments do not fit.
+        """
+        self._tool_of(call).check(call)
+
     async def call(self, call: ToolCall, context: ToolContext[Any]) -> JsonValue:
         """Call the function of that name.
 
@@ -172,8 +189,11 @@ class FunctionToolset:
             BadArguments: the arguments do not fit.
             ToolError: as raised by the function.
         """
+        return await self._tool_of(call).call(call, context)
+
+    def _tool_of(self, call: ToolCall) -> Tool:
         made = self._tools.get(call.name)
         if made is None:
             message = f"there is no tool {call.name!r}; there are: {', '.join(self._tools) or 'none'}"
             raise UnknownTool(message)
-        return await made.call(call, context)
+        return made

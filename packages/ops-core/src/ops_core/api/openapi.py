@@ -13,6 +13,7 @@ from ops_core.problems import Problem
 
 API = "/api/v1"
 TASKS = f"{API}/tasks"
+APPROVALS = f"{API}/approvals"
 THREADS = f"{API}/threads"
 NOTES = f"{API}/notes"
 

@@ -7,7 +7,7 @@ import asyncio
 from fastapi import FastAPI, Response
 
 from agentkit.tracing import Trace
-from ops_core.api.openapi import TASKS, location, reading, writing
+from ops_core.api.openapi import APPROVALS, TASKS, location, reading, writing
 from ops_core.api.parameters import (
     After,
     ApprovalId,
@@ -28,11 +28,12 @@ from ops_core.api.parameters import (
     wait_of,
 )
 from ops_core.assembly import Ops
-from ops_core.intake import accept, accept_many, batch_result, ended_or_not
-from ops_core.listing import PAGE_DEFAULT, task_filter, task_id_of
+from ops_core.intake import accept, accept_many, answer, batch_result, ended_or_not
+from ops_core.listing import PAGE_DEFAULT, approval_filter, task_filter, task_id_of
 from ops_core.task import DEFAULT_TENANT, Task
 from ops_core.wire import (
     STEPS_MOST,
+    ApprovalPage,
     ApprovalRequest,
     BatchBody,
     BatchRequest,
@@ -79,6 +80,7 @@ class TaskRoutes:
         app.add_api_route(f"{one}/steps", self.steps, **reading("list_steps", 404))
         app.add_api_route(f"{one}/cancel", self.cancel, **writing("cancel_task", 404, body=False))
         app.add_api_route(f"{one}/retry", self.retry, status_code=202, **retried)
+        app.add_api_route(APPROVALS, self.approvals, **reading("list_approvals"))
         app.add_api_route(
             f"{one}/approvals/{{approval_id:path}}", self.answer, **writing("answer_approval", 404, 409)
         )
@@ -170,9 +172,18 @@ class TaskRoutes:
         return TaskBody.of(task)
 
     async def answer(self, task_id: TaskId, approval_id: ApprovalId, request: ApprovalRequest) -> TaskBody:
-        """Answer an open approval; the task goes on."""
-        given = request.as_step(approval_id)
-        return TaskBody.of(await self._engine.answer(DEFAULT_TENANT, task_id_of(task_id), given))
+        """Answer an open approval; the task goes on.
+
+        The call is carried out with the arguments that were shown, or with `arguments` of the answer. The first answer
+        counts: the same one again changes nothing, another one is refused (409), and so is one that comes too late.
+        """
+        task = await answer(self._engine, self._ops.catalog, task_id_of(task_id), approval_id, request)
+        return TaskBody.of(task)
+
+    async def approvals(self, cursor: Cursor = None, limit: PageLimit = PAGE_DEFAULT) -> ApprovalPage:
+        """Calls that wait for a person, in all tasks; those of the newest tasks first."""
+        asked = approval_filter(cursor=cursor, limit=limit)
+        return ApprovalPage.of(await self._engine.approvals(DEFAULT_TENANT, asked), asked)
 
 
 def _address(task: Task) -> str:

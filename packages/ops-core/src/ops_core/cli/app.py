@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ops_core.cli import doctor, mcp, memory, run, serve, tasks, threads, worker
+from ops_core.cli import approvals, doctor, mcp, memory, run, serve, tasks, threads, worker
 from ops_core.cli.exits import MEANINGS
 
 _TABLE = "\n".join(f"  {code.value:>3}  {meaning}" for code, meaning in MEANINGS.items())
@@ -51,8 +51,9 @@ for _command in (
     tasks.watch,
     tasks.cancel,
     tasks.retry,
-    tasks.approve,
-    tasks.deny,
+    approvals.approvals,
+    approvals.approve,
+    approvals.deny,
     tasks.agents,
     serve.migrate,
     serve.purge,

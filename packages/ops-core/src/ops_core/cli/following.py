@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from agentkit.codec import recorded_to_json
 from agentkit.transcript import ApprovalAsked
+from ops_core.cli.answering import json_or_file, said
 from ops_core.cli.attaching import with_attachments
 from ops_core.cli.choosing import chosen_agent
 from ops_core.cli.connecting import connected
@@ -26,7 +24,7 @@ from ops_core.cli.views import JsonView, PeopleView, View, told_goal
 from ops_core.client import Client
 from ops_core.errors import InvalidRequest
 from ops_core.task import TaskStatus
-from ops_core.wire import ApprovalRequest, TaskBody, TaskRequest
+from ops_core.wire import TaskBody, TaskRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,14 +35,6 @@ class Following:
     within: float | None = None
     url: str | None = None
     as_json: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """A person's answer."""
-
-    approved: bool
-    reason: str = ""
 
 
 # --- submitting ---------------------------------------------------------------------------------------------------
@@ -81,16 +71,7 @@ def _input_of(options: SubmitOptions) -> Any:
     if options.attach:
         message = "--attach goes with GOAL; in JSON an attachment is an object with the key $attachment"
         raise InvalidRequest(message, field="attach")
-    text = options.input or ""
-    try:
-        if text.startswith("@"):
-            text = Path(text[1:]).read_text(encoding="utf-8")
-        return json.loads(text)
-    except OSError as error:
-        message = f"--input: {(options.input or '')[1:]}: {error.strerror}"
-    except ValueError:
-        message = "--input is not JSON; for a plain text use GOAL"
-    raise InvalidRequest(message, field="input")
+    return json_or_file(options.input or "", "--input", "for a plain text use GOAL")
 
 
 def _request(options: SubmitOptions, given: Any, agent: str) -> TaskRequest:
@@ -216,7 +197,7 @@ async def cancel(task_id: str, url: str | None, as_json: bool) -> Exit:
     async with connected(url) as client:
         task = await client.cancel(task_id)
     asked = task.status is TaskStatus.RUNNING
-    _said(task, "cancelling: it ends at its next step" if asked else f"{task.status}", as_json)
+    said(task, "cancelling: it ends at its next step" if asked else f"{task.status}", as_json)
     return Exit.OK
 
 
@@ -234,31 +215,6 @@ async def retry(task_id: str, url: str | None, as_json: bool) -> Exit:
                 {"follow it": f"opspawn watch {task.id}", "or run it": f"opspawn run --resume {task.id}"}
             )
     return Exit.OK
-
-
-async def answer(task_id: str, approval_id: str, given: Answer, url: str | None, as_json: bool) -> Exit:
-    """Answer an open approval."""
-    try:
-        request = ApprovalRequest(approved=given.approved, reason=given.reason, by=getpass.getuser()[:200])
-    except ValidationError as error:
-        message = f"--reason: {error.errors()[0]['msg']}"
-        raise InvalidRequest(message, field="reason") from None
-    async with connected(url) as client:
-        task = await client.answer(task_id, approval_id, request)
-    _said(
-        task,
-        f"{'approved' if given.approved else 'denied'}; the task goes on as soon as a worker takes it",
-        as_json,
-    )
-    return Exit.OK
-
-
-def _said(task: TaskBody, text: str, as_json: bool) -> None:
-    screen = Screen()
-    if as_json:
-        screen.json(task.model_dump(mode="json"))
-    else:
-        screen.raw(text)
 
 
 async def agents(url: str | None, as_json: bool) -> Exit:

@@ -23,7 +23,7 @@ from ops_core.cli.run import RunOptions
 from ops_core.cli.screen import Screen
 from ops_core.cli.text import as_call
 from ops_core.cli.views import JsonView, PeopleView, View, told_goal
-from ops_core.errors import ApprovalNotFound, InvalidRequest
+from ops_core.errors import ApprovalConflict, ApprovalExpired, InvalidRequest
 from ops_core.listing import task_id_of
 from ops_core.runner import Runner
 from ops_core.settings import read_settings
@@ -145,7 +145,7 @@ class _Run:
             for given in answers:
                 try:
                     await self._engine.answer(DEFAULT_TENANT, self._task.id, given)
-                except ApprovalNotFound:
+                except (ApprovalConflict, ApprovalExpired):
                     self._view.note("somebody else has answered before")
 
     async def _ask(self, question: str) -> bool | None:
@@ -161,7 +161,8 @@ class _Run:
         while True:
             if self._asked:
                 task = await self._engine.get(DEFAULT_TENANT, self._task.id)
-                if task.status is TaskStatus.WAITING and task.run_after is None and self._asked:
+                due = task.run_after is not None and task.run_after <= task.updated_at
+                if task.status is TaskStatus.WAITING and not due and self._asked:
                     return list(self._asked.values())
             await asyncio.sleep(GLANCE_SECONDS)
 

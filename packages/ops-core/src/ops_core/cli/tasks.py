@@ -136,29 +136,6 @@ def retry(task_id: TaskId, url: Url = None, as_json: Json = False) -> None:
     do(following.retry(task_id, url, as_json))
 
 
-Approval = Annotated[str, typer.Argument(metavar="APPROVAL", help="The approval's id.", show_default=False)]
-
-
-def approve(task_id: TaskId, approval_id: Approval, url: Url = None, as_json: Json = False) -> None:
-    """Allow a tool call that waits for a person."""
-    from ops_core.cli import following
-
-    do(following.answer(task_id, approval_id, following.Answer(approved=True), url, as_json))
-
-
-def deny(
-    task_id: TaskId,
-    approval_id: Approval,
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="The model is told it.")] = "",
-    url: Url = None,
-    as_json: Json = False,
-) -> None:
-    """Refuse a tool call that waits for a person; the run goes on without it."""
-    from ops_core.cli import following
-
-    do(following.answer(task_id, approval_id, following.Answer(approved=False, reason=reason), url, as_json))
-
-
 def agents(url: Url = None, as_json: Json = False) -> None:
     """List the agents that can be run, with their tools."""
     from ops_core.cli import following

@@ -10,9 +10,10 @@ from ops_core.catalog import Catalog
 from ops_core.client.batches import whole_batch
 from ops_core.client.paging import all_tasks
 from ops_core.engine import Engine
-from ops_core.intake import accept, accept_many, batch_result
+from ops_core.intake import accept, accept_many, answer, batch_result
 from ops_core.listing import (
     PAGE_DEFAULT,
+    approval_filter,
     checked_key,
     note_filter,
     notes_to_forget,
@@ -25,6 +26,7 @@ from ops_core.recalling import recall
 from ops_core.task import DEFAULT_TENANT
 from ops_core.wire import (
     AgentBody,
+    ApprovalPage,
     ApprovalRequest,
     BatchItem,
     BatchResult,
@@ -119,8 +121,13 @@ class LocalClient:
 
     async def answer(self, task_id: str, approval_id: str, request: ApprovalRequest) -> TaskBody:
         """Answer an open approval."""
-        given = request.as_step(approval_id)
-        return TaskBody.of(await self._engine.answer(DEFAULT_TENANT, task_id_of(task_id), given))
+        task = await answer(self._engine, self._catalog, task_id_of(task_id), approval_id, request)
+        return TaskBody.of(task)
+
+    async def approvals(self, *, cursor: str | None = None, limit: int = PAGE_DEFAULT) -> ApprovalPage:
+        """One page of open approvals."""
+        asked = approval_filter(cursor=cursor, limit=limit)
+        return ApprovalPage.of(await self._engine.approvals(DEFAULT_TENANT, asked), asked)
 
     async def threads(self, *, cursor: str | None = None, limit: int = PAGE_DEFAULT) -> ThreadPage:
         """One page of threads."""

@@ -24,6 +24,7 @@ from ops_core.client.repeating import REPEATED_SOON, Interrupted, Repeater, end_
 from ops_core.errors import ConfigError, InvalidRequest, OpsError, ServerUnavailable
 from ops_core.listing import (
     PAGE_DEFAULT,
+    approval_filter,
     checked_key,
     note_filter,
     notes_to_forget,
@@ -35,7 +36,16 @@ from ops_core.listing import (
 from ops_core.problems import ERRORS
 from ops_core.protocol.failures import DETAILS, told_in
 from ops_core.protocol.notes import note_in, spending_in
-from ops_core.protocol.tasks import agent_in, request_out, result_in, step_in, task_in, thread_in
+from ops_core.protocol.tasks import (
+    agent_in,
+    answer_out,
+    approval_in,
+    request_out,
+    result_in,
+    step_in,
+    task_in,
+    thread_in,
+)
 from ops_core.protocol.v1 import (
     agent_service_pb2,
     memory_service_pb2,
@@ -52,6 +62,7 @@ from ops_core.protocol.values import status_out
 from ops_core.task import RetryPolicy
 from ops_core.wire import (
     AgentBody,
+    ApprovalPage,
     ApprovalRequest,
     BatchItem,
     BatchResult,
@@ -207,12 +218,17 @@ class GrpcClient:
         return self._read(task_in, answer.task)
 
     async def answer(self, task_id: str, approval_id: str, request: ApprovalRequest) -> TaskBody:
-        """Answer an open approval. Not repeated by itself: the second answer would find none open."""
-        asked = task_service_pb2.AnswerApprovalRequest(
-            task_id=task_id_of(task_id), approval_id=approval_id, **request.model_dump()
-        )
-        answer = await self._ask(self._tasks.AnswerApproval, asked, repeatable=False)
-        return self._read(task_in, answer.task)
+        """Answer an open approval."""
+        asked = answer_out(task_id_of(task_id), approval_id, request)
+        return self._read(task_in, (await self._ask(self._tasks.AnswerApproval, asked)).task)
+
+    async def approvals(self, *, cursor: str | None = None, limit: int = PAGE_DEFAULT) -> ApprovalPage:
+        """One page of open approvals."""
+        approval_filter(cursor=cursor, limit=limit)
+        asked = task_service_pb2.ListApprovalsRequest(page_size=limit, page_token=cursor or "")
+        answer = await self._ask(self._tasks.ListApprovals, asked)
+        items = [self._read(approval_in, approval) for approval in answer.approvals]
+        return ApprovalPage(items=items, next_cursor=answer.next_page_token or None)
 
     async def threads(self, *, cursor: str | None = None, limit: int = PAGE_DEFAULT) -> ThreadPage:
         """One page of threads."""

@@ -23,6 +23,7 @@ from ops_core.client.repeating import REPEATED_SOON, Interrupted, Repeater, end_
 from ops_core.errors import InvalidRequest, OpsError, ServerUnavailable
 from ops_core.listing import (
     PAGE_DEFAULT,
+    approval_filter,
     checked_key,
     note_filter,
     notes_to_forget,
@@ -36,6 +37,7 @@ from ops_core.task import RetryPolicy
 from ops_core.wire import (
     AgentBody,
     AgentPage,
+    ApprovalPage,
     ApprovalRequest,
     BatchBody,
     BatchItem,
@@ -170,9 +172,15 @@ class OpsClient:
         return await self._ask(TaskBody, "POST", f"{_task(task_id)}/retry", repeatable=False)
 
     async def answer(self, task_id: str, approval_id: str, request: ApprovalRequest) -> TaskBody:
-        """Answer an open approval. Not repeated by itself: the second answer would find none open."""
+        """Answer an open approval."""
         path = f"{_task(task_id)}/approvals/{quote(approval_id, safe='')}"
-        return await self._ask(TaskBody, "POST", path, body=request, repeatable=False)
+        return await self._ask(TaskBody, "POST", path, body=request)
+
+    async def approvals(self, *, cursor: str | None = None, limit: int = PAGE_DEFAULT) -> ApprovalPage:
+        """One page of open approvals."""
+        approval_filter(cursor=cursor, limit=limit)
+        asked = {} if cursor is None else {"cursor": cursor}
+        return await self._ask(ApprovalPage, "GET", "/approvals", params={**asked, "limit": str(limit)})
 
     async def threads(self, *, cursor: str | None = None, limit: int = PAGE_DEFAULT) -> ThreadPage:
         """One page of threads."""

@@ -9,6 +9,7 @@ from agentkit.transcript import Recorded
 from ops_core.listing import PAGE_DEFAULT
 from ops_core.wire import (
     AgentBody,
+    ApprovalPage,
     ApprovalRequest,
     BatchItem,
     BatchResult,
@@ -22,6 +23,27 @@ from ops_core.wire import (
     ThreadBody,
     ThreadPage,
 )
+
+
+class ApprovalClient(Protocol):
+    """What can be done about calls that wait for a person."""
+
+    async def approvals(self, *, cursor: str | None = None, limit: int = PAGE_DEFAULT) -> ApprovalPage:
+        """One page of open approvals, those of the newest tasks first."""
+        ...
+
+    async def answer(self, task_id: str, approval_id: str, request: ApprovalRequest) -> TaskBody:
+        """Answer an open approval; the same answer again changes nothing.
+
+        Raises:
+            TaskNotFound: there is no task of this id.
+            ApprovalNotFound: the task has no such approval.
+            ApprovalConflict: it was answered otherwise, or the answer's digest is that of another question.
+            ApprovalExpired: it is too late.
+            TransitionRefused: the task has ended.
+            InvalidRequest: changed arguments do not fit the tool, or its agent's policy.
+        """
+        ...
 
 
 class TaskClient(Protocol):
@@ -88,16 +110,6 @@ class TaskClient(Protocol):
         Raises:
             TaskNotFound: there is none of this id.
             TransitionRefused: it neither failed nor was cancelled.
-        """
-        ...
-
-    async def answer(self, task_id: str, approval_id: str, request: ApprovalRequest) -> TaskBody:
-        """Answer an open approval.
-
-        Raises:
-            TaskNotFound: there is no task of this id.
-            ApprovalNotFound: it does not exist, or was answered.
-            TransitionRefused: the task has ended.
         """
         ...
 
@@ -179,7 +191,7 @@ class AgentClient(Protocol):
         ...
 
 
-class Client(TaskClient, ThreadClient, NoteClient, AgentClient, Protocol):
+class Client(TaskClient, ApprovalClient, ThreadClient, NoteClient, AgentClient, Protocol):
     """What can be done with tasks and agents, wherever they are.
 
     Every method may raise StoreUnavailable, and ServerUnavailable where there is a server.

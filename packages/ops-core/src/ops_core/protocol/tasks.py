@@ -28,6 +28,8 @@ from ops_core.task import TaskStatus
 from ops_core.wire import (
     AgentBody,
     AgentBudgetBody,
+    ApprovalBody,
+    ApprovalRequest,
     BatchItem,
     BatchResult,
     ErrorBody,
@@ -146,6 +148,80 @@ def task_out(body: TaskBody) -> task_pb2.Task:
         finished_at=moment_out(body.finished_at),
         run_after=moment_out(body.run_after),
         thread_id=body.thread_id,
+        approvals=[approval_out(approval) for approval in body.approvals],
+    )
+
+
+def approval_out(body: ApprovalBody) -> task_pb2.Approval:
+    """An open approval as a message."""
+    return task_pb2.Approval(
+        task_id=body.task_id,
+        id=body.id,
+        agent=body.agent,
+        tool=body.tool,
+        arguments_json=to_json_text(body.arguments),
+        shown=body.shown,
+        reason=body.reason,
+        interrupted=body.interrupted,
+        digest=body.digest,
+        asked_at=moment_out(body.asked_at),
+        expires_at=moment_out(body.expires_at),
+    )
+
+
+def approval_in(told: task_pb2.Approval) -> ApprovalBody:
+    """The open approval of a message.
+
+    Raises:
+        ValueError: it is not as a server of this release tells it.
+    """
+    return ApprovalBody(
+        task_id=told.task_id,
+        id=told.id,
+        agent=told.agent,
+        tool=told.tool,
+        arguments=json.loads(told.arguments_json),
+        shown=told.shown,
+        reason=told.reason,
+        interrupted=told.interrupted,
+        digest=told.digest,
+        asked_at=told.asked_at.ToDatetime(tzinfo=UTC),
+        expires_at=told.expires_at.ToDatetime(tzinfo=UTC) if told.HasField("expires_at") else None,
+    )
+
+
+def answer_in(told: task_service_pb2.AnswerApprovalRequest) -> ApprovalRequest:
+    """The answer of a message.
+
+    Raises:
+        InvalidRequest: it holds what is no JSON.
+        pydantic.ValidationError: it breaks a rule of :class:`~ops_core.wire.ApprovalRequest`.
+    """
+    given: dict[str, Any] = {"reason": told.reason, "by": told.by}
+    if told.HasField("approved"):
+        given["approved"] = told.approved
+    if told.HasField("arguments_json"):
+        given["arguments"] = json_in(told.arguments_json, "arguments")
+        if not isinstance(given["arguments"], dict):
+            message = "arguments_json must be an object"
+            raise InvalidRequest(message, field="arguments")
+    if told.HasField("digest"):
+        given["digest"] = told.digest
+    return ApprovalRequest.model_validate(given)
+
+
+def answer_out(
+    task_id: str, approval_id: str, request: ApprovalRequest
+) -> task_service_pb2.AnswerApprovalRequest:
+    """An answer as a message."""
+    return task_service_pb2.AnswerApprovalRequest(
+        task_id=task_id,
+        approval_id=approval_id,
+        approved=request.approved,
+        reason=request.reason,
+        by=request.by,
+        arguments_json=None if request.arguments is None else to_json_text(request.arguments),
+        digest=request.digest,
     )
 
 
@@ -180,6 +256,7 @@ def task_in(told: task_pb2.Task) -> TaskBody:
         finished_at=_moment(told, "finished_at"),
         run_after=_moment(told, "run_after"),
         thread_id=told.thread_id if told.HasField("thread_id") else None,
+        approvals=[approval_in(approval) for approval in told.approvals],
     )
 
 

@@ -19,6 +19,7 @@ PREFIX = "TASK_STATUS_"
 
 FIELDS: Mapping[str, str] = {
     "input": "input_json",
+    "arguments": "arguments_json",
     "Idempotency-Key": "idempotency_key",
     "cursor": "page_token",
     "limit": "page_size",

@@ -12,13 +12,21 @@ from ops_core.closing import until_closing
 from ops_core.errors import InvalidRequest
 from ops_core.intake import accept, accept_many, ended_or_not
 from ops_core.listing import PAGE_DEFAULT, PAGE_MOST, checked_key, task_id_of
-from ops_core.protocol.tasks import batch_in, request_in, result_out, step_out, task_out
+from ops_core.protocol.tasks import (
+    answer_in,
+    approval_out,
+    batch_in,
+    request_in,
+    result_out,
+    step_out,
+    task_out,
+)
 from ops_core.protocol.v1 import task_service_pb2 as messages
 from ops_core.protocol.v1.task_service_pb2_grpc import TaskServiceServicer
 from ops_core.protocol.values import status_in, status_out
 from ops_core.rpc.answering import Answering, Context
 from ops_core.task import DEFAULT_TENANT
-from ops_core.wire import BATCH_MOST, MAX_SEQ, STEPS_MOST, ApprovalRequest, StepPage, TaskBody
+from ops_core.wire import BATCH_MOST, MAX_SEQ, STEPS_MOST, StepPage, TaskBody
 
 
 class TaskService(TaskServiceServicer):
@@ -105,12 +113,20 @@ class TaskService(TaskServiceServicer):
     ) -> messages.AnswerApprovalResponse:
         """Answer an open approval."""
         async with self._answering(request, context):
-            given: dict[str, object] = {"reason": request.reason, "by": request.by}
-            if request.HasField("approved"):
-                given["approved"] = request.approved
-            answer = ApprovalRequest.model_validate(given)
-            task = await self._verbs.answer(request.task_id, request.approval_id, answer)
+            task = await self._verbs.answer(request.task_id, request.approval_id, answer_in(request))
             return messages.AnswerApprovalResponse(task=task_out(task))
+
+    async def ListApprovals(  # noqa: N802  (as above)
+        self, request: messages.ListApprovalsRequest, context: Context
+    ) -> messages.ListApprovalsResponse:
+        """A page of open approvals."""
+        async with self._answering(request, context):
+            limit = min(request.page_size or PAGE_DEFAULT, PAGE_MOST)
+            page = await self._verbs.approvals(cursor=request.page_token or None, limit=limit)
+            return messages.ListApprovalsResponse(
+                approvals=[approval_out(approval) for approval in page.items],
+                next_page_token=page.next_cursor or "",
+            )
 
     async def ListSteps(  # noqa: N802  (as above)
         self, request: messages.ListStepsRequest, context: Context

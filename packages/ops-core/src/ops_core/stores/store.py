@@ -20,6 +20,7 @@ from agentkit.ports import Scope
 from agentkit.transcript import ApprovalGiven, Note, Recorded, Step, Turn
 from ops_core.errors import SchemaMismatch, StoreUnavailable
 from ops_core.ports import (
+    ApprovalFilter,
     Charge,
     Clock,
     Hint,
@@ -51,7 +52,7 @@ from ops_core.stores.sql.leases import Claiming, Wanted, release_task, renew_lea
 from ops_core.stores.sql.stats import read_stats
 from ops_core.stores.tables import REVISION
 from ops_core.stores.writer import Work, Writer
-from ops_core.task import Claimed, Lease, NewTask, Task, Thread
+from ops_core.task import Approval, Claimed, Lease, NewTask, Task, Thread
 from ops_core.telemetry import WriterMetrics
 
 Result = TypeVar("Result")
@@ -226,9 +227,9 @@ class SqlStore:
             return await writer.join(spending.record_charged, spending.Charged(written, charge), size=size)
         return await writer.join(progress.record_steps, written, size=size)
 
-    async def wait(self, lease: Lease, seen: int) -> None:
+    async def wait(self, lease: Lease, seen: int, until: float | None = None) -> None:
         """Put a task to waiting."""
-        await self._write(partial(wait_task, lease=lease, seen=seen))
+        await self._write(partial(wait_task, lease=lease, seen=seen, until=until))
 
     async def release(self, lease: Lease, later: RetryLater | None = None) -> None:
         """Give a task back."""
@@ -242,11 +243,16 @@ class SqlStore:
         """Cancel, or ask the worker to."""
         return await self._write(partial(decide.cancel_task, tenant=tenant, task_id=task_id))
 
-    async def answer(self, tenant: str, task_id: str, step: ApprovalGiven, seen: int) -> bool:
+    async def answer(
+        self, tenant: str, task_id: str, step: ApprovalGiven, seen: int, until: float | None = None
+    ) -> bool:
         """Record a person's answer."""
-        return await self._write(
-            partial(decide.answer_approval, tenant=tenant, task_id=task_id, step=step, seen=seen)
-        )
+        answer = partial(decide.answer_approval, tenant=tenant, task_id=task_id)
+        return await self._write(partial(answer, step=step, seen=seen, until=until))
+
+    async def approvals(self, tenant: str, wanted: ApprovalFilter) -> Sequence[Approval]:
+        """Open approvals."""
+        return await self._read(partial(look.list_approvals, tenant=tenant, wanted=wanted))
 
     async def retry(self, tenant: str, task_id: str, *, refuse_busy: bool = False) -> Task:
         """A new task that carries an ended one on."""

@@ -26,7 +26,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION = "0007"
+REVISION = "0008"
 """The schema that this release works with: the head of the migrations."""
 
 metadata = MetaData(
@@ -162,6 +162,14 @@ step = Table(
     Column("body", Text, nullable=False),
     PrimaryKeyConstraint("task_id", "seq", name="pk_step"),
     ForeignKeyConstraint(["task_id"], ["task.id"], name="fk_step", ondelete="CASCADE"),
+    # questions to people, and their answers
+    Index(
+        "ix_step_approval",
+        "task_id",
+        "seq",
+        sqlite_where=text("kind IN ('approval_asked', 'approval_given')"),
+        postgresql_where=text("kind IN ('approval_asked', 'approval_given')"),
+    ),
 )
 
 thread = Table(

@@ -1,6 +1,7 @@
 """The JSON we speak: what the API takes and gives, shared with the client. Nothing unknown is accepted."""
 
 from ops_core.wire.agents import AgentBody, AgentBudgetBody, AgentPage, ToolBody
+from ops_core.wire.approvals import DIGEST_PATTERN, ApprovalBody, ApprovalPage, ApprovalRequest
 from ops_core.wire.forms import Strict
 from ops_core.wire.notes import (
     RECALL_MOST,
@@ -23,7 +24,6 @@ from ops_core.wire.submitting import (
 from ops_core.wire.tasks import (
     MAX_SEQ,
     STEPS_MOST,
-    ApprovalRequest,
     ErrorBody,
     StepPage,
     TaskBody,
@@ -34,12 +34,15 @@ from ops_core.wire.threads import ThreadBody, ThreadDeleted, ThreadPage
 
 __all__ = [
     "BATCH_MOST",
+    "DIGEST_PATTERN",
     "MAX_SEQ",
     "RECALL_MOST",
     "STEPS_MOST",
     "AgentBody",
     "AgentBudgetBody",
     "AgentPage",
+    "ApprovalBody",
+    "ApprovalPage",
     "ApprovalRequest",
     "BatchBody",
     "BatchItem",

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any, cast
+from typing import Any, cast
 
-from pydantic import ConfigDict, Field, JsonValue, StringConstraints
+from pydantic import ConfigDict, Field, JsonValue
 
 from agentkit.codec import recorded_to_json
 from agentkit.money import usd
-from agentkit.transcript import ApprovalGiven, Recorded
+from agentkit.transcript import Recorded
 from ops_core.listing import encode_cursor
 from ops_core.ports import TaskFilter
 from ops_core.task import Task, TaskStatus
+from ops_core.wire.approvals import ApprovalBody
 from ops_core.wire.forms import Strict, moment
 
 STEPS_MOST = 1000
@@ -94,11 +95,16 @@ class TaskBody(Strict):
     finished_at: datetime | None
     run_after: datetime | None = Field(
         default=None,
-        description="No worker takes it before this moment; `null` while one has it, while it waits for an answer or "
-        "for its turn in a thread, and once it has ended.",
+        description="No worker takes it before this moment; while it waits for an answer, the moment at which the "
+        "first approval expires; `null` while a worker has it, while it waits for its turn in a thread, and once it "
+        "has ended.",
     )
     thread_id: str | None = Field(
         default=None, description="The conversation that it belongs to; `null` for none."
+    )
+    approvals: list[ApprovalBody] = Field(
+        default_factory=list[ApprovalBody],
+        description="Calls that wait for a person. Told of one task, not in lists: `GET /approvals` lists all of them.",
     )
 
     @classmethod
@@ -130,6 +136,7 @@ class TaskBody(Strict):
             finished_at=None if task.finished_at is None else moment(task.finished_at),
             run_after=_run_after(task),
             thread_id=task.thread_id,
+            approvals=[ApprovalBody.of(approval) for approval in task.approvals],
         )
 
 
@@ -169,24 +176,6 @@ class StepPage(Strict):
     def following(steps: Sequence[Recorded], limit: int) -> int | None:
         """What is ``next_after`` on a page of at most ``limit`` steps, made from up to one more than that."""
         return steps[limit - 1].seq if len(steps) > limit else None
-
-
-class ApprovalRequest(Strict):
-    """A person's answer to an open approval."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"approved": False, "reason": "Not on a Friday.", "by": "kim"}]}
-    )
-
-    approved: Annotated[bool, Field(strict=True)]
-    reason: Annotated[str, StringConstraints(max_length=2000)] = Field(
-        default="", description="The model is told it."
-    )
-    by: Annotated[str, StringConstraints(max_length=200)] = Field(default="", description="Who answered.")
-
-    def as_step(self, approval_id: str) -> ApprovalGiven:
-        """The answer as it is recorded."""
-        return ApprovalGiven(approval_id=approval_id, approved=self.approved, reason=self.reason, by=self.by)
 
 
 def _plain(value: Any) -> JsonValue:

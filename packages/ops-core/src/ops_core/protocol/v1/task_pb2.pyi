@@ -102,6 +102,7 @@ class Task(_message.Message):
     FINISHED_AT_FIELD_NUMBER: _builtins.int
     RUN_AFTER_FIELD_NUMBER: _builtins.int
     THREAD_ID_FIELD_NUMBER: _builtins.int
+    APPROVALS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """A UUID that sorts by the moment of submission."""
     agent: _builtins.str
@@ -148,9 +149,13 @@ class Task(_message.Message):
 
     @_builtins.property
     def run_after(self) -> _timestamp_pb2.Timestamp:
-        """No worker takes it before this moment: its run_at, or when it is tried again. Not set while it waits for an
-        answer or for its turn in a thread, and once it has ended.
+        """No worker takes it before this moment: its run_at, or when it is tried again; while it waits for an answer, when the
+        first approval expires. Not set while it waits for its turn in a thread, and once it has ended.
         """
+
+    @_builtins.property
+    def approvals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Approval]:
+        """Calls that wait for a person. Told of one task, not in lists: ListApprovals lists all of them."""
 
     def __init__(
         self,
@@ -171,10 +176,11 @@ class Task(_message.Message):
         finished_at: _timestamp_pb2.Timestamp | None = ...,
         run_after: _timestamp_pb2.Timestamp | None = ...,
         thread_id: _builtins.str | None = ...,
+        approvals: _abc.Iterable[Global___Approval] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_output_json", b"_output_json", "_thread_id", b"_thread_id", "created_at", b"created_at", "error", b"error", "finished_at", b"finished_at", "output_json", b"output_json", "run_after", b"run_after", "started_at", b"started_at", "thread_id", b"thread_id", "updated_at", b"updated_at", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_output_json", b"_output_json", "_thread_id", b"_thread_id", "agent", b"agent", "attempt", b"attempt", "created_at", b"created_at", "error", b"error", "finished_at", b"finished_at", "id", b"id", "input_json", b"input_json", "labels", b"labels", "output_json", b"output_json", "priority", b"priority", "run_after", b"run_after", "started_at", b"started_at", "status", b"status", "thread_id", b"thread_id", "updated_at", b"updated_at", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_output_json", b"_output_json", "_thread_id", b"_thread_id", "agent", b"agent", "approvals", b"approvals", "attempt", b"attempt", "created_at", b"created_at", "error", b"error", "finished_at", b"finished_at", "id", b"id", "input_json", b"input_json", "labels", b"labels", "output_json", b"output_json", "priority", b"priority", "run_after", b"run_after", "started_at", b"started_at", "status", b"status", "thread_id", b"thread_id", "updated_at", b"updated_at", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__output_json: _TypeAlias = _typing.Literal["output_json"]  # noqa: Y015
     _WhichOneofArgType__output_json: _TypeAlias = _typing.Literal["_output_json", b"_output_json"]  # noqa: Y015
@@ -186,6 +192,74 @@ class Task(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__thread_id) -> _WhichOneofReturnType__thread_id | None: ...
 
 Global___Task: _TypeAlias = Task  # noqa: Y015
+
+@_typing.final
+class Approval(_message.Message):
+    """A tool call that waits for a person."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
+    TOOL_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_JSON_FIELD_NUMBER: _builtins.int
+    SHOWN_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    INTERRUPTED_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    ASKED_AT_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    """The task that waits."""
+    id: _builtins.str
+    """What an answer names; unique within the task."""
+    agent: _builtins.str
+    """Whose call it is."""
+    tool: _builtins.str
+    """The tool that is to be called."""
+    arguments_json: _builtins.str
+    """An object: the arguments, as the tool would get them."""
+    shown: _builtins.str
+    """The same on one line, in which every character is to be seen: those that are invisible, turn the order of what is
+    read or act on a terminal are written as escapes.
+    """
+    reason: _builtins.str
+    """Why a person is asked."""
+    interrupted: _builtins.bool
+    """The call was started before, and nobody knows whether it took effect."""
+    digest: _builtins.str
+    """Of the run, the call and these arguments: what an approval is bound to."""
+    @_builtins.property
+    def asked_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was asked."""
+
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """From then on the call counts as refused. Not set for never."""
+
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        id: _builtins.str = ...,
+        agent: _builtins.str = ...,
+        tool: _builtins.str = ...,
+        arguments_json: _builtins.str = ...,
+        shown: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        interrupted: _builtins.bool = ...,
+        digest: _builtins.str = ...,
+        asked_at: _timestamp_pb2.Timestamp | None = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["asked_at", b"asked_at", "expires_at", b"expires_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "arguments_json", b"arguments_json", "asked_at", b"asked_at", "digest", b"digest", "expires_at", b"expires_at", "id", b"id", "interrupted", b"interrupted", "reason", b"reason", "shown", b"shown", "task_id", b"task_id", "tool", b"tool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Approval: _TypeAlias = Approval  # noqa: Y015
 
 @_typing.final
 class TaskError(_message.Message):

@@ -496,6 +496,60 @@ class RetryTaskResponse(_message.Message):
 Global___RetryTaskResponse: _TypeAlias = RetryTaskResponse  # noqa: Y015
 
 @_typing.final
+class ListApprovalsRequest(_message.Message):
+    """Which approvals."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """So many at most: 50 where it is 0; above 200 counts as 200."""
+    page_token: _builtins.str
+    """The next_page_token of the page before."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListApprovalsRequest: _TypeAlias = ListApprovalsRequest  # noqa: Y015
+
+@_typing.final
+class ListApprovalsResponse(_message.Message):
+    """A page of approvals."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPROVALS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page; empty on the last one."""
+    @_builtins.property
+    def approvals(self) -> _containers.RepeatedCompositeFieldContainer[_task_pb2.Approval]:
+        """Those of the newest tasks first."""
+
+    def __init__(
+        self,
+        *,
+        approvals: _abc.Iterable[_task_pb2.Approval] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListApprovalsResponse: _TypeAlias = ListApprovalsResponse  # noqa: Y015
+
+@_typing.final
 class AnswerApprovalRequest(_message.Message):
     """A person's answer to an open approval."""
 
@@ -506,6 +560,8 @@ class AnswerApprovalRequest(_message.Message):
     APPROVED_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     BY_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_JSON_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """The id of the task."""
     approval_id: _builtins.str
@@ -516,6 +572,12 @@ class AnswerApprovalRequest(_message.Message):
     """The model is told it."""
     by: _builtins.str
     """Who answered."""
+    arguments_json: _builtins.str
+    """An object: with these arguments the call is carried out, in the place of those that the model gave. They must fit the
+    tool and its agent's policy; the model is told that they were changed.
+    """
+    digest: _builtins.str
+    """The digest of the approval that was shown. With it, an answer to another question is refused."""
     def __init__(
         self,
         *,
@@ -524,14 +586,25 @@ class AnswerApprovalRequest(_message.Message):
         approved: _builtins.bool | None = ...,
         reason: _builtins.str = ...,
         by: _builtins.str = ...,
+        arguments_json: _builtins.str | None = ...,
+        digest: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_approved", b"_approved", "approved", b"approved"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_approved", b"_approved", "_arguments_json", b"_arguments_json", "_digest", b"_digest", "approved", b"approved", "arguments_json", b"arguments_json", "digest", b"digest"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_approved", b"_approved", "approval_id", b"approval_id", "approved", b"approved", "by", b"by", "reason", b"reason", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_approved", b"_approved", "_arguments_json", b"_arguments_json", "_digest", b"_digest", "approval_id", b"approval_id", "approved", b"approved", "arguments_json", b"arguments_json", "by", b"by", "digest", b"digest", "reason", b"reason", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__approved: _TypeAlias = _typing.Literal["approved"]  # noqa: Y015
     _WhichOneofArgType__approved: _TypeAlias = _typing.Literal["_approved", b"_approved"]  # noqa: Y015
+    _WhichOneofReturnType__arguments_json: _TypeAlias = _typing.Literal["arguments_json"]  # noqa: Y015
+    _WhichOneofArgType__arguments_json: _TypeAlias = _typing.Literal["_arguments_json", b"_arguments_json"]  # noqa: Y015
+    _WhichOneofReturnType__digest: _TypeAlias = _typing.Literal["digest"]  # noqa: Y015
+    _WhichOneofArgType__digest: _TypeAlias = _typing.Literal["_digest", b"_digest"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__approved) -> _WhichOneofReturnType__approved | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__arguments_json) -> _WhichOneofReturnType__arguments_json | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__digest) -> _WhichOneofReturnType__digest | None: ...
 
 Global___AnswerApprovalRequest: _TypeAlias = AnswerApprovalRequest  # noqa: Y015
 

@@ -69,6 +69,11 @@ class TaskServiceStub:
                 request_serializer=opspawn_dot_v1_dot_task__service__pb2.RetryTaskRequest.SerializeToString,
                 response_deserializer=opspawn_dot_v1_dot_task__service__pb2.RetryTaskResponse.FromString,
                 _registered_method=True)
+        self.ListApprovals = channel.unary_unary(
+                '/opspawn.v1.TaskService/ListApprovals',
+                request_serializer=opspawn_dot_v1_dot_task__service__pb2.ListApprovalsRequest.SerializeToString,
+                response_deserializer=opspawn_dot_v1_dot_task__service__pb2.ListApprovalsResponse.FromString,
+                _registered_method=True)
         self.AnswerApproval = channel.unary_unary(
                 '/opspawn.v1.TaskService/AnswerApproval',
                 request_serializer=opspawn_dot_v1_dot_task__service__pb2.AnswerApprovalRequest.SerializeToString,
@@ -137,8 +142,16 @@ class TaskServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListApprovals(self, request, context):
+        """Calls that wait for a person, in all tasks; those of the newest tasks first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def AnswerApproval(self, request, context):
-        """Answer an open approval; the task goes on.
+        """Answer an open approval; the task goes on. The first answer counts: the same one again changes nothing, another one is
+        refused, and so is one that comes too late.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -192,6 +205,11 @@ def add_TaskServiceServicer_to_server(servicer, server):
                     servicer.RetryTask,
                     request_deserializer=opspawn_dot_v1_dot_task__service__pb2.RetryTaskRequest.FromString,
                     response_serializer=opspawn_dot_v1_dot_task__service__pb2.RetryTaskResponse.SerializeToString,
+            ),
+            'ListApprovals': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListApprovals,
+                    request_deserializer=opspawn_dot_v1_dot_task__service__pb2.ListApprovalsRequest.FromString,
+                    response_serializer=opspawn_dot_v1_dot_task__service__pb2.ListApprovalsResponse.SerializeToString,
             ),
             'AnswerApproval': grpc.unary_unary_rpc_method_handler(
                     servicer.AnswerApproval,
@@ -376,6 +394,33 @@ class TaskService:
             '/opspawn.v1.TaskService/RetryTask',
             opspawn_dot_v1_dot_task__service__pb2.RetryTaskRequest.SerializeToString,
             opspawn_dot_v1_dot_task__service__pb2.RetryTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListApprovals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/opspawn.v1.TaskService/ListApprovals',
+            opspawn_dot_v1_dot_task__service__pb2.ListApprovalsRequest.SerializeToString,
+            opspawn_dot_v1_dot_task__service__pb2.ListApprovalsResponse.FromString,
             options,
             channel_credentials,
             insecure,

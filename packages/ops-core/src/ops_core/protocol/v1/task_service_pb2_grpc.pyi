@@ -52,8 +52,12 @@ class TaskServiceStub:
     """
     RetryTask: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.RetryTaskRequest, _task_service_pb2.RetryTaskResponse]
     """A new task that carries on what a failed or cancelled one has recorded, with a budget of its own."""
+    ListApprovals: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.ListApprovalsRequest, _task_service_pb2.ListApprovalsResponse]
+    """Calls that wait for a person, in all tasks; those of the newest tasks first."""
     AnswerApproval: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.AnswerApprovalRequest, _task_service_pb2.AnswerApprovalResponse]
-    """Answer an open approval; the task goes on."""
+    """Answer an open approval; the task goes on. The first answer counts: the same one again changes nothing, another one is
+    refused, and so is one that comes too late.
+    """
     ListSteps: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.ListStepsRequest, _task_service_pb2.ListStepsResponse]
     """What is recorded of a task, in order."""
     WatchTask: _grpc.UnaryStreamMultiCallable[_task_service_pb2.WatchTaskRequest, _task_service_pb2.WatchTaskResponse]
@@ -86,8 +90,12 @@ class TaskServiceAsyncStub(TaskServiceStub):
     """
     RetryTask: _aio.UnaryUnaryMultiCallable[_task_service_pb2.RetryTaskRequest, _task_service_pb2.RetryTaskResponse]  # type: ignore[assignment]
     """A new task that carries on what a failed or cancelled one has recorded, with a budget of its own."""
+    ListApprovals: _aio.UnaryUnaryMultiCallable[_task_service_pb2.ListApprovalsRequest, _task_service_pb2.ListApprovalsResponse]  # type: ignore[assignment]
+    """Calls that wait for a person, in all tasks; those of the newest tasks first."""
     AnswerApproval: _aio.UnaryUnaryMultiCallable[_task_service_pb2.AnswerApprovalRequest, _task_service_pb2.AnswerApprovalResponse]  # type: ignore[assignment]
-    """Answer an open approval; the task goes on."""
+    """Answer an open approval; the task goes on. The first answer counts: the same one again changes nothing, another one is
+    refused, and so is one that comes too late.
+    """
     ListSteps: _aio.UnaryUnaryMultiCallable[_task_service_pb2.ListStepsRequest, _task_service_pb2.ListStepsResponse]  # type: ignore[assignment]
     """What is recorded of a task, in order."""
     WatchTask: _aio.UnaryStreamMultiCallable[_task_service_pb2.WatchTaskRequest, _task_service_pb2.WatchTaskResponse]  # type: ignore[assignment]
@@ -155,12 +163,22 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         """A new task that carries on what a failed or cancelled one has recorded, with a budget of its own."""
 
     @_abc_1.abstractmethod
+    def ListApprovals(
+        self,
+        request: _task_service_pb2.ListApprovalsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_task_service_pb2.ListApprovalsResponse, _abc.Awaitable[_task_service_pb2.ListApprovalsResponse]]:
+        """Calls that wait for a person, in all tasks; those of the newest tasks first."""
+
+    @_abc_1.abstractmethod
     def AnswerApproval(
         self,
         request: _task_service_pb2.AnswerApprovalRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_task_service_pb2.AnswerApprovalResponse, _abc.Awaitable[_task_service_pb2.AnswerApprovalResponse]]:
-        """Answer an open approval; the task goes on."""
+        """Answer an open approval; the task goes on. The first answer counts: the same one again changes nothing, another one is
+        refused, and so is one that comes too late.
+        """
 
     @_abc_1.abstractmethod
     def ListSteps(

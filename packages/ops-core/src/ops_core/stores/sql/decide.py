@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from sqlalchemy import case, update
+from sqlalchemy import case, select, update
 
 from agentkit.codec import encode_step
 from agentkit.transcript import ApprovalGiven, Finished, Recorded
-from ops_core.errors import TransitionRefused
+from ops_core.errors import ApprovalExpired, TransitionRefused
 from ops_core.stores.dialects import now
 from ops_core.stores.rows import AnyRow, ending_values
 from ops_core.stores.sql.look import get_task, row_of
@@ -52,12 +52,17 @@ def end_task(writing: Writing, row: AnyRow, step: Finished) -> bool:
     return after is not None
 
 
-def answer_approval(writing: Writing, tenant: str, task_id: str, step: ApprovalGiven, seen: int) -> bool:
+def answer_approval(
+    writing: Writing, tenant: str, task_id: str, step: ApprovalGiven, seen: int, until: float | None = None
+) -> bool:
     """Record an answer, unless steps were added since the caller looked; makes a waiting task due.
 
     A task that is pending can have an open approval, too: its worker was lost, or stopped, before it could wait.
     """
     waiting = t.c.status == TaskStatus.WAITING
+    if until is not None and writing.execute(select(now() >= until)).scalar():
+        message = "the time in which this approval could be answered is over"
+        raise ApprovalExpired(message)
     answered = (
         update(t)
         .where(t.c.tenant == tenant, t.c.id == task_id, t.c.steps == seen)

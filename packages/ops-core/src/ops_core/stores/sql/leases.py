@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, Integer, and_, bindparam, case, func, select, tuple_, update
+from sqlalchemy import ColumnElement, Integer, and_, bindparam, case, func, literal, select, tuple_, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from agentkit.codec import encode_step
@@ -233,9 +233,10 @@ def renew_leases(writing: Writing, leases: Collection[Lease], lease_seconds: flo
     )
 
 
-def wait_task(writing: Writing, lease: Lease, seen: int) -> None:
+def wait_task(writing: Writing, lease: Lease, seen: int, until: float | None = None) -> None:
     """Put a task to waiting; due at once where a step was added that its worker has not seen."""
-    _let_go(writing, lease, Verb.WAIT, {"run_after": case((t.c.steps > seen, now()), else_=None)})
+    due = case((t.c.steps > seen, now()), else_=literal(until, t.c.run_after.type))
+    _let_go(writing, lease, Verb.WAIT, {"run_after": due})
 
 
 def release_task(writing: Writing, lease: Lease, later: RetryLater | None) -> None:

@@ -2,20 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from sqlalchemy import ColumnElement, Connection, bindparam, select
+from sqlalchemy import ColumnElement, Connection, bindparam, literal_column, select
 
-from agentkit.transcript import Recorded
+from agentkit.transcript import ApprovalAsked, ApprovalGiven, Recorded, expiry
 from ops_core.errors import TaskNotFound
-from ops_core.ports import TaskFilter
+from ops_core.ports import ApprovalFilter, TaskFilter
+from ops_core.stores.dialects import now
 from ops_core.stores.rows import AnyRow, recorded_of, task_of
 from ops_core.stores.tables import step as s
 from ops_core.stores.tables import task as t
 from ops_core.stores.tables import task_label, turn
-from ops_core.task import Task
+from ops_core.task import Approval, Task, Verb, statuses_that
+
+LOOKED_AT = 200
+"""So many tasks are looked at together for open approvals."""
+
+LAST_ID = "g"
+"""Behind all ids of tasks, which are hexadecimal."""
 
 _one_task = select(t).where(t.c.tenant == bindparam("of_tenant"), t.c.id == bindparam("of_task"))
+_is_about_approval = s.c.kind.in_(
+    [literal_column("'approval_asked'", s.c.kind.type), literal_column("'approval_given'", s.c.kind.type)]
+)  # written into the statement, as the partial index has it
+_asked = select(s.c.seq).where(s.c.task_id == t.c.id, _is_about_approval).exists()
+_one_task_asked = _one_task.add_columns(_asked.label("asked"), now().label("moment"))
+_asking = (
+    select(t.c.id, t.c.agent, now().label("moment"))
+    .where(t.c.status.in_(statuses_that(Verb.CANCEL)), t.c.steps > 1, _asked)
+    .order_by(t.c.id.desc())
+    .limit(LOOKED_AT)
+)
+_questions_and_answers = (
+    select(s.c.task_id, s.c.seq, s.c.at, s.c.body)
+    .where(s.c.task_id.in_(bindparam("of_tasks", expanding=True)), _is_about_approval)
+    .order_by(s.c.task_id, s.c.seq)
+)
 _steps_after = (
     select(s.c.seq, s.c.at, s.c.body)
     .where(
@@ -28,8 +52,55 @@ _steps_after = (
 
 
 def get_task(connection: Connection, tenant: str, task_id: str) -> Task:
-    """One task of this tenant."""
-    return task_of(row_of(connection, tenant, task_id))
+    """One task of this tenant, with its open approvals."""
+    row = connection.execute(_one_task_asked, {"of_tenant": tenant, "of_task": task_id}).first()
+    if row is None:
+        raise _no_task(task_id)
+    task = task_of(row)
+    if not row.asked or task.status.terminal:
+        return task
+    steps = _approval_steps(connection, [task.id])
+    return replace(task, approvals=tuple(_open(task.id, task.agent, steps.get(task.id, ()), row.moment)))
+
+
+def list_approvals(connection: Connection, tenant: str, wanted: ApprovalFilter) -> Sequence[Approval]:
+    """Open approvals of this tenant, those of the newest tasks first; within a task in their order."""
+    found: list[Approval] = []
+    before = LAST_ID if wanted.before is None else wanted.before[0]
+    including = wanted.before is not None
+    while len(found) < wanted.limit:
+        compared = t.c.id <= before if including else t.c.id < before
+        rows = connection.execute(_asking.where(compared, t.c.tenant == tenant)).all()
+        steps = _approval_steps(connection, [row.id for row in rows])
+        for row in rows:
+            found += [
+                approval
+                for approval in _open(row.id, row.agent, steps.get(row.id, ()), row.moment)
+                if wanted.before is None or (row.id, -approval.seq) < (wanted.before[0], -wanted.before[1])
+            ]
+        if len(rows) < LOOKED_AT:
+            break
+        before, including = rows[-1].id, False
+    return found[: wanted.limit]
+
+
+def _approval_steps(connection: Connection, task_ids: Sequence[str]) -> dict[str, list[Recorded]]:
+    of: dict[str, list[Recorded]] = {}
+    for row in connection.execute(_questions_and_answers, {"of_tasks": task_ids}) if task_ids else ():
+        of.setdefault(row.task_id, []).append(recorded_of(row))
+    return of
+
+
+def _open(task_id: str, agent: str, steps: Sequence[Recorded], moment: float) -> Iterator[Approval]:
+    """The questions among these steps that can still be answered."""
+    answered = {recorded.step.approval_id for recorded in steps if isinstance(recorded.step, ApprovalGiven)}
+    for recorded in steps:
+        if isinstance(recorded.step, ApprovalAsked) and recorded.step.approval_id not in answered:
+            until = expiry(recorded.at, recorded.step)
+            if until is None or moment < until:
+                yield Approval(
+                    task_id=task_id, agent=agent, seq=recorded.seq, asked_at=recorded.at, asked=recorded.step
+                )
 
 
 def row_of(connection: Connection, tenant: str, task_id: str, *, locked: bool = False) -> AnyRow:
@@ -41,9 +112,12 @@ def row_of(connection: Connection, tenant: str, task_id: str, *, locked: bool = 
     wanted = _one_task.with_for_update() if locked else _one_task
     row = connection.execute(wanted, {"of_tenant": tenant, "of_task": task_id}).first()
     if row is None:
-        message = f"there is no task {task_id}"
-        raise TaskNotFound(message)
+        raise _no_task(task_id)
     return row
+
+
+def _no_task(task_id: str) -> TaskNotFound:
+    return TaskNotFound(f"there is no task {task_id}")
 
 
 def list_tasks(connection: Connection, tenant: str, wanted: TaskFilter) -> Sequence[Task]:

@@ -1,0 +1,113 @@
+"""What the commands about approvals do."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from rich.text import Text
+
+from ops_core.cli.connecting import connected
+from ops_core.cli.exits import Exit
+from ops_core.cli.narration import seconds_of
+from ops_core.cli.screen import STYLES, Screen
+from ops_core.cli.text import one_line
+from ops_core.errors import InvalidRequest
+from ops_core.wire import ApprovalBody, ApprovalPage, ApprovalRequest, TaskBody
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A person's answer, as it is typed."""
+
+    approved: bool
+    reason: str = ""
+    arguments: str | None = None
+    digest: str | None = None
+
+
+async def list_approvals(limit: int, url: str | None, as_json: bool) -> Exit:
+    """Tool calls that wait for a person."""
+    screen = Screen()
+    async with connected(url) as client:
+        page = await client.approvals(limit=limit)
+    if as_json:
+        for approval in page.items:
+            screen.json(approval.model_dump(mode="json"))
+    else:
+        _told(screen, page)
+    return Exit.OUTPUT_CLOSED if screen.closed else Exit.OK
+
+
+def _told(screen: Screen, page: ApprovalPage) -> None:
+    """Two lines for each: what to type, and the whole of what is decided about."""
+    if not page.items and screen.is_terminal:
+        screen.say("nothing waits for you", "quiet")
+    for approval in page.items:
+        age = seconds_of((datetime.now(UTC) - approval.asked_at).total_seconds())
+        row = Text.assemble(
+            f"{approval.task_id} {approval.id}",
+            (f"  {one_line(approval.agent)}  {age} ago{_until(approval)}", STYLES["quiet"]),
+        )
+        screen.print(row, soft_wrap=True)
+        screen.print(Text(f"  {one_line(approval.tool)} {approval.shown}", STYLES["person"]), soft_wrap=True)
+        screen.print(Text(f"  {one_line(approval.reason)}", STYLES["quiet"]), soft_wrap=True)
+    if page.next_cursor is not None and screen.is_terminal:
+        screen.say("there are more: --limit", "quiet", indent=0)
+
+
+def _until(approval: ApprovalBody) -> str:
+    if approval.expires_at is None:
+        return ""
+    return f", expires in {seconds_of(max(0.0, (approval.expires_at - datetime.now(UTC)).total_seconds()))}"
+
+
+async def answer(task_id: str, approval_id: str, given: Answer, url: str | None, as_json: bool) -> Exit:
+    """Answer an open approval."""
+    asked: dict[str, Any] = {"approved": given.approved, "reason": given.reason, "digest": given.digest}
+    if given.arguments is not None:
+        asked["arguments"] = json_or_file(given.arguments, "--arguments", "it must be an object")
+    try:
+        request = ApprovalRequest.model_validate({**asked, "by": getpass.getuser()[:200]})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = str(problem["loc"][0]) if problem["loc"] else "arguments"
+        message = f"--{name}: {problem['msg'].removeprefix('Value error, ')}"
+        raise InvalidRequest(message, field=name) from None
+    async with connected(url, with_agents=request.arguments is not None) as client:
+        task = await client.answer(task_id, approval_id, request)
+    what = "approved" if given.approved else "denied"
+    if request.arguments is not None:
+        what += " with other arguments"
+    said(task, f"{what}; the task goes on as soon as a worker takes it", as_json)
+    return Exit.OK
+
+
+def json_or_file(text: str, option: str, hint: str) -> Any:
+    """What an option holds that is JSON, or ``@`` and the name of a file with JSON.
+
+    Raises:
+        InvalidRequest: it is not, or the file cannot be read.
+    """
+    field = option.removeprefix("--")
+    try:
+        return json.loads(Path(text[1:]).read_text(encoding="utf-8") if text.startswith("@") else text)
+    except OSError as error:
+        message = f"{option}: {text[1:]}: {error.strerror}"
+    except ValueError:
+        message = f"{option} is not JSON; {hint}"
+    raise InvalidRequest(message, field=field)
+
+
+def said(task: TaskBody, text: str, as_json: bool) -> None:
+    """What became of a task, in a line."""
+    screen = Screen()
+    if as_json:
+        screen.json(task.model_dump(mode="json"))
+    else:
+        screen.raw(text)

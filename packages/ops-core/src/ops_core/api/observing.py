@@ -46,7 +46,6 @@ async def observable(ops: Ops, port: int, others: int = 0) -> AsyncGenerator[str
         app,
         http="h11",  # the other parser, where something else has installed it, ends connections on its own
         lifespan="off",
-        http="h11",
         ws="none",
         log_config=None,
         log_level="warning",

@@ -23,6 +23,7 @@
     │   ├── BadArguments
     │   ├── ToolTimeout
     │   ├── ToolDenied
+    │   ├── AddressRefused      a tool was to ask a server that it must not reach
     │   ├── McpUnavailable      the operator: an MCP server cannot be reached, or went away
     │   └── ToolQuarantined     the operator: a tool of an MCP server is to be approved first
     ├── LimitReached            the budget's owner
@@ -251,6 +252,12 @@ class ToolDenied(ToolError):
     """The policy, or a person, does not allow this call."""
 
     code = "tool_denied"
+
+
+class AddressRefused(ToolError):
+    """A URL leads somewhere that must not be reached; nothing was connected to."""
+
+    code = "address_refused"
 
 
 class McpUnavailable(ToolError):

@@ -1,5 +1,7 @@
 """What an agent can do: functions as tools, and a few tools that every installation has."""
 
 from agentkit.tools.functions import FunctionToolset, Tool, tool
+from agentkit.tools.http import HttpTool, HttpToolset
+from agentkit.tools.openapi import from_openapi
 
-__all__ = ["FunctionToolset", "Tool", "tool"]
+__all__ = ["FunctionToolset", "HttpTool", "HttpToolset", "Tool", "from_openapi", "tool"]

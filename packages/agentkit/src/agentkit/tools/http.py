@@ -1,0 +1,288 @@
+"""Requests of HTTP as tools: one operation each, declared by whoever writes the agent."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from urllib.parse import quote, urlencode, urlsplit
+
+from agentkit.characters import hidden_in, visible
+from agentkit.errors import BadArguments, ToolError, UnknownTool, UsageError
+from agentkit.foreign import check_arguments
+from agentkit.messages import Effect, JsonObject, JsonValue, ToolCall, ToolSpec
+from agentkit.ports import ToolContext
+
+if TYPE_CHECKING:
+    from agentkit.guarded import Fetched, GuardedClient
+
+Place: TypeAlias = Literal["path", "query", "header", "body"]
+"""Where an argument goes."""
+
+MOST_TOLD = 2000
+"""Characters of a refusal's body that the model is told."""
+
+_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]{0,63}")
+_VARIABLE = re.compile(r"\{([^{}]+)\}")
+_NO_HEADER = re.compile(r"[^\t\x20-\x7e]")
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+_IDEMPOTENT = frozenset({"PUT", "DELETE"})
+
+
+def effect_of(method: str) -> Effect:
+    """What repeating a request does, as RFC 9110, section 9.2, wants it of every server."""
+    if method in _SAFE:
+        return Effect.PURE
+    return Effect.IDEMPOTENT if method in _IDEMPOTENT else Effect.UNSAFE
+
+
+@dataclass(frozen=True)
+class HttpTool:
+    """One request as a tool.
+
+    Attributes:
+        name: for the model.
+        method: of HTTP.
+        url: of the request; ``{name}`` in its path stands for an argument.
+        description: for the model.
+        parameters: JSON schema of an object, shown to the model; of the arguments it is checked that none is missing,
+            unknown or of another type.
+        places: where arguments go. Those that are not named go into the path where the URL names them, else into the
+            query for GET, HEAD and DELETE, and else into the body, as one JSON object. An argument at ``body`` is the
+            whole body.
+        effect: what repeating a call does; by the method, where not given.
+        headers: that are sent along; they are not shown to the model.
+        idempotency_header: the header in which the server takes a key for repeated requests, such as
+            ``Idempotency-Key``; a call with it counts as ``idempotent``.
+        timeout: seconds after which a call is given up.
+        approval: a person must approve each call.
+
+    Raises:
+        UsageError: the name, the URL, a header or the schema is not usable.
+    """
+
+    name: str
+    method: str
+    url: str
+    _: KW_ONLY
+    description: str = ""
+    parameters: JsonObject = field(default_factory=lambda: {"type": "object", "properties": {}})
+    places: Mapping[str, Place] = field(default_factory=dict[str, "Place"])
+    effect: Effect | None = None
+    headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    idempotency_header: str | None = None
+    timeout: float | None = 30.0
+    approval: bool = False
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            message = f"a tool cannot be called {self.name!r}: letters, digits, _ and -, at most 64"
+            raise UsageError(message)
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("https", "http") or not parts.netloc or "{" in parts.netloc:
+            message = f"tool {self.name}: the URL must be one of https or http, with a host that is fixed"
+            raise UsageError(message)
+        if parts.username is not None or parts.password is not None:
+            message = f"tool {self.name}: the URL holds a user or a password; send a header instead"
+            raise UsageError(message)
+        if any(_NO_HEADER.search(value) for value in self.headers.values()):
+            message = f"tool {self.name}: a header holds a character that cannot be sent"
+            raise UsageError(message)
+        if self.parameters.get("type") != "object":
+            message = f"tool {self.name}: the schema of its parameters is not that of an object"
+            raise UsageError(message)
+        if (found := hidden_in([self.description, self.parameters])) is not None:
+            message = f"tool {self.name}: its description or schema holds the invisible character {found}"
+            raise UsageError(message)
+
+    @property
+    def spec(self) -> ToolSpec:
+        """The tool as a model and a policy see it."""
+        effect = effect_of(self.method.upper()) if self.effect is None else self.effect
+        if effect is Effect.UNSAFE and self.idempotency_header is not None:
+            effect = Effect.IDEMPOTENT
+        return ToolSpec(
+            name=self.name,
+            description=self.description,
+            parameters=self.parameters,
+            effect=effect,
+            timeout_seconds=self.timeout,
+            approval=self.approval,
+        )
+
+    def place_of(self, argument: str) -> Place:
+        """Where an argument goes."""
+        if argument in self.places:
+            return self.places[argument]
+        if argument in _VARIABLE.findall(self.url):
+            return "path"
+        return "query" if self.method.upper() in _SAFE | {"DELETE"} else "body"
+
+    def request(self, arguments: JsonObject) -> tuple[str, dict[str, str], bytes | None]:
+        """URL, headers and body of a call. Pure.
+
+        Raises:
+            BadArguments: they do not fit.
+        """
+        check_arguments(self.name, self.parameters, arguments)
+        sorted_out: dict[Place, dict[str, JsonValue]] = {"path": {}, "query": {}, "header": {}, "body": {}}
+        for name, value in arguments.items():
+            sorted_out[self.place_of(name)][name] = value
+        url = _VARIABLE.sub(lambda found: _segment(found[1], sorted_out["path"]), self.url)
+        pairs = [pair for name, value in sorted_out["query"].items() for pair in _pairs(name, value)]
+        if pairs:
+            url += ("&" if urlsplit(url).query else "?") + urlencode(pairs, quote_via=quote)
+        headers = {name: _header(name, value) for name, value in sorted_out["header"].items()}
+        headers.update(self.headers)  # what the developer says is not the model's to change
+        body = sorted_out["body"]
+        if not body:
+            return url, headers, None
+        whole = next((value for name, value in body.items() if self.places.get(name) == "body"), body)
+        headers.setdefault("Content-Type", "application/json")
+        return url, headers, json.dumps(whole, ensure_ascii=False, allow_nan=False).encode()
+
+
+class HttpToolset:
+    """Requests as a :class:`~agentkit.ports.Toolset`.
+
+    Args:
+        tools: the requests.
+        client: sends them. Where not given, each may reach the host of its own URL, if its addresses are public; it
+            follows no redirect to another one.
+
+    Raises:
+        UsageError: two tools have one name, or ``httpx2`` is not installed.
+    """
+
+    def __init__(self, tools: Iterable[HttpTool], client: GuardedClient | None = None) -> None:
+        self._tools: dict[str, HttpTool] = {}
+        for made in tools:
+            if made.name in self._tools:
+                message = f"two tools are called {made.name}"
+                raise UsageError(message)
+            self._tools[made.name] = made
+        self._client = _client_for(self._tools.values()) if client is None else client
+
+    async def specs(self) -> Sequence[ToolSpec]:
+        """The tools in the order in which they were given."""
+        return [made.spec for made in self._tools.values()]
+
+    async def call(self, call: ToolCall, context: ToolContext[Any]) -> JsonValue:
+        """Send the request.
+
+        Raises:
+            UnknownTool: there is none of this name.
+            BadArguments: the arguments do not fit.
+            AddressRefused, ToolTimeout: as :meth:`~agentkit.guarded.GuardedClient.send`.
+            ToolError: the server cannot be reached, or refuses.
+        """
+        made = self._tools.get(call.name)
+        if made is None:
+            message = f"there is no tool {call.name!r}; there are: {', '.join(self._tools) or 'none'}"
+            raise UnknownTool(message)
+        url, headers, content = made.request(call.arguments)
+        if made.idempotency_header is not None:
+            headers[made.idempotency_header] = context.idempotency_key
+        fetched = await self._client.send(
+            made.method.upper(), url, headers=headers, content=content, seconds=context.seconds_left()
+        )
+        output: JsonValue = _without(list(made.headers.values()), _output(made, fetched))
+        return output
+
+
+def _client_for(tools: Iterable[HttpTool]) -> GuardedClient:
+    try:
+        from agentkit.guarded import GuardedClient
+    except ModuleNotFoundError as error:
+        if error.name not in ("httpx2", "httpcore2"):
+            raise
+        raise UsageError("tools over HTTP need httpx2: pip install 'agentkit[http]'") from None
+    parts = [urlsplit(made.url) for made in tools]
+    usual = {"https": 443, "http": 80}
+    hosts = {f"{part.hostname}:{part.port or usual[part.scheme]}" for part in parts}
+    schemes = {part.scheme for part in parts} or {"https"}
+    return GuardedClient(hosts=sorted(hosts), schemes=sorted(schemes))
+
+
+def _segment(name: str, given: Mapping[str, JsonValue]) -> str:
+    if name not in given:
+        raise BadArguments(f"{name}: it is required")
+    value = given[name]
+    text = ",".join(map(_text, value)) if isinstance(value, list) else _text(value)
+    if text.strip(". ") == "":  # nothing, or the way up
+        raise BadArguments(f"{name}: it cannot be part of a path")
+    return quote(text, safe="")
+
+
+def _pairs(name: str, value: JsonValue) -> list[tuple[str, str]]:
+    """A query as OpenAPI writes it by default: lists name by name, objects by their own names."""
+    if value is None:
+        return []
+    if isinstance(value, list):
+        return [(name, _text(each)) for each in value]
+    if isinstance(value, dict):
+        return [(key, _text(each)) for key, each in value.items()]
+    return [(name, _text(value))]
+
+
+def _header(name: str, value: JsonValue) -> str:
+    text = ",".join(map(_text, value)) if isinstance(value, list) else _text(value)
+    if _NO_HEADER.search(text):
+        raise BadArguments(f"{name}: a header holds plain characters only, and one line")
+    return text
+
+
+def _text(value: JsonValue) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _output(made: HttpTool, fetched: Fetched) -> JsonValue:
+    kind = fetched.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if fetched.status >= HTTPStatus.BAD_REQUEST or 300 <= fetched.status < 400:
+        later = fetched.headers.get("retry-after")
+        told = visible(_as_text(fetched)[:MOST_TOLD])
+        again = "" if later is None else f" (to be tried again after {later[:40]})"
+        raise ToolError(f"{made.name}: the server answered {_status(fetched.status)}{again}: {told}")
+    if not fetched.body:
+        return None
+    if kind == "application/json" or kind.endswith("+json"):
+        from pydantic_core import from_json
+
+        try:
+            found: JsonValue = from_json(fetched.body, allow_inf_nan=False)
+        except ValueError:
+            raise ToolError(f"{made.name}: the server answered with JSON that cannot be read") from None
+        return cast("JsonValue", visible(found))
+    if kind.startswith("text/") or kind.endswith(("/xml", "+xml")):
+        return cast("JsonValue", visible(_as_text(fetched)))
+    return {"content_type": kind or "unknown", "bytes": len(fetched.body)}
+
+
+def _status(status: int) -> str:
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)
+
+
+def _as_text(fetched: Fetched) -> str:
+    return fetched.body.decode(errors="replace")
+
+
+def _without(secrets: Sequence[str], value: Any) -> Any:
+    """What a server repeats of the headers that it was sent is not for the model."""
+    if isinstance(value, str):
+        for secret in secrets:
+            for part in (secret, secret.rpartition(" ")[2]):
+                if len(part) > 7 and part in value:  # short ones are words
+                    value = value.replace(part, "[secret]")
+        return value
+    if isinstance(value, dict):
+        fields = cast("dict[str, Any]", value)
+        return {_without(secrets, name): _without(secrets, each) for name, each in fields.items()}
+    if isinstance(value, list):
+        return [_without(secrets, each) for each in value]  # pyright: ignore[reportUnknownVariableType]
+    return value

@@ -251,6 +251,26 @@ def test_rules_about_arguments(file: Path):
     )
 
 
+def test_what_is_private_and_who_is_asked_for_how_long(file: Path):
+    catalog = read(
+        file,
+        """
+        [agents.a]
+        tools = ["catalog_tools:pay", "catalog_tools:one"]
+
+        [agents.a.policy]
+        approval_seconds = inf
+        private = ["one"]
+        private_input = true
+        trusted = ["o*"]
+        outside = ["pay"]
+        """,
+    )
+    assert catalog.get("a").agent.policy == SecurityPolicy(
+        approval_seconds=None, private=("one",), private_input=True, trusted=("o*",), outside=("pay",)
+    )
+
+
 @pytest.mark.parametrize(
     "text, words",
     [
@@ -272,6 +292,8 @@ def test_rules_about_arguments(file: Path):
         ("[agents.a]\nbudget = { dollars = 3 }", ["agents.a.budget.dollars"]),
         ('[agents.a]\npolicy = { ask_effects = ["harmless"] }', ["agents.a.policy.ask_effects.0"]),
         ("[agents.a]\npolicy = { forbid = [] }", ["agents.a.policy.forbid"]),
+        ("[agents.a]\npolicy = { approval_seconds = 0 }", ["agents.a.policy.approval_seconds"]),
+        ('[agents.a]\npolicy = { outside = ["mail"] }', ["agents.a.policy.outside.0", "no tool 'mail'"]),
         (
             '[agents.a]\npolicy = { deny = ["on"] }\ntools = ["catalog_tools:one"]',
             ["agents.a.policy.deny.0", "no tool 'on'", "one"],

@@ -103,7 +103,9 @@ class Caller:
             if owed.answer.arguments is not None:
                 call = replace(call, arguments=owed.answer.arguments)
             remark = _remark_of(owed.answer)
-        decision = await self.policy.decide(Question(call=call, spec=spec, interrupted=owed.started))
+        decision = await self.policy.decide(
+            Question(call=call, spec=spec, interrupted=owed.started, transcript=transcript)
+        )
         match decision:
             case Deny(reason=reason):
                 ruling = Ruling(decision="deny", reason=reason)

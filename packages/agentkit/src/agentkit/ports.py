@@ -165,11 +165,13 @@ class Question:
         call: the call with its true arguments.
         spec: the tool.
         interrupted: the call was started before and nobody knows whether it took effect.
+        transcript: all steps of the run so far.
     """
 
     call: ToolCall
     spec: ToolSpec
     interrupted: bool = False
+    transcript: Sequence[Recorded] = ()
 
 
 class Policy(Protocol):

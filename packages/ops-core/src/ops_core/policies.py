@@ -113,6 +113,10 @@ class PolicyTable(_Strict):
     ask_interrupted: bool = True
     approval_seconds: Annotated[float, Field(gt=0, allow_inf_nan=True)] = WEEK
     rules: tuple[RuleTable, ...] = ()
+    private: tuple[str, ...] = ()
+    private_input: bool = False
+    trusted: tuple[str, ...] = ()
+    outside: tuple[str, ...] | None = None
 
     def as_policy(self, folder: Path, tools: Mapping[str, ToolSpec] | None) -> SecurityPolicy:
         """The policy.
@@ -141,16 +145,21 @@ class PolicyTable(_Strict):
             ask_interrupted=self.ask_interrupted,
             approval_seconds=None if isinf(self.approval_seconds) else self.approval_seconds,
             rules=tuple(rules),
+            private=self.private,
+            private_input=self.private_input,
+            trusted=self.trusted,
+            outside=self.outside,
         )
 
     def _unknown(self, tools: Mapping[str, ToolSpec]) -> Iterator[tuple[str, str]]:
         """What names nothing: a rule with a slip of the pen would hold nobody back."""
         there_are = ", ".join(tools) or "none"
         named = [("allow", self.allow), ("deny", self.deny), ("ask", self.ask)]
+        named += [("private", self.private), ("trusted", self.trusted), ("outside", self.outside or ())]
         named += [(f"rules.{index}.tools", rule.tools) for index, rule in enumerate(self.rules)]
         for field, patterns in named:
             for index, pattern in enumerate(patterns):
-                in_general = field in ("allow", "deny", "ask") and ("*" in pattern or "?" in pattern)
+                in_general = not field.startswith("rules") and ("*" in pattern or "?" in pattern)
                 if not in_general and not any(fnmatchcase(tool, pattern) for tool in tools):
                     yield f"{field}.{index}", f"the agent has no tool {pattern!r}; it has: {there_are}"
         for index, rule in enumerate(self.rules):

@@ -4,16 +4,30 @@ security     the standard policy: tools by name, by effect, and by rules about a
 rules        one rule about one argument
 folders      a path stays inside of these folders
 hosts        a URL leads to one of these hosts
+labels       what kinds of data a run has seen
 amounts      a number is within bounds; a value is one of a few
 """
 
 from agentkit.policies.amounts import Between, OneOf
 from agentkit.policies.folders import Inside
 from agentkit.policies.hosts import Hosts
+from agentkit.policies.labels import Labels, labels_of
 from agentkit.policies.rules import Check, Rule
 from agentkit.policies.security import WEEK, SecurityPolicy
 
 Rules = SecurityPolicy
 """The name that it had before it knew rules about arguments."""
 
-__all__ = ["WEEK", "Between", "Check", "Hosts", "Inside", "OneOf", "Rule", "Rules", "SecurityPolicy"]
+__all__ = [
+    "WEEK",
+    "Between",
+    "Check",
+    "Hosts",
+    "Inside",
+    "Labels",
+    "OneOf",
+    "Rule",
+    "Rules",
+    "SecurityPolicy",
+    "labels_of",
+]

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 
 from agentkit.errors import UsageError
 from agentkit.messages import Effect, ToolSpec
+from agentkit.policies.labels import labels_of
 from agentkit.policies.rules import Rule
 from agentkit.ports import Allow, Ask, Decision, Deny, Question
 
@@ -30,6 +31,13 @@ class SecurityPolicy:
             otherwise it is repeated without asking.
         approval_seconds: a person has so long to answer, then the call is refused; ``None`` for ever.
         rules: what arguments must be like.
+        private: tools whose results are private data, by name or pattern.
+        private_input: so is the input of each run.
+        trusted: tools whose results are our own words; those of all others may have been written by anybody.
+        outside: tools that write where others can read it; where not given, all with the effect ``unsafe``.
+
+    A run that has seen untrusted words and holds private data needs a person for each call that writes outside: whoever
+    wrote the words may be asking for the data. Without private data nothing of this applies.
 
     Raises:
         UsageError: ``approval_seconds`` is not positive.
@@ -42,6 +50,10 @@ class SecurityPolicy:
     ask_interrupted: bool = True
     approval_seconds: float | None = WEEK
     rules: Collection[Rule] = ()
+    private: Collection[str] = ()
+    private_input: bool = False
+    trusted: Collection[str] = ()
+    outside: Collection[str] | None = None
 
     def __post_init__(self) -> None:
         if self.approval_seconds is not None and not self.approval_seconds > 0:
@@ -75,6 +87,19 @@ class SecurityPolicy:
             yield f"{name} needs approval"
         elif spec.effect in self.ask_effects:
             yield f"tools with the effect {spec.effect} need approval"
+        if (self.private or self.private_input) and self._writes_outside(spec):
+            seen = labels_of(
+                question.transcript,
+                is_trusted=lambda tool: _matches(tool, self.trusted),
+                is_private=lambda tool: _matches(tool, self.private),
+            )
+            if seen.untrusted and (seen.private or self.private_input):
+                yield f"{name} writes outside; the run holds private data and has read what strangers may have written"
+
+    def _writes_outside(self, spec: ToolSpec) -> bool:
+        if self.outside is None:
+            return spec.effect is Effect.UNSAFE
+        return _matches(spec.name, self.outside)
 
     def _why_allow(self, rules: Collection[Rule]) -> str:
         """Empty where the policy says nothing about the tool."""

@@ -223,7 +223,7 @@ class _Checking(httpcore2.AsyncNetworkBackend):
     def __init__(self, rule: HostRule, resolve: Resolve) -> None:
         self._rule = rule
         self._look_up = resolve
-        self._wires: httpcore2.AsyncNetworkBackend = httpcore2.AnyIOBackend()
+        self._wires: Any = httpcore2.AnyIOBackend()
 
     async def connect_tcp(
         self,
@@ -245,9 +245,13 @@ class _Checking(httpcore2.AsyncNetworkBackend):
         problem: Exception = OSError("no address")
         for address in addresses[:MOST_ADDRESSES]:
             try:
-                return await self._wires.connect_tcp(address, port, timeout, local_address, socket_options)
+                wire: httpcore2.AsyncNetworkStream = await self._wires.connect_tcp(
+                    address, port, timeout, local_address, socket_options
+                )
             except httpcore2.ConnectError as error:
                 problem = error
+            else:
+                return wire
         raise problem
 
     async def connect_unix_socket(

@@ -40,7 +40,6 @@ async def serving(
             create_api(ops, closing),
             http="h11",  # the other parser, where something else has installed it, ends connections on its own
             lifespan="off",
-            http="h11",  # whatever else is installed: parsers differ in what they let through to our own refusals
             ws="none",
             log_config=None,  # the process has one configuration of logging, and it is not uvicorn's
             log_level="warning",

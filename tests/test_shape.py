@@ -46,6 +46,7 @@ LATE_IMPORTS = [
     ),
     ("agentkit.sandbox.opening", "agentkit.sandbox.", "what only Linux has"),
     ("agentkit.mcp.pool", "agentkit.mcp.connection", "the SDK may not be installed"),
+    ("agentkit.tools", "agentkit.guarded", "the HTTP client may not be installed"),
     ("agentkit.memories", "agentkit.models.endpoint", "the HTTP client may not be installed"),
     ("ops_core.client", "ops_core.client.over_grpc", "gRPC may not be installed"),
     ("ops_core.server", "ops_core.rpc.serve", "as above"),

@@ -284,3 +284,16 @@ async def test_in_process_nothing_can_be_granted():
             await value_of(box, "add", {"a": 1, "b": 1}, grants=Grants(secrets=("X",)))
         with pytest.raises(ResultTooLarge):
             await box.call("textwrap:dedent", {"text": "x" * 200}, limits=Limits(result_bytes=100))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+async def test_of_the_folder_of_a_module_nothing_else_is_read(backend, tmp_path):
+    """Also where it lies below the temporary folder, which is each child's own."""
+    (tmp_path / "beside.py").write_text("def read(path):\n    return open(path).read()\n")
+    (tmp_path / ".env").write_text("KEY=private")
+    async with open_sandbox(backend, path=[str(tmp_path), *sys.path]) as box:
+        for grants in (Grants(), Grants(read=("/usr/share",))):
+            own = await box.call("beside:read", {"path": str(tmp_path / "beside.py")}, grants=grants)
+            assert "def read" in str(own.value)
+            with pytest.raises(FunctionRaised):
+                await box.call("beside:read", {"path": str(tmp_path / ".env")}, grants=grants)

@@ -12,10 +12,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from agentkit.errors import AgentkitError
 from agentkit.models.traffic import Traffic
-from ops_core.catalog import Catalog, default_catalog, import_catalog, read_catalog
+from agentkit.sandbox import Sandboxes, SandboxOptions
+from agentkit.tools.confined import ConfinedTool, confined, preloaded
+from ops_core.catalog import Catalog, Served, default_catalog, import_catalog, read_catalog
 from ops_core.dispatchers import CountedDispatcher, open_dispatcher
 from ops_core.engine import Engine
 from ops_core.errors import ConfigError
@@ -24,7 +27,8 @@ from ops_core.logs import about
 from ops_core.mcp import check_mcp
 from ops_core.memory import check_memory
 from ops_core.runner import OnTaskEvent, Runner, RunnerOptions
-from ops_core.settings import Settings
+from ops_core.sandboxing import Sandboxing
+from ops_core.settings import Settings, granted_secrets
 from ops_core.stores import REVISION, SqlStore, open_store
 from ops_core.sweeper import purge_forever, sweep_forever
 from ops_core.telemetry import Metrics, watching_the_loop
@@ -67,8 +71,16 @@ class Ops:
         Raises:
             ConfigError: not one of the agents can be run here.
         """
+        async with open_sandboxes(self.catalog) as sandboxes:
+            catalog = await runnable(self.catalog, sandboxes)
+            async with self._carrying(catalog, on_event, only) as runner:
+                yield runner
+
+    @asynccontextmanager
+    async def _carrying(
+        self, catalog: Catalog, on_event: OnTaskEvent | None, only: frozenset[str] | None
+    ) -> AsyncGenerator[Runner]:
         settings = self.settings
-        catalog = await runnable(self.catalog)
         options = RunnerOptions(
             owner=worker_name(),
             concurrency=settings.concurrency,
@@ -137,8 +149,38 @@ async def open_ops(settings: Settings, catalog: Catalog | None = None) -> AsyncG
             )
 
 
-async def runnable(catalog: Catalog) -> Catalog:
-    """The agents whose model and memory can be opened in this process, and whose MCP servers may be used.
+def open_sandboxes(catalog: Catalog) -> Sandboxes:
+    """The sandboxes for the tools of these agents; each is started when it is first asked for.
+
+    Raises:
+        ConfigError: a secret that a tool is granted is not in the environment.
+    """
+    told = catalog.sandboxing
+    tools = [tool for name in catalog.names for tool in catalog.get(name).agent.tools]
+    options = SandboxOptions(
+        limits=told.limits,
+        allow_degraded=told.allow_degraded,
+        preload=preloaded(tools, usual=told.default, terms=told.tools),
+        secrets=granted_secrets(told.secrets),
+    )
+    if told.at_once is not None:
+        options["at_once"] = told.at_once
+    return Sandboxes(**options)
+
+
+async def _placed(served: Served, sandboxing: Sandboxing, sandboxes: Sandboxes) -> list[Any]:
+    """The tools of an agent where they run, with the sandboxes that they need open."""
+    agent = served.agent
+    told, has_deps = sandboxing.tools, served.deps is not None
+    tools = confined(agent.tools, sandboxes, usual=sandboxing.default, terms=told, has_deps=has_deps)
+    for tool in tools:
+        if isinstance(tool, ConfinedTool):
+            await sandboxes.get(tool.confinement.sandbox or "pool")
+    return tools
+
+
+async def runnable(catalog: Catalog, sandboxes: Sandboxes | None = None) -> Catalog:
+    """The agents whose model, memory and sandboxes can be opened in this process, and whose MCP servers may be used.
 
     Tasks of the others are not claimed, so that a worker that was started without a key ends nothing: they wait for
     one that has it.
@@ -147,6 +189,7 @@ async def runnable(catalog: Catalog) -> Catalog:
         ConfigError: not one of them can.
     """
     reasons: dict[str, AgentkitError] = {}
+    tools: dict[str, list[Any]] = {}
     for name in catalog.names:
         try:
             agent = catalog.get(name).agent
@@ -156,13 +199,15 @@ async def runnable(catalog: Catalog) -> Catalog:
             if agent.memory is not None:
                 await check_memory(agent.memory, catalog.endpoints)
             check_mcp(catalog.mcp, agent.tools)
+            if sandboxes is not None:
+                tools[name] = await _placed(catalog.get(name), catalog.sandboxing, sandboxes)
         except AgentkitError as error:
             reasons[name] = error
             log.warning("agent %s cannot be run here, its tasks wait: %s", name, error)
     if reasons and len(reasons) == len(catalog.names):
         message = "; ".join(f"agent {name}: {reason}" for name, reason in reasons.items())
         raise ConfigError(message, field="agents")
-    return catalog.without(reasons)
+    return catalog.with_tools(tools).without(reasons)
 
 
 def migrate_if_needed(store: SqlStore) -> None:

@@ -9,7 +9,7 @@ import sys
 import tomllib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
@@ -43,15 +43,19 @@ from agentkit.models.retrying import Retries
 from agentkit.policies import SecurityPolicy
 from agentkit.ports import Model
 from agentkit.remembering import REMEMBER
+from agentkit.sandbox import Confinement, Grants
 from agentkit.telemetry import Telemetry
 from agentkit.tools import Tool
 from agentkit.tools.everyday import everyday_tools
+from agentkit.tools.programs import ProgramTool, python_tool, shell_tool
 from ops_core.errors import AgentNotFound, ConfigError
 from ops_core.mcp import McpNames, McpTable
 from ops_core.policies import PolicyError, PolicyTable
+from ops_core.sandboxing import Sandboxing, SandboxTable, ToolTable
 from ops_core.terms import Spending, Terms
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+@:/-]{0,199}")
+_PROGRAMS = {"python": python_tool, "shell": shell_tool}
 DEFAULT_AGENT = "assistant"
 DEFAULT_MODEL = "offline:planner"
 
@@ -77,6 +81,8 @@ class Catalog:
         endpoints: servers of models under names of their own, for all agents.
         terms: what models cost, how much they may be sent, and what may be spent.
         mcp: MCP servers that the agents use; whoever runs them opens and closes the connections.
+        sandboxing: where tools run; in this process where nothing is said, as whoever hands objects over in Python
+            has them in it. For ``opspawn.toml``, which names them, it is the pool.
 
     Raises:
         ConfigError: two agents have one name, or an endpoint is wrong.
@@ -89,8 +95,10 @@ class Catalog:
         endpoints: Mapping[str, NamedEndpoint] | None = None,
         terms: Terms | None = None,
         mcp: McpPool | None = None,
+        sandboxing: Sandboxing | None = None,
     ) -> None:
         self.mcp = McpPool(()) if mcp is None else mcp
+        self.sandboxing = Sandboxing() if sandboxing is None else sandboxing
         self.terms = Terms() if terms is None else terms
         self.endpoints = {name: _checked(name, each) for name, each in (endpoints or {}).items()}
         self._served: dict[str, Served] = {}
@@ -120,8 +128,16 @@ class Catalog:
 
     def without(self, names: Collection[str]) -> Catalog:
         """The same agents, except these."""
-        others = Catalog(endpoints=self.endpoints, terms=self.terms, mcp=self.mcp)
+        others = Catalog(endpoints=self.endpoints, terms=self.terms, mcp=self.mcp, sandboxing=self.sandboxing)
         others._served = {name: served for name, served in self._served.items() if name not in names}
+        return others
+
+    def with_tools(self, tools: Mapping[str, Sequence[Any]]) -> Catalog:
+        """The same agents, of which these have other tools."""
+        others = Catalog(endpoints=self.endpoints, terms=self.terms, mcp=self.mcp, sandboxing=self.sandboxing)
+        for name, served in self._served.items():
+            given = tools.get(name, served.agent.tools)
+            others.add(replace(served.agent, tools=given), served.deps)
         return others
 
     @property
@@ -258,7 +274,8 @@ class AgentTable(McpNames):
         retries: how often a call of a model that failed is made again.
         instructions: what the model is told before everything else.
         tools: import paths ``package.module:name`` of tools, functions, toolsets, or lists of these; ``everyday``
-            stands for the built-in ones, reading below the folder of the file.
+            stands for the built-in ones, reading below the folder of the file, ``python`` for scripts that the model
+            writes, ``shell`` for commands.
         mcp, mcp_proxy: MCP servers, see :class:`ops_core.mcp.McpNames`.
         planning: ``native`` or ``react``.
         budget: the limits of each run.
@@ -304,6 +321,7 @@ class ConfigFile(_Strict):
     circuit: CircuitTable = CircuitTable()
     spending: SpendingTable = SpendingTable()
     mcp: McpTable = McpTable()
+    sandbox: SandboxTable = SandboxTable()
 
     def terms(self) -> Terms:
         """On what terms models are asked."""
@@ -335,20 +353,27 @@ def read_catalog(path: Path) -> Catalog:
         raise ConfigError(message, field="config") from None
     endpoints = {name: NamedEndpoint(**dict(table)) for name, table in config.endpoints.items()}
     pool = config.mcp.pool(path)
-    agents = [
-        _agent(name, declared, path, config.mcp.tools(pool, declared, f"{path}: agents.{name}"))
-        for name, declared in config.agents.items()
-    ]
-    return Catalog(agents, endpoints=endpoints, terms=config.terms(), mcp=pool)
+    agents: list[Agent[Any, Any]] = []
+    for name, declared in config.agents.items():
+        toolsets = config.mcp.tools(pool, declared, f"{path}: agents.{name}")
+        agents.append(_agent(name, declared, path, toolsets, config.sandbox))
+    _check_names(config.sandbox, [tool for agent in agents for tool in agent.tools], path)
+    sandboxing = config.sandbox.as_sandboxing(path.parent.resolve())
+    return Catalog(agents, endpoints=endpoints, terms=config.terms(), mcp=pool, sandboxing=sandboxing)
 
 
-def _agent(name: str, declared: AgentTable, path: Path, toolsets: Iterable[Any]) -> Agent[Any, Any]:
+def _agent(
+    name: str, declared: AgentTable, path: Path, toolsets: Iterable[Any], sandbox: SandboxTable
+) -> Agent[Any, Any]:
     tools: list[Any] = []
     for index, wanted in enumerate(declared.tools):
         if wanted == "everyday":
             tools += everyday_tools(path.parent)
             continue
         field = f"{path}: agents.{name}.tools.{index}"
+        if wanted in _PROGRAMS:
+            tools.append(_program(wanted, sandbox, field))
+            continue
         found = import_object(wanted, path.parent, field)
         several = cast("Sequence[Any]", found if isinstance(found, list | tuple) else (found,))
         tools += [_checked_tool(tool, f"{field}: {wanted}") for tool in several]
@@ -368,6 +393,29 @@ def _agent(name: str, declared: AgentTable, path: Path, toolsets: Iterable[Any])
         telemetry=Telemetry(content=declared.telemetry.content),
         memory=None if declared.memory is None else AgentMemory(**declared.memory.model_dump()),
     )
+
+
+def _check_names(sandbox: SandboxTable, tools: Sequence[Any], path: Path) -> None:
+    """What is said of a tool that no agent has would be said in vain."""
+    unknown = sandbox.tools.keys() - {tool.name for tool in tools if isinstance(tool, Tool)}
+    if unknown and all(isinstance(tool, Tool) for tool in tools):
+        message = f"{path}: sandbox.tools: no agent has a tool {', '.join(sorted(unknown))}"
+        raise ConfigError(message, field="sandbox")
+
+
+def _program(name: str, sandbox: SandboxTable, field: str) -> ProgramTool:
+    """A built-in tool that runs programs; its effect depends on what it was granted."""
+    told = sandbox.tools.get(name, ToolTable())
+    if name == "shell" and not told.granted:
+        message = (
+            f"{field}: the tool shell has to be granted: write `[sandbox.tools.shell]` with `granted = true`"
+        )
+        raise ConfigError(message, field="config")
+    if told.sandbox not in {None, "jail"}:
+        message = f"{field}: the tool {name} runs in the jail, and nowhere else"
+        raise ConfigError(message, field="config")
+    reaches_out = Grants(write=tuple(told.write), hosts=tuple(str(host) for host in told.hosts))
+    return _PROGRAMS[name](Confinement(grants=reaches_out))
 
 
 def _policy(name: str, declared: AgentTable, tools: Sequence[Any], path: Path) -> SecurityPolicy:

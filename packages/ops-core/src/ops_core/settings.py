@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -147,6 +147,24 @@ def read_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
             f"{PREFIX}{'.'.join(map(str, item['loc'])).upper()}: {item['msg']}" for item in error.errors()
         )
         raise ConfigError(problems, field=str(error.errors()[0]["loc"][0])) from None
+
+
+def granted_secrets(names: Collection[str], environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The values of these variables, for the tools that are granted them.
+
+    Args:
+        names: of environment variables.
+        environ: the environment; the process's own where not given.
+
+    Raises:
+        ConfigError: one is not set; the message names it.
+    """
+    environ = os.environ if environ is None else environ
+    missing = sorted(name for name in names if not environ.get(name))
+    if missing:
+        message = f"sandbox: secrets that are granted and not set: {', '.join(missing)}"
+        raise ConfigError(message, field="sandbox")
+    return {name: environ[name] for name in names}
 
 
 def known_secrets(settings: Settings, environ: Mapping[str, str] | None = None) -> frozenset[str]:

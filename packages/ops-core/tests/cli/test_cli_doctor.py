@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -212,3 +213,11 @@ async def test_a_provider_that_says_nothing_is_not_waited_for(quiet, silent, mon
     declare(f"http://{silent}/v1", "local:tiny")
     assert await examine(url=None, as_json=True, live=True) == Exit.FAILED
     assert "no answer within 0.2 s" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="tools are confined on Linux only")
+async def test_each_control_of_a_sandbox_is_named_with_how_it_is_held(quiet, capsys):
+    found = (await findings(capsys))["pool"]
+    assert found["about"] == "Sandbox"
+    assert re.search(r"enforced: .*\bfiles\b.*\bnetwork\b", found["text"])
+    assert "jail" in await findings(capsys)

@@ -29,8 +29,9 @@ from agentkit.sandbox.errors import (
 )
 from agentkit.sandbox.opening import BACKENDS, SandboxOptions, open_sandbox
 from agentkit.sandbox.port import CallUsage, Exited, Returned, SandboxBackend, Terms
+from agentkit.sandbox.sandboxes import Sandboxes
 from agentkit.sandbox.terms import CallLimits as Limits
-from agentkit.sandbox.terms import Grants, HostRule
+from agentkit.sandbox.terms import Confinement, Grants, HostRule
 
 __all__ = [
     "BACKENDS",
@@ -38,6 +39,7 @@ __all__ = [
     "BadResult",
     "CallUsage",
     "Capabilities",
+    "Confinement",
     "Control",
     "CpuExceeded",
     "DiskExceeded",
@@ -55,6 +57,7 @@ __all__ = [
     "SandboxOptions",
     "SandboxRefused",
     "SandboxUnavailable",
+    "Sandboxes",
     "State",
     "Terms",
     "TooManyProcesses",

@@ -24,6 +24,9 @@ from agentkit.sandbox.streams import Stream
 PATIENCE_SECONDS = 5.0
 """After a child was killed its supervisor says so within this time, or is killed itself."""
 
+START_SECONDS = 60.0
+"""So long a child may take to be made, on a machine that has much else to do; the limits of the call begin after it."""
+
 log = logging.getLogger("agentkit")
 
 
@@ -73,6 +76,7 @@ class Carried:
     _report: dict[str, Any] | None = None
     _began: bool = False
     _killed: bool = False
+    _timer: asyncio.TimerHandle | None = None
     _insisting: asyncio.TimerHandle | None = None
 
     async def carry(self) -> Ending:
@@ -106,7 +110,7 @@ class Carried:
                 for stream in (stdout, stderr, result):
                     stream.handed_over()
                 broker.handed_over()
-            await self._ended(self._seconds_left(began))
+            await self._ended()
             for stream in (stdout, stderr, result):
                 stream.close()
         report = self._checked_report()
@@ -139,11 +143,14 @@ class Carried:
             with suppress(OSError):
                 self.supervisor.shutdown(socket.SHUT_WR)
 
-    def _seconds_left(self, began: float) -> float:
-        seconds = self.terms.limits.seconds
+    def _allow(self, seconds: float, over: str) -> None:
+        """Kill it after so many seconds from now, or at the deadline where that is sooner."""
+        if self._timer is not None:
+            self._timer.cancel()
         if self.terms.deadline is not None:
-            seconds = min(seconds, self.terms.deadline - began)
-        return max(0.0, seconds)
+            left = max(0.0, self.terms.deadline - time.monotonic())
+            seconds, over = (left, "seconds") if left < seconds else (seconds, over)
+        self._timer = self._loop.call_later(seconds, self.kill, over)
 
     async def _hand_over(self, descriptors: tuple[int, ...]) -> None:
         length, body = wire.packed(dict(self.spec))
@@ -154,8 +161,8 @@ class Carried:
             raise NeverBegan from None
         self._loop.add_reader(self.supervisor.fileno(), self._hear)
 
-    async def _ended(self, seconds: float) -> None:
-        timer = self._loop.call_later(seconds, self.kill, "seconds")
+    async def _ended(self) -> None:
+        self._allow(START_SECONDS, "start")
         try:
             await asyncio.shield(self._over)
         except asyncio.CancelledError:
@@ -163,7 +170,8 @@ class Carried:
             await self._gone()
             raise
         finally:
-            timer.cancel()
+            if self._timer is not None:
+                self._timer.cancel()
 
     async def _gone(self) -> None:
         """Wait for the end of what was killed, however often this is cancelled."""
@@ -205,6 +213,7 @@ class Carried:
         message = wire.unpacked(body)
         if message["event"] == "started":
             self._began = True
+            self._allow(self.terms.limits.seconds, "seconds")
             if self._killed:
                 self.kill(None)
             return
@@ -217,6 +226,9 @@ class Carried:
 
     def _checked_report(self) -> dict[str, Any]:
         report = self._report
+        if self.over == "start":
+            message = f"no child could be made within {START_SECONDS:g} s"
+            raise SandboxUnavailable(message)
         if report is None:
             if self._began or self._killed:  # the supervisor was killed: the child died with it
                 return {"status": signal.SIGKILL, "over": None, "cpu": 0.0, "memory": 0}

@@ -8,6 +8,7 @@ import select
 import shutil
 import socket
 import tempfile
+from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -57,7 +58,7 @@ class ForkingBackend(Backend):
         self._allow_degraded = allow_degraded
         self._server: ForkServer | None = None
         self._starting = asyncio.Lock()
-        self._spares: list[socket.socket] = []
+        self._spares: deque[tuple[list[str], socket.socket]] = deque()
 
     async def __aenter__(self) -> Self:
         """Start the fork server, and try what it holds.
@@ -86,7 +87,7 @@ class ForkingBackend(Backend):
         await self._end()
 
     async def _end(self) -> None:
-        for spare in self._spares:
+        for _path, spare in self._spares:
             spare.close()
         self._spares.clear()
         server, self._server = self._server, None
@@ -123,33 +124,36 @@ class ForkingBackend(Backend):
 
     def _is_usual(self, terms: Terms) -> bool:
         """A supervisor that was made ahead will do."""
-        return True
+        grants = terms.grants
+        return not grants.read and not grants.write and terms.limits.disk_bytes == self.limits.disk_bytes
 
     async def _supervisor(self, terms: Terms) -> socket.socket:
         server = await self._serving()
-        if not self._is_usual(terms):
-            return server.supervisor(self._jail(terms))
-        while self._spares:
-            spare = self._spares.pop(0)
-            if _is_waiting(spare):
-                return spare
-            spare.close()
-        return server.supervisor(self._jail(terms))
+        if self._is_usual(terms):
+            path = self._plan.folders()
+            while self._spares:
+                made_for, spare = self._spares.popleft()
+                if made_for == path and _is_waiting(spare):
+                    return spare
+                spare.close()
+        return server.supervisor(self._jail(terms), None)
 
     def _make_ahead(self) -> None:
-        """As many supervisors as shall wait; they get ready while the call runs."""
+        """As many supervisors as shall wait; they get ready once a call has ended, not while it wants a processor."""
+        terms = self.terms(None, None, None)
         with suppress(OSError):  # the fork server is gone: the next call sees to it
             while self._server is not None and len(self._spares) < self._ahead:
-                self._spares.append(self._server.supervisor(self._jail(self.terms(None, None, None))))
+                spec = self._spec(terms)
+                self._spares.append((spec["path"], self._server.supervisor(self._jail(terms), spec)))
 
     # --- calls --------------------------------------------------------------------------------------------------------
 
     async def call_on(self, function: str, arguments: Mapping[str, JsonValue], terms: Terms) -> Returned:
         """Call a function by its name; see :class:`~agentkit.sandbox.port.SandboxBackend`."""
-        secrets = terms.grants.environment(self._secrets)
-        task = {"function": function, "arguments": dict(arguments), "context": dict(terms.context)}
-        ending = await self._carried(task, terms, function)
-        return returned(ending, terms.limits, function, secrets)
+        secrets, what = terms.grants.environment(self._secrets), terms.name or function
+        task = {"function": function, "arguments": dict(arguments)}
+        ending = await self._carried(task, terms, what)
+        return returned(ending, terms.limits, what, secrets)
 
     async def _carried(
         self, task: Mapping[str, Any], terms: Terms, what: str, stdin: int | None = None
@@ -159,10 +163,11 @@ class ForkingBackend(Backend):
             for _ in range(_TRIES):
                 try:
                     supervisor = await self._supervisor(terms)
-                    self._make_ahead()
                     return await Carried(supervisor=supervisor, spec=spec, terms=terms, stdin=stdin).carry()
                 except (NeverBegan, BrokenPipeError, ConnectionResetError):
                     continue
+                finally:
+                    self._make_ahead()
         message = f"the sandbox {self.name!r} could not begin {what}: its processes are gone as soon as they are made"
         raise SandboxUnavailable(message)
 

@@ -11,11 +11,11 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from agentkit.errors import UsageError
 from agentkit.sandbox.confined import wire
@@ -56,6 +56,9 @@ ENVIRONMENT = {
 """All that a child finds in its environment, beside the secrets that it was granted."""
 
 
+Preload: TypeAlias = str | tuple[str, str]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """How a fork server is to be started.
@@ -63,13 +66,14 @@ class Plan:
     Attributes:
         kind: ``pool`` or ``jail``.
         path: folders in which functions are looked for; those of this process where not given.
-        preload: what is loaded once, before there are calls: modules, or functions as ``module:name``.
+        preload: what is loaded once, before there are calls: modules, functions as ``module:name``, or a function
+            with the text that it is called with.
         without: mechanisms that are not used although the kernel has them, to see how the sandbox does without.
     """
 
     kind: str
     path: Sequence[str] | None = None
-    preload: Sequence[str] = ()
+    preload: Sequence[Preload] = ()
     without: Collection[str] = ()
 
     def __post_init__(self) -> None:
@@ -162,12 +166,16 @@ class ForkServer:
             "root": self.root,
             "path": self.plan.folders(),
             "libraries": libraries(),
-            "preload": list(self.plan.preload),
+            "preload": [[each] if isinstance(each, str) else list(each) for each in self.plan.preload],
             "without": list(self.plan.without),
         }
 
-    def supervisor(self, jail: Sequence[str] | None) -> socket.socket:
+    def supervisor(self, jail: Sequence[str] | None, usual: Mapping[str, Any] | None) -> socket.socket:
         """A connection to a new supervisor.
+
+        Args:
+            jail: the program that makes a jail, with its arguments; ``None`` for a function in a child.
+            usual: the terms of the call that it will serve, where they are known before the call itself.
 
         Raises:
             OSError: the fork server is gone.
@@ -176,7 +184,7 @@ class ForkServer:
         here, there = socket.socketpair()
         with there:
             try:
-                wire.send(self._connection, {"jail": None if jail is None else list(jail)}, (there.fileno(),))
+                wire.send(self._connection, {"jail": jail, "usual": usual}, (there.fileno(),))
             except BaseException:
                 here.close()
                 raise

@@ -17,7 +17,7 @@ from agentkit.errors import UsageError
 from agentkit.sandbox.capabilities import Capabilities, Control, State
 from agentkit.sandbox.confined.mounts import SYSTEM, WORK, importable, outermost
 from agentkit.sandbox.confined.supervisor import JAIL
-from agentkit.sandbox.errors import SandboxUnavailable
+from agentkit.sandbox.errors import SandboxRefused, SandboxUnavailable
 from agentkit.sandbox.forking import HELD, ForkingBackend, held
 from agentkit.sandbox.forkserver import BOOT, CONFINED, libraries
 from agentkit.sandbox.port import Exited, Terms
@@ -77,6 +77,11 @@ class Jail(ForkingBackend):
         if not program or not all(program[:1]) or any("\0" in part for part in program):
             message = "a program is a list of texts: its name, then its arguments"
             raise UsageError(message)
+        if grants is not None and grants.hosts:
+            message = (
+                "hosts are granted to functions and to Python code, not to programs, which know no broker"
+            )
+            raise SandboxRefused(message)
         return await self._run({"program": list(program)}, self.terms(limits, grants, deadline), stdin)
 
     async def run_code(
@@ -107,10 +112,6 @@ class Jail(ForkingBackend):
             "two_ids": facts["two_ids"],
             "seccomp": facts["seccomp"],
         }
-
-    def _is_usual(self, terms: Terms) -> bool:
-        grants = terms.grants
-        return not grants.read and not grants.write and terms.limits.disk_bytes == self.limits.disk_bytes
 
     def _jail(self, terms: Terms) -> list[str]:
         disk = str(terms.limits.disk_bytes)

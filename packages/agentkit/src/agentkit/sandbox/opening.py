@@ -8,7 +8,7 @@ from typing import Any, TypedDict, Unpack
 
 from agentkit.errors import UsageError
 from agentkit.sandbox.backend import Backend
-from agentkit.sandbox.forkserver import Plan
+from agentkit.sandbox.forkserver import Plan, Preload
 from agentkit.sandbox.inprocess import InProcess
 from agentkit.sandbox.terms import CallLimits
 
@@ -22,8 +22,9 @@ class SandboxOptions(TypedDict, total=False):
         limits: of calls for which nothing else is said.
         path: folders in which functions are looked for; ``sys.path`` of this process where not given. Of a folder that
             holds no installed packages, children read modules and packages, and no other file.
-        preload: loaded once, outside of any confinement, so that calls need not: modules, or functions and tools as
-            ``package.module:name``. What is not named is loaded by each call, in its child.
+        preload: loaded once, outside of any confinement, so that calls need not: modules, or functions as
+            ``package.module:name``; one in a pair with a text is also called with it. What is not named is loaded by
+            each call, in its child.
         secrets: values that calls may be granted, by name.
         at_once: so many calls run at a time; others wait for their turn. Four for each processor where not given.
         ahead: so many children wait for calls.
@@ -35,7 +36,7 @@ class SandboxOptions(TypedDict, total=False):
 
     limits: CallLimits
     path: Sequence[str]
-    preload: Sequence[str]
+    preload: Sequence[Preload]
     secrets: Mapping[str, str]
     at_once: int
     ahead: int

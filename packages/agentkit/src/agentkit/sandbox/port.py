@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from agentkit.messages import JsonValue
 from agentkit.sandbox.capabilities import Capabilities
@@ -68,14 +68,14 @@ class Terms:
         limits: what it may use.
         grants: what it may reach.
         deadline: when it is killed at the latest, in :func:`time.monotonic` seconds; ``None`` for the limits alone.
-        context: JSON for a function that knows what to do with it: a :class:`~agentkit.tools.Tool`.
+        name: what errors call it; the name of the function or program where not given.
         report: shown what a function reports while it works; called in the event loop.
     """
 
     limits: CallLimits = CallLimits()
     grants: Grants = Grants()
     deadline: float | None = None
-    context: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    name: str = ""
     report: Callable[[str], None] = field(default=lambda _text: None)
 
 

@@ -111,8 +111,6 @@ def exited(ending: Ending, limits: CallLimits, what: str, secrets: Mapping[str, 
 def _raised(kind: str, text: str, group: str, limits: CallLimits, what: str) -> ToolError:
     if group in {"memory", "disk"}:
         return over_limit(group, limits, what)
-    if group == "tool":  # a ToolError: a text for the model
-        return ToolError(text)
     if group == "json":
         return BadResult(f"{what}: {text}")
     return FunctionRaised(

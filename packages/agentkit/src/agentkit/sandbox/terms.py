@@ -151,4 +151,25 @@ class Grants:
         return {name: known[name] for name in self.secrets}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confinement:
+    """How a tool is to run.
+
+    Attributes:
+        sandbox: ``pool``, ``jail`` or ``inprocess``; ``None`` for what is usual where it runs.
+        limits: what a call may use; ``None`` for what is usual in the sandbox.
+        grants: what a call may reach.
+    """
+
+    sandbox: str | None = None
+    limits: CallLimits | None = None
+    grants: Grants = Grants()
+
+    def __post_init__(self) -> None:
+        if self.sandbox not in {None, "inprocess", "pool", "jail"}:
+            message = f"a tool runs inprocess, in the pool or in the jail, not in {self.sandbox!r}"
+            raise UsageError(message)
+        _ = self.grants.rules
+
+
 _NEVER = frozenset({"/", "/proc", "/sys", "/dev"})

@@ -25,7 +25,7 @@ _ALLOWED = re.compile(r"[0-9A-Za-z_.,+\-*/%()\[\] ]*")
 _NUMBER_THEN_LETTER = re.compile(r"(?<!\w)\d[\d_.]*+(?:[eE][+-]?\d[\d_]*+)?+[A-Za-z]")
 
 
-@tool(effect="pure")
+@tool(effect="pure", sandbox="inprocess")
 def calculator(expression: str) -> int | float:
     """Calculate the value of an arithmetic expression, exactly where the numbers are whole.
 

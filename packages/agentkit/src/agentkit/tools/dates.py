@@ -11,7 +11,7 @@ from agentkit.tools.functions import tool
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
-@tool(effect="pure")
+@tool(effect="pure", sandbox="inprocess")
 def today(timezone: str = "UTC") -> str:
     """Tell today's date, for example 2024-02-28.
 
@@ -21,7 +21,7 @@ def today(timezone: str = "UTC") -> str:
     return dt.datetime.now(_zone(timezone)).date().isoformat()
 
 
-@tool(effect="pure")
+@tool(effect="pure", sandbox="inprocess")
 def now(timezone: str = "UTC") -> str:
     """Tell the date and the time, for example 2024-02-28T17:30:05+01:00.
 
@@ -31,7 +31,7 @@ def now(timezone: str = "UTC") -> str:
     return dt.datetime.now(_zone(timezone)).isoformat(timespec="seconds")
 
 
-@tool(effect="pure")
+@tool(effect="pure", sandbox="inprocess")
 def days_between(start: str, end: str) -> int:
     """Count the days from one date to another; negative where the end comes first.
 
@@ -42,7 +42,7 @@ def days_between(start: str, end: str) -> int:
     return (_date("end", end) - _date("start", start)).days
 
 
-@tool(effect="pure")
+@tool(effect="pure", sandbox="inprocess")
 def add_days(date: str, days: int) -> str:
     """Tell the date a number of days after another.
 
@@ -56,7 +56,7 @@ def add_days(date: str, days: int) -> str:
         raise ToolError("the result lies outside the years 1 to 9999") from None
 
 
-@tool(effect="pure")
+@tool(effect="pure", sandbox="inprocess")
 def weekday(date: str) -> str:
     """Tell which day of the week a date is, for example Wednesday.
 

@@ -96,7 +96,10 @@ class DirectoryReader:
     def tools(self) -> list[Tool]:
         """``list_files``, ``read_text``, ``file_statistics`` and ``find_in_files``."""
         functions = (self.list_files, self.read_text, self.file_statistics, self.find_in_files)
-        return [Tool(function, effect=Effect.PURE, timeout=TIMEOUT_SECONDS) for function in functions]
+        return [
+            Tool(function, effect=Effect.PURE, timeout=TIMEOUT_SECONDS, sandbox="inprocess")
+            for function in functions
+        ]
 
     def list_files(self, pattern: str = "*") -> Listing:
         """List the files and folders whose path fits a pattern. Hidden ones and links are left out.

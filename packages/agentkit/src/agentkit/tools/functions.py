@@ -9,8 +9,9 @@ from functools import cached_property
 from typing import Any, Literal, get_origin, overload
 
 from agentkit.errors import UnknownTool, UsageError
-from agentkit.messages import Effect, JsonValue, ToolCall, ToolSpec
+from agentkit.messages import Effect, JsonObject, JsonValue, ToolCall, ToolSpec
 from agentkit.ports import ToolContext
+from agentkit.sandbox.terms import Confinement
 from agentkit.schema import ArgumentsSchema, summary_of, to_json_value, type_hints_of
 from agentkit.tools.threads import Threads
 
@@ -29,6 +30,9 @@ class Tool:
         timeout: seconds after which a call is given up. A thread cannot be stopped from outside: the run goes on
             without it, and ``ToolContext.stopped`` is set so that the function can see it.
         approval: a person must approve each call.
+        sandbox: where it runs (``pool``, ``jail`` or ``inprocess``), or a
+            :class:`~agentkit.sandbox.terms.Confinement` that also says what it may use and reach. By itself a tool runs
+            in this process; a worker, or :func:`agentkit.tools.confined.confined`, sees to the sandbox.
 
     Raises:
         UsageError: it is no function, the name is not usable, or the timeout is not positive.
@@ -42,6 +46,7 @@ class Tool:
         effect: Effect | str = Effect.UNSAFE,
         timeout: float | None = None,
         approval: bool = False,
+        sandbox: str | Confinement | None = None,
     ) -> None:
         if not hasattr(function, "__name__"):
             message = f"a tool is made of a function, not of a {type(function).__name__}: wrap it in one"
@@ -57,6 +62,7 @@ class Tool:
         self.effect = Effect(effect)
         self.timeout = timeout
         self.approval = approval
+        self.confinement = sandbox if isinstance(sandbox, Confinement) else Confinement(sandbox=sandbox)
         self._threads = Threads()
         self.__doc__ = function.__doc__
 
@@ -102,6 +108,22 @@ class Tool:
         """
         self._schema.validate(call.arguments)
 
+    @property
+    def takes_context(self) -> bool:
+        """One of its parameters receives the context."""
+        return self._context_parameter is not None
+
+    def prepared(self, arguments: JsonObject, context: ToolContext[Any]) -> dict[str, Any]:
+        """What the function is called with, from JSON arguments.
+
+        Raises:
+            BadArguments: they do not fit.
+        """
+        given = self._schema.validate(arguments)
+        if self._context_parameter:
+            given[self._context_parameter] = context
+        return given
+
     async def call(self, call: ToolCall, context: ToolContext[Any]) -> JsonValue:
         """Validate the arguments, call the function, and return its result as JSON.
 
@@ -109,9 +131,13 @@ class Tool:
             BadArguments: the arguments do not fit.
             ToolError: as raised by the function itself.
         """
-        arguments = self._schema.validate(call.arguments)
-        if self._context_parameter:
-            arguments[self._context_parameter] = context
+        if self.confinement.sandbox in {"pool", "jail"}:
+            message = (
+                f"tool {self.name} is to run in the {self.confinement.sandbox}, which is not open: give its "
+            )
+            message += "agent to a worker, or the tool to agentkit.tools.confined.confined"
+            raise UsageError(message)
+        arguments = self.prepared(call.arguments, context)
         if inspect.iscoroutinefunction(self.function):
             result = await self.function(**arguments)
         else:
@@ -128,6 +154,7 @@ def tool(
     name: str | None = None,
     timeout: float | None = None,
     approval: bool = False,
+    sandbox: Literal["inprocess", "pool", "jail"] | Confinement | None = None,
 ) -> Callable[[Function], Tool]: ...
 def tool(
     function: Function | None = None,
@@ -137,6 +164,7 @@ def tool(
     name: str | None = None,
     timeout: float | None = None,
     approval: bool = False,
+    sandbox: str | Confinement | None = None,
 ) -> Tool | Callable[[Function], Tool]:
     """Make a :class:`Tool` of a function; see there for the arguments.
 
@@ -144,7 +172,7 @@ def tool(
     """
 
     def wrap(wrapped: Function) -> Tool:
-        return Tool(wrapped, name=name, effect=effect, timeout=timeout, approval=approval)
+        return Tool(wrapped, name=name, effect=effect, timeout=timeout, approval=approval, sandbox=sandbox)
 
     return wrap if function is None else wrap(function)
 

@@ -29,7 +29,7 @@ class TextStatistics(TypedDict):
     sentences: int
 
 
-@tool(effect="pure")
+@tool(effect="pure", sandbox="inprocess")
 def text_statistics(text: str) -> TextStatistics:
     """Count the characters, words, lines and sentences of a text.
 
@@ -39,7 +39,7 @@ def text_statistics(text: str) -> TextStatistics:
     return statistics(text)
 
 
-@tool(effect="pure")
+@tool(effect="pure", sandbox="inprocess")
 def count_occurrences(text: str, wanted: str, whole_words: bool = False, ignore_case: bool = True) -> int:
     """Count how often something occurs in a text, without overlaps.
 

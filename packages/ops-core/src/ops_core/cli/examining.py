@@ -26,6 +26,7 @@ from ops_core.cli.exits import Exit
 from ops_core.cli.findings import Finding, State
 from ops_core.cli.narration import counted
 from ops_core.cli.places import store_file
+from ops_core.cli.sandboxes import examine_sandboxes
 from ops_core.cli.screen import STYLES, Screen
 from ops_core.cli.text import one_line, without_secrets
 from ops_core.dispatchers import examine_dispatcher
@@ -98,6 +99,8 @@ async def _findings(url: str | None, *, live: bool) -> AsyncIterator[Finding]:
         yield finding
     yield await _dispatcher(settings.dispatcher_url)
     async for finding in _agents(settings):
+        yield finding
+    async for finding in examine_sandboxes():
         yield finding
     if live:
         async for finding in _models(settings):

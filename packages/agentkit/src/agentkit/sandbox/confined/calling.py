@@ -57,7 +57,7 @@ def _printing(descriptor: int) -> TextIO:
 def call(spec: dict[str, Any]) -> None:
     """Call the function and write its envelope. Raises nothing."""
     try:
-        value = _value_of(find(spec["function"]), spec)
+        value = _value_of(find(spec["function"]), spec["arguments"])
     except BaseException as error:  # noqa: BLE001  (whatever it is, it is what is told)
         finish(json.dumps({"raised": told(error)}))
         return
@@ -70,11 +70,8 @@ def call(spec: dict[str, Any]) -> None:
     finish(text)
 
 
-def _value_of(function: Any, spec: dict[str, Any]) -> Any:
-    confined = getattr(function, "call_confined", None)
-    if confined is not None:
-        return confined(spec["arguments"], spec["context"], report)
-    value = function(**spec["arguments"])
+def _value_of(function: Any, arguments: dict[str, Any]) -> Any:
+    value = function(**arguments)
     return asyncio.run(_awaited(value)) if inspect.isawaitable(value) else value
 
 
@@ -84,7 +81,7 @@ async def _awaited(value: Any) -> Any:
 
 def told(error: BaseException) -> dict[str, str]:
     """An exception as it may be told: its type, its message and its kind."""
-    kind = getattr(error, "sandbox_kind", "error")
+    kind = "error"
     if isinstance(error, MemoryError):
         kind = "memory"
     elif isinstance(error, OSError) and error.errno in _OUT_OF_DISK:
@@ -93,7 +90,7 @@ def told(error: BaseException) -> dict[str, str]:
         message = str(error)[:LONGEST_MESSAGE]
     except BaseException:  # noqa: BLE001  (its __str__ is not ours either)
         message = ""
-    return {"type": type(error).__name__[:200], "message": message, "kind": str(kind)[:20]}
+    return {"type": type(error).__name__[:200], "message": message, "kind": kind}
 
 
 def report(text: str) -> None:

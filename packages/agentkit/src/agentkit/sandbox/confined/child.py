@@ -7,12 +7,13 @@ import math
 import os
 import resource
 import signal
+import socket
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from . import landlock, seccomp
+from . import landlock, seccomp, wire
 from .calling import CONTROL, call, settle_in
 from .kernel import (
     CLONE_NEWUSER,
@@ -46,10 +47,11 @@ class Ground:
         root: a folder of its own; a root of mounts lies there, or folders of calls.
         namespaces: it has namespaces of its own, and may make more.
         landlock: the version in use; 0 for none.
-        seccomp: filters are in use.
+        filter: of system calls; ``None`` for none.
         is_root: the worker is root.
         has_nobody: who owns nothing can still read the interpreter.
         libraries: folders of the interpreter and its packages.
+        path: of Python, when the fork server began.
         readable: all that the root of mounts shows.
     """
 
@@ -57,10 +59,11 @@ class Ground:
     root: str
     namespaces: bool
     landlock: int
-    seccomp: bool
+    filter: bytes | None
     is_root: bool
     has_nobody: bool
     libraries: tuple[str, ...]
+    path: tuple[str, ...]
     readable: tuple[str, ...]
 
 
@@ -76,44 +79,53 @@ def owner_of(ground: Ground, spec: dict[str, Any]) -> int:
     return UNPRIVILEGED if nobody else os.geteuid()
 
 
-def run(ground: Ground, spec: dict[str, Any], descriptors: list[int], ready: int) -> None:
-    """Confine this process and call the function. Does not return.
+def run(ground: Ground, usual: dict[str, Any], supervisor: socket.socket) -> None:
+    """Confine this process, wait for a call, and make it. Does not return.
 
     Args:
         ground: see there.
-        spec: the call.
-        descriptors: standard output and error, result and control.
-        ready: connection to the supervisor, who is told that the function can be called, or why it cannot, and who
-            gives the word.
+        usual: the terms of the call, as far as they are known beforehand.
+        supervisor: connection to it. It is told that the function can be called, or why it cannot, and gives the word.
     """
     code = 0
     try:
-        ready, proc = _arrange_descriptors(descriptors, ready, ground.proc.descriptor)
-        try:
-            confine(replace(ground, proc=Proc(proc)), spec)
-        except OSError as error:
-            os.write(ready, f"the child cannot be confined: {error}".encode())
-            os._exit(71)
-        settle_in(spec)
-        os.write(ready, READY)
-        if os.read(ready, 1):
-            os.close(ready)
-            call(spec)
+        held = ground.proc.address_space()
+        _keep_only(supervisor, ground.proc)
+        confine(ground, usual)
+        received = wire.receive(supervisor)
+        if received is not None:
+            spec, descriptors = received
+            _limit(ground, spec["limits"], held)
+            word = _arrange_descriptors(descriptors, supervisor.fileno())
+            if ground.filter is not None:
+                seccomp.install(ground.filter)
+            settle_in(spec)
+            os.write(word, READY)
+            if os.read(word, 1):
+                os.close(word)
+                call(spec)
     except BaseException as error:  # noqa: BLE001  (nothing may be raised into the fork server's own code)
         code = 70
         with suppress(OSError):
-            os.write(ready, f"the call cannot begin: {type(error).__name__}: {error}".encode())
+            supervisor.send(f"the call cannot begin: {type(error).__name__}: {error}".encode())
     os._exit(code)
 
 
-def _arrange_descriptors(descriptors: list[int], *own: int) -> tuple[int, int]:
-    """Exactly the five of a child stay open, and after them the two that it needs to become one."""
+def _keep_only(supervisor: socket.socket, proc: Proc) -> None:
+    """Whatever the fork server has open, and what was loaded into it."""
+    kept = sorted({supervisor.fileno(), proc.descriptor})
+    for low, high in zip([2, *kept], [*kept, _most_descriptors()], strict=True):
+        os.closerange(low + 1, high)
+
+
+def _arrange_descriptors(descriptors: list[int], word: int) -> int:
+    """Exactly the five of a child stay open, and after them the connection to the supervisor."""
     nothing = os.open("/dev/null", os.O_RDONLY)
-    moved = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, 64) for each in (nothing, *descriptors, *own)]
+    moved = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, 32) for each in (nothing, *descriptors, word)]
     for target, descriptor in enumerate(moved):
         os.dup2(descriptor, target, inheritable=target <= CONTROL)
     os.closerange(len(moved), _most_descriptors())
-    return len(moved) - 2, len(moved) - 1
+    return len(moved) - 1
 
 
 def _most_descriptors() -> int:
@@ -121,17 +133,16 @@ def _most_descriptors() -> int:
     return 1 << 20 if most == resource.RLIM_INFINITY else min(most, 1 << 20)
 
 
-def confine(ground: Ground, spec: dict[str, Any]) -> None:
-    """Give up everything that the call was not granted, for good.
+def confine(ground: Ground, usual: dict[str, Any]) -> None:
+    """Give up everything that the call is not granted, for good; its limits and the filter come with it.
 
     Raises:
         OSError: the kernel refused a step.
     """
     os.setsid()
     os.umask(0o077)
-    os.chdir(spec["folder"])
-    become(owner_of(ground, spec), ground)
-    _limit(ground, spec["limits"])
+    os.chdir(usual["folder"])
+    become(owner_of(ground, usual), ground)
     os.close(ground.proc.descriptor)
     with suppress(OSError):  # there were none
         drop_capabilities()
@@ -139,9 +150,7 @@ def confine(ground: Ground, spec: dict[str, Any]) -> None:
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     if ground.landlock:
-        landlock.restrict(_rules(ground, spec), ground.landlock)
-    if ground.seccomp:
-        seccomp.install(seccomp.for_function(os.getpid(), metadata=ground.namespaces))
+        landlock.restrict(_rules(ground, usual), ground.landlock)
 
 
 def become(owner: int, ground: Ground) -> None:
@@ -173,7 +182,7 @@ def map_ids(proc: Proc, pid: str, users: Ids, groups: Ids) -> None:
         proc.write(f"{pid}/{name}", "".join(f"{inside} {outside} 1\n" for inside, outside in ids))
 
 
-def _limit(ground: Ground, limits: dict[str, Any]) -> None:
+def _limit(ground: Ground, limits: dict[str, Any], held: int) -> None:
     wanted = {
         resource.RLIMIT_CPU: math.ceil(limits["cpu"]),
         resource.RLIMIT_FSIZE: limits["disk"],
@@ -184,7 +193,6 @@ def _limit(ground: Ground, limits: dict[str, Any]) -> None:
         resource.RLIMIT_RTPRIO: 0,
         resource.RLIMIT_NICE: 0,
     }
-    held = ground.proc.address_space()
     if held:
         wanted[resource.RLIMIT_AS] = held + limits["memory"]
     if ground.namespaces:

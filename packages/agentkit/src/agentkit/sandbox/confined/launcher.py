@@ -28,6 +28,7 @@ def main(connection: int) -> None:
         connection: descriptor of a socket to the supervisor.
     """
     supervisor = socket.socket(fileno=connection)
+    filters = {network: seccomp.for_programs(network=network) for network in (False, True)}
     with suppress(OSError):
         wire.send(supervisor, {"event": "there"})
     received = wire.receive(supervisor)
@@ -35,7 +36,7 @@ def main(connection: int) -> None:
         os._exit(0)
     spec, descriptors = received
     try:
-        _confine(spec)
+        _confine(spec, filters)
     except OSError as error:
         wire.send(supervisor, {"why": f"it cannot be confined: {error}"})
         os._exit(71)
@@ -43,7 +44,7 @@ def main(connection: int) -> None:
     if not supervisor.recv(1):  # the word to begin
         os._exit(0)
     supervisor.close()
-    _arrange_descriptors(descriptors, keep_all="function" in spec)
+    _arrange_descriptors(descriptors, keep_all="program" not in spec)
     if "program" in spec:
         _become(spec)
     settle_in(spec)
@@ -62,7 +63,7 @@ def _arrange_descriptors(descriptors: list[int], *, keep_all: bool) -> None:
     os.closerange(len(given) if keep_all else 3, 1 << 16)
 
 
-def _confine(spec: dict[str, Any]) -> None:
+def _confine(spec: dict[str, Any], filters: dict[bool, bytes]) -> None:
     os.umask(0o077)
     os.chdir(spec["folder"])
     proc = Proc(os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
@@ -80,7 +81,7 @@ def _confine(spec: dict[str, Any]) -> None:
         drop_capabilities()
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     if spec["seccomp"]:
-        seccomp.install(seccomp.for_programs(network=spec["hosts"]))
+        seccomp.install(filters[spec["hosts"]])
 
 
 def _limit(proc: Proc, limits: dict[str, Any]) -> None:

@@ -54,7 +54,7 @@ def build(root: str, readable: Iterable[str]) -> None:
     """
     mount("tmpfs", root, "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=0755,size=1m,nr_inodes=4096")
     for path in outermost(readable):
-        if not _is_within(path, WORK):
+        if not is_own(path):
             _show(root, path, writable=False)
     for device in DEVICES:
         _touch(root + device)
@@ -125,15 +125,25 @@ def enter(root: str, scene: Scene, *, built: bool) -> None:
     options += f",uid={scene.owner},gid={scene.owner}"
     mount("tmpfs", root + WORK, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, options)
     for path in outermost([*scene.readable, *scene.writable]):
-        if _is_within(path, WORK):
+        if is_own(path):
             _show(root, path, writable=False)
     for path in outermost(scene.writable):
         _show(root, path, writable=True)
     pivot_root(root)
 
 
-def _is_within(path: str, folder: str) -> bool:
-    return path.startswith(folder + "/")
+def shown(folder: str, landlock: int) -> list[str]:
+    """What a root of mounts shows of a folder of Python's search path.
+
+    With Landlock the whole folder, so that modules are found that are made later: of it only what can be imported may
+    be read then. Not so where Landlock must allow everything: below the folder of the call's own files.
+    """
+    return [folder] if landlock and not is_own(folder) else importable(folder)
+
+
+def is_own(path: str) -> bool:
+    """It lies below the folder of the call's own files."""
+    return path.startswith(WORK + "/")
 
 
 def importable(folder: str) -> list[str]:

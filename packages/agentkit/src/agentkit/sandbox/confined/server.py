@@ -30,7 +30,7 @@ from .kernel import (
     unmount,
     unshare,
 )
-from .mounts import SYSTEM, Scene, build, enter, importable, make_private
+from .mounts import SYSTEM, Scene, build, enter, make_private, shown
 from .watching import Proc
 
 _MNT_DETACH = 2
@@ -61,7 +61,7 @@ def main(connection: int) -> None:
     found = {
         "namespaces": ground.namespaces,
         "landlock": ground.landlock,
-        "seccomp": ground.seccomp,
+        "seccomp": ground.filter is not None,
         "two_ids": ground.namespaces and ground.is_root,
     }
     wire.send(
@@ -83,7 +83,7 @@ def _serve(ground: Ground, worker: socket.socket) -> None:
         if pid == 0:
             worker.close()
             supervisor.begin(server)
-            supervisor.serve(ground, socket.socket(fileno=connection), message["jail"])
+            supervisor.serve(ground, socket.socket(fileno=connection), message)
         os.close(connection)
 
 
@@ -98,12 +98,12 @@ def _preload(config: dict[str, Any]) -> list[str]:
     """Load what calls will use; what cannot be loaded is told, and again by the call."""
     sys.path[:0] = [folder for folder in config["path"] if folder not in sys.path]
     problems: list[str] = []
-    for name in config["preload"]:
+    for name, *given in config["preload"]:
         try:
-            if ":" in name:
-                warm = getattr(find(name), "warm", None)
-                if callable(warm):
-                    warm()
+            if given:
+                find(name)(*given)
+            elif ":" in name:
+                find(name)
             else:
                 importlib.import_module(name)
         except Exception as error:  # noqa: BLE001  (whatever a module raises)
@@ -123,9 +123,10 @@ def _settle(config: dict[str, Any]) -> Ground:
     readable = [*SYSTEM, *libraries]
     for folder in config["path"]:
         if not is_within(folder, libraries):
-            readable += [folder] if version else importable(folder)
+            readable += shown(folder, version)
     taking = partial(_take_namespaces, proc, config, tuple(readable))
     is_root = os.geteuid() == 0
+    filtered = "seccomp" not in without and seccomp.is_known()
     can = "namespaces" not in without and _works(taking)
     if can:
         taking(try_it=False)
@@ -136,10 +137,11 @@ def _settle(config: dict[str, Any]) -> Ground:
         root=config["root"],
         namespaces=can,
         landlock=version,
-        seccomp="seccomp" not in without and seccomp.is_known(),
+        filter=seccomp.for_function(1 if can else None, metadata=can) if filtered else None,
         is_root=is_root,
         has_nobody=can or all(map(_is_open, libraries)),
         libraries=libraries,
+        path=tuple(config["path"]),
         readable=tuple(readable),
     )
 

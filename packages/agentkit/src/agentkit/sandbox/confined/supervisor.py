@@ -15,7 +15,7 @@ from typing import Any
 from . import child, wire
 from .child import Ground
 from .kernel import CLONE_NEWNS, CLONE_NEWPID, PR_SET_PDEATHSIG, prctl, unshare
-from .mounts import WORK, Scene, enter
+from .mounts import WORK, Scene, enter, is_own, shown
 from .watching import Use, Watch
 
 JAIL = 3
@@ -38,19 +38,20 @@ def begin(server: int) -> None:
         os._exit(0)
 
 
-def serve(ground: Ground, worker: socket.socket, jail: list[str] | None) -> None:
+def serve(ground: Ground, worker: socket.socket, wanted: dict[str, Any]) -> None:
     """Serve one call. Does not return.
 
     Args:
         ground: see there.
         worker: connection to it, for this call alone.
-        jail: the program that makes a jail, with its arguments; ``None`` for a function in a child.
+        wanted: under ``jail`` the program that makes a jail, with its arguments, ``None`` for a function in a child;
+            under ``usual`` the terms of the call, where they are known before the call itself.
     """
     try:
-        if jail is None:
-            _serve_function(ground, worker)
+        if wanted["jail"] is None:
+            _serve_function(ground, worker, wanted["usual"])
         else:
-            _serve_jail(ground, worker, jail)
+            _serve_jail(ground, worker, wanted["jail"])
     except OSError as error:
         _tell(worker, {"event": "unable", "why": f"the supervisor failed: {error}"})
     finally:
@@ -83,16 +84,27 @@ def _forked(work: Callable[[], None]) -> tuple[int, int]:
 # --- a function -------------------------------------------------------------------------------------------------------
 
 
-def _serve_function(ground: Ground, worker: socket.socket) -> None:
+def _serve_function(ground: Ground, worker: socket.socket, usual: dict[str, Any] | None) -> None:
     if ground.namespaces:
         unshare(CLONE_NEWNS | CLONE_NEWPID)
-    received = wire.receive(worker)
-    if received is None:
+    received = wire.receive(worker) if usual is None else None
+    if received is not None:
+        usual = received[0]
+    if usual is None:
         return
-    spec, descriptors = received
-    folder = _set_the_scene(ground, spec)
+    folder = _set_the_scene(ground, usual)
     try:
-        _tell(worker, _watched(ground, worker, spec, descriptors))
+        here, there = socket.socketpair()
+        pid, pidfd = _forked(lambda: child.run(ground, usual, there))
+        there.close()
+        watch = Watch(proc=ground.proc, pid=pid, pidfd=pidfd, worker=worker, limits={}, folder=folder)
+        received = received or wire.receive(worker)
+        if received is None:
+            watch.kill()
+            os.waitpid(pid, 0)
+            return
+        received[0]["environment"].update(usual["folders"])
+        _tell(worker, _watched(watch, here, *received))
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -101,11 +113,15 @@ def _serve_function(ground: Ground, worker: socket.socket) -> None:
 def _set_the_scene(ground: Ground, spec: dict[str, Any]) -> str | None:
     """Make what the child sees; the folder of its files, where that must be removed afterwards."""
     owner = child.owner_of(ground, spec)
+    spec["folders"] = {}
     if ground.namespaces:
         spec["folder"] = WORK
-        more = [path for path in spec["path"] if not child.is_within(path, ground.readable)]
+        others = [folder for folder in spec["path"] if not child.is_within(folder, ground.libraries)]
+        own = [path for folder in others if is_own(folder) for path in shown(folder, ground.landlock)]
+        new = [folder for folder in others if folder not in ground.path and not is_own(folder)]
+        more = [path for folder in new for path in shown(folder, ground.landlock)]
         scene = Scene(
-            readable=[*ground.readable, *more, *spec["read"]],
+            readable=[*ground.readable, *own, *more, *spec["read"]],
             writable=spec["write"],
             disk=spec["limits"]["disk"],
             owner=owner,
@@ -114,38 +130,33 @@ def _set_the_scene(ground: Ground, spec: dict[str, Any]) -> str | None:
         return None
     folder = tempfile.mkdtemp(dir=ground.root)
     os.chown(folder, owner, -1)
-    spec["folder"] = spec["environment"]["TMPDIR"] = spec["environment"]["HOME"] = folder
+    spec["folder"] = folder
+    spec["folders"] = {"TMPDIR": folder, "HOME": folder}
     return folder
 
 
 def _watched(
-    ground: Ground, worker: socket.socket, spec: dict[str, Any], descriptors: list[int]
+    watch: Watch, here: socket.socket, spec: dict[str, Any], descriptors: list[int]
 ) -> dict[str, Any]:
-    base = Use(memory=ground.proc.use(os.getpid()).memory)
-    here, there = socket.socketpair()
-    pid, pidfd = _forked(lambda: child.run(ground, spec, descriptors, there.fileno()))
-    there.close()
+    watch.limits = spec["limits"]
+    watch.base = Use(memory=watch.proc.use(os.getpid()).memory)
+    with suppress(OSError):  # it has ended, and said why
+        wire.send(here, spec, tuple(descriptors))
     for descriptor in descriptors:
         os.close(descriptor)
-    watch = Watch(
-        proc=ground.proc,
-        pid=pid,
-        pidfd=pidfd,
-        worker=worker,
-        limits=spec["limits"],
-        base=base,
-        folder=None if ground.namespaces else spec["folder"],
-    )
     said = here.recv(_LONGEST_COMPLAINT)
     if said == child.READY:
-        _announce(worker, pidfd)  # before it begins: what was never announced was never done
+        _announce(watch.worker, watch.pidfd)  # before it begins: what was never announced was never done
         with suppress(OSError):
             here.send(child.READY)
         here.close()
         return watch.until_it_ends()
     watch.kill()
     watch.until_it_ends()
-    return {"event": "unable", "why": said.decode() or "the child ended before the call began"}
+    return {
+        "event": "unable",
+        "why": said.decode(errors="replace") or "the child ended before the call began",
+    }
 
 
 # --- a jail -----------------------------------------------------------------------------------------------------------

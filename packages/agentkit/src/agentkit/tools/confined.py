@@ -1,0 +1,188 @@
+"""Tools of an agent as they run in sandboxes: the same names and schemas, and calls that go elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from importlib.machinery import PathFinder
+from typing import Any, cast
+
+from agentkit.errors import ToolError, UsageError
+from agentkit.messages import JsonValue, ToolCall
+from agentkit.ports import ToolContext
+from agentkit.sandbox.port import Terms
+from agentkit.sandbox.sandboxes import Sandboxes
+from agentkit.sandbox.terms import CallLimits, Confinement
+from agentkit.tools.functions import Tool
+from agentkit.tools.programs import ProgramTool
+
+_CALL = "agentkit.tools.inside:call"
+_WARM = "agentkit.tools.inside:warm"
+
+
+def import_name(tool: Tool) -> str | None:
+    """``package.module:name`` under which another process finds the function; ``None`` where it does not.
+
+    That is so of what is defined inside a function, of lambdas and methods, and of what a script or a notebook defines.
+    """
+    function = tool.function
+    module, name = str(getattr(function, "__module__", "")), str(getattr(function, "__qualname__", ""))
+    if (
+        module in {"", "None", "__main__"}
+        or "<" in name
+        or PathFinder.find_spec(module.partition(".")[0]) is None
+    ):
+        return None
+    found: Any = sys.modules.get(module)
+    for attribute in name.split("."):
+        found = getattr(found, attribute, None)
+    return f"{module}:{name}" if found in (tool, function) else None
+
+
+class ConfinedTool(Tool):
+    """A tool whose calls run in a sandbox.
+
+    Args:
+        tool: the same in this process.
+        confinement: where it runs, and on what terms.
+        sandboxes: where the sandbox is.
+    """
+
+    def __init__(self, tool: Tool, confinement: Confinement, sandboxes: Sandboxes) -> None:
+        super().__init__(
+            tool.function,
+            name=tool.name,
+            effect=tool.effect,
+            timeout=tool.timeout,
+            approval=tool.approval,
+            sandbox=confinement,
+        )
+        self._sandboxes = sandboxes
+        self._inside = import_name(tool) or ""
+        self._program = tool if isinstance(tool, ProgramTool) else None
+
+    async def call(self, call: ToolCall, context: ToolContext[Any]) -> JsonValue:
+        """Validate the arguments here, call the function there.
+
+        Raises:
+            BadArguments: they do not fit.
+            ToolError: as raised by the function, or because of how the call ended.
+            SandboxUnavailable: there is no sandbox here.
+        """
+        arguments = self.prepared(call.arguments, context)
+        confinement = self.confinement
+        sandbox = await self._sandboxes.get(confinement.sandbox or "pool")
+        terms = Terms(
+            limits=_as_long_as(confinement.limits or sandbox.limits, self.timeout),
+            grants=confinement.grants,
+            deadline=context.deadline,
+            name=self.name,
+            report=context.report,
+        )
+        if self._program is not None:
+            return await self._program.run(sandbox, arguments, terms)
+        given: dict[str, JsonValue] = {
+            "tool": self._inside,
+            "arguments": call.arguments,
+            "context": _told(context),
+        }
+        returned = await sandbox.call_on(_CALL, given, terms)
+        match returned.value:
+            case {"value": value}:
+                return value
+            case {"error": str(text)}:
+                raise ToolError(text)
+            case _:
+                message = f"{self.name} left something else than a result"
+                raise ToolError(message)
+
+
+def confined(
+    tools: Iterable[Any],
+    sandboxes: Sandboxes,
+    *,
+    usual: str = "pool",
+    terms: Mapping[str, Confinement] | None = None,
+    has_deps: bool = False,
+) -> list[Any]:
+    """The same tools, each where it is to run; toolsets are left as they are.
+
+    Args:
+        tools: of an agent: tools, functions, toolsets.
+        sandboxes: where they are.
+        usual: where tools run that do not say it themselves.
+        terms: what the operator says of tools, by name; it goes before what they say themselves.
+        has_deps: the tools are given dependencies, which no other process has.
+
+    Raises:
+        UsageError: a tool that is to be confined cannot be: the message names it, and what can be done.
+    """
+    said = terms or {}
+    return [_placed(each, sandboxes, usual, said, has_deps=has_deps) for each in tools]
+
+
+def preloaded(
+    tools: Iterable[Any], *, usual: str = "pool", terms: Mapping[str, Confinement] | None = None
+) -> list[tuple[str, str]]:
+    """What a sandbox is to load beforehand, so that the calls of these tools are quick."""
+    found: list[tuple[str, str]] = []
+    for each in tools:
+        made = _as_tool(each)
+        if made is None or isinstance(made, ProgramTool):
+            continue
+        name = import_name(made)
+        if _confinement(made, usual, terms or {}).sandbox != "inprocess" and name is not None:
+            found.append((_WARM, name))
+    return found
+
+
+def _as_tool(given: Any) -> Tool | None:
+    if isinstance(given, Tool):
+        return given
+    return None if hasattr(given, "specs") else Tool(cast("Callable[..., Any]", given))
+
+
+def _confinement(tool: Tool, usual: str, terms: Mapping[str, Confinement]) -> Confinement:
+    told = terms.get(tool.name, tool.confinement)
+    return replace(told, sandbox=told.sandbox or tool.confinement.sandbox or usual)
+
+
+def _placed(
+    given: Any, sandboxes: Sandboxes, usual: str, terms: Mapping[str, Confinement], *, has_deps: bool
+) -> Any:
+    made = _as_tool(given)
+    if made is None:
+        return given
+    confinement = _confinement(made, usual, terms)
+    if confinement.sandbox == "inprocess" and not isinstance(made, ProgramTool):
+        return made
+    if not isinstance(made, ProgramTool):
+        why = None
+        if import_name(made) is None:
+            why = "it cannot be imported by name (it is a closure, a method, or of a script)"
+        elif made.takes_context and has_deps:
+            why = "its context holds dependencies, which stay in this process"
+        if why is not None:
+            message = (
+                f"tool {made.name} cannot run in the {confinement.sandbox}: {why}; move it to the top of a "
+            )
+            message += 'module that can be imported, or say sandbox="inprocess" where it is trusted'
+            raise UsageError(message)
+    return ConfinedTool(made, confinement, sandboxes)
+
+
+def _as_long_as(limits: CallLimits, timeout: float | None) -> CallLimits:
+    """A tool's own timeout takes the place of the usual limits of time."""
+    if timeout is None:
+        return limits
+    return replace(limits, seconds=timeout, cpu_seconds=max(limits.cpu_seconds, timeout))
+
+
+def _told(context: ToolContext[Any]) -> dict[str, JsonValue]:
+    return {
+        "run_id": context.run_id,
+        "call_id": context.call_id,
+        "idempotency_key": context.idempotency_key,
+        "deadline": context.deadline,
+    }

@@ -1,0 +1,150 @@
+"""Tools that run in sandboxes, called as an agent calls them."""
+
+import asyncio
+import functools
+import os
+import sys
+import time
+
+import pytest
+
+from agentkit import Agent, Completed, FunctionToolset, ToolError, UsageError, tool
+from agentkit.errors import BadArguments
+from agentkit.messages import Effect, ToolCall
+from agentkit.ports import ToolContext
+from agentkit.sandbox import Confinement, FunctionRaised, Grants, Limits, Sandboxes, ToolTimeout
+from agentkit.testing import ScriptedModel
+from agentkit.tools.confined import ConfinedTool, confined, import_name, preloaded
+from agentkit.tools.programs import python_tool, shell_tool
+from agentkit.transcript import ToolReturned
+
+from .sandbox_support import HERE, JAILED  # type: ignore[import-not-found]
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="children are confined on Linux only")
+
+
+@pytest.fixture
+def tools(monkeypatch):
+    monkeypatch.syspath_prepend(str(HERE))
+    return __import__("sandboxed.tools").tools
+
+
+@pytest.fixture
+async def call(tools):
+    """Calls a tool in its sandbox, by name."""
+    given = [tools.describe, tools.twice, tools.refuse, tools.explode, tools.hang]
+    async with Sandboxes(preload=preloaded(given)) as sandboxes:
+        toolset = FunctionToolset(confined(given, sandboxes))
+        reports = []
+
+        async def call(name, **arguments):
+            context = ToolContext(
+                deps=None,
+                run_id="r",
+                call_id="c",
+                idempotency_key="r:c",
+                deadline=time.monotonic() + 20,
+                report=reports.append,
+            )
+            return await toolset.call(ToolCall(id="c", name=name, arguments=arguments), context)
+
+        call.reports = reports
+        call.toolset = toolset
+        yield call
+
+
+async def test_a_tool_is_the_same_in_another_process(call, tools):
+    found = await call("describe", place={"city": "Bern", "since": "1848-11-28"})
+    assert found == {"process": found["process"], "key": "r:c", "year": 1848, "seconds_left": True}
+    assert found["process"] != os.getpid()
+    assert call.reports == ["looking at Bern"]
+    assert await call("twice", number=21) == 42
+    specs = {spec.name: spec for spec in await call.toolset.specs()}
+    assert specs["describe"] == tools.describe.spec
+    assert specs["hang"].timeout_seconds == 0.3
+
+
+async def test_its_errors_are_those_of_a_tool(call):
+    with pytest.raises(BadArguments, match="number"):
+        await call("twice", number="x")
+    with pytest.raises(ToolError, match=r"^not today$"):
+        await call("refuse")
+    with pytest.raises(FunctionRaised, match=r"explode raised ValueError: bang"):
+        await call("explode", text="bang")
+    began = time.monotonic()
+    with pytest.raises(ToolTimeout):
+        await call("hang")
+    assert time.monotonic() - began < 5
+
+
+async def test_a_run_goes_on_after_its_tool_was_killed(tools):
+    model = ScriptedModel.by_turn([ToolCall(id="a", name="hang"), "It hangs."])
+    async with Sandboxes() as sandboxes:
+        agent = Agent(model, tools=confined([tools.hang], sandboxes))
+        outcome = await agent.run("go")
+    assert isinstance(outcome, Completed)
+    assert outcome.output == "It hangs."
+
+
+async def test_by_itself_a_tool_of_the_pool_is_not_called(tools):
+    context = ToolContext(deps=None, run_id="r", call_id="c", idempotency_key="k")
+    with pytest.raises(UsageError, match="pool"):
+        await tools.describe.call(ToolCall(id="c", name="describe", arguments={}), context)
+
+
+async def test_what_cannot_be_imported_is_refused_with_the_ways_out(tools):
+    def closure() -> int:
+        """Count."""
+        return 1
+
+    class Counter:
+        def method(self) -> int:
+            """Count."""
+            return 1
+
+    sandboxes = Sandboxes()
+    partly = tool(name="partly")(functools.wraps(closure)(lambda: 1))
+    for given in (closure, tool(closure), Counter().method, partly):
+        with pytest.raises(UsageError, match=r'imported by name.*top of a module.*sandbox="inprocess"'):
+            confined([given], sandboxes)
+    with pytest.raises(UsageError, match="dependencies"):
+        confined([tools.needs], sandboxes, has_deps=True)
+    trusted = tool(sandbox="inprocess")(closure)
+    assert confined([trusted], sandboxes) == [trusted]
+    assert confined([closure], sandboxes, usual="inprocess")[0].function is closure
+
+
+async def test_the_operator_goes_before_the_tool(tools):
+    said = {"describe": Confinement(sandbox="inprocess"), "twice": Confinement(limits=Limits(seconds=2))}
+    placed = confined([tools.describe, tools.twice], Sandboxes(), terms=said)
+    assert not isinstance(placed[0], ConfinedTool)
+    assert placed[1].confinement == Confinement(sandbox="pool", limits=Limits(seconds=2))
+    with pytest.raises(UsageError):
+        Confinement(sandbox="cellar")
+    with pytest.raises(UsageError):
+        Confinement(grants=Grants(hosts=("http://x",)))
+
+
+async def test_names_that_another_process_finds(tools):
+    assert import_name(tools.describe) == "sandboxed.tools:describe"
+    assert import_name(tool(tools.twice)) == "sandboxed.tools:twice"
+    assert import_name(tool(tools.Place.model_validate)) is None
+
+
+@JAILED
+async def test_a_model_runs_python_and_commands_in_the_jail():
+    assert python_tool().spec.effect is Effect.IDEMPOTENT
+    assert python_tool(Confinement(grants=Grants(hosts=("example.com",)))).spec.effect is Effect.UNSAFE
+    calls = [
+        ToolCall(id="a", name="python", arguments={"code": "print(sum(range(10)))\nraise SystemExit(3)"}),
+        ToolCall(id="b", name="shell", arguments={"command": "echo $((6 * 7)); cat /etc/shadow"}),
+    ]
+    model = ScriptedModel.by_turn([calls, "Done."])
+    async with Sandboxes() as sandboxes:
+        agent = Agent(model, tools=confined([python_tool(), shell_tool()], sandboxes))
+        outcome = await asyncio.wait_for(agent.run("go"), 60)
+    told = {
+        each.step.tool: each.step.output for each in outcome.transcript if isinstance(each.step, ToolReturned)
+    }
+    assert told["python"] == {"exit_code": 3, "stdout": "45\n", "stderr": ""}
+    assert (told["shell"]["stdout"], told["shell"]["exit_code"]) == ("42\n", 1)

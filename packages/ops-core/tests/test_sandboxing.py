@@ -1,0 +1,172 @@
+"""Where the tools of a deployment run: ``[sandbox]`` in ``opspawn.toml``, and catalogs in Python."""
+
+import os
+import sys
+
+import pytest
+
+from agentkit import Agent, FunctionToolset
+from agentkit.errors import ToolError
+from agentkit.messages import ToolCall
+from agentkit.sandbox import Confinement, Grants, HostRule
+from agentkit.sandbox import Limits as CallLimits
+from agentkit.testing import ScriptedModel
+from agentkit.testing.toolsets import context
+from agentkit.tools.confined import ConfinedTool
+from agentkit.transcript import ToolReturned
+from ops_core.assembly import open_ops, open_sandboxes, runnable
+from ops_core.catalog import Catalog, read_catalog
+from ops_core.errors import ConfigError
+from ops_core.sandboxing import Sandboxing
+from ops_core.settings import Settings, granted_secrets
+from ops_core.task import DEFAULT_TENANT, NewTask
+
+TOOLS = '''
+import os
+from pathlib import Path
+
+
+def process() -> int:
+    """Tell the process."""
+    return os.getpid()
+
+
+def read(path: str) -> str:
+    """Read a file."""
+    return Path(path).read_text()
+
+
+def told() -> bool:
+    """Whether there is a token."""
+    return os.environ["TOOL_TOKEN"] == "abcdef-token"
+
+
+def factory():
+    def inner() -> int:
+        """Tell the process."""
+        return os.getpid()
+
+    return inner
+
+
+made = factory()
+'''
+
+FILE = """
+[agents.worker]
+tools = ["{module}:process", "{module}:read", "{module}:told", "everyday"]
+
+[sandbox.limits]
+seconds = 7
+
+[sandbox.tools.read]
+read = ["data"]
+limits = {{ memory_bytes = 100_000_000 }}
+
+[sandbox.tools.told]
+secrets = ["TOOL_TOKEN"]
+hosts = ["api.example.com", {{ host = "intranet", port = 8080, private = true }}]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with tools and a file that declares an agent with them; the module has a name of its own."""
+    module = f"tools_{tmp_path.name}".replace("-", "_")
+    (tmp_path / f"{module}.py").write_text(TOOLS)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "note.txt").write_text("noted")
+    (tmp_path / "private.txt").write_text("private")
+    (tmp_path / "opspawn.toml").write_text(FILE.format(module=module))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("TOOL_TOKEN", "abcdef-token")
+    return tmp_path
+
+
+def module_of(folder):
+    return next(folder.glob("tools_*.py")).stem
+
+
+def test_what_a_file_says_of_tools(folder):
+    told = read_catalog(folder / "opspawn.toml").sandboxing
+    assert (told.default, told.limits, told.secrets) == ("pool", CallLimits(seconds=7), {"TOOL_TOKEN"})
+    assert told.tools["read"] == Confinement(
+        limits=CallLimits(seconds=7, memory_bytes=100_000_000),
+        grants=Grants(read=(folder / "data",)),
+    )
+    intranet = HostRule(host="intranet", port=8080, private=True)
+    assert told.tools["told"].grants.rules == (HostRule(host="api.example.com"), intranet)
+
+
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        ("[sandbox.tools.no_such_tool]\ngranted = true", "no agent has a tool no_such_tool"),
+        ('[sandbox.tools.process]\nhosts = ["http://x"]', "sandbox.tools.process.*HOST"),
+        ('[sandbox.tools.process]\nsandbox = "cellar"', "sandbox.tools.process.sandbox"),
+        ("[sandbox.tools.process.limits]\nseconds = 0", "seconds"),
+        ('[agents.other]\ntools = ["shell"]', "shell has to be granted"),
+        (
+            '[agents.other]\ntools = ["python"]\n[sandbox.tools.python]\nsandbox = "pool"',
+            "jail, and nowhere else",
+        ),
+    ],
+)
+def test_what_makes_no_sense_is_refused(folder, more, message):
+    file = folder / "opspawn.toml"
+    file.write_text(file.read_text() + "\n" + more)
+    with pytest.raises(ConfigError, match=message):
+        read_catalog(file)
+
+
+def test_a_secret_that_is_not_set_is_named():
+    assert granted_secrets(["A"], {"A": "x", "B": "y"}) == {"A": "x"}
+    with pytest.raises(ConfigError, match="B, C"):
+        granted_secrets(["A", "C", "B"], {"A": "x", "B": ""})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="children are confined on Linux only")
+class TestOnLinux:
+    async def test_tools_of_a_file_run_in_the_pool(self, folder):
+        catalog = read_catalog(folder / "opspawn.toml")
+        async with open_sandboxes(catalog) as sandboxes:
+            tools = (await runnable(catalog, sandboxes)).get("worker").agent.tools
+            toolset = FunctionToolset(tools)
+
+            async def call(name, **arguments):
+                return await toolset.call(ToolCall(id="c", name=name, arguments=arguments), context())
+
+            assert await call("process") != os.getpid()
+            assert await call("told") is True
+            assert await call("read", path=str(folder / "data" / "note.txt")) == "noted"
+            with pytest.raises(ToolError, match="read raised"):
+                await call("read", path=str(folder / "private.txt"))
+            assert await call("calculator", expression="6*7") == 42
+        confined = {tool.name for tool in tools if isinstance(tool, ConfinedTool)}
+        assert confined == {"process", "read", "told"}  # the built-in ones are trusted
+
+    async def test_what_cannot_be_confined_is_not_run(self, folder):
+        file = folder / "opspawn.toml"
+        file.write_text(f'[agents.worker]\ntools = ["{module_of(folder)}:made"]')
+        catalog = read_catalog(file)
+        async with open_sandboxes(catalog) as sandboxes:
+            with pytest.raises(ConfigError, match=r"tool inner cannot run in the pool.*inprocess"):
+                await runnable(catalog, sandboxes)
+        file.write_text(f'{file.read_text()}\n[sandbox]\ndefault = "inprocess"')
+        async with open_sandboxes(read_catalog(file)) as sandboxes:
+            assert (await runnable(read_catalog(file), sandboxes)).names == ("worker",)
+
+    async def test_a_run_of_a_worker_calls_its_tool_in_the_pool(self, folder):
+        process = __import__(module_of(folder)).process
+        settings = Settings(store_url="sqlite://", poll_seconds=0.05, grace_seconds=0.5)
+        for default, elsewhere in (("pool", True), ("inprocess", False)):
+            model = ScriptedModel.by_turn([ToolCall(id="a", name="process"), "Told."])
+            agents = [Agent(model, name="worker", tools=[process])]
+            catalog = Catalog(agents, sandboxing=Sandboxing(default=default))
+            async with open_ops(settings, catalog) as ops, ops.working():
+                task = (await ops.engine.submit(NewTask(agent="worker", input="go"))).task
+                await ops.engine.until_ended(DEFAULT_TENANT, task.id, 20)
+                steps = [each.step for each in await ops.engine.steps(DEFAULT_TENANT, task.id)]
+            (returned,) = [step for step in steps if isinstance(step, ToolReturned)]
+            assert isinstance(returned.output, int)
+            assert (returned.output != os.getpid()) is elsewhere

@@ -5,6 +5,8 @@ import functools
 import os
 import sys
 import time
+from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -29,28 +31,31 @@ def tools(monkeypatch):
     return __import__("sandboxed.tools").tools
 
 
+@dataclass
+class Calling:
+    """Calls tools, and keeps what they report."""
+
+    toolset: FunctionToolset
+    reports: list[str] = field(default_factory=list)
+
+    async def __call__(self, name, **arguments):
+        context = ToolContext(
+            deps=None,
+            run_id="r",
+            call_id="c",
+            idempotency_key="r:c",
+            deadline=time.monotonic() + 20,
+            report=self.reports.append,
+        )
+        return await self.toolset.call(ToolCall(id="c", name=name, arguments=arguments), context)
+
+
 @pytest.fixture
 async def call(tools):
     """Calls a tool in its sandbox, by name."""
     given = [tools.describe, tools.twice, tools.refuse, tools.explode, tools.hang]
     async with Sandboxes(preload=preloaded(given)) as sandboxes:
-        toolset = FunctionToolset(confined(given, sandboxes))
-        reports = []
-
-        async def call(name, **arguments):
-            context = ToolContext(
-                deps=None,
-                run_id="r",
-                call_id="c",
-                idempotency_key="r:c",
-                deadline=time.monotonic() + 20,
-                report=reports.append,
-            )
-            return await toolset.call(ToolCall(id="c", name=name, arguments=arguments), context)
-
-        call.reports = reports
-        call.toolset = toolset
-        yield call
+        yield Calling(FunctionToolset(confined(given, sandboxes)))
 
 
 async def test_a_tool_is_the_same_in_another_process(call, tools):
@@ -143,7 +148,7 @@ async def test_a_model_runs_python_and_commands_in_the_jail():
     async with Sandboxes() as sandboxes:
         agent = Agent(model, tools=confined([python_tool(), shell_tool()], sandboxes))
         outcome = await asyncio.wait_for(agent.run("go"), 60)
-    told = {
+    told: Any = {
         each.step.tool: each.step.output for each in outcome.transcript if isinstance(each.step, ToolReturned)
     }
     assert told["python"] == {"exit_code": 3, "stdout": "45\n", "stderr": ""}

@@ -28,7 +28,7 @@ from agentkit.sandbox.errors import (
     TooManyProcesses,
 )
 from agentkit.sandbox.opening import BACKENDS, SandboxOptions, open_sandbox
-from agentkit.sandbox.port import CallUsage, Exited, Returned, SandboxBackend, Terms
+from agentkit.sandbox.port import CallTerms, CallUsage, Exited, Returned, SandboxBackend
 from agentkit.sandbox.sandboxes import Sandboxes
 from agentkit.sandbox.terms import CallLimits as Limits
 from agentkit.sandbox.terms import Confinement, Grants, HostRule
@@ -37,6 +37,7 @@ __all__ = [
     "BACKENDS",
     "Backend",
     "BadResult",
+    "CallTerms",
     "CallUsage",
     "Capabilities",
     "Confinement",
@@ -59,7 +60,6 @@ __all__ = [
     "SandboxUnavailable",
     "Sandboxes",
     "State",
-    "Terms",
     "TooManyProcesses",
     "ToolCrashed",
     "ToolStopped",

@@ -13,7 +13,7 @@ from agentkit.errors import ToolTimeout
 from agentkit.messages import JsonValue
 from agentkit.sandbox.capabilities import Capabilities
 from agentkit.sandbox.errors import SandboxRefused
-from agentkit.sandbox.port import Exited, Returned, Terms
+from agentkit.sandbox.port import CallTerms, Exited, Returned
 from agentkit.sandbox.terms import CallLimits, Grants
 
 
@@ -59,7 +59,7 @@ class Backend:
         """Call a function by its name; see :class:`~agentkit.sandbox.port.SandboxBackend`."""
         return await self.call_on(function, arguments or {}, self.terms(limits, grants, deadline))
 
-    async def call_on(self, function: str, arguments: Mapping[str, JsonValue], terms: Terms) -> Returned:
+    async def call_on(self, function: str, arguments: Mapping[str, JsonValue], terms: CallTerms) -> Returned:
         """The same, with all that can be said about it."""
         raise NotImplementedError
 
@@ -88,16 +88,16 @@ class Backend:
         message = f"the sandbox {self.name!r} runs no code that is handed to it: the jail does"
         raise SandboxRefused(message)
 
-    def terms(self, limits: CallLimits | None, grants: Grants | None, deadline: float | None) -> Terms:
+    def terms(self, limits: CallLimits | None, grants: Grants | None, deadline: float | None) -> CallTerms:
         """What was said about a call, and what was not."""
-        return Terms(
+        return CallTerms(
             limits=self.limits if limits is None else limits,
             grants=Grants() if grants is None else grants,
             deadline=deadline,
         )
 
     @asynccontextmanager
-    async def turn(self, terms: Terms, what: str) -> AsyncGenerator[None]:
+    async def turn(self, terms: CallTerms, what: str) -> AsyncGenerator[None]:
         """Wait for a turn, no longer than the deadline.
 
         Raises:

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from agentkit.addresses import is_public
 from agentkit.sandbox.confined.calling import LONGEST_MESSAGE
-from agentkit.sandbox.port import Terms
+from agentkit.sandbox.port import CallTerms
 
 CONNECT_SECONDS = 10.0
 MOST_CONNECTIONS = 32
@@ -35,7 +35,7 @@ class Broker:
         terms: of the call: what is granted, and who is told of progress.
     """
 
-    def __init__(self, terms: Terms) -> None:
+    def __init__(self, terms: CallTerms) -> None:
         self._terms = terms
         self._rules = terms.grants.rules
         self._loop = asyncio.get_running_loop()

@@ -18,7 +18,7 @@ from agentkit.sandbox.broker import Broker
 from agentkit.sandbox.confined import wire
 from agentkit.sandbox.confined.calling import LONGEST_MESSAGE
 from agentkit.sandbox.errors import SandboxUnavailable
-from agentkit.sandbox.port import CallUsage, Terms
+from agentkit.sandbox.port import CallTerms, CallUsage
 from agentkit.sandbox.streams import Stream
 
 PATIENCE_SECONDS = 5.0
@@ -68,7 +68,7 @@ class Carried:
 
     supervisor: socket.socket
     spec: Mapping[str, Any]
-    terms: Terms
+    terms: CallTerms
     stdin: int | None = None
     over: str | None = None
     _pidfds: list[int] = field(default_factory=list[int])

@@ -21,7 +21,7 @@ from agentkit.sandbox.capabilities import Capabilities, Control, State
 from agentkit.sandbox.carrying import Carried, Ending, NeverBegan
 from agentkit.sandbox.errors import SandboxUnavailable
 from agentkit.sandbox.forkserver import ENVIRONMENT, ForkServer, Plan, is_supported
-from agentkit.sandbox.port import Returned, Terms
+from agentkit.sandbox.port import CallTerms, Returned
 from agentkit.sandbox.results import returned
 from agentkit.sandbox.terms import CallLimits
 
@@ -118,16 +118,16 @@ class ForkingBackend(Backend):
                 self._server = server
             return self._server
 
-    def _jail(self, terms: Terms) -> list[str] | None:
+    def _jail(self, terms: CallTerms) -> list[str] | None:
         """The program that a supervisor starts, for calls on these terms."""
         return None
 
-    def _is_usual(self, terms: Terms) -> bool:
+    def _is_usual(self, terms: CallTerms) -> bool:
         """A supervisor that was made ahead will do."""
         grants = terms.grants
         return not grants.read and not grants.write and terms.limits.disk_bytes == self.limits.disk_bytes
 
-    async def _supervisor(self, terms: Terms) -> socket.socket:
+    async def _supervisor(self, terms: CallTerms) -> socket.socket:
         server = await self._serving()
         if self._is_usual(terms):
             path = self._plan.folders()
@@ -148,7 +148,7 @@ class ForkingBackend(Backend):
 
     # --- calls --------------------------------------------------------------------------------------------------------
 
-    async def call_on(self, function: str, arguments: Mapping[str, JsonValue], terms: Terms) -> Returned:
+    async def call_on(self, function: str, arguments: Mapping[str, JsonValue], terms: CallTerms) -> Returned:
         """Call a function by its name; see :class:`~agentkit.sandbox.port.SandboxBackend`."""
         secrets, what = terms.grants.environment(self._secrets), terms.name or function
         task = {"function": function, "arguments": dict(arguments)}
@@ -156,7 +156,7 @@ class ForkingBackend(Backend):
         return returned(ending, terms.limits, what, secrets)
 
     async def _carried(
-        self, task: Mapping[str, Any], terms: Terms, what: str, stdin: int | None = None
+        self, task: Mapping[str, Any], terms: CallTerms, what: str, stdin: int | None = None
     ) -> Ending:
         spec = {**self._spec(terms), **task}
         async with self.turn(terms, what):
@@ -171,7 +171,7 @@ class ForkingBackend(Backend):
         message = f"the sandbox {self.name!r} could not begin {what}: its processes are gone as soon as they are made"
         raise SandboxUnavailable(message)
 
-    def _spec(self, terms: Terms) -> dict[str, Any]:
+    def _spec(self, terms: CallTerms) -> dict[str, Any]:
         grants = terms.grants
         return {
             "limits": terms.limits.as_sent(),

@@ -18,7 +18,7 @@ from agentkit.messages import JsonValue
 from agentkit.sandbox.backend import Backend
 from agentkit.sandbox.capabilities import Capabilities, Control, State
 from agentkit.sandbox.errors import BadResult, FunctionRaised, ResultTooLarge, SandboxRefused
-from agentkit.sandbox.port import CallUsage, Returned, Terms
+from agentkit.sandbox.port import CallTerms, CallUsage, Returned
 
 
 class InProcess(Backend):
@@ -32,7 +32,7 @@ class InProcess(Backend):
         controls = dict.fromkeys(Control, State.NONE)
         return Capabilities(backend=self.name, controls=controls, means="nothing: trusted functions only")
 
-    async def call_on(self, function: str, arguments: Mapping[str, JsonValue], terms: Terms) -> Returned:
+    async def call_on(self, function: str, arguments: Mapping[str, JsonValue], terms: CallTerms) -> Returned:
         """Call a function by its name; see :class:`~agentkit.sandbox.port.SandboxBackend`."""
         if terms.grants.hosts or terms.grants.secrets:
             message = "the sandbox 'inprocess' hands nothing over: the function has what this process has"

@@ -20,7 +20,7 @@ from agentkit.sandbox.confined.supervisor import JAIL
 from agentkit.sandbox.errors import SandboxRefused, SandboxUnavailable
 from agentkit.sandbox.forking import HELD, ForkingBackend, held
 from agentkit.sandbox.forkserver import BOOT, CONFINED, libraries
-from agentkit.sandbox.port import Exited, Terms
+from agentkit.sandbox.port import CallTerms, Exited
 from agentkit.sandbox.results import exited
 from agentkit.sandbox.terms import CallLimits, Grants
 
@@ -95,7 +95,7 @@ class Jail(ForkingBackend):
         """Run the text of a Python script; see :class:`~agentkit.sandbox.port.SandboxBackend`."""
         return await self._run({"code": code}, self.terms(limits, grants, deadline), b"")
 
-    async def _run(self, task: Mapping[str, Any], terms: Terms, stdin: bytes) -> Exited:
+    async def _run(self, task: Mapping[str, Any], terms: CallTerms, stdin: bytes) -> Exited:
         secrets = terms.grants.environment(self._secrets)
         what = Path(task["program"][0]).name if "program" in task else "the code"
         with await asyncio.to_thread(_file_of, stdin) as file:
@@ -104,7 +104,7 @@ class Jail(ForkingBackend):
 
     # --- the jail itself ----------------------------------------------------------------------------------------------
 
-    def _spec(self, terms: Terms) -> dict[str, Any]:
+    def _spec(self, terms: CallTerms) -> dict[str, Any]:
         facts = self._facts
         return {
             **super()._spec(terms),
@@ -113,7 +113,7 @@ class Jail(ForkingBackend):
             "seccomp": facts["seccomp"],
         }
 
-    def _jail(self, terms: Terms) -> list[str]:
+    def _jail(self, terms: CallTerms) -> list[str]:
         disk = str(terms.limits.disk_bytes)
         return [
             self._bubblewrap,

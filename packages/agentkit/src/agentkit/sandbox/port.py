@@ -61,7 +61,7 @@ class Exited:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class CallTerms:
     """On what terms one call runs.
 
     Attributes:
@@ -125,7 +125,7 @@ class SandboxBackend(Protocol):
         """
         ...
 
-    async def call_on(self, function: str, arguments: Mapping[str, JsonValue], terms: Terms) -> Returned:
+    async def call_on(self, function: str, arguments: Mapping[str, JsonValue], terms: CallTerms) -> Returned:
         """The same, with all that can be said about it."""
         ...
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 from agentkit.errors import ToolError, UsageError
 from agentkit.messages import JsonValue, ToolCall
 from agentkit.ports import ToolContext
-from agentkit.sandbox.port import Terms
+from agentkit.sandbox.port import CallTerms
 from agentkit.sandbox.sandboxes import Sandboxes
 from agentkit.sandbox.terms import CallLimits, Confinement
 from agentkit.tools.functions import Tool
@@ -73,7 +73,7 @@ class ConfinedTool(Tool):
         arguments = self.prepared(call.arguments, context)
         confinement = self.confinement
         sandbox = await self._sandboxes.get(confinement.sandbox or "pool")
-        terms = Terms(
+        terms = CallTerms(
             limits=_as_long_as(confinement.limits or sandbox.limits, self.timeout),
             grants=confinement.grants,
             deadline=context.deadline,

@@ -9,11 +9,11 @@ from agentkit.errors import UsageError
 from agentkit.messages import Effect, JsonValue, ToolCall
 from agentkit.ports import ToolContext
 from agentkit.sandbox.backend import Backend
-from agentkit.sandbox.port import Exited, Terms
+from agentkit.sandbox.port import CallTerms, Exited
 from agentkit.sandbox.terms import Confinement
 from agentkit.tools.functions import Function, Tool
 
-Run: TypeAlias = Callable[[Backend, Mapping[str, Any], Terms], Awaitable[Exited]]
+Run: TypeAlias = Callable[[Backend, Mapping[str, Any], CallTerms], Awaitable[Exited]]
 
 
 class ProgramTool(Tool):
@@ -31,7 +31,7 @@ class ProgramTool(Tool):
         super().__init__(function, effect=effect, sandbox=confinement)
         self._run = run
 
-    async def run(self, sandbox: Backend, arguments: Mapping[str, Any], terms: Terms) -> JsonValue:
+    async def run(self, sandbox: Backend, arguments: Mapping[str, Any], terms: CallTerms) -> JsonValue:
         """Run it, and tell its exit status and what it printed."""
         exited = await self._run(sandbox, arguments, terms)
         return {"exit_code": exited.exit_code, "stdout": exited.stdout, "stderr": exited.stderr}
@@ -89,13 +89,13 @@ def shell_tool(confinement: Confinement | None = None) -> ProgramTool:
     return ProgramTool(shell, _run_shell, _confined(confinement))
 
 
-async def _run_python(sandbox: Backend, arguments: Mapping[str, Any], terms: Terms) -> Exited:
+async def _run_python(sandbox: Backend, arguments: Mapping[str, Any], terms: CallTerms) -> Exited:
     return await sandbox.run_code(
         arguments["code"], limits=terms.limits, grants=terms.grants, deadline=terms.deadline
     )
 
 
-async def _run_shell(sandbox: Backend, arguments: Mapping[str, Any], terms: Terms) -> Exited:
+async def _run_shell(sandbox: Backend, arguments: Mapping[str, Any], terms: CallTerms) -> Exited:
     return await sandbox.run_program(
         ["/bin/sh", "-c", arguments["command"]],
         limits=terms.limits,

@@ -19,6 +19,7 @@ CLONE_NEWNET = 0x4000_0000
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_SET_SECCOMP = 22
+PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 
 # the same on every architecture, as they are younger than the common table

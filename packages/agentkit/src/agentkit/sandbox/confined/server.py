@@ -85,6 +85,8 @@ def _serve(ground: Ground, worker: socket.socket) -> None:
             supervisor.begin(server)
             supervisor.serve(ground, socket.socket(fileno=connection), message)
         os.close(connection)
+    with suppress(ChildProcessError):  # each supervisor sees the end of the worker, and leaves nothing
+        os.waitpid(-1, 0)
 
 
 def _clear(ground: Ground) -> None:

@@ -14,9 +14,9 @@ from typing import Any
 
 from . import child, wire
 from .child import Ground
-from .kernel import CLONE_NEWNS, CLONE_NEWPID, PR_SET_PDEATHSIG, prctl, unshare
+from .kernel import CLONE_NEWNS, CLONE_NEWPID, PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, prctl, unshare
 from .mounts import WORK, Scene, enter, is_own, shown
-from .watching import Use, Watch
+from .watching import Use, Watch, bury
 
 JAIL = 3
 """The descriptor at which a jail finds its supervisor."""
@@ -34,6 +34,7 @@ def begin(server: int) -> None:
         signal.signal(number, signal.SIG_DFL)
     os.setsid()
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl(PR_SET_CHILD_SUBREAPER, 1)  # what a jail leaves is buried here, not by whoever is the first process
     if os.getppid() != server:
         os._exit(0)
 
@@ -188,6 +189,7 @@ def _serve_jail(ground: Ground, worker: socket.socket, jail: list[str]) -> None:
     if received is None:
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         os.waitpid(pid, 0)
+        bury()
         return
     _tell(worker, _watched_jail(watch, here, *received))
 

@@ -123,6 +123,13 @@ class Proc:
             os.close(descriptor)
 
 
+def bury() -> None:
+    """Wait for all children, of which none lives on."""
+    with suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)
+
+
 def bytes_below(folder: str) -> int:
     """What the files below a folder take, and a little for each name."""
     total = 0
@@ -183,6 +190,7 @@ class Watch:
                 if self.over is not None:
                     self.kill()
         _pid, status, used = os.wait4(self.pid, 0)
+        bury()
         return {
             "event": "ended",
             "status": status,

@@ -19,7 +19,10 @@ from ops_core.settings import Settings
 
 CONFIG = """
 [[operations]]  # what is valid here depends on what there is: names of agents, keys that were used, cursors given
-include-operation-id = ["submit_task", "list_tasks", "list_threads", "list_notes", "recall_notes", "forget_notes"]
+include-operation-id = [
+    "submit_task", "list_tasks", "list_threads", "list_notes", "recall_notes", "forget_notes", "list_approvals",
+    "answer_approval",
+]
 checks.positive_data_acceptance.enabled = false
 
 [[operations]]  # each task of a batch is refused by itself, and the whole is answered

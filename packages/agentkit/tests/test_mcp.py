@@ -172,10 +172,9 @@ async def test_a_call_that_may_be_repeated_is_when_its_server_died(hostile, tool
 
 async def test_a_server_that_died_between_two_calls_is_not_noticed(hostile, toolset):
     assert await toolset.call(called("add", a=1, b=1), context()) == {"result": 2}
+    live = toolset._connection()._live
     os.kill(hostile.pids[0], signal.SIGKILL)
-    while is_running(hostile.pids[0]):
-        await asyncio.sleep(0.01)
-    await asyncio.sleep(0)  # the end of its output has been read
+    await asyncio.wait({live.over}, timeout=30)  # the end of its output has been read
     assert await toolset.call(called("hidden"), context()) is not None
     assert len(hostile.pids) == 2
 

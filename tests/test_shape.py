@@ -50,6 +50,7 @@ LATE_IMPORTS = [
     ("agentkit.memories", "agentkit.models.endpoint", "the HTTP client may not be installed"),
     ("ops_core.client", "ops_core.client.over_grpc", "gRPC may not be installed"),
     ("ops_core.server", "ops_core.rpc.serve", "as above"),
+    ("ops_core.server", "ops_core.mcp_server.", "the SDK of MCP may not be installed"),
     (
         "ops_core.stores",
         "ops_core.stores.",

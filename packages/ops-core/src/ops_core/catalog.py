@@ -49,7 +49,7 @@ from agentkit.tools import Tool
 from agentkit.tools.everyday import everyday_tools
 from agentkit.tools.programs import ProgramTool, python_tool, shell_tool
 from ops_core.errors import AgentNotFound, ConfigError
-from ops_core.mcp import McpNames, McpTable
+from ops_core.mcp import McpNames, McpTable, ServeTable
 from ops_core.policies import PolicyError, PolicyTable
 from ops_core.sandboxing import Sandboxing, SandboxTable, ToolTable
 from ops_core.terms import Spending, Terms
@@ -83,6 +83,7 @@ class Catalog:
         mcp: MCP servers that the agents use; whoever runs them opens and closes the connections.
         sandboxing: where tools run; in this process where nothing is said, as whoever hands objects over in Python
             has them in it. For ``opspawn.toml``, which names them, it is the pool.
+        serve: which agents are offered over MCP, and how.
 
     Raises:
         ConfigError: two agents have one name, or an endpoint is wrong.
@@ -96,9 +97,11 @@ class Catalog:
         terms: Terms | None = None,
         mcp: McpPool | None = None,
         sandboxing: Sandboxing | None = None,
+        serve: ServeTable | None = None,
     ) -> None:
         self.mcp = McpPool(()) if mcp is None else mcp
         self.sandboxing = Sandboxing() if sandboxing is None else sandboxing
+        self.serve = ServeTable() if serve is None else serve
         self.terms = Terms() if terms is None else terms
         self.endpoints = {name: _checked(name, each) for name, each in (endpoints or {}).items()}
         self._served: dict[str, Served] = {}
@@ -128,7 +131,13 @@ class Catalog:
 
     def without(self, names: Collection[str]) -> Catalog:
         """The same agents, except these."""
-        others = Catalog(endpoints=self.endpoints, terms=self.terms, mcp=self.mcp, sandboxing=self.sandboxing)
+        others = Catalog(
+            endpoints=self.endpoints,
+            terms=self.terms,
+            mcp=self.mcp,
+            sandboxing=self.sandboxing,
+            serve=self.serve,
+        )
         others._served = {name: served for name, served in self._served.items() if name not in names}
         return others
 
@@ -359,7 +368,12 @@ def read_catalog(path: Path) -> Catalog:
         agents.append(_agent(name, declared, path, toolsets, config.sandbox))
     _check_names(config.sandbox, [tool for agent in agents for tool in agent.tools], path)
     sandboxing = config.sandbox.as_sandboxing(path.parent.resolve())
-    return Catalog(agents, endpoints=endpoints, terms=config.terms(), mcp=pool, sandboxing=sandboxing)
+    serve = config.mcp.serve
+    if unknown := set(serve.agents or ()) - set(config.agents):
+        message = f"{path}: mcp.serve.agents.{min(unknown)}: there is no such agent"
+        raise ConfigError(message, field="config")
+    terms = config.terms()
+    return Catalog(agents, endpoints=endpoints, terms=terms, mcp=pool, sandboxing=sandboxing, serve=serve)
 
 
 def _agent(

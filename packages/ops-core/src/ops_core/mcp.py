@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveFloat
 
 from agentkit.errors import UsageError
 from agentkit.mcp import McpPool, McpProxy, McpServer, McpToolset, Pins
@@ -43,10 +43,39 @@ class McpServerTable(_Strict):
     enabled: bool = True
 
 
+class Offer(_Strict):
+    """``[mcp.serve.agents.NAME]``: how an agent is offered as a tool of our own MCP server.
+
+    Attributes:
+        description: what it does, for the model of whoever calls it.
+        input: JSON schema of the arguments, which become the input of the task as they are; a ``goal``, which is the
+            input alone, where not given.
+        tasks: whether a caller that knows the extension of tasks is given a task (``optional``), a caller that does
+            not is refused (``always``), or everybody waits (``never``).
+    """
+
+    description: str = ""
+    input: Mapping[str, JsonValue] | None = None
+    tasks: Literal["optional", "always", "never"] = "optional"
+
+
+class ServeTable(_Strict):
+    """``[mcp.serve]``: our own MCP server.
+
+    Attributes:
+        agents: those that are offered; all of them, where there is no such table.
+        approvals: a caller that can ask a person may answer approvals of its tasks.
+    """
+
+    agents: Mapping[str, Offer] | None = None
+    approvals: bool = True
+
+
 class McpTable(_Strict):
     """``[mcp]`` in ``opspawn.toml``."""
 
     servers: Mapping[str, McpServerTable] = Field(default_factory=dict)
+    serve: ServeTable = ServeTable()
 
     def pool(self, path: Path) -> McpPool:
         """The servers that are enabled, with what was approved of them.

@@ -7,6 +7,8 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.util import find_spec
 
+from starlette.routing import BaseRoute
+
 from ops_core.api.serve import serving
 from ops_core.assembly import Ops
 from ops_core.closing import stopped_by_signals
@@ -54,8 +56,21 @@ async def serving_all(
             from ops_core.rpc.serve import serving as serving_grpc
 
             grpc += await stack.enter_async_context(serving_grpc(ops, closing))
-        http = await stack.enter_async_context(serving(ops, closing, worker=worker))
+        routes = list[BaseRoute]()
+        if mcp_is_installed():
+            from ops_core.mcp_server.server import AgentServer
+            from ops_core.mcp_server.transports import mounted
+
+            agents = AgentServer(ops, closing).server
+            endpoint = mounted(agents, ops.settings.max_body_bytes)
+            routes.append(await stack.enter_async_context(endpoint))
+        http = await stack.enter_async_context(serving(ops, closing, worker=worker, routes=routes))
         yield [*http, *grpc]
+
+
+def mcp_is_installed() -> bool:
+    """Whether the extra ``ops-core[mcp]`` is."""
+    return find_spec("mcp") is not None
 
 
 def grpc_is_installed() -> bool:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from importlib.metadata import version
 
 from fastapi import FastAPI
+from starlette.routing import BaseRoute
 
 from ops_core.api.agents import AgentRoutes
 from ops_core.api.bodies import Bodies
@@ -31,12 +33,13 @@ programs, `field` names what is wrong, `actor` says who must act. Fields and par
 """
 
 
-def create_api(ops: Ops, closing: asyncio.Event | None = None) -> FastAPI:
+def create_api(ops: Ops, closing: asyncio.Event | None = None, routes: Sequence[BaseRoute] = ()) -> FastAPI:
     """The application that answers for ``ops``, which must be open as long as it is used.
 
     Args:
         ops: the platform.
         closing: set when the server stops: streams of events end, and whoever waits for a task is answered.
+        routes: that are no part of the REST API, behind the same guard.
     """
     closing = asyncio.Event() if closing is None else closing
     app = Application(
@@ -58,6 +61,7 @@ def create_api(ops: Ops, closing: asyncio.Event | None = None) -> FastAPI:
     HealthRoutes(ops.engine.store).add_to(app)
     MetricsRoute(ops.metrics, ops.gauges).add_to(app)
     add_docs(app)
+    app.router.routes.extend(routes)
     larger = {f"{TASKS}:batch": ops.settings.max_batch_bytes}
     app.add_middleware(Heads)
     app.add_middleware(Bodies, max_bytes=ops.settings.max_body_bytes, max_bytes_at=larger)

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import Any
 
 import uvicorn
+from starlette.routing import BaseRoute
 
 from ops_core.api import create_api
 from ops_core.assembly import Ops
@@ -21,7 +22,11 @@ DRAIN_SECONDS = 3
 
 @asynccontextmanager
 async def serving(
-    ops: Ops, closing: asyncio.Event | None = None, *, worker: bool = True
+    ops: Ops,
+    closing: asyncio.Event | None = None,
+    *,
+    worker: bool = True,
+    routes: Sequence[BaseRoute] = (),
 ) -> AsyncGenerator[Sequence[str], None]:
     """The API and a worker while the context lasts; gives the addresses, which are ready.
 
@@ -29,6 +34,7 @@ async def serving(
         ops: the platform, open.
         closing: set when the context is left, or by the caller before that: whoever waits for a task is answered.
         worker: work, too.
+        routes: that are no part of the REST API.
 
     Raises:
         ConfigError: the address cannot be listened on.
@@ -37,7 +43,7 @@ async def serving(
     sockets = _listen(ops.settings.host, ops.settings.port)
     server = _Server(
         uvicorn.Config(
-            create_api(ops, closing),
+            create_api(ops, closing, routes),
             http="h11",  # the other parser, where something else has installed it, ends connections on its own
             lifespan="off",
             ws="none",

@@ -59,6 +59,22 @@ def approve(
 
 
 @app.command()
+def serve(
+    no_worker: Annotated[
+        bool, typer.Option("--no-worker", help="Only hand tasks in; other workers carry them.")
+    ] = False,
+) -> None:
+    """Offer the agents as tools over standard input and output, until the input ends.
+
+    A program that speaks MCP starts this by itself. `opspawn serve` offers the same at /mcp, for many at a time.
+    """
+    from ops_core.cli.lasting import run_lasting
+    from ops_core.cli.serving_mcp import serve_streams_here
+
+    raise typer.Exit(run_lasting(serve_streams_here(worker=not no_worker)))
+
+
+@app.command()
 def test(server: Name) -> None:
     """Open a connection to a server, and say what comes of it. Ends with 1 where none can be opened."""
     from ops_core.cli import servers

@@ -1,0 +1,165 @@
+"""Tasks of ours in the words of MCP: results of tools, and tasks of its extension of that name. Pure."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, cast
+
+from agentkit.attachments import split_input
+from agentkit.errors import Actor, RunError
+from agentkit.messages import Attachment
+from agentkit.transcript import ApprovalAsked, ApprovalGiven, Recorded
+from ops_core.task import Task, TaskStatus
+from ops_core.visible import json_line, one_line
+
+TASKS: Final = "io.modelcontextprotocol/tasks"
+POLL_MS = 500
+INTERNAL_ERROR = -32603
+
+_STATUS: Mapping[TaskStatus, str] = {
+    TaskStatus.PENDING: "working",
+    TaskStatus.RUNNING: "working",
+    TaskStatus.WAITING: "working",
+    TaskStatus.COMPLETED: "completed",
+    TaskStatus.FAILED: "completed",
+    TaskStatus.CANCELLED: "cancelled",
+}
+
+
+def open_approvals(steps: Sequence[Recorded]) -> Mapping[str, ApprovalAsked]:
+    """The questions that nobody has answered, by their ids."""
+    asked = {each.step.approval_id: each.step for each in steps if isinstance(each.step, ApprovalAsked)}
+    given = {each.step.approval_id for each in steps if isinstance(each.step, ApprovalGiven)}
+    return {name: question for name, question in asked.items() if name not in given}
+
+
+def task_of(
+    task: Task, open_questions: Mapping[str, ApprovalAsked], *, keep_ms: int | None
+) -> dict[str, Any]:
+    """A task as the extension tells it, without what it has come to.
+
+    Args:
+        task: of ours.
+        open_questions: shown as ``input_required``.
+        keep_ms: so long after its end it can be asked for; ``None`` for as long as nobody deletes it.
+    """
+    status = _STATUS[task.status]
+    if open_questions and not task.status.terminal:
+        status = "input_required"
+    elif task.status is TaskStatus.FAILED and _is_ours(task.error):
+        status = "failed"
+    told: dict[str, Any] = {
+        "taskId": task.id,
+        "status": status,
+        "createdAt": _at(task.created_at),
+        "lastUpdatedAt": _at(task.updated_at),
+        "ttlMs": keep_ms,
+        "pollIntervalMs": POLL_MS,
+    }
+    if task.status is TaskStatus.WAITING and not open_questions:
+        told["statusMessage"] = "it waits for a person, or for its time"
+    return told
+
+
+def detailed(
+    task: Task, open_questions: Mapping[str, ApprovalAsked], *, keep_ms: int | None
+) -> dict[str, Any]:
+    """The same with what it has come to, or waits for."""
+    told = {"resultType": "complete", **task_of(task, open_questions, keep_ms=keep_ms)}
+    if told["status"] == "input_required":
+        told["inputRequests"] = {name: question_of(each) for name, each in open_questions.items()}
+    elif told["status"] == "failed":
+        told["error"] = {"code": INTERNAL_ERROR, "message": _message(task.error)}
+    elif told["status"] == "completed":
+        told["result"] = result_of(task)
+    return told
+
+
+def question_of(asked: ApprovalAsked) -> dict[str, Any]:
+    """An approval as a form that a person fills in; the arguments stand there as they are, made visible."""
+    call = f"{one_line(asked.tool)} with {json_line(asked.arguments)}"
+    message = f"The agent wants to call {call}. {one_line(asked.reason)}"
+    properties = {
+        "confirm": {"type": "boolean", "title": "Approve", "description": "Whether the call is carried out."},
+        "reason": {"type": "string", "title": "Reason", "description": "Told to the agent with a no."},
+    }
+    schema = {"type": "object", "properties": properties, "required": ["confirm"]}
+    params = {"mode": "form", "message": message, "requestedSchema": schema}
+    return {"method": "elicitation/create", "params": params}
+
+
+def answer_of(name: str, response: Any) -> ApprovalGiven | None:
+    """What a person said to an approval; ``None`` for what is no answer.
+
+    Only a form that was accepted, with a yes in it, is a yes.
+    """
+    told = _object(response)
+    if told.get("action") not in {"accept", "decline", "cancel"}:
+        return None
+    content = _object(told.get("content"))
+    approved = told["action"] == "accept" and content.get("confirm") is True
+    reason = content.get("reason")
+    return ApprovalGiven(
+        approval_id=name, approved=approved, reason=reason if isinstance(reason, str) else "", by="mcp"
+    )
+
+
+def result_of(task: Task) -> dict[str, Any]:
+    """The result of a tool, from a task that has ended."""
+    if task.status is TaskStatus.CANCELLED:
+        return failure("the task was cancelled")
+    if task.status is TaskStatus.FAILED:
+        return failure(_message(task.error))
+    shown, attachments = split_input(task.output)
+    text = shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False)
+    content = [_text(text), *(_content(number, each) for number, each in enumerate(attachments, 1))]
+    told: dict[str, Any] = {"resultType": "complete", "content": content, "isError": False}
+    if isinstance(task.output, Mapping) and not attachments:
+        told["structuredContent"] = task.output
+    return told
+
+
+def failure(message: str) -> dict[str, Any]:
+    """The result of a tool that failed."""
+    return {"resultType": "complete", "content": [_text(message)], "isError": True}
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
+
+
+def _text(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
+
+
+def _content(number: int, attachment: Attachment) -> dict[str, Any]:
+    kind = attachment.media_type.partition("/")[0]
+    name = attachment.name or f"attachment {number}"
+    if attachment.data is None:
+        return {
+            "type": "resource_link",
+            "uri": attachment.url,
+            "name": name,
+            "mimeType": attachment.media_type,
+        }
+    data = base64.b64encode(attachment.data).decode()
+    if kind in {"image", "audio"}:
+        return {"type": kind, "data": data, "mimeType": attachment.media_type}
+    resource = {"uri": f"attachment:{number}", "mimeType": attachment.media_type, "blob": data}
+    return {"type": "resource", "resource": resource}
+
+
+def _is_ours(error: RunError | None) -> bool:
+    """The fault is not one of the work, but of whoever runs it: nobody's tool has failed."""
+    return error is not None and (error.actor is Actor.DEVELOPER or error.code == "internal")
+
+
+def _message(error: RunError | None) -> str:
+    return "no reason was recorded" if error is None else f"{error.code}: {error.message}"
+
+
+def _at(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -3,6 +3,8 @@
 import logging
 from importlib.metadata import version as version_of
 
+import mcp_types as _loaded  # noqa: F401  (autodoc would load it as for a type checker, and it cannot be loaded so)
+
 project = "Opspawn"
 author = "The Opspawn authors"
 copyright = "the Opspawn authors, Apache-2.0"

@@ -24,6 +24,7 @@ from agentkit.sandbox import (
     ToolTimeout,
     open_sandbox,
 )
+from agentkit.sandbox.port import CallTerms
 from agentkit.testing import SandboxContract
 
 from .sandbox_support import BACKENDS, opened  # type: ignore[import-not-found]
@@ -243,24 +244,30 @@ async def test_a_sandbox_without_a_control_that_it_needs_is_not_opened(without, 
         assert await value_of(box, "add", {"a": 1, "b": 1}) == 2
 
 
-async def test_a_fork_server_that_has_died_is_replaced(box):
-    if box.name == "jail":
-        return
+async def sleeping_in(box):
+    """A call that has begun, and would take long."""
+    begun = asyncio.Event()
+    terms = CallTerms(limits=Limits(seconds=60), report=lambda _text: begun.set())
+    call = asyncio.create_task(box.call_on("sandboxed.honest:tell_and_sleep", {"seconds": 30}, terms))
+    async with asyncio.timeout(30):
+        await begun.wait()
+    return call
+
+
+async def test_a_fork_server_that_has_died_is_replaced():
     async with opened("pool") as other:
         assert await value_of(other, "add", {"a": 1, "b": 1}) == 2
-        sleeping = asyncio.create_task(value_of(other, "sleep", {"seconds": 30}))
-        await asyncio.sleep(0.2)
+        sleeping = await sleeping_in(other)
         other._server._process.kill()
         with pytest.raises(ToolCrashed):  # never done again: it had begun
             await sleeping
         assert await value_of(other, "add", {"a": 1, "b": 2}) == 3
 
 
-async def test_closing_leaves_no_process_and_no_folder(tmp_path):
+async def test_closing_leaves_no_process_and_no_folder():
     async with opened("pool") as box:
         server = box._server
-        sleeping = asyncio.create_task(value_of(box, "sleep", {"seconds": 30}))
-        await asyncio.sleep(0.2)
+        sleeping = await sleeping_in(box)
         pid, root = server._process.pid, server.root
         sleeping.cancel()
     assert not Path(root).exists()

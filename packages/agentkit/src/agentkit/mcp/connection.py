@@ -12,7 +12,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
@@ -355,10 +355,12 @@ class _listening:  # noqa: N801  (a context manager)
             await _given_up(self._task)
 
     async def _listen(self) -> None:
-        with suppress(Exception):
+        try:
             async with self._client.listen(tools_list_changed=True) as events:
                 async for _event in events:
                     self._live.stale = True
+        except Exception as error:  # noqa: BLE001  (whatever it was, the tools are listed anew before the next call)
+            log.debug("changes of tools are not heard any more: %s", type(error).__name__)
         self._live.stale = True  # what is said from now on is not heard
 
 

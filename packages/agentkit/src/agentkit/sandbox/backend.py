@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
@@ -17,7 +18,7 @@ from agentkit.sandbox.port import CallTerms, Exited, Returned
 from agentkit.sandbox.terms import CallLimits, Grants
 
 
-class Backend:
+class Backend(ABC):
     """A sandbox that has yet to say how it calls.
 
     Args:
@@ -42,7 +43,7 @@ class Backend:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
+    async def __aexit__(  # noqa: B027  (not every sandbox has something to close)
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Nothing is left open."""
@@ -59,9 +60,9 @@ class Backend:
         """Call a function by its name; see :class:`~agentkit.sandbox.port.SandboxBackend`."""
         return await self.call_on(function, arguments or {}, self.terms(limits, grants, deadline))
 
+    @abstractmethod
     async def call_on(self, function: str, arguments: Mapping[str, JsonValue], terms: CallTerms) -> Returned:
         """The same, with all that can be said about it."""
-        raise NotImplementedError
 
     async def run_program(
         self,

@@ -8,6 +8,7 @@ import select
 import shutil
 import socket
 import tempfile
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
@@ -194,9 +195,9 @@ class ForkingBackend(Backend):
         assert isinstance(found, dict)
         return self._judged(found)
 
+    @abstractmethod
     def _judged(self, found: Mapping[str, Any]) -> Capabilities:
         """From what was tried to what is held."""
-        raise NotImplementedError
 
     @property
     def _facts(self) -> Mapping[str, Any]:

@@ -17,10 +17,10 @@ from ops_core.catalog import (
     Catalog,
     default_catalog,
     import_catalog,
-    import_object,
-    read_catalog,
 )
+from ops_core.declared import read_catalog
 from ops_core.errors import AgentNotFound, ConfigError
+from ops_core.importing import import_object
 
 TOOLS = '''
 from agentkit.tools import tool

@@ -14,9 +14,10 @@ from agentkit.mcp import McpToolset
 from agentkit.messages import ToolCall
 from agentkit.testing import ScriptedModel
 from ops_core.assembly import open_ops, runnable
-from ops_core.catalog import Catalog, read_catalog
+from ops_core.catalog import Catalog
 from ops_core.cli import servers
 from ops_core.cli.exits import Exit
+from ops_core.declared import read_catalog
 from ops_core.errors import ConfigError, InvalidRequest
 from ops_core.settings import Settings
 from ops_core.task import DEFAULT_TENANT, NewTask, TaskStatus

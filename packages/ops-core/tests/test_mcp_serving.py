@@ -22,7 +22,8 @@ from agentkit.messages import ToolCall
 from agentkit.testing import ScriptedModel
 from agentkit.testing.toolsets import context
 from ops_core.assembly import open_ops
-from ops_core.catalog import Catalog, read_catalog
+from ops_core.catalog import Catalog
+from ops_core.declared import read_catalog
 from ops_core.errors import ConfigError
 from ops_core.mcp import Offer, ServeTable
 from ops_core.ports import TaskFilter

@@ -14,9 +14,9 @@ from agentkit.memories.nearest import packed
 from agentkit.messages import ToolCall
 from agentkit.testing import MemoryContract, ScriptedModel
 from agentkit.transcript import Recalled
-from ops_core.catalog import read_catalog
 from ops_core.cli.serving import migrate_store
 from ops_core.client import LocalClient
+from ops_core.declared import read_catalog
 from ops_core.errors import ConfigError, InvalidRequest
 from ops_core.memory import DatabaseMemory
 from ops_core.ports import NoteFilter

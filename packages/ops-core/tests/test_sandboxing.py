@@ -16,7 +16,8 @@ from agentkit.testing.toolsets import context
 from agentkit.tools.confined import ConfinedTool
 from agentkit.transcript import ToolReturned
 from ops_core.assembly import open_ops, open_sandboxes, runnable
-from ops_core.catalog import Catalog, read_catalog
+from ops_core.catalog import Catalog
+from ops_core.declared import read_catalog
 from ops_core.errors import ConfigError
 from ops_core.sandboxing import Place, Sandboxing
 from ops_core.settings import Settings, granted_secrets

@@ -18,7 +18,8 @@ from agentkit.errors import AgentkitError
 from agentkit.models.traffic import Traffic
 from agentkit.sandbox import Sandboxes, SandboxOptions
 from agentkit.tools.confined import ConfinedTool, confined, preloaded
-from ops_core.catalog import Catalog, Served, default_catalog, import_catalog, read_catalog
+from ops_core.catalog import Catalog, Served, default_catalog, import_catalog
+from ops_core.declared import read_catalog
 from ops_core.dispatchers import CountedDispatcher, open_dispatcher
 from ops_core.engine import Engine
 from ops_core.errors import ConfigError

@@ -13,12 +13,12 @@ from agentkit.errors import McpUnavailable, ToolError, UsageError
 from agentkit.mcp import Definition, McpPool, McpServer, Pins, Standing, standings
 from agentkit.mcp.pins import problem_with
 from ops_core.assembly import CONFIG_FILE
-from ops_core.catalog import read_catalog
 from ops_core.cli.exits import Exit
 from ops_core.cli.narration import counted
 from ops_core.cli.prompt import can_ask, confirm
 from ops_core.cli.screen import Screen
 from ops_core.cli.text import one_line, visible
+from ops_core.declared import read_catalog
 from ops_core.errors import ConfigError, InvalidRequest
 from ops_core.mcp import lock_of, write_pins
 from ops_core.settings import read_settings

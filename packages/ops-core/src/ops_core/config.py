@@ -1,0 +1,186 @@
+"""The tables of ``opspawn.toml``: what may be said there, and of which type it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from agentkit.compaction import Strategy
+from agentkit.models.breaker import Breaking
+from agentkit.models.limiter import RateLimits
+from agentkit.models.named import Kind
+from agentkit.models.prices import Price
+from ops_core.mcp import McpNames, McpTable
+from ops_core.policies import PolicyTable
+from ops_core.sandboxing import SandboxTable
+from ops_core.terms import Spending, Terms
+
+DEFAULT_MODEL = "offline:planner"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Budget(_Strict):
+    """``[agents.NAME.budget]``: see :class:`agentkit.limits.Limits`."""
+
+    steps: PositiveInt | None = 100
+    tokens: PositiveInt | None = None
+    seconds: PositiveFloat | None = None
+    usd: PositiveFloat | None = None
+
+
+class RetriesTable(_Strict):
+    """``[agents.NAME.retries]``: see :class:`agentkit.models.retrying.Retries`."""
+
+    tries: PositiveInt = 3
+    first_seconds: NonNegativeFloat = 0.5
+    most_seconds: NonNegativeFloat = 8.0
+    longest_wait: NonNegativeFloat = 20.0
+
+
+class PriceTable(_Strict):
+    """``[prices."PROVIDER:NAME"]``: see :class:`agentkit.models.prices.Price`."""
+
+    input_usd_per_million: NonNegativeFloat
+    output_usd_per_million: NonNegativeFloat
+    cached_input_usd_per_million: NonNegativeFloat | None = None
+    cache_write_usd_per_million: NonNegativeFloat | None = None
+    max_output_tokens: PositiveInt | None = None
+
+
+class LimitsTable(_Strict):
+    """``[limits.PROVIDER]`` or ``[limits."PROVIDER:NAME"]``: see :class:`agentkit.models.limiter.RateLimits`."""
+
+    concurrency: PositiveInt | None = None
+    requests_per_minute: PositiveInt | None = None
+    tokens_per_minute: PositiveInt | None = None
+
+
+class CircuitTable(_Strict):
+    """``[circuit]``: see :class:`agentkit.models.breaker.Breaking`."""
+
+    failures: PositiveInt = 5
+    seconds: PositiveFloat = 15.0
+    most_seconds: PositiveFloat = 240.0
+
+    @model_validator(mode="after")
+    def _grows(self) -> Self:
+        if self.seconds > self.most_seconds:
+            message = f"seconds ({self.seconds:g}) must not be more than most_seconds ({self.most_seconds:g})"
+            raise ValueError(message)
+        return self
+
+
+class SpendingTable(_Strict):
+    """``[spending]``: see :class:`ops_core.terms.Spending`."""
+
+    usd_per_day: PositiveFloat | None = None
+    tenants: Mapping[str, PositiveFloat] = Field(default_factory=dict)
+    when_reached: Literal["fail", "wait"] = "fail"
+
+
+class TelemetryTable(_Strict):
+    """``[agents.NAME.telemetry]``: see :class:`agentkit.telemetry.Telemetry`."""
+
+    content: bool = False
+
+
+class ContextTable(_Strict):
+    """``[agents.NAME.context]``: see :class:`agentkit.compaction.Context`."""
+
+    window: PositiveInt | None = None
+    strategy: Strategy = "summary"
+
+
+class MemoryTable(_Strict):
+    """``[agents.NAME.memory]``: see :class:`agentkit.memories.AgentMemory`."""
+
+    memory: Literal["database"] = "database"
+    embeddings: str = "offline:hash"
+    remember: Literal["nothing", "outcome", "tool"] = "nothing"
+    recall: NonNegativeInt = 5
+    tokens: PositiveInt = 1000
+    min_score: Annotated[float, Field(ge=-1, le=1)] = 0.0
+    per: str | None = None
+
+
+class AgentTable(McpNames):
+    """``[agents.NAME]`` in ``opspawn.toml``.
+
+    Attributes:
+        model: ``provider:name``.
+        fallback: models that are asked, in this order, where the one before has no reply.
+        retries: how often a call of a model that failed is made again.
+        instructions: what the model is told before everything else.
+        tools: import paths ``package.module:name`` of tools, functions, toolsets, or lists of these; ``everyday``
+            stands for the built-in ones, reading below the folder of the file, ``python`` for scripts that the model
+            writes, ``shell`` for commands.
+        mcp, mcp_proxy: MCP servers, see :class:`ops_core.mcp.McpNames`.
+        planning: ``native`` or ``react``.
+        budget: the limits of each run.
+        policy: rules about tool calls.
+        patience: fruitless turns in a row before a run is failed.
+        context: what is done when a conversation outgrows the model.
+        telemetry: whether spans tell what is said.
+        memory: what outlives its runs; nothing where there is no such table.
+    """
+
+    model: str = DEFAULT_MODEL
+    fallback: tuple[str, ...] = ()
+    retries: RetriesTable = RetriesTable()
+    instructions: str = ""
+    tools: tuple[str, ...] = ()
+    planning: Literal["native", "react"] = "native"
+    budget: Budget = Budget()
+    policy: PolicyTable = PolicyTable()
+    patience: PositiveInt = 3
+    context: ContextTable = ContextTable()
+    telemetry: TelemetryTable = TelemetryTable()
+    memory: MemoryTable | None = None
+
+
+class EndpointTable(_Strict):
+    """``[endpoints.NAME]``: see :class:`agentkit.models.NamedEndpoint`."""
+
+    kind: Kind = "openai"
+    base_url: str | None = None
+    api_key_env: str | None = None
+    headers: Mapping[str, str] = Field(default_factory=dict)
+    body: Mapping[str, JsonValue] = Field(default_factory=dict)
+    timeout_seconds: PositiveFloat = 300.0
+
+
+class ConfigFile(_Strict):
+    """``opspawn.toml`` as a whole."""
+
+    endpoints: Mapping[str, EndpointTable] = Field(default_factory=dict)
+    agents: Mapping[str, AgentTable] = Field(default_factory=dict)
+    prices: Mapping[str, PriceTable] = Field(default_factory=dict)
+    limits: Mapping[str, LimitsTable] = Field(default_factory=dict)
+    circuit: CircuitTable = CircuitTable()
+    spending: SpendingTable = SpendingTable()
+    mcp: McpTable = McpTable()
+    sandbox: SandboxTable = SandboxTable()
+
+    def terms(self) -> Terms:
+        """On what terms models are asked."""
+        return Terms(
+            prices={name: Price(**dict(table)) for name, table in self.prices.items()},
+            limits={name: RateLimits(**dict(table)) for name, table in self.limits.items()},
+            breaking=Breaking(**dict(self.circuit)),
+            spending=Spending(**dict(self.spending)),
+        )

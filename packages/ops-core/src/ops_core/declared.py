@@ -1,0 +1,155 @@
+"""The agents that ``opspawn.toml`` declares."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import ValidationError
+
+from agentkit.agent import Agent
+from agentkit.compaction import Context
+from agentkit.errors import UsageError
+from agentkit.limits import Limits
+from agentkit.memories import AgentMemory
+from agentkit.messages import ToolSpec
+from agentkit.models import NamedEndpoint
+from agentkit.models.retrying import Retries
+from agentkit.policies import SecurityPolicy
+from agentkit.remembering import REMEMBER
+from agentkit.sandbox import Confinement, Grants
+from agentkit.telemetry import Telemetry
+from agentkit.tools import Tool
+from agentkit.tools.everyday import everyday_tools
+from agentkit.tools.programs import ProgramTool, python_tool, shell_tool
+from ops_core.catalog import Catalog
+from ops_core.config import AgentTable, ConfigFile
+from ops_core.errors import ConfigError
+from ops_core.importing import import_object
+from ops_core.policies import PolicyError
+from ops_core.sandboxing import SandboxTable, ToolTable
+
+_PROGRAMS = {"python": python_tool, "shell": shell_tool}
+
+
+def read_catalog(path: Path) -> Catalog:
+    """The agents that are declared in a file.
+
+    Raises:
+        ConfigError: the file cannot be read, or a field is wrong; the message names it.
+    """
+    try:
+        config = ConfigFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        message = f"{path}: {error.strerror}"
+        raise ConfigError(message, field="config") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        message = f"{path} is not TOML: {error}"
+        raise ConfigError(message, field="config") from None
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        message = f"{path}: {problems}"
+        raise ConfigError(message, field="config") from None
+    endpoints = {name: NamedEndpoint(**dict(table)) for name, table in config.endpoints.items()}
+    pool = config.mcp.pool(path)
+    agents: list[Agent[Any, Any]] = []
+    for name, declared in config.agents.items():
+        toolsets = config.mcp.tools(pool, declared, f"{path}: agents.{name}")
+        agents.append(_agent(name, declared, path, toolsets, config.sandbox))
+    _check_names(config.sandbox, [tool for agent in agents for tool in agent.tools], path)
+    sandboxing = config.sandbox.as_sandboxing(path.parent.resolve())
+    serve = config.mcp.serve
+    if unknown := set(serve.agents or ()) - set(config.agents):
+        message = f"{path}: mcp.serve.agents.{min(unknown)}: there is no such agent"
+        raise ConfigError(message, field="config")
+    terms = config.terms()
+    return Catalog(agents, endpoints=endpoints, terms=terms, mcp=pool, sandboxing=sandboxing, serve=serve)
+
+
+def _agent(
+    name: str, declared: AgentTable, path: Path, toolsets: Iterable[Any], sandbox: SandboxTable
+) -> Agent[Any, Any]:
+    tools: list[Any] = []
+    for index, wanted in enumerate(declared.tools):
+        if wanted == "everyday":
+            tools += everyday_tools(path.parent)
+            continue
+        field = f"{path}: agents.{name}.tools.{index}"
+        if wanted in _PROGRAMS:
+            tools.append(_program(wanted, sandbox, field))
+            continue
+        found = import_object(wanted, path.parent, field)
+        several = cast("Sequence[Any]", found if isinstance(found, list | tuple) else (found,))
+        tools += [_checked_tool(tool, f"{field}: {wanted}") for tool in several]
+    tools += toolsets
+    return Agent(
+        declared.model,
+        name=name,
+        fallback=declared.fallback,
+        retries=Retries(**dict(declared.retries)),
+        instructions=declared.instructions,
+        tools=tools,
+        limits=Limits(**declared.budget.model_dump()),
+        policy=_policy(name, declared, tools, path),
+        planning=declared.planning,
+        patience=declared.patience,
+        context=Context(**declared.context.model_dump()),
+        telemetry=Telemetry(content=declared.telemetry.content),
+        memory=None if declared.memory is None else AgentMemory(**declared.memory.model_dump()),
+    )
+
+
+def _check_names(sandbox: SandboxTable, tools: Sequence[Any], path: Path) -> None:
+    """What is said of a tool that no agent has would be said in vain."""
+    unknown = sandbox.tools.keys() - {tool.name for tool in tools if isinstance(tool, Tool)}
+    if unknown and all(isinstance(tool, Tool) for tool in tools):
+        message = f"{path}: sandbox.tools: no agent has a tool {', '.join(sorted(unknown))}"
+        raise ConfigError(message, field="sandbox")
+
+
+def _program(name: str, sandbox: SandboxTable, field: str) -> ProgramTool:
+    """A built-in tool that runs programs; its effect depends on what it was granted."""
+    told = sandbox.tools.get(name, ToolTable())
+    if name == "shell" and not told.granted:
+        message = (
+            f"{field}: the tool shell has to be granted: write `[sandbox.tools.shell]` with `granted = true`"
+        )
+        raise ConfigError(message, field="config")
+    if told.sandbox not in {None, "jail"}:
+        message = f"{field}: the tool {name} runs in the jail, and nowhere else"
+        raise ConfigError(message, field="config")
+    reaches_out = Grants(write=tuple(told.write), hosts=tuple(str(host) for host in told.hosts))
+    return _PROGRAMS[name](Confinement(grants=reaches_out))
+
+
+def _policy(name: str, declared: AgentTable, tools: Sequence[Any], path: Path) -> SecurityPolicy:
+    specs: dict[str, ToolSpec] | None
+    if any(not isinstance(tool, Tool) for tool in tools):
+        specs = None  # a toolset says only in a run what it has
+    else:
+        specs = {tool.name: tool.spec for tool in tools}
+        if declared.memory is not None and declared.memory.remember == "tool":
+            specs[REMEMBER.name] = REMEMBER
+    try:
+        return declared.policy.as_policy(path.parent.resolve(), specs)
+    except PolicyError as error:
+        message = f"{path}: agents.{name}.policy.{error.field}: {error}"
+        raise ConfigError(message, field="config") from None
+
+
+def _checked_tool(tool: Any, where: str) -> Any:
+    """A tool whose parameters can be described to a model; what cannot is refused now, not in the first run."""
+    if hasattr(tool, "specs"):
+        return tool
+    if not callable(tool):
+        message = f"{where} is neither a tool, a function, a toolset, nor a list of these"
+        raise ConfigError(message, field="config")
+    made = tool if isinstance(tool, Tool) else Tool(tool)
+    try:
+        _ = made.spec
+    except (UsageError, TypeError, ValueError) as error:
+        message = f"{where} cannot be a tool: {error}"
+        raise ConfigError(message, field="config") from None
+    return made

@@ -104,7 +104,7 @@ def test_what_a_file_says_of_tools(folder):
 @pytest.mark.parametrize(
     "more, message",
     [
-        ("[sandbox.tools.no_such_tool]\ngranted = true", "no agent has a tool no_such_tool"),
+        ("[sandbox.tools.no_such_tool]\ngranted = true", "no agent has a function, or program, no_such_tool"),
         ('[sandbox.tools.process]\nhosts = ["http://x"]', "sandbox.tools.process.*HOST"),
         ('[sandbox.tools.process]\nsandbox = "cellar"', "sandbox.tools.process.sandbox"),
         ("[sandbox.tools.process.limits]\nseconds = 0", "seconds"),

@@ -31,7 +31,7 @@ from agentkit.ports import Deny, Journal, Model, Policy, Question, Scope, Toolse
 from agentkit.remembering import Remembering
 from agentkit.schema import OutputSchema, to_json_value
 from agentkit.telemetry import Telemetry, Watch
-from agentkit.tools import FunctionToolset, Tool
+from agentkit.tools import FunctionToolset, HttpToolset, Tool
 from agentkit.transcript import RunStarted, Turn, digest_of
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class Agent(Generic[Deps, Output]):
         for toolset in self._toolsets:
             for spec in await toolset.specs():
                 if spec.name == call.name:
-                    if isinstance(toolset, FunctionToolset):
+                    if isinstance(toolset, FunctionToolset | HttpToolset):
                         toolset.check(call)
                     decision = await self.policy.decide(Question(call=call, spec=spec))
                     if isinstance(decision, Deny):

@@ -18,6 +18,7 @@ from agentkit.errors import AgentkitError
 from agentkit.models.traffic import Traffic
 from agentkit.sandbox import Sandboxes, SandboxOptions
 from agentkit.tools.confined import ConfinedTool, confined, preloaded
+from ops_core.apis import check_apis
 from ops_core.catalog import Catalog, Served, default_catalog, import_catalog
 from ops_core.declared import read_catalog
 from ops_core.dispatchers import CountedDispatcher, open_dispatcher
@@ -181,7 +182,8 @@ async def _placed(served: Served, sandboxing: Sandboxing, sandboxes: Sandboxes) 
 
 
 async def runnable(catalog: Catalog, sandboxes: Sandboxes | None = None) -> Catalog:
-    """The agents whose model, memory and sandboxes can be opened in this process, and whose MCP servers may be used.
+    """The agents whose model, memory and sandboxes can be opened in this process, and whose MCP servers and HTTP tools
+    may be used.
 
     Tasks of the others are not claimed, so that a worker that was started without a key ends nothing: they wait for
     one that has it.
@@ -200,6 +202,7 @@ async def runnable(catalog: Catalog, sandboxes: Sandboxes | None = None) -> Cata
             if agent.memory is not None:
                 await check_memory(agent.memory, catalog.endpoints)
             check_mcp(catalog.mcp, agent.tools)
+            check_apis(agent.tools)
             if sandboxes is not None:
                 tools[name] = await _placed(catalog.get(name), catalog.sandboxing, sandboxes)
         except AgentkitError as error:

@@ -22,6 +22,7 @@ from agentkit.models.breaker import Breaking
 from agentkit.models.limiter import RateLimits
 from agentkit.models.named import Kind
 from agentkit.models.prices import Price
+from ops_core.apis import ApiTable
 from ops_core.mcp import McpNames, McpTable
 from ops_core.policies import PolicyTable
 from ops_core.sandboxing import SandboxTable
@@ -126,9 +127,9 @@ class AgentTable(McpNames):
         fallback: models that are asked, in this order, where the one before has no reply.
         retries: how often a call of a model that failed is made again.
         instructions: what the model is told before everything else.
-        tools: import paths ``package.module:name`` of tools, functions, toolsets, or lists of these; ``everyday``
-            stands for the built-in ones, reading below the folder of the file, ``python`` for scripts that the model
-            writes, ``shell`` for commands.
+        tools: import paths ``package.module:name`` of tools, functions, toolsets, or lists of these; names of
+            ``[tools.NAME]``; ``everyday`` stands for the built-in ones, reading below the folder of the file,
+            ``python`` for scripts that the model writes, ``shell`` for commands.
         mcp, mcp_proxy: MCP servers, see :class:`ops_core.mcp.McpNames`.
         planning: ``native`` or ``react``.
         budget: the limits of each run.
@@ -169,6 +170,7 @@ class ConfigFile(_Strict):
 
     endpoints: Mapping[str, EndpointTable] = Field(default_factory=dict)
     agents: Mapping[str, AgentTable] = Field(default_factory=dict)
+    tools: Mapping[str, ApiTable] = Field(default_factory=dict)
     prices: Mapping[str, PriceTable] = Field(default_factory=dict)
     limits: Mapping[str, LimitsTable] = Field(default_factory=dict)
     circuit: CircuitTable = CircuitTable()

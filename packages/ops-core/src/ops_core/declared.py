@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +22,7 @@ from agentkit.policies import SecurityPolicy
 from agentkit.remembering import REMEMBER
 from agentkit.sandbox import Confinement, Grants
 from agentkit.telemetry import Telemetry
-from agentkit.tools import Tool
+from agentkit.tools import HttpToolset, Tool
 from agentkit.tools.everyday import everyday_tools
 from agentkit.tools.programs import ProgramTool, python_tool, shell_tool
 from ops_core.catalog import Catalog
@@ -30,12 +31,18 @@ from ops_core.errors import ConfigError
 from ops_core.importing import import_object
 from ops_core.policies import PolicyError
 from ops_core.sandboxing import SandboxTable, ToolTable
+from ops_core.settings import variables
 
 _PROGRAMS = {"python": python_tool, "shell": shell_tool}
+_BUILT_IN = ("everyday", *_PROGRAMS)
 
 
-def read_catalog(path: Path) -> Catalog:
+def read_catalog(path: Path, environ: Mapping[str, str] | None = None) -> Catalog:
     """The agents that are declared in a file.
+
+    Args:
+        path: of the file.
+        environ: what ``${NAME}`` in ``[tools.NAME]`` stands for; the environment of the process where not given.
 
     Raises:
         ConfigError: the file cannot be read, or a field is wrong; the message names it.
@@ -54,10 +61,12 @@ def read_catalog(path: Path) -> Catalog:
         raise ConfigError(message, field="config") from None
     endpoints = {name: NamedEndpoint(**dict(table)) for name, table in config.endpoints.items()}
     pool = config.mcp.pool(path)
+    apis = _apis(config, path, variables() if environ is None else environ)
     agents: list[Agent[Any, Any]] = []
     for name, declared in config.agents.items():
         toolsets = config.mcp.tools(pool, declared, f"{path}: agents.{name}")
-        agents.append(_agent(name, declared, path, toolsets, config.sandbox))
+        tools = [*_tools(name, declared, config, path, apis), *toolsets]
+        agents.append(_agent(name, declared, path, tools))
     _check_names(config.sandbox, [tool for agent in agents for tool in agent.tools], path)
     sandboxing = config.sandbox.as_sandboxing(path.parent.resolve())
     serve = config.mcp.serve
@@ -68,22 +77,51 @@ def read_catalog(path: Path) -> Catalog:
     return Catalog(agents, endpoints=endpoints, terms=terms, mcp=pool, sandboxing=sandboxing, serve=serve)
 
 
-def _agent(
-    name: str, declared: AgentTable, path: Path, toolsets: Iterable[Any], sandbox: SandboxTable
-) -> Agent[Any, Any]:
-    tools: list[Any] = []
+def _apis(config: ConfigFile, path: Path, environ: Mapping[str, str]) -> dict[str, HttpToolset]:
+    """What ``[tools.NAME]`` declares and enables."""
+    found: dict[str, HttpToolset] = {}
+    for name, table in config.tools.items():
+        problem = "the name is taken" if name in _BUILT_IN else None
+        try:
+            if table.enabled:
+                found[name] = table.toolset(name, path.parent, environ)
+        except UsageError as error:
+            problem = str(error)
+        if problem is not None:
+            message = f"{path}: tools.{name}: {problem}"
+            raise ConfigError(message, field="config")
+    return found
+
+
+def _tools(
+    name: str, declared: AgentTable, config: ConfigFile, path: Path, apis: Mapping[str, HttpToolset]
+) -> Iterator[Any]:
+    """The tools that an agent names, but for those of MCP servers."""
     for index, wanted in enumerate(declared.tools):
-        if wanted == "everyday":
-            tools += everyday_tools(path.parent)
-            continue
         field = f"{path}: agents.{name}.tools.{index}"
-        if wanted in _PROGRAMS:
-            tools.append(_program(wanted, sandbox, field))
-            continue
-        found = import_object(wanted, path.parent, field)
-        several = cast("Sequence[Any]", found if isinstance(found, list | tuple) else (found,))
-        tools += [_checked_tool(tool, f"{field}: {wanted}") for tool in several]
-    tools += toolsets
+        if wanted == "everyday":
+            yield from everyday_tools(path.parent)
+        elif wanted in _PROGRAMS:
+            yield _program(wanted, config.sandbox, field)
+        elif wanted in config.tools:
+            if wanted in apis:  # as if it were not named, where it is not enabled
+                yield apis[wanted]
+        elif ":" not in wanted:
+            known = ", ".join([*_BUILT_IN, *config.tools])
+            message = f"{field}: {wanted!r} is not an import path package.module:name, nor one of {known}"
+            raise ConfigError(message, field="config")
+        else:
+            found = import_object(wanted, path.parent, field)
+            several = cast("Sequence[Any]", found if isinstance(found, list | tuple) else (found,))
+            yield from (_checked_tool(tool, f"{field}: {wanted}") for tool in several)
+
+
+def _agent(name: str, declared: AgentTable, path: Path, tools: Sequence[Any]) -> Agent[Any, Any]:
+    known = _known(tools)
+    twice = [tool for tool, count in Counter(spec.name for spec in known).items() if count > 1]
+    if twice:
+        message = f"{path}: agents.{name}.tools: two tools are called {twice[0]}"
+        raise ConfigError(message, field="config")
     return Agent(
         declared.model,
         name=name,
@@ -101,11 +139,22 @@ def _agent(
     )
 
 
+def _known(tools: Iterable[Any]) -> list[ToolSpec]:
+    """The tools that are known before a run: other toolsets say only then what they have."""
+    specs: list[ToolSpec] = []
+    for tool in tools:
+        if isinstance(tool, Tool):
+            specs.append(tool.spec)
+        elif isinstance(tool, HttpToolset):
+            specs += [made.spec for made in tool.tools]
+    return specs
+
+
 def _check_names(sandbox: SandboxTable, tools: Sequence[Any], path: Path) -> None:
     """What is said of a tool that no agent has would be said in vain."""
     unknown = sandbox.tools.keys() - {tool.name for tool in tools if isinstance(tool, Tool)}
-    if unknown and all(isinstance(tool, Tool) for tool in tools):
-        message = f"{path}: sandbox.tools: no agent has a tool {', '.join(sorted(unknown))}"
+    if unknown and all(isinstance(tool, Tool | HttpToolset) for tool in tools):
+        message = f"{path}: sandbox.tools: no agent has a function, or program, {', '.join(sorted(unknown))}"
         raise ConfigError(message, field="sandbox")
 
 
@@ -126,10 +175,10 @@ def _program(name: str, sandbox: SandboxTable, field: str) -> ProgramTool:
 
 def _policy(name: str, declared: AgentTable, tools: Sequence[Any], path: Path) -> SecurityPolicy:
     specs: dict[str, ToolSpec] | None
-    if any(not isinstance(tool, Tool) for tool in tools):
-        specs = None  # a toolset says only in a run what it has
+    if not all(isinstance(tool, Tool | HttpToolset) for tool in tools):
+        specs = None
     else:
-        specs = {tool.name: tool.spec for tool in tools}
+        specs = {spec.name: spec for spec in _known(tools)}
         if declared.memory is not None and declared.memory.remember == "tool":
             specs[REMEMBER.name] = REMEMBER
     try:

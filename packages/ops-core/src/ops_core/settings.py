@@ -167,6 +167,11 @@ def granted_secrets(names: Collection[str], environ: Mapping[str, str] | None = 
     return {name: environ[name] for name in names}
 
 
+def variables(environ: Mapping[str, str] | None = None) -> Mapping[str, str]:
+    """What ``${NAME}`` in ``opspawn.toml`` stands for: the environment, looked at when a value is needed."""
+    return os.environ if environ is None else environ
+
+
 def known_secrets(settings: Settings, environ: Mapping[str, str] | None = None) -> frozenset[str]:
     """Texts that must not be shown: passwords in addresses, and what the environment calls a key or a token.
 

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 
 from agentkit.errors import UsageError
 from agentkit.messages import Effect
+from agentkit.variables import Filling
 
 _NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9-]{0,23}")
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +87,7 @@ class McpServer:
         Raises:
             UsageError: one that has no other value is missing; the message names it and the field.
         """
-        fill = _Filling(variables)
+        fill = Filling(variables)
         found = replace(
             self,
             command=None if self.command is None else fill("command", self.command),
@@ -121,17 +121,3 @@ def _is_http(url: str) -> bool:
     except ValueError:
         return False
     return parts.scheme in {"http", "https"} and bool(parts.hostname)
-
-
-class _Filling:
-    def __init__(self, variables: Mapping[str, str]) -> None:
-        self._variables = variables
-
-    def __call__(self, where: str, text: str) -> str:
-        def value_of(found: re.Match[str]) -> str:
-            value = self._variables.get(found[1]) or found[2]
-            if value is None:
-                raise UsageError(f"{where}: the variable {found[1]} is not set")
-            return value
-
-        return _VARIABLE.sub(value_of, text)

@@ -2,6 +2,6 @@
 
 from agentkit.tools.functions import FunctionToolset, Tool, tool
 from agentkit.tools.http import HttpTool, HttpToolset
-from agentkit.tools.openapi import from_openapi
+from agentkit.tools.openapi import from_openapi, openapi_tools
 
-__all__ = ["FunctionToolset", "HttpTool", "HttpToolset", "Tool", "from_openapi", "tool"]
+__all__ = ["FunctionToolset", "HttpTool", "HttpToolset", "Tool", "from_openapi", "openapi_tools", "tool"]

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
 from agentkit.characters import hidden_in, visible
 from agentkit.errors import BadArguments, ToolError, UnknownTool, UsageError
 from agentkit.foreign import check_arguments
 from agentkit.messages import Effect, JsonObject, JsonValue, ToolCall, ToolSpec
 from agentkit.ports import ToolContext
+from agentkit.sandbox.terms import HostRule
+from agentkit.variables import Filling
 
 if TYPE_CHECKING:
     from agentkit.guarded import Fetched, GuardedClient
@@ -54,7 +56,7 @@ class HttpTool:
             query for GET, HEAD and DELETE, and else into the body, as one JSON object. An argument at ``body`` is the
             whole body.
         effect: what repeating a call does; by the method, where not given.
-        headers: that are sent along; they are not shown to the model.
+        headers: that are sent along; they are not shown to the model. A toolset with variables fills in ``${NAME}``.
         idempotency_header: the header in which the server takes a key for repeated requests, such as
             ``Idempotency-Key``; a call with it counts as ``idempotent``.
         timeout: seconds after which a call is given up.
@@ -81,8 +83,8 @@ class HttpTool:
         if not _NAME.fullmatch(self.name):
             message = f"a tool cannot be called {self.name!r}: letters, digits, _ and -, at most 64"
             raise UsageError(message)
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("https", "http") or not parts.netloc or "{" in parts.netloc:
+        parts = _parts_of(self.url)
+        if parts is None or "{" in parts.netloc:
             message = f"tool {self.name}: the URL must be one of https or http, with a host that is fixed"
             raise UsageError(message)
         if parts.username is not None or parts.password is not None:
@@ -93,6 +95,10 @@ class HttpTool:
             raise UsageError(message)
         if self.parameters.get("type") != "object":
             message = f"tool {self.name}: the schema of its parameters is not that of an object"
+            raise UsageError(message)
+        unknown = [name for name in _VARIABLE.findall(parts.path) if name not in self._known()]
+        if unknown and self.parameters.get("additionalProperties") is False:
+            message = f"tool {self.name}: {unknown[0]} stands in the URL, and is no parameter"
             raise UsageError(message)
         if (found := hidden_in([self.description, self.parameters])) is not None:
             message = f"tool {self.name}: its description or schema holds the invisible character {found}"
@@ -112,6 +118,9 @@ class HttpTool:
             timeout_seconds=self.timeout,
             approval=self.approval,
         )
+
+    def _known(self) -> Mapping[str, JsonValue]:
+        return cast("Mapping[str, JsonValue]", self.parameters.get("properties") or {})
 
     def place_of(self, argument: str) -> Place:
         """Where an argument goes."""
@@ -152,19 +161,53 @@ class HttpToolset:
         tools: the requests.
         client: sends them. Where not given, each may reach the host of its own URL, if its addresses are public; it
             follows no redirect to another one.
+        private: these hosts may also be in a private network, or on this machine. For where no client is given.
+        variables: what ``${NAME}`` in headers stands for, looked at in each call; nothing is filled in without them.
 
     Raises:
         UsageError: two tools have one name, or ``httpx2`` is not installed.
     """
 
-    def __init__(self, tools: Iterable[HttpTool], client: GuardedClient | None = None) -> None:
+    def __init__(
+        self,
+        tools: Iterable[HttpTool],
+        client: GuardedClient | None = None,
+        *,
+        private: bool = False,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         self._tools: dict[str, HttpTool] = {}
         for made in tools:
             if made.name in self._tools:
                 message = f"two tools are called {made.name}"
                 raise UsageError(message)
             self._tools[made.name] = made
-        self._client = _client_for(self._tools.values()) if client is None else client
+        self._client = _client_for(self.tools, private=private) if client is None else client
+        self._variables = variables
+
+    @property
+    def tools(self) -> Sequence[HttpTool]:
+        """The requests, in the order in which they were given."""
+        return tuple(self._tools.values())
+
+    def check_variables(self) -> None:
+        """See whether all variables are there.
+
+        Raises:
+            UsageError: one is missing; the message names it, the tool and the header.
+        """
+        for made in self._tools.values():
+            self._filled(made)
+
+    def check(self, call: ToolCall) -> None:
+        """Whether the arguments fit.
+
+        Raises:
+            UnknownTool: there is none of this name.
+            BadArguments: they do not.
+        """
+        made = self._get(call.name)
+        check_arguments(made.name, made.parameters, call.arguments)
 
     async def specs(self) -> Sequence[ToolSpec]:
         """The tools in the order in which they were given."""
@@ -179,10 +222,10 @@ class HttpToolset:
             AddressRefused, ToolTimeout: as :meth:`~agentkit.guarded.GuardedClient.send`.
             ToolError: the server cannot be reached, or refuses.
         """
-        made = self._tools.get(call.name)
-        if made is None:
-            message = f"there is no tool {call.name!r}; there are: {', '.join(self._tools) or 'none'}"
-            raise UnknownTool(message)
+        try:
+            made = self._filled(self._get(call.name))
+        except UsageError as error:
+            raise ToolError(str(error)) from None
         url, headers, content = made.request(call.arguments)
         if made.idempotency_header is not None:
             headers[made.idempotency_header] = context.idempotency_key
@@ -192,19 +235,47 @@ class HttpToolset:
         output: JsonValue = _without(list(made.headers.values()), _output(made, fetched))
         return output
 
+    def _get(self, name: str) -> HttpTool:
+        if name not in self._tools:
+            message = f"there is no tool {name!r}; there are: {', '.join(self._tools) or 'none'}"
+            raise UnknownTool(message)
+        return self._tools[name]
 
-def _client_for(tools: Iterable[HttpTool]) -> GuardedClient:
+    def _filled(self, made: HttpTool) -> HttpTool:
+        if self._variables is None or not made.headers:
+            return made
+        fill = Filling(self._variables)
+        headers = {
+            name: fill(f"tool {made.name}: headers.{name}", value) for name, value in made.headers.items()
+        }
+        return replace(made, headers=headers)
+
+
+def _parts_of(url: str) -> SplitResult | None:
+    """The parts of a URL of HTTP; ``None`` for what is none."""
     try:
-        from agentkit.guarded import GuardedClient
+        parts = urlsplit(url)
+        usable = parts.scheme in ("https", "http") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of brackets that do not close, and ports that there cannot be
+        return None
+    return parts if usable else None
+
+
+def _client_for(tools: Sequence[HttpTool], *, private: bool) -> GuardedClient:
+    try:
+        from agentkit.guarded import SECONDS, GuardedClient
     except ModuleNotFoundError as error:
         if error.name not in ("httpx2", "httpcore2"):
             raise
         raise UsageError("tools over HTTP need httpx2: pip install 'agentkit[http]'") from None
     parts = [urlsplit(made.url) for made in tools]
     usual = {"https": 443, "http": 80}
-    hosts = {f"{part.hostname}:{part.port or usual[part.scheme]}" for part in parts}
-    schemes = {part.scheme for part in parts} or {"https"}
-    return GuardedClient(hosts=sorted(hosts), schemes=sorted(schemes))
+    hosts = {(str(part.hostname), part.port or usual[part.scheme]) for part in parts}
+    return GuardedClient(
+        hosts=[HostRule(host=host, port=port, private=private) for host, port in sorted(hosts)],
+        schemes=sorted({part.scheme for part in parts} or {"https"}),
+        seconds=max([SECONDS, *(made.timeout for made in tools if made.timeout is not None)]),
+    )
 
 
 def _segment(name: str, given: Mapping[str, JsonValue]) -> str:

@@ -76,6 +76,26 @@ def from_openapi(
     Raises:
         UsageError: it is no such document, an operation that is included cannot be a tool, or none is included.
     """
+    tools = openapi_tools(
+        document, base_url=base_url, include=include, prefix=prefix, headers=headers, effects=effects
+    )
+    return HttpToolset(tools, client)
+
+
+def openapi_tools(
+    document: Found | Path | str,
+    *,
+    base_url: str | None = None,
+    include: Collection[str] = ("*",),
+    prefix: str = "",
+    headers: Mapping[str, str] | None = None,
+    effects: Mapping[str, Effect | str] | None = None,
+) -> list[HttpTool]:
+    """The requests of which :func:`from_openapi` makes a toolset.
+
+    Raises:
+        UsageError: as there.
+    """
     read = _Document(_read(document))
     base = read.base_url(base_url)
     tools: list[HttpTool] = []
@@ -98,7 +118,7 @@ def from_openapi(
         )
     if not tools:
         raise UsageError("the OpenAPI document has no operation that is included")
-    return HttpToolset(tools, client)
+    return tools
 
 
 @dataclass(frozen=True, slots=True)

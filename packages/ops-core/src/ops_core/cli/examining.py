@@ -20,6 +20,7 @@ import httpx2
 from rich.text import Text
 
 from agentkit.errors import AgentkitError
+from ops_core.apis import check_apis
 from ops_core.assembly import CONFIG_FILE, load_catalog
 from ops_core.cli.calling import call_models
 from ops_core.cli.exits import Exit
@@ -290,11 +291,12 @@ async def _agents(settings: Settings) -> AsyncIterator[Finding]:
     if not catalog.names:
         yield Finding(about=about, name="agents", state="warning", text="none: nothing can be run")
     for name in catalog.names:
-        model = catalog.get(name).agent.model
+        agent = catalog.get(name).agent
+        model = agent.model
         called = model if isinstance(model, str) else model.name
         try:
             async with asyncio.timeout(AGENT_SECONDS), catalog.opened(model):
-                pass
+                check_apis(agent.tools)
             yield Finding(about=about, name=one_line(name), state="ok", text=f"{called} can be opened")
         except TimeoutError:
             text = f"{called}: cannot be opened within {AGENT_SECONDS:g} s"

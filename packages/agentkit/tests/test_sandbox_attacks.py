@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import resource
 import secrets
 import socket
 import sys
@@ -31,14 +30,20 @@ from agentkit.sandbox import (
 )
 from agentkit.sandbox.terms import MIB
 
-from .sandbox_support import BACKENDS, HERE, opened  # type: ignore[import-not-found]
+from .sandbox_support import (  # type: ignore[import-not-found]
+    BACKENDS,
+    HERE,
+    NAME,
+    left_behind,
+    memory_of_this_process,
+    opened,
+)
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="children are confined on Linux only"),
     pytest.mark.asyncio(loop_scope="module"),
 ]
 
-NAME = f"sbx-{os.getpid()}"
 CANARY = "canary-" + secrets.token_hex(8)
 SMALL = Limits(
     seconds=1.0,
@@ -125,25 +130,6 @@ def outside(tmp_path_factory):
 async def box(request, outside):
     async with opened(request.param, limits=SMALL, secrets={"SBX_NAME": NAME}) as box:
         yield box
-
-
-def left_behind():
-    """Processes that an attack has made and that are still there."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                if (folder / "comm").read_text().strip() == NAME and "State:\tZ" not in (
-                    folder / "status"
-                ).read_text():
-                    found.append(int(folder.name))
-            except OSError:
-                continue
-    return found
-
-
-def memory_of_this_process():
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 async def outcome_of(box, name, arguments, **more):

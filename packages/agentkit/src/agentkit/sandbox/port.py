@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from asyncio import StreamReader, StreamWriter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from agentkit.errors import ToolError
 from agentkit.messages import JsonValue
 from agentkit.sandbox.capabilities import Capabilities
-from agentkit.sandbox.terms import CallLimits, Grants
+from agentkit.sandbox.terms import CallLimits, Grants, ProgramLimits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +80,68 @@ class CallTerms:
     deadline: float | None = None
     name: str = ""
     report: Callable[[str], None] = field(default=lambda _text: None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgramTerms:
+    """On what terms a program runs that stays.
+
+    Attributes:
+        limits: what it may use.
+        grants: what it may reach.
+        environment: its own variables, beside ``PATH``, ``LANG``, ``HOME`` and ``TMPDIR``; nothing of this process.
+        folder: where it starts, in its own folder or below a granted one; its own folder where not given.
+        deadline: when it must have started, in :func:`time.monotonic` seconds; ``None`` for a minute.
+        name: what errors call it; that of the program where not given.
+    """
+
+    limits: ProgramLimits = ProgramLimits()
+    grants: Grants = Grants()
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
+    folder: str | None = None
+    deadline: float | None = None
+    name: str = ""
+
+
+class RunningProgram(Protocol):
+    """A program that stays until it ends by itself or is ended. What it writes has to be read, else it waits."""
+
+    @property
+    def stdin(self) -> StreamWriter:
+        """Its standard input."""
+        ...
+
+    @property
+    def stdout(self) -> StreamReader:
+        """Its standard output. A line that is longer than it may be is a ``ValueError`` of ``readline``."""
+        ...
+
+    @property
+    def stderr(self) -> StreamReader:
+        """Its standard error."""
+        ...
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit status, negative for a signal; ``None`` while it runs."""
+        ...
+
+    @property
+    def failure(self) -> ToolError | None:
+        """Why it was killed or crashed; ``None`` while it runs, and where it ended by itself or was ended from here."""
+        ...
+
+    async def wait(self) -> int:
+        """Wait for its end and for that of all that it has started, and return its exit status."""
+        ...
+
+    def terminate(self) -> None:
+        """Ask it to end, by SIGTERM."""
+        ...
+
+    def kill(self) -> None:
+        """Kill it with all that it has started."""
+        ...
 
 
 class SandboxBackend(Protocol):
@@ -158,5 +223,23 @@ class SandboxBackend(Protocol):
 
         Raises:
             SandboxRefused, ToolTimeout, ToolStopped, ToolCrashed, UsageError, SandboxUnavailable: as above.
+        """
+        ...
+
+    def open_program(
+        self, program: Sequence[str], terms: ProgramTerms | None = None
+    ) -> AbstractAsyncContextManager[RunningProgram]:
+        """Start a program that stays, such as a server that is spoken to over its standard streams.
+
+        When the context is left it is killed, with all that it has started, and nothing is left of it; so it is when
+        this process dies. Between its start and that it may take as long as it likes.
+
+        Args:
+            program: its name or path, and its arguments.
+            terms: on what terms; the usual ones where not given.
+
+        Raises:
+            SandboxRefused: this sandbox runs no programs, or the program cannot be executed in there.
+            ToolTimeout, ToolStopped, ToolCrashed, UsageError, SandboxUnavailable: it did not start.
         """
         ...

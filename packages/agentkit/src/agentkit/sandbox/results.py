@@ -19,10 +19,11 @@ from agentkit.sandbox.errors import (
     OutputTooLarge,
     ResultTooLarge,
     ToolCrashed,
+    ToolStopped,
     TooManyProcesses,
 )
 from agentkit.sandbox.port import Exited, Returned
-from agentkit.sandbox.terms import MIB, CallLimits
+from agentkit.sandbox.terms import MIB, CallLimits, ProgramLimits
 
 _OF_SHELLS = 128
 """A program that a signal has ended is said to have exited with this and the signal's number."""
@@ -30,7 +31,7 @@ _OF_SHELLS = 128
 _CPU_SLACK_SECONDS = 0.1
 
 
-def over_limit(over: str, limits: CallLimits, what: str) -> ToolError:
+def over_limit(over: str, limits: CallLimits | ProgramLimits, what: str) -> ToolError:
     """The error for ``what``, killed for this limit."""
     if over == "seconds":
         return ToolTimeout(f"{what} did not end in time, and was killed")
@@ -42,9 +43,43 @@ def over_limit(over: str, limits: CallLimits, what: str) -> ToolError:
         return DiskExceeded(f"{what} wrote more than {limits.disk_bytes // MIB} MiB to files")
     if over == "processes":
         return TooManyProcesses(f"{what} had more than {limits.processes} processes and threads")
-    if over == "output":
+    if isinstance(limits, CallLimits) and over == "output":
         return OutputTooLarge(f"{what} printed more than {limits.output_bytes} bytes")
-    return ResultTooLarge(f"the result of {what} has more than {limits.result_bytes} bytes")
+    if isinstance(limits, CallLimits) and over == "result":
+        return ResultTooLarge(f"the result of {what} has more than {limits.result_bytes} bytes")
+    return ToolStopped(f"{what} was killed: {over}")
+
+
+def exit_code(status: int) -> int:
+    """The exit status, negative for a signal, of what waitpid(2) tells of a child or of the shell around it."""
+    code = os.waitstatus_to_exitcode(status)
+    return _OF_SHELLS - code if _OF_SHELLS < code < _OF_SHELLS + signal.NSIG else code
+
+
+def failure(
+    status: int, over: str | None, cpu_seconds: float, limits: CallLimits | ProgramLimits, what: str
+) -> ToolError | None:
+    """The error for what did not end by itself; ``None`` for what did.
+
+    Args:
+        status: as waitpid(2) tells it.
+        over: the limit that it was killed for.
+        cpu_seconds: that it took.
+        limits: that it had.
+        what: what the error calls it.
+    """
+    if over is not None:
+        return over_limit(over, limits, what)
+    ended_by = -exit_code(status)
+    if ended_by <= 0:
+        return None
+    most = limits.cpu_seconds
+    spent = most is not None and cpu_seconds >= most - _CPU_SLACK_SECONDS
+    if ended_by == signal.SIGXCPU or (ended_by == signal.SIGKILL and spent):
+        return over_limit("cpu", limits, what)
+    if ended_by == signal.SIGXFSZ:
+        return over_limit("disk", limits, what)
+    return ToolCrashed.by(ended_by, what)
 
 
 def check(ending: Ending, limits: CallLimits, what: str) -> int:
@@ -53,18 +88,10 @@ def check(ending: Ending, limits: CallLimits, what: str) -> int:
     Raises:
         ToolTimeout, ToolStopped, ToolCrashed: it did not.
     """
-    if ending.over is not None:
-        raise over_limit(ending.over, limits, what)
-    code = os.waitstatus_to_exitcode(ending.status)
-    ended_by = -code if code < 0 else code - _OF_SHELLS if code > _OF_SHELLS else 0
-    if not 0 < ended_by < signal.NSIG:
-        return code
-    spent = ending.usage.cpu_seconds >= limits.cpu_seconds - _CPU_SLACK_SECONDS
-    if ended_by == signal.SIGXCPU or (ended_by == signal.SIGKILL and spent):
-        raise over_limit("cpu", limits, what)
-    if ended_by == signal.SIGXFSZ:
-        raise over_limit("disk", limits, what)
-    raise ToolCrashed.by(ended_by, what)
+    error = failure(ending.status, ending.over, ending.usage.cpu_seconds, limits, what)
+    if error is not None:
+        raise error
+    return exit_code(ending.status)
 
 
 def returned(ending: Ending, limits: CallLimits, what: str, secrets: Mapping[str, str]) -> Returned:

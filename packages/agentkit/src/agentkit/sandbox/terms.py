@@ -37,22 +37,58 @@ class CallLimits:
     disk_bytes: int = 64 * MIB
 
     def __post_init__(self) -> None:
-        for name in self.__slots__:
-            value = getattr(self, name)
-            if not 0 < value < inf:
-                message = f"limits of a call: {name} must be positive and finite, not {value!r}"
-                raise UsageError(message)
+        _check(self, "a call")
 
-    def as_sent(self) -> dict[str, float]:
+    def as_sent(self) -> dict[str, float | None]:
         """As the fork server reads it."""
-        return {
-            "seconds": self.seconds,
-            "cpu": self.cpu_seconds,
-            "memory": self.memory_bytes,
-            "processes": self.processes,
-            "descriptors": self.descriptors,
-            "disk": self.disk_bytes,
-        }
+        return {"seconds": self.seconds, **_sent(self)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgramLimits:
+    """What a program may use that runs as long as it is wanted. Neither the clock nor what it says is limited.
+
+    Attributes:
+        memory_bytes: of all its processes together.
+        processes: with their threads.
+        descriptors: that are open at a time, in each process.
+        disk_bytes: of the files that it makes in its own folder.
+        line_bytes: of the longest line of its standard output; twice as much is kept of what nobody has read yet, and
+            then it has to wait.
+        cpu_seconds: of processors, for each process; ``None`` for as many as it takes.
+    """
+
+    memory_bytes: int = 512 * MIB
+    processes: int = 64
+    descriptors: int = 1024
+    disk_bytes: int = 64 * MIB
+    line_bytes: int = 8 * MIB
+    cpu_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        _check(self, "a program")
+
+    def as_sent(self) -> dict[str, float | None]:
+        """As the fork server reads it."""
+        return {"seconds": None, **_sent(self)}
+
+
+def _check(limits: CallLimits | ProgramLimits, what: str) -> None:
+    for name in limits.__slots__:
+        value = getattr(limits, name)
+        if value is not None and not 0 < value < inf:
+            message = f"limits of {what}: {name} must be positive and finite, not {value!r}"
+            raise UsageError(message)
+
+
+def _sent(limits: CallLimits | ProgramLimits) -> dict[str, float | None]:
+    return {
+        "cpu": limits.cpu_seconds,
+        "memory": limits.memory_bytes,
+        "processes": limits.processes,
+        "descriptors": limits.descriptors,
+        "disk": limits.disk_bytes,
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,14 @@ from typing import Any, TypeVar
 
 from agentkit.errors import ToolTimeout
 from agentkit.messages import JsonValue
-from agentkit.sandbox import BadResult, FunctionRaised, Limits, ResultTooLarge, SandboxBackend
+from agentkit.sandbox import (
+    BadResult,
+    FunctionRaised,
+    Limits,
+    ResultTooLarge,
+    SandboxBackend,
+    SandboxRefused,
+)
 
 Failure = TypeVar("Failure", bound=BaseException)
 
@@ -104,3 +111,21 @@ class SandboxContract:
         """Each with its own result."""
         calls = [sandbox.call("textwrap:dedent", {"text": str(number)}) for number in range(8)]
         assert [each.value for each in await asyncio.gather(*calls)] == [str(number) for number in range(8)]
+
+    async def test_a_program_that_stays_is_spoken_to_or_refused(self, sandbox: SandboxBackend) -> None:
+        """It hears and is heard, ends with its input, and is gone with its context."""
+        try:
+            async with sandbox.open_program(["cat"]) as program:
+                for text in (b"one\n", b"two\n"):
+                    program.stdin.write(text)
+                    assert await asyncio.wait_for(program.stdout.readline(), 60) == text
+                assert program.returncode is None
+                program.stdin.close()
+                assert await asyncio.wait_for(program.wait(), 60) == 0
+                assert await program.stderr.read() == b""
+            async with sandbox.open_program(["cat"]) as program:
+                pass
+            assert program.returncode is not None
+            assert program.failure is None
+        except SandboxRefused:
+            assert sandbox.name != "jail"

@@ -17,6 +17,9 @@ from .child import limit_to, map_ids
 from .kernel import CLONE_NEWUSER, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, drop_capabilities, prctl, unshare
 from .watching import Proc
 
+_RESERVED_BYTES = 1 << 30
+"""Counted by the kernel and not used: V8 reserves half of it for code. What is used is counted by the supervisor."""
+
 _TO_A_SHELL = 127
 """The exit status of a program that could not be started, as shells have it."""
 
@@ -44,6 +47,8 @@ def main(connection: int) -> None:
     if not supervisor.recv(1):  # the word to begin
         os._exit(0)
     supervisor.close()
+    if spec.get("stays"):
+        _stay(spec, descriptors)
     _arrange_descriptors(descriptors, keep_all="program" not in spec)
     if "program" in spec:
         _become(spec)
@@ -76,7 +81,7 @@ def _confine(spec: dict[str, Any], filters: dict[bool, bytes]) -> None:
         unshare(CLONE_NEWUSER)
         ids = ((1000, owner),)
         map_ids(proc, "self", ids, ids)
-    _limit(proc, spec["limits"])
+    _limit(proc, spec["limits"], _RESERVED_BYTES if "program" in spec else 0)
     with suppress(OSError):
         drop_capabilities()
     prctl(PR_SET_NO_NEW_PRIVS, 1)
@@ -84,28 +89,38 @@ def _confine(spec: dict[str, Any], filters: dict[bool, bytes]) -> None:
         seccomp.install(filters[spec["hosts"]])
 
 
-def _limit(proc: Proc, limits: dict[str, Any]) -> None:
+def _limit(proc: Proc, limits: dict[str, Any], reserved: int) -> None:
+    if limits["cpu"] is not None:
+        limit_to({resource.RLIMIT_CPU: math.ceil(limits["cpu"])})
     limit_to(
         {
-            resource.RLIMIT_CPU: math.ceil(limits["cpu"]),
             resource.RLIMIT_FSIZE: limits["disk"],
             resource.RLIMIT_NOFILE: limits["descriptors"],
             resource.RLIMIT_NPROC: limits["processes"],
             # not the address space: runtimes with a heap of their own reserve far more of it than they use
-            resource.RLIMIT_DATA: limits["memory"] + proc.data(),
+            resource.RLIMIT_DATA: limits["memory"] + proc.data() + reserved,
             resource.RLIMIT_CORE: 0,
             resource.RLIMIT_MEMLOCK: 0,
         }
     )
 
 
-def _become(spec: dict[str, Any]) -> None:
+def _become(spec: dict[str, Any], complain: int = 2) -> None:
     program = spec["program"]
     try:
         os.execvpe(program[0], program, spec["environment"])  # noqa: S606  (no shell is wanted)
     except OSError as error:
-        os.write(2, f"{program[0]}: {error.strerror}\n".encode(errors="replace"))
+        os.write(complain, f"{program[0]}: {error.strerror}\n".encode(errors="replace"))
     os._exit(_TO_A_SHELL)
+
+
+def _stay(spec: dict[str, Any], descriptors: list[int]) -> None:
+    """Become a program with the usual three streams; through a fourth, which closes with that, is told why not."""
+    moved = [os.dup(descriptor) for descriptor in descriptors]
+    for target, descriptor in enumerate(moved):
+        os.dup2(descriptor, target, inheritable=target <= 2)
+    os.closerange(len(moved), 1 << 16)
+    _become(spec, complain=3)
 
 
 def _run(code: str) -> int:

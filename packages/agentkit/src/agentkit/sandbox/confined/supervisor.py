@@ -64,10 +64,10 @@ def _tell(worker: socket.socket, message: dict[str, Any], descriptors: tuple[int
         wire.send(worker, message, descriptors)
 
 
-def _announce(worker: socket.socket, pidfd: int) -> None:
-    """Hand the worker what it can kill both with, whatever becomes of this process."""
+def _announce(worker: socket.socket, pidfd: int, program: int | None = None) -> None:
+    """Hand the worker what it can kill both with, whatever becomes of this process; and the program itself."""
     own = os.pidfd_open(os.getpid())
-    _tell(worker, {"event": "started"}, (pidfd, own))
+    _tell(worker, {"event": "started"}, (pidfd, own) if program is None else (pidfd, own, program))
     os.close(own)
 
 
@@ -212,10 +212,13 @@ def _watched_jail(
         return {"event": "unable", "why": f"no jail: {why}"}
     own = watch.proc.use_of_tree(watch.pid)
     watch.base = Use(memory=own.memory, cpu=own.cpu)
+    program: int | None = None
     for inner in watch.proc.children(watch.pid):
         with suppress(ProcessLookupError):
             watch.inner = os.pidfd_open(inner)
-    _announce(watch.worker, watch.pidfd if watch.inner is None else watch.inner)
+            for each in watch.proc.children(inner):  # bubblewrap's own first process ignores whoever asks
+                program = os.pidfd_open(each)
+    _announce(watch.worker, watch.pidfd if watch.inner is None else watch.inner, program)
     with suppress(OSError):
         jail.send(child.READY)
     return watch.until_it_ends()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import signal
@@ -14,6 +15,9 @@ from typing import Any
 
 TICK_MILLISECONDS = 20
 """So often it is looked at what no limit of the kernel holds by itself."""
+
+IDLE_TICK_MILLISECONDS = 160
+"""So seldom at the most, where no processor was used since it was looked at last: each time it is twice as long."""
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
@@ -157,6 +161,8 @@ class Watch:
         base: what it held when it began, which does not count.
         peak: bytes of memory that it was seen with.
         over: which limit it was killed for.
+        tick: milliseconds until it is looked at again.
+        spent: seconds of processors that it had taken when it was looked at last.
     """
 
     proc: Proc
@@ -170,16 +176,19 @@ class Watch:
     base: Use = Use()
     peak: int = 0
     over: str | None = None
+    tick: int = TICK_MILLISECONDS
+    spent: float = 0.0
 
     def until_it_ends(self) -> dict[str, Any]:
         """How it ended and what it used; nothing of it is left then."""
-        until = time.monotonic() + self.limits["seconds"]
+        seconds = self.limits["seconds"]
+        until = math.inf if seconds is None else time.monotonic() + seconds
         poll = select.poll()
         there = {self.pidfd} if self.inner is None else {self.pidfd, self.inner}
         for descriptor in (*there, self.worker.fileno()):
             poll.register(descriptor, select.POLLIN | select.POLLHUP)
         while there:
-            ready = {descriptor for descriptor, _events in poll.poll(TICK_MILLISECONDS)}
+            ready = {descriptor for descriptor, _events in poll.poll(self.tick)}
             for descriptor in ready:
                 poll.unregister(descriptor)
             if ready:
@@ -211,9 +220,12 @@ class Watch:
         use = self.proc.use_of_tree(self.pid) if self.tree else self.proc.use(self.pid)
         memory = use.memory - self.base.memory
         self.peak = max(self.peak, memory)
+        self.tick = TICK_MILLISECONDS if use.cpu > self.spent else min(2 * self.tick, IDLE_TICK_MILLISECONDS)
+        self.spent = use.cpu
         if memory > self.limits["memory"]:
             return "memory"
-        if use.cpu - self.base.cpu > self.limits["cpu"]:
+        most = self.limits["cpu"]
+        if most is not None and use.cpu - self.base.cpu > most:
             return "cpu"
         if use.processes - self.base.processes > self.limits["processes"]:
             return "processes"

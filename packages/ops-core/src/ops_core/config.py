@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -14,8 +15,10 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    ValidationError,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 
 from agentkit.compaction import Strategy
 from agentkit.models.breaker import Breaking
@@ -186,3 +189,37 @@ class ConfigFile(_Strict):
             breaking=Breaking(**dict(self.circuit)),
             spending=Spending(**dict(self.spending)),
         )
+
+
+def problems_of(error: ValidationError) -> str:
+    """What is wrong with a file: each problem with its place, and with the key that was probably meant."""
+    return "; ".join(f"{'.'.join(map(str, item['loc']))}: {_problem(item)}" for item in error.errors())
+
+
+def _problem(item: ErrorDetails) -> str:
+    if item["type"] != "extra_forbidden":
+        return item["msg"].removeprefix("Value error, ")
+    *place, key = item["loc"]
+    table = _table_at(ConfigFile, place)
+    known = list(table.model_fields) if table is not None else []
+    close = get_close_matches(str(key), known, n=1)
+    where = f"in [{'.'.join(map(str, place))}]" if place else "in this file"
+    hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(known)}"
+    return f"there is no {key!r} {where}; {hint}"
+
+
+def _table_at(kind: Any, place: Sequence[int | str]) -> type[BaseModel] | None:
+    """The table that stands at a place below a type."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _table_at(inner[0], place)
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        if not place:
+            return kind
+        field = kind.model_fields.get(str(place[0]))
+        return None if field is None else _table_at(field.annotation, place[1:])
+    if origin in (Mapping, tuple):
+        return _table_at(inner[1 if origin is Mapping else 0], place[1:]) if place else None
+    # of several kinds: each of them, with and without its name, by which the place may say which one it is
+    ways = ((each, rest) for each in inner for rest in (place, place[1:]) if each is not Ellipsis)
+    return next((found for each, rest in ways if (found := _table_at(each, rest)) is not None), None)

@@ -26,7 +26,7 @@ from agentkit.tools import HttpToolset, Tool
 from agentkit.tools.everyday import everyday_tools
 from agentkit.tools.programs import ProgramTool, python_tool, shell_tool
 from ops_core.catalog import Catalog
-from ops_core.config import AgentTable, ConfigFile
+from ops_core.config import AgentTable, ConfigFile, problems_of
 from ops_core.errors import ConfigError
 from ops_core.importing import import_object
 from ops_core.policies import PolicyError
@@ -56,8 +56,7 @@ def read_catalog(path: Path, environ: Mapping[str, str] | None = None) -> Catalo
         message = f"{path} is not TOML: {error}"
         raise ConfigError(message, field="config") from None
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        message = f"{path}: {problems}"
+        message = f"{path}: {problems_of(error)}"
         raise ConfigError(message, field="config") from None
     endpoints = {name: NamedEndpoint(**dict(table)) for name, table in config.endpoints.items()}
     pool = config.mcp.pool(path)

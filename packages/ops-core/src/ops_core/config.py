@@ -18,7 +18,6 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_core import ErrorDetails
 
 from agentkit.compaction import Strategy
 from agentkit.models.breaker import Breaking
@@ -193,13 +192,17 @@ class ConfigFile(_Strict):
 
 def problems_of(error: ValidationError) -> str:
     """What is wrong with a file: each problem with its place, and with the key that was probably meant."""
-    return "; ".join(f"{'.'.join(map(str, item['loc']))}: {_problem(item)}" for item in error.errors())
+    found = error.errors()
+    return "; ".join(
+        f"{'.'.join(map(str, each['loc']))}: {_problem(each['type'], each['loc'], each['msg'])}"
+        for each in found
+    )
 
 
-def _problem(item: ErrorDetails) -> str:
-    if item["type"] != "extra_forbidden":
-        return item["msg"].removeprefix("Value error, ")
-    *place, key = item["loc"]
+def _problem(kind: str, loc: Sequence[int | str], text: str) -> str:
+    if kind != "extra_forbidden":
+        return text.removeprefix("Value error, ")
+    *place, key = loc
     table = _table_at(ConfigFile, place)
     known = list(table.model_fields) if table is not None else []
     close = get_close_matches(str(key), known, n=1)

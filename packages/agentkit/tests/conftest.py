@@ -1,5 +1,6 @@
 """Shared by the tests of agentkit."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -37,3 +38,14 @@ async def model(server: Any) -> AsyncIterator[Any]:
 
     async with OpenAIModel("tiny", api_key=KEY, base_url=server.url, provider="test") as opened:
         yield opened
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[Any]:
+    """An API that tells what it was asked."""
+    from .api_server import Api  # type: ignore[import-not-found]
+
+    made = Api()
+    async with await asyncio.start_server(made.serve, "127.0.0.1", 0) as listening:
+        made.port = listening.sockets[0].getsockname()[1]
+        yield made

@@ -190,6 +190,31 @@ async def test_every_redirect_is_looked_at(listener: Listener):
     assert (await here(listener, redirects=0).send("GET", f"{root}/a")).status == 302
 
 
+@pytest.mark.parametrize(
+    "target", ["http://[::1", "http://a\x80b/", "http://x:abc/", "http://" + "a" * 70000, "\\\\inside"]
+)
+async def test_a_redirect_that_nobody_can_read(listener: Listener, target: str):
+    listener.answer = lambda _request: moved("302 Found", target)
+    with pytest.raises(AddressRefused, match="cannot be read"):
+        await here(listener).send("GET", f"http://127.0.0.1:{listener.port}/a")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"host": "inside"},
+        {"Content-Length": "5"},
+        {"transfer-encoding": "chunked"},
+        {"a\r\nb": "c"},
+        {"a": "b\nc"},
+    ],
+)
+async def test_a_header_that_would_change_the_request(listener: Listener, headers: dict[str, str]):
+    with pytest.raises(UsageError, match="header"):
+        await here(listener).send("POST", f"http://127.0.0.1:{listener.port}/", headers=headers, content=b"x")
+    assert listener.connections == 0
+
+
 async def test_headers_stay_with_their_host(listener: Listener):
     def redirect(request: str) -> bytes:
         if "GET /a" in request:

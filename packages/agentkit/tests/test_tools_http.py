@@ -1,93 +1,16 @@
-"""Requests as tools, and operations of OpenAPI documents: against a real server, through an agent."""
+"""Requests as tools: against a real server."""
 
-import asyncio
+import base64
 import json
-from collections.abc import AsyncGenerator, Mapping
-from http import HTTPStatus
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from agentkit import Agent
 from agentkit.errors import BadArguments, ToolError, UsageError
-from agentkit.guarded import GuardedClient
-from agentkit.messages import Effect, ToolCall
-from agentkit.ports import ToolContext
-from agentkit.sandbox import HostRule
-from agentkit.testing import ScriptedModel
-from agentkit.tools import HttpTool, HttpToolset, from_openapi
-from agentkit.transcript import ToolReturned
+from agentkit.tools import HttpTool, HttpToolset
 
-SECRET = "Bearer sk-0123456789"
-
-
-class Api:
-    """A small API on loopback that tells what it was asked."""
-
-    def __init__(self) -> None:
-        self.status = 200
-        self.kind = "application/json"
-        self.body: bytes | None = None
-        self.extra = ""
-        self.port = 0
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    @property
-    def client(self) -> GuardedClient:
-        rule = HostRule(host="127.0.0.1", port=self.port, private=True)
-        return GuardedClient(hosts=[rule], schemes=["http"])
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-        first, *lines = head.strip().split("\r\n")
-        headers = {
-            name.lower(): value.strip() for name, _colon, value in (line.partition(":") for line in lines)
-        }
-        sent = (await reader.readexactly(int(headers.get("content-length", "0")))).decode()
-        method, target, _version = first.split(" ")
-        told = {
-            "method": method,
-            "target": target,
-            "headers": headers,
-            "body": json.loads(sent) if sent else None,
-        }
-        body = json.dumps(told).encode() if self.body is None else self.body
-        answer = f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}\r\ncontent-type: {self.kind}\r\n{self.extra}"
-        writer.write(f"{answer}content-length: {len(body)}\r\n\r\n".encode() + body)
-        await writer.drain()
-        writer.close()
-
-
-@pytest.fixture
-async def api() -> AsyncGenerator[Api]:
-    made = Api()
-    server = await asyncio.start_server(made.serve, "127.0.0.1", 0)
-    made.port = server.sockets[0].getsockname()[1]
-    async with server:
-        yield made
-
-
-async def called(toolset: HttpToolset, tool: str, /, **arguments: Any) -> Any:
-    context: ToolContext[Any] = ToolContext(
-        deps=None, run_id="run", call_id="call", idempotency_key="run:call"
-    )
-    return await toolset.call(ToolCall(id="call", name=tool, arguments=arguments), context)
-
-
-def schema(*required: str, **properties: str) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": {name: {"type": kind} for name, kind in properties.items()},
-        "required": [*required],
-        "additionalProperties": False,
-    }
-
-
-# --- requests ----------------------------------------------------------------------------------------------------
+from .api_server import SECRET, Api, called, schema  # type: ignore[import-not-found]
 
 
 async def test_arguments_go_where_they_belong(api: Api):
@@ -127,14 +50,11 @@ async def test_headers_of_the_developer_are_sent_and_not_told(api: Api):
         await called(HttpToolset([HttpTool("look", "GET", f"{api.url}/", parameters=schema(t="string"), places={"t": "header"})], api.client), "look", t="a\r\nb: c")  # fmt: skip  # noqa: E501
 
 
-@pytest.mark.parametrize("value", ["..", ".", "", " ", "../.."])
+@pytest.mark.parametrize("value", ["..", ".", "", " ", "../..", "a/../../b", "..\\b", "a/ .. /b"])
 async def test_the_way_up_is_no_part_of_a_path(api: Api, value: str):
     toolset = HttpToolset(
         [HttpTool("read", "GET", f"{api.url}/items/{{id}}", parameters=schema(id="string"))], api.client
     )
-    if value == "../..":
-        assert (await called(toolset, "read", id=value))["target"] == "/items/..%2F.."
-        return
     with pytest.raises(BadArguments, match="id: it cannot be part of a path"):
         await called(toolset, "read", id=value)
 
@@ -195,6 +115,72 @@ async def test_refusals_are_told_to_the_model(api: Api):
         await called(toolset, "look")
 
 
+BASIC = "Basic " + base64.b64encode(b"me:hunter2hunter2").decode()
+
+
+@pytest.mark.parametrize(
+    "header,echo",
+    [
+        (SECRET, SECRET),
+        (SECRET, "x" * 1990 + SECRET),
+        (SECRET, SECRET.split()[1]),
+        (BASIC, "me:hunter2hunter2"),
+    ],
+)
+@pytest.mark.parametrize("status", [200, 302, 401, 500])
+async def test_no_answer_tells_the_model_what_was_sent(api: Api, status: int, header: str, echo: str):
+    toolset = HttpToolset([HttpTool("look", "GET", api.url, headers={"Authorization": header})], api.client)
+    api.status, api.body, api.extra = status, json.dumps({echo: [echo]}).encode(), f"retry-after: {echo}\r\n"
+    try:
+        told = json.dumps(await called(toolset, "look"))
+    except ToolError as error:
+        told = str(error)
+    assert "[secret]" in told
+    assert "hunter2" not in told
+    assert "0123456" not in told
+
+
+@pytest.mark.parametrize(
+    "url,given,problem",
+    [
+        ("/?mode=read", {"mode": "write"}, "mode: it is fixed"),
+        ("/?mode=read", {"more": {"Mode": "write"}}, "Mode cannot be given here"),
+        ("/", {"amount": 1, "more": {"amount": 999}}, "amount cannot be given here"),
+        ("/", {"more": {"AMOUNT": 999}}, "AMOUNT cannot be given here"),
+        ("/", {"more": {"x": 1}, "most": {"X": 2}}, "X cannot be given here"),
+    ],
+)
+async def test_nothing_is_said_twice_in_a_query(api: Api, url: str, given: dict[str, Any], problem: str):
+    """A rule looks at the one ``amount``, and the server might read the other."""
+    parameters = schema(mode="string", amount="number", more="object", most="object")
+    toolset = HttpToolset([HttpTool("look", "GET", api.url + url, parameters=parameters)], api.client)
+    with pytest.raises(BadArguments, match=problem):
+        await called(toolset, "look", **given)
+    assert (await called(toolset, "look", more={"a": 1}))["target"].endswith("a=1")
+
+
+async def test_what_the_schema_does_not_know_is_no_argument(api: Api):
+    toolset = HttpToolset([HttpTool("look", "GET", api.url)], api.client)
+    with pytest.raises(BadArguments, match="x: there is no such argument"):
+        await called(toolset, "look", x=1)
+    open_to_all: dict[str, Any] = {"type": "object", "additionalProperties": True}
+    toolset = HttpToolset([HttpTool("look", "GET", api.url, parameters=open_to_all)], api.client)
+    assert (await called(toolset, "look", x=1))["target"] == "/?x=1"
+
+
+async def test_headers_of_the_developer_win_in_every_case(api: Api):
+    names = ["authorization", "idempotency-key", "x-trace"]
+    made = HttpTool(
+        "look", "POST", api.url, parameters=schema(**dict.fromkeys(names, "string")),
+        places=dict.fromkeys(names, "header"), headers={"Authorization": SECRET},
+        idempotency_header="Idempotency-Key",
+    )  # fmt: skip
+    told = await called(HttpToolset([made], api.client), "look", **dict.fromkeys(names, "theirs"))
+    assert api.heads[-1].lower().count("authorization:") == 1
+    assert told["headers"]["idempotency-key"] == "run:call"
+    assert told["headers"]["x-trace"] == "theirs"
+
+
 async def test_only_the_host_of_the_url_is_reached_and_only_in_public(api: Api):
     toolset = HttpToolset([HttpTool("look", "GET", api.url)])
     with pytest.raises(ToolError, match="not public"):
@@ -207,8 +193,15 @@ async def test_only_the_host_of_the_url_is_reached_and_only_in_public(api: Api):
         ({"name": "no name"}, "cannot be called"),
         ({"url": "file:///etc/passwd"}, "https or http"),
         ({"url": "https://{host}/"}, "fixed"),
+        ({"url": "https://:80/"}, "with a host"),
+        ({"url": "https://[/"}, "with a host"),
+        ({"url": "https://example.com:http/"}, "with a host"),
         ({"url": "https://me:secret@example.com/"}, "a user or a password"),
         ({"headers": {"x": "a\nb"}}, "cannot be sent"),
+        ({"headers": {"x: y\r\nz": "a"}}, "no name of a header"),
+        ({"headers": {"Host": "inside.example.com"}}, "cannot be given"),
+        ({"places": {"host": "header"}}, "cannot be given"),
+        ({"idempotency_header": "Content-Length"}, "cannot be given"),
         ({"parameters": {"type": "array"}}, "not that of an object"),
         ({"description": "harmless\u200b"}, r"invisible character U\+200B"),
     ],
@@ -216,139 +209,3 @@ async def test_only_the_host_of_the_url_is_reached_and_only_in_public(api: Api):
 def test_a_request_that_cannot_be_a_tool(given: Mapping[str, Any], problem: str):
     with pytest.raises(UsageError, match=problem):
         HttpTool(**{"name": "look", "method": "GET", "url": "https://example.com/", **given})
-
-
-# --- OpenAPI -----------------------------------------------------------------------------------------------------
-
-DOCUMENT: dict[str, Any] = {
-    "openapi": "3.1.0",
-    "servers": [{"url": "https://{place}.example.com/v1/", "variables": {"place": {"default": "api"}}}],
-    "paths": {
-        "/items": {
-            "get": {
-                "operationId": "listItems",
-                "tags": ["items"],
-                "summary": "List items.",
-                "parameters": [
-                    {"$ref": "#/components/parameters/limit"},
-                    {"name": "session", "in": "cookie", "schema": {"type": "string"}},
-                ],
-            },
-            "post": {
-                "operationId": "items.create",
-                "tags": ["items"],
-                "description": "Make one.",
-                "requestBody": {
-                    "required": True,
-                    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Item"}}},
-                },
-            },
-        },
-        "/items/{id}": {
-            "parameters": [{"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}],
-            "delete": {"deprecated": True},
-            "patch": {
-                "operationId": "upload",
-                "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": {}}}},
-            },
-        },
-    },
-    "components": {
-        "parameters": {
-            "limit": {
-                "name": "limit",
-                "in": "query",
-                "description": "At most so many.",
-                "schema": {"type": "integer", "maximum": 50, "example": 7},
-            }
-        },
-        "schemas": {
-            "Item": {
-                "type": "object",
-                "required": ["name"],
-                "properties": {
-                    "name": {"type": "string", "nullable": True},
-                    "parts": {"type": "array", "items": {"$ref": "#/components/schemas/Item"}},
-                },
-            }
-        },
-    },
-}
-
-
-async def test_the_operations_of_a_document_are_tools(api: Api):
-    toolset = from_openapi(DOCUMENT, base_url=f"{api.url}/v1", include=["*", "!upload"], client=api.client)
-    specs = {spec.name: spec for spec in await toolset.specs()}
-    assert list(specs) == ["listItems", "items_create", "delete_items_id"]
-    listing = specs["listItems"]
-    assert listing.description == "List items."
-    assert listing.effect is Effect.PURE
-    assert listing.parameters["properties"] == {
-        "limit": {"type": "integer", "maximum": 50, "description": "At most so many."}
-    }
-    made: Any = specs["items_create"].parameters
-    assert made["required"] == ["body"]
-    assert made["properties"]["body"]["properties"]["name"]["type"] == ["string", "null"]
-    assert made["properties"]["body"]["properties"]["parts"]["items"] == {}  # an item holds items: left open
-    assert specs["delete_items_id"].description == "Deprecated."
-    assert (await called(toolset, "listItems", limit=3))["target"] == "/v1/items?limit=3"
-    told = await called(toolset, "items_create", body={"name": "one"})
-    assert (told["target"], told["body"]) == ("/v1/items", {"name": "one"})
-    assert (await called(toolset, "delete_items_id", id="x"))["target"] == "/v1/items/x"
-
-
-async def test_an_agent_uses_an_api(api: Api):
-    toolset = from_openapi(
-        DOCUMENT, base_url=api.url, include=["tag:items"], prefix="shop_", headers={"authorization": SECRET},
-        effects={"shop_*": "idempotent"}, client=api.client,
-    )  # fmt: skip
-    model = ScriptedModel([ToolCall(id="1", name="shop_listItems", arguments={"limit": 2}), "Two items."])
-    outcome = await Agent(model, tools=[toolset]).run("How many?")
-    assert outcome.unwrap() == "Two items."
-    returned: Any = next(r.step for r in outcome.transcript if isinstance(r.step, ToolReturned))
-    assert returned.output["target"] == "/items?limit=2"
-    assert SECRET not in repr(outcome)
-    assert {spec.effect for spec in await toolset.specs()} == {Effect.IDEMPOTENT}
-
-
-def test_documents_are_read_from_files(tmp_path: Path):
-    path = tmp_path / "api.json"
-    path.write_text(json.dumps(DOCUMENT))
-    from_openapi(path, include=["GET /items*"])
-    yaml = tmp_path / "api.yaml"
-    yaml.write_text("openapi: 3.0.3\nservers: [{url: 'https://example.com'}]\npaths: {/a: {get: {}}}\n")
-    from_openapi(str(yaml))
-    (tmp_path / "broken.json").write_text("{")
-    for missing in ("broken.json", "none.json"):
-        with pytest.raises(UsageError, match="cannot be read"):
-            from_openapi(tmp_path / missing)
-
-
-def document(**changes: Any) -> dict[str, Any]:
-    return {"openapi": "3.1.0", "servers": [{"url": "https://example.com"}], **changes}
-
-
-def one(operation: Mapping[str, Any]) -> dict[str, Any]:
-    return document(paths={"/a": {"get": operation}})
-
-
-@pytest.mark.parametrize(
-    "told,problem",
-    [
-        ({"swagger": "2.0"}, r"3\.0 or 3\.1 is needed, not swagger 2\.0"),
-        (document(paths={}), "no operation"),
-        (document(servers=[], paths={"/a": {"get": {}}}), "give a base_url"),
-        (one({"parameters": [{"$ref": "https://example.com/x.json"}]}), "only references within it"),
-        (one({"parameters": [{"$ref": "#/nothing"}]}), "not in it"),
-        (one({"parameters": [{"name": "s", "in": "cookie", "required": True}]}), "cannot be given"),
-        (one({"requestBody": {"required": True, "content": {"text/csv": {}}}}), "only JSON can be sent"),
-        (document(paths={"/a": {"$ref": "#/paths/~1a"}}), "leads to itself"),
-        (
-            document(paths={"/a": {"get": {"operationId": "x"}}, "/b": {"get": {"operationId": "x"}}}),
-            "two tools",
-        ),
-    ],
-)
-def test_a_document_that_cannot_be_used(told: Mapping[str, Any], problem: str):
-    with pytest.raises(UsageError, match=problem):
-        from_openapi(told)

@@ -206,7 +206,7 @@ async def test_arguments_that_a_person_has_written_are_looked_at_too(file: Path)
         ),
         ('url = "http://x/"\nmethod = "FETCH"', ["method"]),
         ('url = "http://x/"\ncall_seconds = 0', ["call_seconds"]),
-        ('url = "http://x/"\nheaders = { A = "b\\nc" }', ["a header holds a character"]),
+        ('url = "http://x/"\nheaders = { A = "b\\nc" }', ["header A holds a character"]),
     ],
 )
 def test_what_cannot_be_a_tool_is_named(file: Path, more: str, words: list[str]):

@@ -40,9 +40,15 @@ def check_arguments(name: str, schema: JsonObject, arguments: JsonObject) -> Non
         raise BadArguments(f"{name}: bad arguments: {'; '.join(problems[:_MOST_TOLD])}")
 
 
-def depth(value: Any, most: int) -> int:
-    """How deep JSON is nested; looked at no deeper than ``most``, which is then exceeded by one."""
-    deep, level = 0, [value]
+def depth(value: Any, most: int, most_values: int | None = None) -> int:
+    """How deep JSON is nested; looked at no deeper than ``most``, which is then exceeded by one.
+
+    Args:
+        value: JSON, or what a reader of YAML has made: there one list may stand in many places, or within itself.
+        most: levels.
+        most_values: where there are more, ``most`` counts as exceeded, too.
+    """
+    deep, level, seen = 0, [value], 0
     while level and deep <= most:
         deep += 1
         inner: list[Any] = []
@@ -51,6 +57,9 @@ def depth(value: Any, most: int) -> int:
                 inner += cast("Mapping[str, Any]", each).values()
             elif isinstance(each, list | tuple):
                 inner += cast("Sequence[Any]", each)
+            if most_values is not None and seen + len(inner) > most_values:
+                return most + 1
+        seen += len(inner)
         level = inner
     return deep
 

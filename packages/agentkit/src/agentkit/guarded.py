@@ -20,6 +20,7 @@ import httpx2
 
 from agentkit.addresses import is_public
 from agentkit.errors import AddressRefused, ToolError, ToolTimeout, UsageError
+from agentkit.headers import header_problem
 from agentkit.sandbox.terms import HostRule
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class GuardedClient:
         Args:
             method: of HTTP.
             url: with a host, and without a user.
-            headers: that are sent.
+            headers: that are sent; those that follow from the URL and the body, such as ``Host``, cannot be given.
             content: the body.
             seconds: that it may take, where that is less.
 
@@ -120,7 +121,11 @@ class GuardedClient:
                 nothing was connected to.
             ToolTimeout: it took too long.
             ToolError: the server cannot be reached, or its answer is too large or none.
+            UsageError: a header cannot be sent.
         """
+        for each in (headers or {}).items():
+            if (problem := header_problem(*each)) is not None:
+                raise UsageError(problem)
         allowed = self._seconds if seconds is None else min(seconds, self._seconds)
         try:
             async with asyncio.timeout(allowed):
@@ -139,7 +144,7 @@ class GuardedClient:
             if fetched.status not in _REDIRECTS or target is None or left == 0:
                 return fetched
             left -= 1
-            following = self._checked(str(place.join(target)))
+            following = self._checked(_following(place, target))
             if (following.scheme, following.host, _port_of(following)) != (
                 place.scheme,
                 place.host,
@@ -179,7 +184,7 @@ class GuardedClient:
     ) -> Fetched:
         backend = _Checking(self._rule_for(place), self._resolve)
         pool = httpcore2.AsyncConnectionPool(
-            ssl_context=self._tls or httpx2.create_ssl_context(trust_env=False),
+            ssl_context=self._usual_tls() if place.scheme == "https" else None,
             max_connections=1,
             network_backend=backend,
         )
@@ -205,6 +210,12 @@ class GuardedClient:
             OSError,
         ) as error:
             raise ToolError(f"{_shown(str(place))} cannot be used: {type(error).__name__}") from None
+
+    def _usual_tls(self) -> ssl.SSLContext:
+        """Made once: to read the certificates takes longer than a request to a near server."""
+        if self._tls is None:
+            self._tls = httpx2.create_ssl_context(trust_env=False)
+        return self._tls
 
     async def _read(self, stream: AsyncIterator[bytes], headers: httpx2.Headers, place: httpx2.URL) -> bytes:
         if headers.get("content-encoding", "identity").lower() != "identity":
@@ -266,6 +277,13 @@ class _Checking(httpcore2.AsyncNetworkBackend):
     async def sleep(self, seconds: float) -> None:
         """As any other."""
         await asyncio.sleep(seconds)
+
+
+def _following(place: httpx2.URL, target: str) -> str:
+    try:
+        return str(place.join(target))
+    except (httpx2.InvalidURL, ValueError):
+        raise AddressRefused(f"{_shown(str(place))} redirects to a URL that cannot be read") from None
 
 
 def _rule(given: HostRule | str) -> HostRule:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
-from urllib.parse import SplitResult, quote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
 
 from agentkit.characters import hidden_in, visible
 from agentkit.errors import BadArguments, ToolError, UnknownTool, UsageError
 from agentkit.foreign import check_arguments
+from agentkit.headers import header_problem
 from agentkit.messages import Effect, JsonObject, JsonValue, ToolCall, ToolSpec
 from agentkit.ports import ToolContext
 from agentkit.sandbox.terms import HostRule
@@ -29,7 +32,10 @@ MOST_TOLD = 2000
 
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]{0,63}")
 _VARIABLE = re.compile(r"\{([^{}]+)\}")
-_NO_HEADER = re.compile(r"[^\t\x20-\x7e]")
+_SEPARATORS = re.compile(r"[/\\]")
+_SHORTEST_SECRET = 8
+"""Characters; what is shorter may be a word of the answer itself."""
+
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _IDEMPOTENT = frozenset({"PUT", "DELETE"})
 
@@ -56,7 +62,8 @@ class HttpTool:
             query for GET, HEAD and DELETE, and else into the body, as one JSON object. An argument at ``body`` is the
             whole body.
         effect: what repeating a call does; by the method, where not given.
-        headers: that are sent along; they are not shown to the model. A toolset with variables fills in ``${NAME}``.
+        headers: that are sent along; they are not shown to the model, which cannot change them, and where the server
+            repeats one of their values the model is told ``[secret]``. A toolset with variables fills in ``${NAME}``.
         idempotency_header: the header in which the server takes a key for repeated requests, such as
             ``Idempotency-Key``; a call with it counts as ``idempotent``.
         timeout: seconds after which a call is given up.
@@ -90,8 +97,8 @@ class HttpTool:
         if parts.username is not None or parts.password is not None:
             message = f"tool {self.name}: the URL holds a user or a password; send a header instead"
             raise UsageError(message)
-        if any(_NO_HEADER.search(value) for value in self.headers.values()):
-            message = f"tool {self.name}: a header holds a character that cannot be sent"
+        if (problem := self._problem_with_headers()) is not None:
+            message = f"tool {self.name}: {problem}"
             raise UsageError(message)
         if self.parameters.get("type") != "object":
             message = f"tool {self.name}: the schema of its parameters is not that of an object"
@@ -103,6 +110,14 @@ class HttpTool:
         if (found := hidden_in([self.description, self.parameters])) is not None:
             message = f"tool {self.name}: its description or schema holds the invisible character {found}"
             raise UsageError(message)
+
+    def _problem_with_headers(self) -> str | None:
+        arguments = [name for name, place in self.places.items() if place == "header"]
+        given = [
+            *self.headers.items(),
+            *((name, "") for name in (*arguments, self.idempotency_header) if name),
+        ]
+        return next((found for each in given if (found := header_problem(*each)) is not None), None)
 
     @property
     def spec(self) -> ToolSpec:
@@ -136,22 +151,49 @@ class HttpTool:
         Raises:
             BadArguments: they do not fit.
         """
-        check_arguments(self.name, self.parameters, arguments)
+        check_arguments(self.name, {"additionalProperties": False, **self.parameters}, arguments)
         sorted_out: dict[Place, dict[str, JsonValue]] = {"path": {}, "query": {}, "header": {}, "body": {}}
         for name, value in arguments.items():
             sorted_out[self.place_of(name)][name] = value
         url = _VARIABLE.sub(lambda found: _segment(found[1], sorted_out["path"]), self.url)
-        pairs = [pair for name, value in sorted_out["query"].items() for pair in _pairs(name, value)]
+        pairs = self._query(sorted_out["query"])
         if pairs:
             url += ("&" if urlsplit(url).query else "?") + urlencode(pairs, quote_via=quote)
-        headers = {name: _header(name, value) for name, value in sorted_out["header"].items()}
-        headers.update(self.headers)  # what the developer says is not the model's to change
+        headers = self._headers(sorted_out["header"])
         body = sorted_out["body"]
         if not body:
             return url, headers, None
         whole = next((value for name, value in body.items() if self.places.get(name) == "body"), body)
-        headers.setdefault("Content-Type", "application/json")
+        if "content-type" not in map(str.lower, headers):
+            headers["Content-Type"] = "application/json"
         return url, headers, json.dumps(whole, ensure_ascii=False, allow_nan=False).encode()
+
+    def _query(self, given: Mapping[str, JsonValue]) -> list[tuple[str, str]]:
+        """Nothing is said twice: a server may read the one, and whoever has bounded the arguments the other."""
+        taken = {
+            name.casefold() for name, _value in parse_qsl(urlsplit(self.url).query, keep_blank_values=True)
+        }
+        pairs: list[tuple[str, str]] = []
+        for name in given:
+            if name.casefold() in taken:
+                raise BadArguments(f"{name}: it is fixed, and cannot be given")
+        taken.update(name.casefold() for name in (*self._known(), *given))
+        for name, value in given.items():
+            if isinstance(value, dict):
+                for key in value:
+                    if key.casefold() in taken:
+                        raise BadArguments(f"{name}: {key} cannot be given here, it has a place of its own")
+                    taken.add(key.casefold())
+            pairs += _pairs(name, value)
+        return pairs
+
+    def _headers(self, given: Mapping[str, JsonValue]) -> dict[str, str]:
+        """What the developer says is not the model's to change, in whichever case it is written."""
+        ours = {name.lower() for name in (*self.headers, self.idempotency_header or "")}
+        theirs = {name: _header(name, value) for name, value in given.items()}
+        return {name: value for name, value in theirs.items() if name.lower() not in ours} | dict(
+            self.headers
+        )
 
 
 class HttpToolset:
@@ -206,8 +248,7 @@ class HttpToolset:
             UnknownTool: there is none of this name.
             BadArguments: they do not.
         """
-        made = self._get(call.name)
-        check_arguments(made.name, made.parameters, call.arguments)
+        self._get(call.name).request(call.arguments)
 
     async def specs(self) -> Sequence[ToolSpec]:
         """The tools in the order in which they were given."""
@@ -232,8 +273,7 @@ class HttpToolset:
         fetched = await self._client.send(
             made.method.upper(), url, headers=headers, content=content, seconds=context.seconds_left()
         )
-        output: JsonValue = _without(list(made.headers.values()), _output(made, fetched))
-        return output
+        return _output(made, fetched)
 
     def _get(self, name: str) -> HttpTool:
         if name not in self._tools:
@@ -283,7 +323,8 @@ def _segment(name: str, given: Mapping[str, JsonValue]) -> str:
         raise BadArguments(f"{name}: it is required")
     value = given[name]
     text = ",".join(map(_text, value)) if isinstance(value, list) else _text(value)
-    if text.strip(". ") == "":  # nothing, or the way up
+    way = [part.strip() for part in _SEPARATORS.split(text)]  # some servers read %2F as what it stands for
+    if not text.strip(". ") or "." in way or ".." in way:
         raise BadArguments(f"{name}: it cannot be part of a path")
     return quote(text, safe="")
 
@@ -301,8 +342,8 @@ def _pairs(name: str, value: JsonValue) -> list[tuple[str, str]]:
 
 def _header(name: str, value: JsonValue) -> str:
     text = ",".join(map(_text, value)) if isinstance(value, list) else _text(value)
-    if _NO_HEADER.search(text):
-        raise BadArguments(f"{name}: a header holds plain characters only, and one line")
+    if (problem := header_problem(name, text)) is not None:
+        raise BadArguments(f"{name}: {problem}")
     return text
 
 
@@ -311,11 +352,14 @@ def _text(value: JsonValue) -> str:
 
 
 def _output(made: HttpTool, fetched: Fetched) -> JsonValue:
+    secrets = _secrets_in(made.headers.values())
     kind = fetched.headers.get("content-type", "").partition(";")[0].strip().lower()
     if fetched.status >= HTTPStatus.BAD_REQUEST or 300 <= fetched.status < 400:
         later = fetched.headers.get("retry-after")
-        told = visible(_as_text(fetched)[:MOST_TOLD])
-        again = "" if later is None else f" (to be tried again after {later[:40]})"
+        again = (
+            "" if later is None else f" (to be tried again after {_without(secrets, visible(later))[:40]})"
+        )
+        told = _without(secrets, visible(_as_text(fetched)))[:MOST_TOLD]
         raise ToolError(f"{made.name}: the server answered {_status(fetched.status)}{again}: {told}")
     if not fetched.body:
         return None
@@ -326,10 +370,11 @@ def _output(made: HttpTool, fetched: Fetched) -> JsonValue:
             found: JsonValue = from_json(fetched.body, allow_inf_nan=False)
         except ValueError:
             raise ToolError(f"{made.name}: the server answered with JSON that cannot be read") from None
-        return cast("JsonValue", visible(found))
-    if kind.startswith("text/") or kind.endswith(("/xml", "+xml")):
-        return cast("JsonValue", visible(_as_text(fetched)))
-    return {"content_type": kind or "unknown", "bytes": len(fetched.body)}
+    elif kind.startswith("text/") or kind.endswith(("/xml", "+xml")):
+        found = _as_text(fetched)
+    else:
+        found = {"content_type": kind or "unknown", "bytes": len(fetched.body)}
+    return cast("JsonValue", _without(secrets, visible(found)))
 
 
 def _status(status: int) -> str:
@@ -343,13 +388,29 @@ def _as_text(fetched: Fetched) -> str:
     return fetched.body.decode(errors="replace")
 
 
+def _secrets_in(headers: Iterable[str]) -> list[str]:
+    """What is not to be repeated: whole values, what follows a scheme (``Bearer …``), the password of a Basic one."""
+    found: set[str] = set()
+    for value in headers:
+        scheme, _space, given = value.rpartition(" ")
+        found |= {value, given}
+        if scheme.lower() == "basic":
+            found.add(_password_in(given))
+    return sorted((each for each in found if len(each) >= _SHORTEST_SECRET), key=len, reverse=True)
+
+
+def _password_in(given: str) -> str:
+    try:
+        return base64.b64decode(given, validate=True).decode().partition(":")[2]
+    except (binascii.Error, ValueError):
+        return ""
+
+
 def _without(secrets: Sequence[str], value: Any) -> Any:
     """What a server repeats of the headers that it was sent is not for the model."""
     if isinstance(value, str):
         for secret in secrets:
-            for part in (secret, secret.rpartition(" ")[2]):
-                if len(part) > 7 and part in value:  # short ones are words
-                    value = value.replace(part, "[secret]")
+            value = value.replace(secret, "[secret]")
         return value
     if isinstance(value, dict):
         fields = cast("dict[str, Any]", value)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import unquote
 
 from agentkit.characters import visible
 from agentkit.errors import UsageError
 from agentkit.foreign import depth
+from agentkit.headers import header_problem
 from agentkit.messages import Effect, JsonObject
 from agentkit.tools.http import HttpTool, HttpToolset, Place, effect_of
 
@@ -27,8 +28,18 @@ MOST_DESCRIPTION = 1000
 MOST_DEFINITION = 100_000
 """Characters of JSON of the schema of one operation."""
 MOST_DEPTH = 40
+MOST_SCHEMAS = 10_000
+"""Of one operation, with all that its references lead to: each may lead to two others, and these to four."""
+MOST_LEVELS = 200
+MOST_VALUES = 2_000_000
+"""Of a document; what YAML repeats by a word counts each time."""
 BODY = "body"
 """The argument that is the whole body of a request."""
+
+_NOT_PARAMETERS = frozenset({"accept", "authorization", "content-type"})
+"""Headers that OpenAPI itself says are to be ignored where they are described as parameters."""
+
+_PATH = re.compile(r"[^\s\\#\x00-\x1f\x7f]+")
 
 _KEPT = (
     *("type", "format", "enum", "const", "default", "description", "properties", "required", "items"),
@@ -68,7 +79,8 @@ def from_openapi(
         include: patterns of the names, tags (``tag:NAME``) or paths (``GET /items*``) of operations that become tools;
             those that a pattern with ``!`` before it fits do not, whatever the others say.
         prefix: put before each name.
-        headers: sent with each request, such as ``Authorization``; neither the model nor a log sees them.
+        headers: sent with each request, such as ``Authorization``; neither the model nor a log sees them. A parameter
+            of the same name is not the model's to give.
         effects: what repeating a call does, by pattern of the tool's name; the first that fits counts, and otherwise
             the method: GET and HEAD are ``pure``, PUT and DELETE ``idempotent``, the rest ``unsafe``.
         client: sends the requests; as in :class:`~agentkit.tools.http.HttpToolset`.
@@ -103,7 +115,7 @@ def openapi_tools(
         name = prefix + operation.name
         if not operation.is_included(include):
             continue
-        parameters, places = read.arguments_of(operation)
+        parameters, places = _Arguments(read, operation, headers or {}).gathered()
         tools.append(
             HttpTool(
                 name,
@@ -136,7 +148,7 @@ class _Operation:
         return re.sub(r"[^A-Za-z0-9_-]+", "_", given)[:64]
 
     def is_included(self, patterns: Collection[str]) -> bool:
-        tags = [f"tag:{tag}" for tag in _list(self.told.get("tags"))]
+        tags = [f"tag:{tag}" for tag in _list(self.told.get("tags")) if isinstance(tag, str)]
         names = [self.name, f"{self.method.upper()} {self.path}", *tags]
         fitting = [
             pattern
@@ -161,10 +173,10 @@ class _Document:
             return given
         servers = _list(self._told.get("servers"))
         first = _object(servers[0] if servers else None)
-        url = str(first.get("url", ""))
+        url = _text(first.get("url"))
         for name, variable in _object(first.get("variables")).items():
-            url = url.replace("{" + name + "}", str(_object(variable).get("default", "")))
-        if urlsplit(url).scheme not in ("https", "http"):
+            url = url.replace(f"{{{name}}}", str(_object(variable).get("default", "")))
+        if not url.startswith(("https://", "http://")):
             message = "the OpenAPI document does not say where its API is: give a base_url"
             raise UsageError(message)
         return url
@@ -172,101 +184,152 @@ class _Document:
     def operations(self) -> Iterator[_Operation]:
         """In the document's order."""
         for path, item in _object(self._told.get("paths")).items():
-            told = self._followed(item)
+            told = self.followed(item)
             for method in METHODS:
-                if method in told:
-                    yield _Operation(
-                        path, method, _object(told[method]), tuple(_list(told.get("parameters")))
-                    )
+                if method in told and not str(path).startswith("x-"):
+                    shared = tuple(_list(told.get("parameters")))
+                    yield _Operation(str(path), method, _object(told[method]), shared)
 
-    def arguments_of(self, operation: _Operation) -> tuple[JsonObject, dict[str, Place]]:
-        """The schema of an operation's arguments, and where each of them goes.
+    def followed(self, told: Any) -> Found:
+        """What a reference stands for; anything else as it is."""
+        found, seen = _object(told), 0
+        while isinstance(found.get("$ref"), str):
+            found, seen = _object(self.found_at(found["$ref"])), seen + 1
+            if seen > MOST_DEPTH:
+                message = "the OpenAPI document has a reference that leads to itself"
+                raise UsageError(message)
+        return found
+
+    def found_at(self, reference: str) -> Any:
+        """What stands where a reference points to.
 
         Raises:
-            UsageError: it needs something that cannot be given.
+            UsageError: it points out of the document, or at nothing.
         """
-        properties: dict[str, Any] = {}
-        required: list[str] = []
-        places: dict[str, Place] = {}
-        given: dict[tuple[Any, Any], Found] = {}
-        for each in (*operation.shared, *_list(operation.told.get("parameters"))):
-            parameter = self._followed(each)
-            given[parameter.get("name"), parameter.get("in")] = (
-                parameter  # an operation's own comes before the path's
+        if not reference.startswith("#/"):
+            message = (
+                f"the OpenAPI document refers to {reference[:200]!r}: only references within it are followed"
             )
-        for parameter in given.values():
-            self._add(operation, parameter, properties, required, places)
-        body = self._followed(operation.told.get("requestBody") or {})
-        schema = self._body_schema(operation, body)
-        if schema is not None:
-            if BODY in properties:
-                message = f"{operation.name}: a parameter has the name of the body"
-                raise UsageError(message)
-            properties[BODY], places[BODY] = schema, "body"
-            required += [BODY] if body.get("required") else []
-        whole: dict[str, Any] = {"type": "object", "properties": properties, "additionalProperties": False}
-        if required:
-            whole["required"] = [*required]
-        if len(json.dumps(whole)) > MOST_DEFINITION or depth(whole, MOST_DEPTH) > MOST_DEPTH:
-            message = f"{operation.name}: the schema of its arguments is too large"
             raise UsageError(message)
-        return whole, places
+        found: Any = self._told
+        for part in unquote(reference[2:]).split("/"):
+            name = part.replace("~1", "/").replace("~0", "~")
+            items = _list(found)
+            if items:
+                found = items[int(name)] if name.isdecimal() and int(name) < len(items) else None
+            else:
+                found = _object(found).get(name)
+        if found is None:
+            message = f"the OpenAPI document refers to {reference[:200]!r}, which is not in it"
+            raise UsageError(message)
+        return found
 
-    def _add(
-        self,
-        operation: _Operation,
-        parameter: Found,
-        properties: dict[str, Any],
-        required: list[str],
-        places: dict[str, Place],
-    ) -> None:
-        name, where = str(parameter.get("name", "")), parameter.get("in")
+
+class _Arguments:
+    """What an operation is called with: its parameters and its body.
+
+    Args:
+        document: that describes it.
+        operation: this one.
+        ours: headers that are sent with each request; they are nobody else's to give.
+    """
+
+    def __init__(self, document: _Document, operation: _Operation, ours: Collection[str]) -> None:
+        self._document = document
+        self._operation = operation
+        self._not_theirs = _NOT_PARAMETERS | {name.lower() for name in ours}
+        self._properties: dict[str, Any] = {}
+        self._required: list[str] = []
+        self._places: dict[str, Place] = {}
+        self._left = MOST_SCHEMAS
+
+    def gathered(self) -> tuple[JsonObject, dict[str, Place]]:
+        """The schema of the arguments, and where each of them goes.
+
+        Raises:
+            UsageError: the operation needs something that cannot be given.
+        """
+        for parameter in self._parameters():
+            self._add(parameter)
+        self._add_body(self._document.followed(self._operation.told.get("requestBody") or {}))
+        whole: dict[str, Any] = {
+            "type": "object",
+            "properties": self._properties,
+            "additionalProperties": False,
+        }
+        if self._required:
+            whole["required"] = [*self._required]
+        if depth(whole, MOST_DEPTH) > MOST_DEPTH or len(json.dumps(whole)) > MOST_DEFINITION:
+            raise self._too_large()
+        return whole, self._places
+
+    def _parameters(self) -> Iterable[Found]:
+        told = (*self._operation.shared, *_list(self._operation.told.get("parameters")))
+        followed = [self._document.followed(each) for each in told]
+        # an operation's own comes before the path's
+        return {(_text(each.get("name")), _text(each.get("in"))): each for each in followed}.values()
+
+    def _add(self, parameter: Found) -> None:
+        name, where = _text(parameter.get("name")), _text(parameter.get("in"))
+        if where == "header" and name.lower() in self._not_theirs:
+            return
         needed = bool(parameter.get("required")) or where == "path"
         if where not in ("path", "query", "header"):
             if needed:
-                message = f"{operation.name}: the parameter {name} goes into a {where}, which cannot be given"
-                raise UsageError(message)
+                raise self._unusable(f"the parameter {name} goes into a {where}, which cannot be given")
             return
-        if name in properties:
-            message = f"{operation.name}: two parameters are called {name}"
-            raise UsageError(message)
+        if where == "header" and (problem := header_problem(name)) is not None:
+            if needed:
+                raise self._unusable(problem)
+            return
+        if name in self._properties:
+            raise self._unusable(f"two parameters are called {name}")
         content = next(iter(_object(parameter.get("content")).values()), None)
         schema = self._shown(parameter.get("schema") or _object(content).get("schema") or {})
-        text = parameter.get("description")
-        if isinstance(text, str) and text:
+        text = _text(parameter.get("description"))
+        if text:
             schema["description"] = _cut(text)
-        properties[name], places[name] = schema, cast("Place", where)
-        required += [name] if needed else []
+        self._put(name, cast("Place", where), schema, needed=needed)
 
-    def _body_schema(self, operation: _Operation, body: Found) -> dict[str, Any] | None:
+    def _add_body(self, body: Found) -> None:
         contents = _object(body.get("content"))
         kinds = [
-            kind for kind in contents if kind.partition(";")[0].strip().lower().endswith(("/json", "+json"))
+            kind
+            for kind in contents
+            if _text(kind).partition(";")[0].strip().lower().endswith(("/json", "+json"))
         ]
-        if not kinds:
-            if contents and body.get("required"):
-                message = f"{operation.name}: its body is {', '.join(contents)}, and only JSON can be sent"
-                raise UsageError(message)
-            return None
-        return self._shown(_object(contents[kinds[0]]).get("schema") or {})
+        if kinds:
+            if BODY in self._properties:
+                raise self._unusable("a parameter has the name of the body")
+            schema = self._shown(_object(contents[kinds[0]]).get("schema") or {})
+            self._put(BODY, "body", schema, needed=bool(body.get("required")))
+        elif contents and body.get("required"):
+            raise self._unusable(f"its body is {', '.join(map(str, contents))}, and only JSON can be sent")
+
+    def _put(self, name: str, where: Place, schema: dict[str, Any], *, needed: bool) -> None:
+        self._properties[name], self._places[name] = schema, where
+        self._required += [name] if needed else []
 
     # --- schemas --------------------------------------------------------------------------------------------------
 
-    def _shown(self, schema: Any, within: tuple[str, ...] = ()) -> dict[str, Any]:
+    def _shown(self, schema: Any, within: tuple[str, ...] = (), level: int = 0) -> dict[str, Any]:
         """A schema without references and without what is of no use to a model; what holds itself is left open."""
+        self._left -= 1
+        if self._left < 0 or level > MOST_DEPTH:
+            raise self._too_large()
         given = _object(schema)
         reference = given.get("$ref")
         if isinstance(reference, str):
-            if reference in within or len(within) > MOST_DEPTH:
+            if reference in within:
                 return {}
             return {
-                **self._shown(self._found(reference), (*within, reference)),
-                **{name: given[name] for name in ("description",) if name in given},
+                **self._shown(self._document.found_at(reference), (*within, reference), level + 1),
+                **{name: _cut(_text(given[name])) for name in ("description",) if name in given},
             }
         shown: dict[str, Any] = {}
         for name in _KEPT:
             if name in given:
-                shown[name] = self._kept(name, given[name], within)
+                shown[name] = self._kept(name, given[name], within, level + 1)
         if given.get("nullable") is True and isinstance(shown.get("type"), str):  # of version 3.0
             shown["type"] = [shown["type"], "null"]
         for name in ("exclusiveMinimum", "exclusiveMaximum"):
@@ -274,51 +337,41 @@ class _Document:
                 del shown[name]
         return shown
 
-    def _kept(self, name: str, value: Any, within: tuple[str, ...]) -> Any:
+    def _kept(self, name: str, value: Any, within: tuple[str, ...], level: int) -> Any:
         if name == "properties":
-            return {visible(key): self._shown(each, within) for key, each in _object(value).items()}
+            given = _object(value)
+            return {visible(_text(key)): self._shown(each, within, level) for key, each in given.items()}
         if name in ("items", "not") or (name == "additionalProperties" and isinstance(value, Mapping)):
-            return self._shown(value, within)
+            return self._shown(value, within, level)
         if name in ("oneOf", "anyOf", "allOf"):
-            return [self._shown(each, within) for each in _list(value)]
+            return [self._shown(each, within, level) for each in _list(value)]
         return _cut(value) if name == "description" and isinstance(value, str) else visible(value)
 
-    def _followed(self, told: Any) -> Found:
-        """What a reference stands for; anything else as it is."""
-        found, seen = _object(told), 0
-        while isinstance(found.get("$ref"), str):
-            found, seen = _object(self._found(found["$ref"])), seen + 1
-            if seen > MOST_DEPTH:
-                message = "the OpenAPI document has a reference that leads to itself"
-                raise UsageError(message)
-        return found
+    def _too_large(self) -> UsageError:
+        return self._unusable("the schema of its arguments is too large")
 
-    def _found(self, reference: str) -> Any:
-        if not reference.startswith("#/"):
-            message = (
-                f"the OpenAPI document refers to {reference[:200]!r}: only references within it are followed"
-            )
-            raise UsageError(message)
-        found: Any = self._told
-        for part in reference[2:].split("/"):
-            found = _object(found).get(part.replace("~1", "/").replace("~0", "~"))
-        if found is None:
-            message = f"the OpenAPI document refers to {reference[:200]!r}, which is not in it"
-            raise UsageError(message)
-        return found
+    def _unusable(self, why: str) -> UsageError:
+        return UsageError(f"{self._operation.name}: {why}")
 
 
 def _read(document: Found | Path | str) -> Found:
-    if isinstance(document, Mapping):
-        return document
+    told = document if isinstance(document, Mapping) else _object(_read_file(document))
+    if depth(told, MOST_LEVELS, MOST_VALUES) > MOST_LEVELS:
+        raise UsageError("the OpenAPI document is too large, or nested too deep")
+    return told
+
+
+def _read_file(document: Path | str) -> Any:
     path = Path(document)
     try:
         text = path.read_text(encoding="utf-8")
-        told: Any = _yaml(text) if path.suffix in (".yaml", ".yml") else json.loads(text)
+        return _yaml(text) if path.suffix in (".yaml", ".yml") else json.loads(text)
+    except RecursionError:
+        why = "it is nested too deep"
     except (OSError, ValueError) as error:
-        message = f"the OpenAPI document {path} cannot be read: {error}"
-        raise UsageError(message) from None
-    return _object(told)
+        why = str(error)
+    message = f"the OpenAPI document {path} cannot be read: {why}"
+    raise UsageError(message)
 
 
 def _yaml(text: str) -> Any:
@@ -339,11 +392,15 @@ def _effect(name: str, method: str, effects: Mapping[str, Effect | str]) -> Effe
 
 
 def _joined(base: str, path: str) -> str:
-    parts = urlsplit(base)
-    if parts.query or parts.fragment:
+    """The path below the base: whoever wrote the document does not choose where the headers are sent."""
+    if "?" in base or "#" in base:
         message = "the base_url of an API has no query and no fragment"
         raise UsageError(message)
-    return urljoin(base.rstrip("/") + "/", path.lstrip("/")) if path.strip("/") else base
+    way = re.split(r"[/\\?]", path)
+    if not path.startswith("/") or not _PATH.fullmatch(path) or "." in way or ".." in way:
+        message = f"the OpenAPI document has the path {path[:200]!r}, which is none below the API's own"
+        raise UsageError(message)
+    return base.rstrip("/") + path
 
 
 def _description(told: Found) -> str:
@@ -363,6 +420,10 @@ def _object(value: Any) -> Found:
 
 
 _NOTHING: Found = {}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _list(value: Any) -> list[Any]:

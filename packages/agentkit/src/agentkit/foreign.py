@@ -18,6 +18,8 @@ _MOST_TOLD = 8
 def check_arguments(name: str, schema: JsonObject, arguments: JsonObject) -> None:
     """What can be seen of a call's arguments without running the schema: whoever is called checks the rest.
 
+    ``null`` may stand for what is not required: many models write it for what they leave out.
+
     Args:
         name: of the tool.
         schema: of an object.
@@ -26,7 +28,8 @@ def check_arguments(name: str, schema: JsonObject, arguments: JsonObject) -> Non
     Raises:
         BadArguments: one is missing, unknown, or of another type; the message names it.
     """
-    problems = [f"{each}: it is required" for each in _texts(schema.get("required")) if each not in arguments]
+    required = _texts(schema.get("required"))
+    problems = [f"{each}: it is required" for each in required if each not in arguments]
     properties = schema.get("properties")
     known = cast("Mapping[str, Any]", properties) if isinstance(properties, Mapping) else dict[str, Any]()
     if schema.get("additionalProperties") is False and "patternProperties" not in schema:
@@ -34,7 +37,9 @@ def check_arguments(name: str, schema: JsonObject, arguments: JsonObject) -> Non
     problems += [
         f"{each}: it must be of type {' or '.join(wanted)}"
         for each, value in arguments.items()
-        if (wanted := _types(known.get(each))) and not any(_is(value, type_) for type_ in wanted)
+        if (value is not None or each in required)
+        and (wanted := _types(known.get(each)))
+        and not any(_is(value, type_) for type_ in wanted)
     ]
     if problems:
         raise BadArguments(f"{name}: bad arguments: {'; '.join(problems[:_MOST_TOLD])}")

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 Resolve: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
 """The addresses of a host, for a port."""
 
+RuleFor: TypeAlias = Callable[[str, str, int], HostRule]
+"""The rule for a scheme, a host and a port; raises AddressRefused where none allows it."""
+
 MOST_BYTES = 4 << 20
 SECONDS = 30.0
 MOST_ADDRESSES = 4
@@ -182,7 +185,8 @@ class GuardedClient:
     async def _sent(
         self, method: str, place: httpx2.URL, headers: Mapping[str, str], content: bytes | None
     ) -> Fetched:
-        backend = _Checking(self._rule_for(place), self._resolve)
+        rule = self._rule_for(place)
+        backend = _Checking(lambda _host, _port: rule, self._resolve)
         pool = httpcore2.AsyncConnectionPool(
             ssl_context=self._usual_tls() if place.scheme == "https" else None,
             max_connections=1,
@@ -228,11 +232,53 @@ class GuardedClient:
         return bytes(body)
 
 
+class GuardedTransport(httpx2.AsyncHTTPTransport):
+    """For a client that keeps its connections: each one is opened to an address that was looked at.
+
+    There is no proxy; whether redirects are followed is the client's business, and each one comes by here.
+
+    Args:
+        rule_for: says which hosts may be asked; looked at before each request.
+        resolve: looks names up; the system's own where not given.
+    """
+
+    def __init__(self, rule_for: RuleFor, *, resolve: Resolve | None = None) -> None:
+        super().__init__()
+        self._rules = rule_for
+        self._allowed: dict[tuple[str, int], HostRule] = {}
+        self._pool = httpcore2.AsyncConnectionPool(
+            ssl_context=httpx2.create_ssl_context(),
+            max_connections=None,
+            max_keepalive_connections=20,
+            keepalive_expiry=5.0,
+            network_backend=_Checking(self._rule_of, _addresses_of if resolve is None else resolve),
+        )
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """As any other.
+
+        Raises:
+            AddressRefused: the host, or one of its addresses, must not be reached; nothing was connected to.
+        """
+        url = request.url
+        if url.scheme not in _PORTS or not url.host:
+            raise AddressRefused("only http and https URLs with a host may be reached")
+        port = _port_of(url)
+        self._allowed[url.host.lower(), port] = self._rules(url.scheme, url.host, port)
+        return await super().handle_async_request(request)
+
+    def _rule_of(self, host: str, port: int) -> HostRule:
+        rule = self._allowed.get((host.lower(), port))
+        if rule is None:
+            raise AddressRefused(f"{host}:{port} is not among the hosts that may be reached")
+        return rule
+
+
 class _Checking(httpcore2.AsyncNetworkBackend):
     """Connects to addresses that were looked at, and never to a name."""
 
-    def __init__(self, rule: HostRule, resolve: Resolve) -> None:
-        self._rule = rule
+    def __init__(self, rule_for: Callable[[str, int], HostRule], resolve: Resolve) -> None:
+        self._rule_for = rule_for
         self._look_up = resolve
         self._wires: Any = httpcore2.AnyIOBackend()
 
@@ -250,8 +296,9 @@ class _Checking(httpcore2.AsyncNetworkBackend):
             AddressRefused: one may not.
             OSError, httpcore2.ConnectError: none answers.
         """
+        rule = self._rule_for(host.strip("[]"), port)
         addresses = list(dict.fromkeys(await self._look_up(host.strip("[]"), port)))
-        if not self._rule.private and not all(map(is_public, addresses)):
+        if not rule.private and not all(map(is_public, addresses)):
             raise AddressRefused(f"{host} has an address that is not public")
         problem: Exception = OSError("no address")
         for address in addresses[:MOST_ADDRESSES]:

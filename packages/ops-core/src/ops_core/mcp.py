@@ -10,9 +10,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveFloat
 
 from agentkit.errors import UsageError
-from agentkit.mcp import McpPool, McpProxy, McpServer, McpToolset, Pins
+from agentkit.mcp import McpOAuth, McpPool, McpProxy, McpServer, McpToolset, Pins, TokenFolder
 from agentkit.messages import Effect
 from ops_core.errors import ConfigError
+
+_HINTS = (("approved", "approve"), ("logged in", "login"))
 
 LOCK_SUFFIX = ".mcp.lock"
 """``opspawn.toml`` is accompanied by ``opspawn.mcp.lock``. It is committed, like a lock of dependencies."""
@@ -20,6 +22,20 @@ LOCK_SUFFIX = ".mcp.lock"
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class OAuthTable(_Strict):
+    """``[mcp.servers.NAME.oauth]``: see :class:`agentkit.mcp.McpOAuth`."""
+
+    grant: Literal["authorization_code", "client_credentials"] = "authorization_code"
+    issuer: str | None = None
+    client_id: str | None = None
+    client_secret: str | None = None
+    client_metadata_url: str | None = None
+    scope: str | None = None
+    client_auth: Literal["basic", "post"] = "basic"
+    redirect_port: int = Field(default=0, ge=0, le=65535)
+    hosts: tuple[str, ...] = ()
 
 
 class McpServerTable(_Strict):
@@ -35,6 +51,8 @@ class McpServerTable(_Strict):
     cwd: str | None = None
     url: str | None = None
     headers: Mapping[str, str] = Field(default_factory=dict)
+    private: bool = False
+    oauth: OAuthTable | None = None
     tools: tuple[str, ...] = ("*",)
     effects: Mapping[str, Effect] = Field(default_factory=dict)
     resources: bool = False
@@ -72,8 +90,14 @@ class ServeTable(_Strict):
 
 
 class McpTable(_Strict):
-    """``[mcp]`` in ``opspawn.toml``."""
+    """``[mcp]`` in ``opspawn.toml``.
 
+    Attributes:
+        tokens: folder in which is kept what people have granted by ``opspawn mcp login``, from the folder of the file;
+            in the home of whoever runs this where not given.
+    """
+
+    tokens: str | None = None
     servers: Mapping[str, McpServerTable] = Field(default_factory=dict)
     serve: ServeTable = ServeTable()
 
@@ -88,7 +112,8 @@ class McpTable(_Strict):
         """
         try:
             servers = [_server(name, table) for name, table in self.servers.items() if table.enabled]
-            return McpPool(servers, pins=read_pins(lock_of(path)), folder=str(path.parent))
+            tokens = None if self.tokens is None else TokenFolder(path.parent / self.tokens)
+            return McpPool(servers, pins=read_pins(lock_of(path)), folder=str(path.parent), tokens=tokens)
         except UsageError as error:
             message = f"{path}: mcp.servers: {error}"
             raise ConfigError(message, field="config") from None
@@ -126,9 +151,9 @@ class McpNames(_Strict):
 
 
 def _server(name: str, table: McpServerTable) -> McpServer:
-    return McpServer(
-        name=name, **{field: value for field, value in dict(table).items() if field != "enabled"}
-    )
+    fields = {field: value for field, value in dict(table).items() if field not in {"enabled", "oauth"}}
+    oauth = None if table.oauth is None else McpOAuth(**dict(table.oauth))
+    return McpServer(name=name, oauth=oauth, **fields)
 
 
 def check_mcp(pool: McpPool, tools: Iterable[object]) -> None:
@@ -142,7 +167,9 @@ def check_mcp(pool: McpPool, tools: Iterable[object]) -> None:
         names = (tool.server.name,) if isinstance(tool, McpToolset) else names
         for name in names:
             if name in pool.servers and (problem := pool.problem_of(name)) is not None:
-                hint = f" (`opspawn mcp approve {name}`)" if "approved" in problem else ""
+                hint = next(
+                    (f" (`opspawn mcp {verb} {name}`)" for word, verb in _HINTS if word in problem), ""
+                )
                 raise UsageError(f"MCP server {name}: {problem}{hint}")
 
 

@@ -17,7 +17,7 @@ REFERENCE = Path(__file__).parents[4] / "docs" / "reference"
 COMMANDS = [
     *("run", "submit", "list", "show", "watch", "thread list", "thread show", "thread delete"),
     *("memory list", "memory recall", "memory forget"),
-    *("mcp list", "mcp inspect", "mcp approve", "mcp serve", "mcp test"),
+    *("mcp list", "mcp inspect", "mcp approve", "mcp login", "mcp logout", "mcp serve", "mcp test"),
     *("cancel", "retry", "approvals", "approve", "deny", "agents"),
     *("serve", "worker", "migrate", "purge", "spending", "doctor"),
 ]

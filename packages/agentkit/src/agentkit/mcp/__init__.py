@@ -10,10 +10,26 @@ no schema of a server is run, and what it says about the effects of its tools co
 """
 
 from agentkit.mcp.definitions import Definition
+from agentkit.mcp.loopback import LoopbackLogin
+from agentkit.mcp.oauth import Answer, Login, McpOAuth, TokenFolder
 from agentkit.mcp.pins import Pins, Standing, standings
 from agentkit.mcp.pool import McpPool
 from agentkit.mcp.proxy import McpProxy
 from agentkit.mcp.servers import McpServer
 from agentkit.mcp.toolset import McpToolset
 
-__all__ = ["Definition", "McpPool", "McpProxy", "McpServer", "McpToolset", "Pins", "Standing", "standings"]
+__all__ = [
+    "Answer",
+    "Definition",
+    "Login",
+    "LoopbackLogin",
+    "McpOAuth",
+    "McpPool",
+    "McpProxy",
+    "McpServer",
+    "McpToolset",
+    "Pins",
+    "Standing",
+    "TokenFolder",
+    "standings",
+]

@@ -18,14 +18,18 @@ from typing import Any, TypeVar, cast
 
 import anyio
 from mcp import Client, MCPError
+from mcp.client.auth import OAuthFlowError
 from mcp.shared.dispatcher import ProgressFnT
 from mcp_types import CONNECTION_CLOSED, CallToolResult, Implementation, ReadResourceResult, Resource
 from pydantic import ValidationError
 
 from agentkit.characters import visible
 from agentkit.errors import McpUnavailable, ToolError, ToolTimeout, UsageError
+from agentkit.mcp.authorizing import words_of
 from agentkit.mcp.definitions import MOST_TOOLS, Definition
+from agentkit.mcp.elicitation import asking
 from agentkit.mcp.servers import McpServer
+from agentkit.mcp.surroundings import Surroundings
 from agentkit.mcp.transports import FATE, Fate, Way, way_to
 
 log = logging.getLogger("agentkit.mcp")
@@ -80,17 +84,15 @@ class Connection:
 
     Args:
         server: as declared.
-        variables: fill in what the declaration leaves open; the environment of the process as a rule.
-        folder: where a program runs; that of the process where not given.
+        here: what all connections of its pool find.
 
     Attributes:
         last_words: what the server said beside its messages before its end, for the operator alone.
     """
 
-    def __init__(self, server: McpServer, variables: Mapping[str, str], folder: str = "") -> None:
+    def __init__(self, server: McpServer, here: Surroundings) -> None:
         self.server = server
-        self._variables = variables
-        self._folder = folder
+        self._here = here
         self._live: _Live | None = None
         self._opening: asyncio.Task[_Live] | None = None
         self._hosts: set[asyncio.Task[None]] = set()
@@ -245,7 +247,8 @@ class Connection:
             opening.exception()  # seen, also where nobody waits any more
 
     async def _open(self) -> _Live:
-        pause, tries = _FIRST_PAUSE, _TRIES if self.server.command is None else 1
+        once = self.server.command is not None or self._here.login is not None  # nobody logs in three times
+        pause, tries = _FIRST_PAUSE, 1 if once else _TRIES
         for last in (False,) * (tries - 1) + (True,):
             try:
                 self._live = await self._open_once()
@@ -267,7 +270,7 @@ class Connection:
 
     async def _open_once(self) -> _Live:
         try:
-            server = self.server.resolved(self._variables, self._folder)
+            server = self.server.resolved(self._here.variables, self._here.folder)
         except UsageError as error:
             raise McpUnavailable(str(error)) from None
         ready: asyncio.Future[_Live] = asyncio.get_running_loop().create_future()
@@ -286,13 +289,14 @@ class Connection:
 
     async def _host(self, server: McpServer, ready: asyncio.Future[_Live]) -> None:
         """Live as long as the connection does. Whatever the SDK does to this task happens to nobody else."""
-        way = way_to(server, self._variables)
+        way = way_to(server, self._here)
         live: _Live | None = None
         try:
             async with AsyncExitStack() as stack:
                 client = Client(
                     way,
                     cache=None,  # what is listed is kept here
+                    elicitation_callback=asking(server.name, self._here.elicit),
                     client_info=Implementation(name="opspawn", version="1"),
                     message_handler=lambda message: _heard(message, live),
                 )
@@ -403,8 +407,9 @@ def _words_of(error: BaseException) -> str:
     """What an error says, for people: of those that are made to be shown the text, of others the type."""
     while isinstance(error, BaseExceptionGroup):
         error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
-    if isinstance(error, ToolError | MCPError):
-        text = str(visible(str(error)))
+    if isinstance(error, ToolError | MCPError | OAuthFlowError):
+        said = words_of(error) if isinstance(error, OAuthFlowError) else str(error)
+        text = str(visible(said))
         return text if len(text) <= _MOST_WORDS else f"{text[:_MOST_WORDS]} …"
     if isinstance(error, ValidationError):
         return "what it sends is not of its protocol"

@@ -6,20 +6,24 @@ import asyncio
 import os
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from agentkit.errors import UsageError
+from agentkit.mcp.oauth import Login, TokenFolder, default_tokens
 from agentkit.mcp.pins import Pins
 from agentkit.mcp.proxy import McpProxy
 from agentkit.mcp.servers import McpServer
+from agentkit.mcp.surroundings import Elicit, Surroundings
 from agentkit.mcp.toolset import McpToolset
 
 if TYPE_CHECKING:
     from agentkit.mcp.connection import Connection
+
+NOBODY = "nobody is logged in there"
 
 
 @dataclass(slots=True)
@@ -47,6 +51,10 @@ class McpPool:
         pins: what was approved; without them, everything that a server offers may be used.
         variables: fill in ``${NAME}`` in the declarations; the environment of the process where not given.
         folder: where programs run; the working directory of the process where not given.
+        tokens: where is kept what people have granted by logging in; in the home of whoever runs this where not given.
+        login: a person who can log in now.
+        elicit: a person who can answer what servers ask in the middle of a call. Without one they are told that nobody
+            is there.
 
     Raises:
         UsageError: a declaration is wrong, or two servers have one name.
@@ -59,6 +67,9 @@ class McpPool:
         pins: Pins | None = None,
         variables: Mapping[str, str] | None = None,
         folder: str = "",
+        tokens: TokenFolder | None = None,
+        login: Login | None = None,
+        elicit: Elicit | None = None,
     ) -> None:
         self.servers: dict[str, McpServer] = {}
         for server in servers:
@@ -70,8 +81,14 @@ class McpPool:
                 raise UsageError(f"two MCP servers are called {server.name}")
             self.servers[server.name] = server
         self.pins = pins
-        self._variables = os.environ if variables is None else variables
-        self._folder = folder
+        variables = os.environ if variables is None else variables
+        self._here = Surroundings(
+            variables=variables,
+            tokens=tokens or default_tokens(variables),
+            folder=folder,
+            login=login,
+            elicit=elicit,
+        )
         self._open: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Open] = weakref.WeakKeyDictionary()
 
     def toolset(self, name: str) -> McpToolset:
@@ -102,6 +119,11 @@ class McpPool:
             raise UsageError(f"there is no MCP server {name!r}; there are: {known}")
         return self.servers[name]
 
+    @property
+    def tokens(self) -> TokenFolder:
+        """Where is kept what people have granted."""
+        return self._here.tokens
+
     def problem_of(self, name: str) -> str | None:
         """Why a server cannot be used as things stand, as far as can be said without asking it.
 
@@ -112,10 +134,45 @@ class McpPool:
         if find_spec("mcp") is None:
             return "the SDK is not installed: install the extra agentkit[mcp]"
         try:
-            server.resolved(self._variables)
+            server.resolved(self._here.variables)
         except UsageError as error:
             return str(error)
+        if (problem := self.problem_of_login(name)) is not None:
+            return problem
         return None if self.pins is None else self.pins.problem_of(server)
+
+    def problem_of_login(self, name: str) -> str | None:
+        """Why a server cannot be called in the name of a person, where it is to be; its variables are there.
+
+        Raises:
+            UsageError: there is no such server, or a variable is missing.
+        """
+        server = self.get(name).resolved(self._here.variables)
+        if server.oauth is None or server.oauth.grant != "authorization_code" or self._here.login is not None:
+            return None
+        assert server.url is not None
+        try:
+            granted = self._here.tokens.read(server.name, server.url)
+        except UsageError as error:
+            return str(error)
+        return NOBODY if granted is None else None
+
+    def logging_in(self, name: str, login: Login, seconds: float = 300.0) -> McpPool:
+        """Another pool, of one server, in which a person may log in.
+
+        Args:
+            name: of the server.
+            login: the person.
+            seconds: so long opening the connection may take: a person is slower than a server.
+
+        Raises:
+            UsageError: there is no such server.
+        """
+        server = replace(self.get(name), connect_seconds=seconds, call_seconds=seconds)
+        here = self._here
+        return McpPool(
+            [server], variables=here.variables, folder=here.folder, tokens=here.tokens, login=login
+        )
 
     def connection(self, name: str) -> Connection:
         """The connection to a server, in this event loop; it may not be open yet.
@@ -131,7 +188,7 @@ class McpPool:
                 from agentkit.mcp.connection import Connection
             except ImportError:
                 raise UsageError("MCP needs the extra agentkit[mcp]") from None
-            here.connections[name] = Connection(self.get(name), self._variables, self._folder)
+            here.connections[name] = Connection(self.get(name), self._here)
         return here.connections[name]
 
     async def __aenter__(self) -> Self:

@@ -10,9 +10,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
-from urllib.parse import urlsplit
 
 from agentkit.errors import UsageError
+from agentkit.mcp.oauth import McpOAuth, is_http
 from agentkit.messages import Effect
 from agentkit.variables import Filling
 
@@ -23,8 +23,8 @@ _NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9-]{0,23}")
 class McpServer:
     """An MCP server: a program that speaks over its standard streams, or an address that speaks streamable HTTP.
 
-    In ``command``, ``args``, ``env``, ``cwd``, ``url`` and ``headers`` the text ``${NAME}`` stands for a variable and
-    ``${NAME:-otherwise}`` for one that may be missing; see :meth:`resolved`.
+    In ``command``, ``args``, ``env``, ``cwd``, ``url``, ``headers`` and ``oauth`` the text ``${NAME}`` stands for a
+    variable and ``${NAME:-otherwise}`` for one that may be missing; see :meth:`resolved`.
 
     Attributes:
         name: letters, digits and ``-``, at most 24; the names of its tools begin with it.
@@ -34,7 +34,10 @@ class McpServer:
         cwd: where it runs; the working directory of this process where not given.
         url: the address, in place of a command.
         headers: sent with each request to it.
-        auth: an ``httpx2.Auth`` for these requests, for example the SDK's ``OAuthClientProvider``.
+        private: its host may lie in a private network or on this machine. One that is written as an address, or as
+            ``localhost``, may anyway: whoever wrote it has chosen it.
+        oauth: how tokens for these requests are come by.
+        auth: an ``httpx2.Auth`` for these requests, in place of ``oauth``.
         tools: patterns of the names of tools (``*`` and ``?``) that may be seen and called.
         effects: what repeating a call would do, by pattern of the tool's name; the first one that fits counts. What
             a server says about that itself is a hint that nobody has to believe, so the rest is ``unsafe``.
@@ -50,6 +53,8 @@ class McpServer:
     cwd: str | None = None
     url: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    private: bool = False
+    oauth: McpOAuth | None = None
     auth: Any = None
     tools: Collection[str] = ("*",)
     effects: Mapping[str, Effect | str] = field(default_factory=dict[str, "Effect | str"])
@@ -69,10 +74,14 @@ class McpServer:
             raise UsageError("command: a server has either a command or a url")
         if self.url is not None and (self.args or self.env or self.cwd is not None):
             raise UsageError("url: a server with a url has no args, env or cwd")
-        if self.command is not None and (self.headers or self.auth is not None):
-            raise UsageError("command: a server with a command has no headers or auth")
-        if self.url is not None and "${" not in self.url and not _is_http(self.url):
+        if self.command is not None and (self.headers or self.auth is not None or self.oauth is not None):
+            raise UsageError("command: a server with a command has no headers, oauth or auth")
+        if self.url is not None and "${" not in self.url and not is_http(self.url):
             raise UsageError("url: it must begin with http:// or https:// and a host")
+        if self.oauth is not None:
+            if self.auth is not None:
+                raise UsageError("oauth: a server has either oauth or auth")
+            self.oauth.checked()
         for pattern, effect in self.effects.items():
             if effect not in set(Effect):
                 raise UsageError(f"effects: {pattern}: it must be one of {', '.join(Effect)}")
@@ -96,13 +105,23 @@ class McpServer:
             cwd=os.path.join(folder, fill("cwd", self.cwd or "")) or None,  # noqa: PTH118  (neither may be given)
             url=None if self.url is None else fill("url", self.url),
             headers={name: fill(f"headers.{name}", each) for name, each in self.headers.items()},
+            oauth=None if self.oauth is None else _filled(self.oauth, fill),
         )
         return replace(found, cwd=None).checked() if found.url is not None else found.checked()
 
     @property
     def fingerprint(self) -> str:
         """A digest of what is run or called, as declared: no variable is filled in, no secret is part of it."""
-        what = [self.command, list(self.args), sorted(self.env), self.cwd, self.url, sorted(self.headers)]
+        what: list[Any] = [
+            self.command,
+            list(self.args),
+            sorted(self.env),
+            self.cwd,
+            self.url,
+            sorted(self.headers),
+        ]
+        if self.oauth is not None:
+            what.append([self.oauth.grant, self.oauth.issuer])
         return "sha256:" + hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
     def allows(self, tool: str) -> bool:
@@ -115,9 +134,10 @@ class McpServer:
         return next(fitting, Effect.UNSAFE)
 
 
-def _is_http(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return False
-    return parts.scheme in {"http", "https"} and bool(parts.hostname)
+def _filled(oauth: McpOAuth, fill: Filling) -> McpOAuth:
+    filled: dict[str, Any] = {
+        name: fill(f"oauth.{name}", text)
+        for name in ("issuer", "client_id", "client_secret", "client_metadata_url", "scope")
+        if (text := getattr(oauth, name)) is not None
+    }
+    return replace(oauth, **filled)

@@ -23,8 +23,13 @@ from mcp.shared.message import SessionMessage
 from mcp_types import jsonrpc_message_adapter
 
 from agentkit.characters import visible
+from agentkit.errors import AddressRefused
+from agentkit.guarded import GuardedTransport
+from agentkit.mcp.authorizing import auth_of
+from agentkit.mcp.hosts import hosts_of
 from agentkit.mcp.processes import MOST_LINE, ended, started
 from agentkit.mcp.servers import McpServer
+from agentkit.mcp.surroundings import Surroundings
 
 log = logging.getLogger("agentkit.mcp")
 
@@ -74,9 +79,9 @@ class Way(Protocol):
         ...
 
 
-def way_to(server: McpServer, environment: Mapping[str, str]) -> Way:
+def way_to(server: McpServer, here: Surroundings) -> Way:
     """The transport to a resolved server."""
-    return _Program(server, environment) if server.url is None else _Address(server)
+    return _Program(server, here.variables) if server.url is None else _Address(server, here)
 
 
 class _Base:
@@ -187,15 +192,19 @@ async def _stopped(task: asyncio.Task[None]) -> None:
 
 
 class _Address(_Base):
+    def __init__(self, server: McpServer, here: Surroundings) -> None:
+        super().__init__(server)
+        self._here = here
+
     async def __aenter__(self) -> tuple[Any, Any]:
         server = self._server
         assert server.url is not None
         client = httpx2.AsyncClient(
             headers=dict(server.headers),
-            auth=server.auth,
+            auth=auth_of(server, self._here.tokens, self._here.login),
             timeout=httpx2.Timeout(server.connect_seconds, read=server.call_seconds + 5.0),
             # with a transport of its own, no proxy of the environment sees what is sent
-            transport=_Capped(httpx2.AsyncHTTPTransport(), self._gone),
+            transport=_Capped(GuardedTransport(hosts_of(server)), self._gone, httpx2.URL(server.url).host),
         )
         await self._stack.enter_async_context(client)
         streams = streamable_http_client(server.url, http_client=client, max_sse_event_size=MOST_LINE)
@@ -210,14 +219,19 @@ class _Address(_Base):
 class _Capped(httpx2.AsyncBaseTransport):
     """Gives up on an answer that is too long. Streams of events are capped event by event, by the SDK."""
 
-    def __init__(self, transport: httpx2.AsyncBaseTransport, gone: Callable[[], None]) -> None:
+    def __init__(self, transport: httpx2.AsyncBaseTransport, gone: Callable[[], None], own: str) -> None:
         self._transport = transport
         self._gone = gone
+        self._own = own
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         request.headers["Accept-Encoding"] = "identity"
         try:
             response = await self._transport.handle_async_request(request)
+        except AddressRefused as error:
+            if request.url.host != self._own or "not public" not in str(error):
+                raise
+            raise AddressRefused(f"{error} (with `private = true` it is reached)") from None
         except httpx2.ConnectError:
             self._refused(request)
             raise

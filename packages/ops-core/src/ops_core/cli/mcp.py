@@ -59,6 +59,30 @@ def approve(
 
 
 @app.command()
+def login(
+    server: Name,
+    no_browser: Annotated[
+        bool, typer.Option("--no-browser", help="Only show the address; do not open it.")
+    ] = False,
+) -> None:
+    """Log in at the authorization server of a server, in a browser on this machine, and keep what it grants.
+
+    What is granted is kept in a file that its owner alone may read; workers that see it go on with it.
+    """
+    from ops_core.cli import logins
+
+    do(logins.login(server, browser=not no_browser))
+
+
+@app.command()
+def logout(server: Name) -> None:
+    """Delete what was granted for a server. The authorization server is not told."""
+    from ops_core.cli import logins
+
+    do(logins.logout(server))
+
+
+@app.command()
 def serve(
     no_worker: Annotated[
         bool, typer.Option("--no-worker", help="Only hand tasks in; other workers carry them.")

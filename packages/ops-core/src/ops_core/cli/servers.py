@@ -34,7 +34,7 @@ _ORDER: Sequence[Standing] = ("refused", "changed", "new", "gone", "approved")
 
 
 @dataclass(frozen=True, slots=True)
-class _Declared:
+class Declared:
     """Attributes:
     pool: the servers that are declared and enabled.
     lock: the file of what was approved.
@@ -54,18 +54,18 @@ class _Declared:
             raise InvalidRequest(str(error), field="server") from None
 
 
-def _declared() -> _Declared:
+def declared_here() -> Declared:
     settings = read_settings()
     if settings.app is not None:
         message = "agents are declared in Python here (OPSPAWN_APP): what is approved is given to their McpPool there"
         raise ConfigError(message, field="app")
     file = settings.config or Path.cwd() / CONFIG_FILE
-    return _Declared(read_catalog(file).mcp, lock_of(file))
+    return Declared(read_catalog(file).mcp, lock_of(file))
 
 
 async def list_servers(as_json: bool) -> Exit:
     """Each server, as far as it can be told without asking it."""
-    declared, screen = _declared(), Screen()
+    declared, screen = declared_here(), Screen()
     for name, server in declared.pool.servers.items():
         problem = declared.pool.problem_of(name)
         approved = declared.pins.of(server)
@@ -86,7 +86,7 @@ async def list_servers(as_json: bool) -> Exit:
 
 async def inspect(name: str, as_json: bool) -> Exit:
     """Each tool as it is now, beside what was approved."""
-    declared = _declared()
+    declared = declared_here()
     server = declared.server(name)
     definitions = await _asked(declared, server)
     found = standings(server, declared.pins.of(server), definitions)
@@ -105,7 +105,7 @@ async def inspect(name: str, as_json: bool) -> Exit:
 
 async def approve(name: str, tools: Sequence[str], *, yes: bool) -> Exit:
     """Approve what the server offers now, after somebody has seen it."""
-    declared, screen = _declared(), Screen()
+    declared, screen = declared_here(), Screen()
     server = declared.server(name)
     definitions = await _asked(declared, server)
     found = standings(server, declared.pins.of(server), definitions)
@@ -131,7 +131,7 @@ async def approve(name: str, tools: Sequence[str], *, yes: bool) -> Exit:
 
 async def test(name: str) -> Exit:
     """Open a connection, and say what comes of it."""
-    declared, screen = _declared(), Screen()
+    declared, screen = declared_here(), Screen()
     server = declared.server(name)
     began = time.monotonic()
     async with declared.pool as pool:
@@ -158,7 +158,7 @@ async def test(name: str) -> Exit:
     return Exit.OK
 
 
-async def _asked(declared: _Declared, server: McpServer) -> Sequence[Definition]:
+async def _asked(declared: Declared, server: McpServer) -> Sequence[Definition]:
     async with declared.pool as pool:
         try:
             return await pool.connection(server.name).tools()
@@ -185,7 +185,7 @@ def _wanted(
 
 def _show(
     screen: Screen,
-    declared: _Declared,
+    declared: Declared,
     server: McpServer,
     definitions: Sequence[Definition],
     found: Mapping[str, Standing],

@@ -225,6 +225,7 @@ def test_rules_about_arguments(file: Path):
         tools = ["p*"]
         argument = "amount"
         at_most = 100
+        at_most_per_run = 250
         otherwise = "ask"
 
         [[agents.a.policy.rules]]
@@ -245,7 +246,12 @@ def test_rules_about_arguments(file: Path):
     )
     assert catalog.get("a").agent.policy == SecurityPolicy(
         rules=(
-            Rule(tools=("p*",), argument="amount", check=Between(most=100), otherwise="ask"),
+            Rule(
+                tools=("p*",),
+                argument="amount",
+                check=Between(most=100, most_per_run=250),
+                otherwise="ask",
+            ),
             Rule(tools=("pay",), argument="to", check=inside, optional=True, reason="only to our accounts"),
         )
     )

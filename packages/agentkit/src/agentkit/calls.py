@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agentkit.codec import to_json_text
@@ -55,7 +55,7 @@ class ToolProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Settles tool calls of one run.
+    """Settles the tool calls of one turn of a run.
 
     Attributes:
         run_id: part of every idempotency key.
@@ -80,6 +80,8 @@ class Caller:
     record: Callable[[Step], Awaitable[Recorded]]
     show: Callable[[ToolProgress], None]
     meter: Meter
+    _deciding: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _under_way: list[ToolCall] = field(default_factory=list[ToolCall])
 
     async def settle(self, owed: OpenCall, transcript: Transcript) -> None:
         """Carry out a call, refuse it, or ask a person about it, and record which."""
@@ -103,9 +105,18 @@ class Caller:
             if owed.answer.arguments is not None:
                 call = replace(call, arguments=owed.answer.arguments)
             remark = _remark_of(owed.answer)
-        decision = await self.policy.decide(
-            Question(call=call, spec=spec, interrupted=owed.started, transcript=transcript)
-        )
+        async with self._deciding:  # one after the other: what was let through counts for the next
+            decision = await self.policy.decide(
+                Question(
+                    call=call,
+                    spec=spec,
+                    interrupted=owed.started,
+                    transcript=transcript,
+                    under_way=tuple(self._under_way),
+                )
+            )
+            if isinstance(decision, Allow) or (isinstance(decision, Ask) and approved):
+                self._under_way.append(call)
         match decision:
             case Deny(reason=reason):
                 ruling = Ruling(decision="deny", reason=reason)

@@ -166,12 +166,14 @@ class Question:
         spec: the tool.
         interrupted: the call was started before and nobody knows whether it took effect.
         transcript: all steps of the run so far.
+        under_way: calls of the same turn that were let through, of which the transcript may not tell yet.
     """
 
     call: ToolCall
     spec: ToolSpec
     interrupted: bool = False
     transcript: Sequence[Recorded] = ()
+    under_way: Sequence[ToolCall] = ()
 
 
 class Policy(Protocol):

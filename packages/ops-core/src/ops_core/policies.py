@@ -14,7 +14,7 @@ from agentkit.errors import UsageError
 from agentkit.messages import Effect, ToolSpec
 from agentkit.policies import WEEK, Between, Check, Hosts, Inside, OneOf, Rule, SecurityPolicy
 
-_KINDS = ("paths", "hosts", "at_least, at_most", "one_of")
+_KINDS = ("paths", "hosts", "at_least, at_most, at_most_per_run", "one_of")
 
 
 class _Strict(BaseModel):
@@ -34,6 +34,7 @@ class RuleTable(_Strict):
         schemes: of such URLs.
         at_least: not smaller.
         at_most: not greater.
+        at_most_per_run: nor is the sum of the amounts of all calls of a run that the rule is about.
         one_of: these values.
         otherwise: ``deny`` or ``ask``.
         optional: a call without the argument passes.
@@ -49,6 +50,7 @@ class RuleTable(_Strict):
     schemes: tuple[Literal["https", "http", "wss", "ws", "ftp"], ...] | None = None
     at_least: float | None = None
     at_most: float | None = None
+    at_most_per_run: float | None = None
     one_of: tuple[JsonValue, ...] | None = None
     otherwise: Literal["deny", "ask"] = "deny"
     optional: bool = False
@@ -56,7 +58,7 @@ class RuleTable(_Strict):
 
     @model_validator(mode="after")
     def _one_check(self) -> Self:
-        amounts = self.at_least is not None or self.at_most is not None
+        amounts = any(bound is not None for bound in (self.at_least, self.at_most, self.at_most_per_run))
         given = [self.paths is not None, self.hosts is not None, amounts, self.one_of is not None]
         if sum(given) != 1:
             message = f"a rule has exactly one of {'; '.join(_KINDS)}"
@@ -100,7 +102,7 @@ class RuleTable(_Strict):
             )
         if self.one_of is not None:
             return OneOf(values=self.one_of)
-        return Between(least=self.at_least, most=self.at_most)
+        return Between(least=self.at_least, most=self.at_most, most_per_run=self.at_most_per_run)
 
 
 class PolicyTable(_Strict):

@@ -5,7 +5,8 @@ rules        one rule about one argument
 folders      a path stays inside of these folders
 hosts        a URL leads to one of these hosts
 labels       what kinds of data a run has seen
-amounts      a number is within bounds; a value is one of a few
+amounts      a number is within bounds, alone and in all; a value is one of a few
+sums         which calls a run has made
 """
 
 from agentkit.policies.amounts import Between, OneOf

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal, Protocol, cast
 
 from agentkit.errors import UsageError
 from agentkit.messages import JsonObject, JsonValue
+from agentkit.policies.amounts import Between
 
 
 class Check(Protocol):
@@ -33,7 +34,7 @@ class Rule:
         reason: told instead of what the check says.
 
     Raises:
-        UsageError: the tools or the argument are not named.
+        UsageError: the tools or the argument are not named, or a sum is to be made of what may be missing.
     """
 
     tools: Collection[str]
@@ -44,6 +45,9 @@ class Rule:
     reason: str = ""
 
     def __post_init__(self) -> None:
+        if self.adds_up and self.optional:
+            message = "a rule about a sum needs the argument in each call: it cannot be optional"
+            raise UsageError(message)
         if isinstance(self.tools, str) or not self.tools:
             message = "a rule needs a list of tools"
             raise UsageError(message)
@@ -55,8 +59,18 @@ class Rule:
         """Whether it says anything about calls of this tool."""
         return any(fnmatchcase(tool, pattern) for pattern in self.tools)
 
-    def problem(self, arguments: JsonObject) -> str | None:
-        """Why a call with these arguments does not pass; ``None`` where it does."""
+    @property
+    def adds_up(self) -> bool:
+        """Whether it matters which calls were made before."""
+        return isinstance(self.check, Between) and self.check.most_per_run is not None
+
+    def problem(self, arguments: JsonObject, earlier: Iterable[JsonObject] = ()) -> str | None:
+        """Why a call does not pass; ``None`` where it does.
+
+        Args:
+            arguments: of the call.
+            earlier: those of all calls before it that this rule concerns, where it adds up.
+        """
         found = list(_values(arguments, self.argument.split(".")))
         if not found and not self.optional:
             found = [_MISSING]
@@ -64,7 +78,14 @@ class Rule:
             wrong = value.what if isinstance(value, _Wrong) else self.check.problem(value)
             if wrong is not None:
                 return self.reason or f"{self.argument} {wrong}"
+        if isinstance(self.check, Between):
+            wrong = self.check.problem_of_sum(_plain(found), self._values_of(earlier))
+            return None if wrong is None else self.reason or f"{self.argument} {wrong}"
         return None
+
+    def _values_of(self, several: Iterable[JsonObject]) -> Iterator[JsonValue]:
+        for arguments in several:
+            yield from _plain(_values(arguments, self.argument.split(".")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +114,10 @@ def _values(value: JsonValue, names: list[str]) -> Iterator[JsonValue | _Wrong]:
             yield from _values(given[name], rest)
     else:
         yield _MISSING
+
+
+def _plain(found: Iterable[JsonValue | _Wrong]) -> Iterator[JsonValue]:
+    return (None if isinstance(value, _Wrong) else value for value in found)
 
 
 def _same(one: str, other: str) -> bool:

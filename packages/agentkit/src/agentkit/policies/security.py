@@ -10,6 +10,7 @@ from agentkit.errors import UsageError
 from agentkit.messages import Effect, ToolSpec
 from agentkit.policies.labels import labels_of
 from agentkit.policies.rules import Rule
+from agentkit.policies.sums import calls_made
 from agentkit.ports import Allow, Ask, Decision, Deny, Question
 
 WEEK = 7 * 24 * 3600.0
@@ -70,7 +71,7 @@ class SecurityPolicy:
         if not self.offers(question.spec):
             return Deny(reason=f"the policy does not allow {name}")
         rules = [rule for rule in self.rules if rule.concerns(name)]
-        broken = [(rule, problem) for rule in rules if (problem := rule.problem(question.call.arguments))]
+        broken = [(rule, problem) for rule in rules if (problem := _problem(rule, question))]
         for rule, problem in broken:
             if rule.otherwise == "deny":
                 return Deny(reason=problem)
@@ -105,6 +106,15 @@ class SecurityPolicy:
         """Empty where the policy says nothing about the tool."""
         held = dict.fromkeys(rule.argument for rule in rules)
         return f"the rules about {', '.join(held)} hold" if held else ""
+
+
+def _problem(rule: Rule, question: Question) -> str | None:
+    call = question.call
+    if not rule.adds_up:
+        return rule.problem(call.arguments)
+    made = calls_made(question.transcript, question.under_way)
+    earlier = (each.arguments for each in made if each.id != call.id and rule.concerns(each.name))
+    return rule.problem(call.arguments, earlier)
 
 
 def _matches(name: str, patterns: Collection[str]) -> bool:

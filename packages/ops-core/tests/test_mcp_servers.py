@@ -201,7 +201,7 @@ async def test_it_is_told_what_comes_of_a_connection(here, capsys):
     assert await servers.test("hostile") is Exit.OK
     told = capsys.readouterr().out
     assert "2025-11-25" in told
-    assert "13 new" in told
+    assert "16 new" in told
     declare(here, '[mcp.servers.broken]\ncommand = "python3"\nargs = ["-c", "raise SystemExit(\'no key\')"]')
     assert await servers.test("broken") is Exit.FAILED
     told = capsys.readouterr().out

@@ -28,6 +28,7 @@ from agentkit.errors import McpUnavailable, ToolError, ToolTimeout, UsageError
 from agentkit.mcp.authorizing import words_of
 from agentkit.mcp.definitions import MOST_TOOLS, Definition
 from agentkit.mcp.elicitation import asking
+from agentkit.mcp.listening import Ear
 from agentkit.mcp.servers import McpServer
 from agentkit.mcp.surroundings import Surroundings
 from agentkit.mcp.transports import FATE, Fate, Way, way_to
@@ -40,6 +41,8 @@ _TRIES = 3
 """So often reaching an address is tried for one caller; a program that does not start will not start then, either."""
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 30.0
+FRESH_SECONDS = 60.0
+"""After that the tools are listed anew before one is called: a server may change them and say nothing."""
 _CANCEL_SECONDS = 1.0
 """So long it may take to tell a server that a call is given up."""
 _PAGES = 100
@@ -68,15 +71,21 @@ class _Live:
         way: the transport under it.
         tools: as they were listed last.
         over: resolved when the connection has ended.
-        stale: the server has said that its tools have changed.
+        listed_at: when, by the clock of the event loop.
+        stale: the server has said that its tools have changed, or it may have and was not heard.
     """
 
     client: Client
     way: Way
     tools: Sequence[Definition]
     over: asyncio.Future[None]
+    listed_at: float
     stale: bool = False
     listing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def changed(self) -> None:
+        """The tools are to be listed anew before the next one is called."""
+        self.stale = True
 
 
 class Connection:
@@ -115,11 +124,25 @@ class Connection:
             ToolError: what the server sends is no listing.
         """
         live = await self._opened()
-        async with live.listing:
-            if live.stale:
-                live.stale = False
-                live.tools = await self._use(live, _listed)
+        try:
+            await self._refresh(live)
+        except _Lost:
+            live = await self._opened()  # where they are listed, too
         return [tool for tool in live.tools if self.server.allows(tool.name)]
+
+    async def _refresh(self, live: _Live) -> None:
+        """See to it that what was listed is what the server says now, as far as one can know."""
+        clock = asyncio.get_running_loop().time
+        async with live.listing:
+            if not live.stale and clock() - live.listed_at <= FRESH_SECONDS:
+                return
+            live.stale = False  # what is said from now on counts again
+            try:
+                live.tools = await self._use(live, _listed)
+            except BaseException:
+                live.stale = True
+                raise
+            live.listed_at = clock()
 
     async def call(
         self,
@@ -303,10 +326,11 @@ class Connection:
                 await stack.enter_async_context(client)
                 # A schema is somebody else's data: a pattern in it could keep its validator, and this loop, busy.
                 setattr(client.session, "validate_tool_result", _not_validated)  # noqa: B010  (a method, for mypy)
-                live = _Live(client, way, await _listed(client), ready.get_loop().create_future())
+                loop = ready.get_loop()
+                live = _Live(client, way, await _listed(client), loop.create_future(), loop.time())
                 if not ready.done():
                     ready.set_result(live)
-                async with _listening(client, live):
+                async with Ear(client, live.changed):
                     await way.over.wait()
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  (told to whoever waits, whatever it is)
             way.reason = way.reason or _words_of(error)
@@ -338,34 +362,7 @@ async def _not_validated(_name: str, _result: Any) -> None:
 
 async def _heard(message: Any, live: _Live | None) -> None:
     if live is not None and getattr(message, "method", "") == "notifications/tools/list_changed":
-        live.stale = True
-
-
-class _listening:  # noqa: N801  (a context manager)
-    """Hear of changed tools, where the revision asks for a stream of its own for that."""
-
-    def __init__(self, client: Client, live: _Live) -> None:
-        self._client = client
-        self._live = live
-        self._task: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> None:
-        tools = self._client.server_capabilities.tools
-        if tools is not None and tools.list_changed and self._client.protocol_version >= "2026":
-            self._task = asyncio.create_task(self._listen())
-
-    async def __aexit__(self, *_error: object) -> None:
-        if self._task is not None:
-            await _given_up(self._task)
-
-    async def _listen(self) -> None:
-        try:
-            async with self._client.listen(tools_list_changed=True) as events:
-                async for _event in events:
-                    self._live.stale = True
-        except Exception as error:  # noqa: BLE001  (whatever it was, the tools are listed anew before the next call)
-            log.debug("changes of tools are not heard any more: %s", type(error).__name__)
-        self._live.stale = True  # what is said from now on is not heard
+        live.changed()
 
 
 async def _listed(client: Client) -> Sequence[Definition]:

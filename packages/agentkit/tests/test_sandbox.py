@@ -112,6 +112,15 @@ async def test_what_takes_too_long_to_begin_is_given_up():
         first.cancel()
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+async def test_what_is_preloaded_is_there_before_the_call(backend):
+    async with opened(backend, preload=["colorsys", "no_such_module_here"], ahead=1) as box:
+        for _ in range(3):  # jails load it once functions are called in them, in those that are made ahead
+            there = await value_of(box, "is_loaded", {"module": "colorsys"})
+        assert there
+        assert not await value_of(box, "is_loaded", {"module": "wave"})
+
+
 # --- grants -------------------------------------------------------------------------------------------------------
 
 

@@ -166,3 +166,7 @@ def fail_with_secret(name):
 
     print(os.environ[name])
     raise ValueError(f"bad token {os.environ[name]}")
+
+
+def is_loaded(module):
+    return module in sys.modules

@@ -123,10 +123,6 @@ class ForkingBackend(Backend):
                 self._server = server
             return self._server
 
-    def _jail(self, terms: Terms) -> list[str] | None:
-        """The program that a supervisor starts on these terms."""
-        return None
-
     def _is_usual(self, terms: Terms) -> bool:
         """A supervisor that was made ahead will do."""
         grants = terms.grants
@@ -141,15 +137,18 @@ class ForkingBackend(Backend):
                 if made_for == path and _is_waiting(spare):
                     return spare
                 spare.close()
-        return server.supervisor(self._jail(terms), None)
+        return server.supervisor(None)
 
     def _make_ahead(self) -> None:
         """As many supervisors as shall wait; they get ready once a call has ended, not while it wants a processor."""
-        terms = self.terms(None, None, None)
         with suppress(OSError):  # the fork server is gone: the next call sees to it
             while self._server is not None and len(self._spares) < self._ahead:
-                spec = self._spec(terms)
-                self._spares.append((spec["path"], self._server.supervisor(self._jail(terms), spec)))
+                spec = self._usual()
+                self._spares.append((spec["path"], self._server.supervisor(spec)))
+
+    def _usual(self) -> dict[str, Any]:
+        """The terms for which supervisors are made ahead."""
+        return self._spec(self.terms(None, None, None))
 
     # --- calls --------------------------------------------------------------------------------------------------------
 
@@ -177,8 +176,8 @@ class ForkingBackend(Backend):
                     return await carry(child, terms, stdin)
                 except (NeverBegan, BrokenPipeError, ConnectionResetError):
                     continue
-                finally:
-                    self._make_ahead()
+                finally:  # once whoever called has the result
+                    asyncio.get_running_loop().call_soon(self._make_ahead)
         message = f"the sandbox {self.name!r} could not begin {what}: its processes are gone as soon as they are made"
         raise SandboxUnavailable(message)
 

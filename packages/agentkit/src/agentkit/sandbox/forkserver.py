@@ -30,13 +30,10 @@ START_SECONDS = 60.0
 _END_SECONDS = 5.0
 
 BOOT = """
-import importlib.util, sys
-spec = importlib.util.spec_from_file_location(
-    "agentkit_confined", sys.argv[1] + "/__init__.py", submodule_search_locations=[sys.argv[1]]
-)
-package = importlib.util.module_from_spec(spec)
-sys.modules[spec.name] = package
-spec.loader.exec_module(package)
+import importlib, sys, types
+package = types.ModuleType("agentkit_confined")
+package.__path__ = [sys.argv[1]]
+sys.modules[package.__name__] = package
 importlib.import_module("agentkit_confined." + sys.argv[2]).main(int(sys.argv[3]))
 """
 """Loads the other side as a package of its own, without agentkit around it."""
@@ -64,16 +61,16 @@ class Plan:
     """How a fork server is to be started.
 
     Attributes:
-        kind: ``pool`` or ``jail``.
         path: folders in which functions are looked for; those of this process where not given.
         preload: what is loaded once, before there are calls: modules, functions as ``module:name``, or a function
             with the text that it is called with.
+        bubblewrap: the program, where jails are to be made; empty where functions are to be called.
         without: mechanisms that are not used although the kernel has them, to see how the sandbox does without.
     """
 
-    kind: str
     path: Sequence[str] | None = None
     preload: Sequence[Preload] = ()
+    bubblewrap: str = ""
     without: Collection[str] = ()
 
     def __post_init__(self) -> None:
@@ -87,6 +84,10 @@ class Plan:
         given = sys.path if self.path is None else self.path
         absolute = [str(Path(folder or ".").absolute()) for folder in given]
         return [folder for folder in dict.fromkeys(absolute) if Path(folder).exists()]
+
+    def as_sent(self) -> list[list[str]]:
+        """What is to be loaded, as the other side reads it."""
+        return [[each] if isinstance(each, str) else list(each) for each in self.preload]
 
 
 def libraries() -> list[str]:
@@ -161,20 +162,26 @@ class ForkServer:
         return {} if answer is None else answer[0]
 
     def _config(self) -> dict[str, Any]:
+        programs = {
+            "bubblewrap": self.plan.bubblewrap,
+            "python": sys.executable,
+            "boot": BOOT,
+            "confined": CONFINED,
+        }
         return {
-            "kind": self.plan.kind,
+            "programs": programs if self.plan.bubblewrap else {},
             "root": self.root,
             "path": self.plan.folders(),
             "libraries": libraries(),
-            "preload": [[each] if isinstance(each, str) else list(each) for each in self.plan.preload],
+            # a jail loads them itself
+            "preload": [] if self.plan.bubblewrap else self.plan.as_sent(),
             "without": list(self.plan.without),
         }
 
-    def supervisor(self, jail: Sequence[str] | None, usual: Mapping[str, Any] | None) -> socket.socket:
+    def supervisor(self, usual: Mapping[str, Any] | None) -> socket.socket:
         """A connection to a new supervisor.
 
         Args:
-            jail: the program that makes a jail, with its arguments; ``None`` for a function in a child.
             usual: the terms of the call that it will serve, where they are known before the call itself.
 
         Raises:
@@ -184,7 +191,7 @@ class ForkServer:
         here, there = socket.socketpair()
         with there:
             try:
-                wire.send(self._connection, {"jail": jail, "usual": usual}, (there.fileno(),))
+                wire.send(self._connection, {"usual": usual}, (there.fileno(),))
             except BaseException:
                 here.close()
                 raise

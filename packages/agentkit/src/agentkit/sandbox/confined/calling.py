@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import importlib
-import inspect
 import json
 import os
 import sys
 import threading
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, TextIO
 
@@ -37,15 +36,42 @@ def find(name: str) -> Any:
     return found
 
 
+def load(folders: Iterable[str], wanted: Iterable[list[str]]) -> list[str]:
+    """Load what calls will use. What cannot be loaded is told, and again by the call.
+
+    Args:
+        folders: in which modules are looked for.
+        wanted: modules, functions as ``module:name``, and functions with the text that they are called with.
+    """
+    known = set(sys.path)
+    sys.path[:0] = [folder for folder in folders if folder not in known]
+    problems: list[str] = []
+    for name, *given in wanted:
+        try:
+            if given:
+                find(name)(*given)
+            elif ":" in name:
+                find(name)
+            else:
+                importlib.import_module(name)
+        except Exception as error:  # noqa: BLE001  (whatever a module raises)
+            problems.append(f"{name}: {type(error).__name__}: {error}"[:500])
+    return problems
+
+
 def settle_in(spec: dict[str, Any]) -> None:
     """Make this process look like one that was started for the call."""
-    os.environ.clear()
-    os.environ.update(spec["environment"])
-    known = set(sys.path)
-    sys.path[:0] = [folder for folder in spec["path"] if folder not in known]
+    set_environment(spec["environment"])
+    load(spec["path"], ())
     threading.stack_size(_THREAD_STACK_BYTES)
     sys.stdin, sys.stdout, sys.stderr = os.fdopen(0, closefd=False), _printing(1), _printing(2)
     network.offer(CONTROL if spec["hosts"] else None)
+
+
+def set_environment(variables: Mapping[str, str]) -> None:
+    """Have these, and no others."""
+    os.environ.clear()
+    os.environ.update(variables)
 
 
 def _printing(descriptor: int) -> TextIO:
@@ -71,12 +97,15 @@ def call(spec: dict[str, Any]) -> None:
 
 
 def _value_of(function: Any, arguments: dict[str, Any]) -> Any:
-    value = function(**arguments)
-    return asyncio.run(_awaited(value)) if inspect.isawaitable(value) else value
+    value: Any = function(**arguments)
+    if not hasattr(value, "__await__"):
+        return value
+    import asyncio  # takes longer to load than all else in a jail together
 
+    async def awaited() -> Any:
+        return await value
 
-async def _awaited(value: Any) -> Any:
-    return await value
+    return asyncio.run(awaited())
 
 
 def told(error: BaseException) -> dict[str, str]:

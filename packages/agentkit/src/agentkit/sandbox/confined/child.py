@@ -11,7 +11,7 @@ import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 from . import landlock, seccomp, wire
 from .calling import CONTROL, call, settle_in
@@ -20,12 +20,14 @@ from .kernel import (
     PR_SET_DUMPABLE,
     PR_SET_NO_NEW_PRIVS,
     PR_SET_PDEATHSIG,
+    close_from,
     drop_capabilities,
     prctl,
     unshare,
 )
 from .mounts import DEVICES, SYSTEM, importable
-from .watching import Proc
+from .proc import Proc
+from .rlimits import limit_to
 
 UNPRIVILEGED = 65530
 """The id of children whose worker is root."""
@@ -34,8 +36,6 @@ SEEN_ID = 1000
 """What a child in a namespace of its own takes its id for."""
 
 READY = b"+"
-
-Ids: TypeAlias = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +53,7 @@ class Ground:
         libraries: folders of the interpreter and its packages.
         path: of Python, when the fork server began.
         readable: all that the root of mounts shows.
+        programs: of a fork server of jails: bubblewrap, and what runs in a jail; empty for one of functions.
     """
 
     proc: Proc
@@ -65,6 +66,12 @@ class Ground:
     libraries: tuple[str, ...]
     path: tuple[str, ...]
     readable: tuple[str, ...]
+    programs: Mapping[str, str]
+
+    @property
+    def has_two_ids(self) -> bool:
+        """It has a namespace of users in which there is nobody beside root."""
+        return self.namespaces and self.is_root
 
 
 def owner_of(ground: Ground, spec: dict[str, Any]) -> int:
@@ -113,9 +120,12 @@ def run(ground: Ground, usual: dict[str, Any], supervisor: socket.socket) -> Non
 
 def _keep_only(supervisor: socket.socket, proc: Proc) -> None:
     """Whatever the fork server has open, and what was loaded into it."""
-    kept = sorted({supervisor.fileno(), proc.descriptor})
-    for low, high in zip([2, *kept], [*kept, _most_descriptors()], strict=True):
-        os.closerange(low + 1, high)
+    first = 3
+    for kept in sorted({supervisor.fileno(), proc.descriptor}):
+        if kept > first:
+            close_from(first, kept - 1)
+        first = kept + 1
+    close_from(first)
 
 
 def _arrange_descriptors(descriptors: list[int], word: int) -> int:
@@ -124,13 +134,8 @@ def _arrange_descriptors(descriptors: list[int], word: int) -> int:
     moved = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, 32) for each in (nothing, *descriptors, word)]
     for target, descriptor in enumerate(moved):
         os.dup2(descriptor, target, inheritable=target <= CONTROL)
-    os.closerange(len(moved), _most_descriptors())
+    close_from(len(moved))
     return len(moved) - 1
-
-
-def _most_descriptors() -> int:
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    return 1 << 20 if most == resource.RLIM_INFINITY else min(most, 1 << 20)
 
 
 def confine(ground: Ground, usual: dict[str, Any]) -> None:
@@ -167,19 +172,7 @@ def become(owner: int, ground: Ground) -> None:
         prctl(PR_SET_DUMPABLE, 1)  # else what is below /proc belongs to root since the change of id
         unshare(CLONE_NEWUSER)
         ids = ((SEEN_ID, owner),)
-        map_ids(ground.proc, "self", ids, ids)
-
-
-def map_ids(proc: Proc, pid: str, users: Ids, groups: Ids) -> None:
-    """Give a new namespace of users its ids: inside and outside of each.
-
-    Raises:
-        OSError: the kernel refused.
-    """
-    if len(groups) == 1:  # who maps only itself must renounce other groups first
-        proc.write(f"{pid}/setgroups", "deny")
-    for name, ids in (("gid_map", groups), ("uid_map", users)):
-        proc.write(f"{pid}/{name}", "".join(f"{inside} {outside} 1\n" for inside, outside in ids))
+        ground.proc.map_ids("self", ids, ids)
 
 
 def _limit(ground: Ground, limits: dict[str, Any], held: int) -> None:
@@ -198,18 +191,6 @@ def _limit(ground: Ground, limits: dict[str, Any], held: int) -> None:
     if ground.namespaces:
         wanted[resource.RLIMIT_NPROC] = limits["processes"]
     limit_to(wanted)
-
-
-def limit_to(wanted: Mapping[int, int]) -> None:
-    """Set limits of the kernel for this process, hard as soft.
-
-    Raises:
-        OSError: the kernel refused.
-    """
-    for kind, most in wanted.items():
-        hard = resource.getrlimit(kind)[1]
-        allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(kind, (allowed, allowed))
 
 
 def _rules(ground: Ground, spec: dict[str, Any]) -> list[tuple[str, int]]:

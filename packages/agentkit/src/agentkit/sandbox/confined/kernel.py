@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import struct
 from typing import Any
 
@@ -24,6 +23,7 @@ PR_SET_NO_NEW_PRIVS = 38
 
 # the same on every architecture, as they are younger than the common table
 SYS_MOVE_MOUNT = 429
+SYS_CLOSE_RANGE = 436
 SYS_MOUNT_SETATTR = 442
 SYS_LANDLOCK_CREATE_RULESET = 444
 SYS_LANDLOCK_ADD_RULE = 445
@@ -38,7 +38,7 @@ libc: Any = ctypes.CDLL(None, use_errno=True)
 
 def machine() -> str:
     """The architecture, as the kernel calls it: ``x86_64``, ``aarch64``."""
-    return platform.machine()
+    return os.uname().machine
 
 
 def _checked(result: int, what: str) -> int:
@@ -65,6 +65,17 @@ def prctl(option: int, argument: int = 0) -> None:
         OSError: the kernel refused.
     """
     _checked(libc.prctl(option, ctypes.c_ulong(argument), 0, 0, 0), f"prctl {option}")
+
+
+def close_from(low: int, high: int = 0xFFFF_FFFF) -> None:
+    """Close all descriptors from ``low`` to ``high``, both included.
+
+    Not by :func:`os.closerange`: where Python was built for an older C library that tries each single one.
+    """
+    try:
+        syscall(SYS_CLOSE_RANGE, low, high, 0)
+    except OSError:  # before Linux 5.9
+        os.closerange(low, min(high, 1 << 20) + 1)
 
 
 def unshare(flags: int) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import struct
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 from .kernel import PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, libc, machine, prctl
@@ -50,17 +49,16 @@ def is_known() -> bool:
     return machine() in NUMBERS
 
 
-@dataclass(slots=True)
 class Program:
     """Instructions, written in order.
 
-    Attributes:
+    Args:
         numbers: of the system calls of this machine.
-        code: so far.
     """
 
-    numbers: dict[str, int]
-    code: list[Instruction] = field(default_factory=list["Instruction"])
+    def __init__(self, numbers: Mapping[str, int]) -> None:
+        self.numbers = numbers
+        self.code: list[Instruction] = []
 
     def say(self, code: int, value: int, when_true: int = 0, when_false: int = 0) -> None:
         """One instruction; the jumps count the instructions that are left out."""
@@ -107,7 +105,7 @@ _MISSING = _ERRNO | errno.ENOSYS
 
 
 def _begin() -> Program:
-    program = Program(numbers=dict(NUMBERS[machine()]))
+    program = Program(NUMBERS[machine()])
     program.say(_LOAD, 4)
     program.say(_EQUAL, _AUDIT_ARCH[machine()], 1, 0)
     program.say(_RETURN, _KILL)

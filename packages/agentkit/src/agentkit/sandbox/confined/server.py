@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import errno
-import importlib
 import os
 import shutil
 import signal
 import socket
-import sys
 import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, nullcontext, suppress
@@ -16,8 +14,8 @@ from functools import partial
 from typing import Any
 
 from . import landlock, seccomp, supervisor, wire
-from .calling import find
-from .child import UNPRIVILEGED, Ground, Ids, is_within, map_ids
+from .calling import load
+from .child import UNPRIVILEGED, Ground, is_within
 from .kernel import (
     CLONE_NEWIPC,
     CLONE_NEWNET,
@@ -31,7 +29,7 @@ from .kernel import (
     unshare,
 )
 from .mounts import SYSTEM, Scene, build, enter, make_private, shown
-from .watching import Proc
+from .proc import Ids, Proc
 
 _MNT_DETACH = 2
 
@@ -53,7 +51,7 @@ def main(connection: int) -> None:
     try:
         ground = _settle(config)
         prctl(PR_SET_DUMPABLE, 0)
-        problems = _preload(config)
+        problems = load(config["path"], config["preload"])
     except OSError as error:
         with suppress(OSError):
             wire.send(worker, {"event": "unable", "why": str(error)})
@@ -62,7 +60,7 @@ def main(connection: int) -> None:
         "namespaces": ground.namespaces,
         "landlock": ground.landlock,
         "seccomp": ground.filter is not None,
-        "two_ids": ground.namespaces and ground.is_root,
+        "two_ids": ground.has_two_ids,
     }
     wire.send(
         worker, {"event": "ready", **found, "problems": problems, "tasks": len(os.listdir("/proc/self/task"))}
@@ -83,7 +81,7 @@ def _serve(ground: Ground, worker: socket.socket) -> None:
         if pid == 0:
             worker.close()
             supervisor.begin(server)
-            supervisor.serve(ground, socket.socket(fileno=connection), message)
+            supervisor.serve(ground, socket.socket(fileno=connection), message["usual"])
         os.close(connection)
     with suppress(ChildProcessError):  # each supervisor sees the end of the worker, and leaves nothing
         os.waitpid(-1, 0)
@@ -94,23 +92,6 @@ def _clear(ground: Ground) -> None:
         with suppress(OSError):
             unmount(ground.root, _MNT_DETACH)
     shutil.rmtree(ground.root, ignore_errors=True)
-
-
-def _preload(config: dict[str, Any]) -> list[str]:
-    """Load what calls will use; what cannot be loaded is told, and again by the call."""
-    sys.path[:0] = [folder for folder in config["path"] if folder not in sys.path]
-    problems: list[str] = []
-    for name, *given in config["preload"]:
-        try:
-            if given:
-                find(name)(*given)
-            elif ":" in name:
-                find(name)
-            else:
-                importlib.import_module(name)
-        except Exception as error:  # noqa: BLE001  (whatever a module raises)
-            problems.append(f"{name}: {type(error).__name__}: {error}"[:500])
-    return problems
 
 
 # --- the ground ---------------------------------------------------------------------------------------------------
@@ -145,6 +126,7 @@ def _settle(config: dict[str, Any]) -> Ground:
         libraries=libraries,
         path=tuple(config["path"]),
         readable=tuple(readable),
+        programs=config["programs"],
     )
 
 
@@ -172,14 +154,14 @@ def _works(taking: Callable[..., None]) -> bool:
 
 def _take_namespaces(proc: Proc, config: dict[str, Any], readable: tuple[str, ...], *, try_it: bool) -> None:
     """Namespaces of users, mounts, network, IPC and names; for jails, which take the others themselves, of users."""
-    for_functions = config["kind"] == "pool"
+    for_functions = not config["programs"]
     own = os.geteuid(), os.getegid()
     ids = ((0, 0), (1, UNPRIVILEGED))
     with _helped_by_root(proc, ids) if own[0] == 0 else nullcontext():
         others = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS
         unshare(CLONE_NEWUSER | (others if for_functions else 0))
     if own[0] != 0:
-        map_ids(proc, "self", ((0, own[0]),), ((0, own[1]),))
+        proc.map_ids("self", ((0, own[0]),), ((0, own[1]),))
     if for_functions:
         make_private()
         build(config["root"], readable)
@@ -199,7 +181,7 @@ def _helped_by_root(proc: Proc, ids: Ids) -> Generator[None]:
         with suppress(OSError):
             os.close(says)
             if os.read(hears, 1):
-                map_ids(proc, server, ids, ids)
+                proc.map_ids(server, ids, ids)
                 os.write(tells, b"+")
         os._exit(0)
     os.close(tells)

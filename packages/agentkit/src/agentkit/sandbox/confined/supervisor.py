@@ -14,14 +14,24 @@ from typing import Any
 
 from . import child, wire
 from .child import Ground
-from .kernel import CLONE_NEWNS, CLONE_NEWPID, PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, prctl, unshare
+from .jailing import JAIL, arguments
+from .kernel import (
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    PR_SET_CHILD_SUBREAPER,
+    PR_SET_PDEATHSIG,
+    close_from,
+    prctl,
+    unshare,
+)
 from .mounts import WORK, Scene, enter, is_own, shown
-from .watching import Use, Watch, bury
-
-JAIL = 3
-"""The descriptor at which a jail finds its supervisor."""
+from .proc import Use
+from .watching import Watch, bury
 
 _LONGEST_COMPLAINT = 2000
+
+_TERMS = ("hosts", "read", "write", "two_ids", "seccomp", "environment", "path", "preload")
+"""Of a call, as far as a jail has to know them before it."""
 
 
 def begin(server: int) -> None:
@@ -39,20 +49,19 @@ def begin(server: int) -> None:
         os._exit(0)
 
 
-def serve(ground: Ground, worker: socket.socket, wanted: dict[str, Any]) -> None:
+def serve(ground: Ground, worker: socket.socket, usual: dict[str, Any] | None) -> None:
     """Serve one call. Does not return.
 
     Args:
         ground: see there.
         worker: connection to it, for this call alone.
-        wanted: under ``jail`` the program that makes a jail, with its arguments, ``None`` for a function in a child;
-            under ``usual`` the terms of the call, where they are known before the call itself.
+        usual: the terms of the call, where they are known before the call itself.
     """
     try:
-        if wanted["jail"] is None:
-            _serve_function(ground, worker, wanted["usual"])
+        if ground.programs:
+            _serve_jail(ground, worker, usual)
         else:
-            _serve_jail(ground, worker, wanted["jail"])
+            _serve_function(ground, worker, usual)
     except OSError as error:
         _tell(worker, {"event": "unable", "why": f"the supervisor failed: {error}"})
     finally:
@@ -163,64 +172,83 @@ def _watched(
 # --- a jail -----------------------------------------------------------------------------------------------------------
 
 
-def _serve_jail(ground: Ground, worker: socket.socket, jail: list[str]) -> None:
+def _serve_jail(ground: Ground, worker: socket.socket, usual: dict[str, Any] | None) -> None:
+    received = wire.receive(worker) if usual is None else None
+    if received is not None:
+        usual = received[0]
+    if usual is None:
+        return
     here, there = socket.socketpair()
     hears, says = os.pipe()
+    jail = arguments(ground, usual)
     pid, pidfd = _forked(lambda: _become_jail(jail, there.fileno(), says))
     there.close()
     os.close(says)
+    with suppress(OSError):  # it has just ended
+        wire.send(here, {name: usual[name] for name in _TERMS})
+    watch = Watch(proc=ground.proc, pid=pid, pidfd=pidfd, worker=worker, limits={}, tree=True)
+    why = _made(watch, here, hears)
+    if why is None:
+        received = received or _awaited(watch)
+        if received is not None:
+            _tell(worker, _watched_jail(watch, here, *received))
+            return
+    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    bury()
+    if why is not None:
+        _tell(worker, {"event": "unable", "why": f"no jail: {why}"})
+
+
+def _made(watch: Watch, jail: socket.socket, complaints: int) -> str | None:
+    """Wait until a jail is confined; else, why there is none."""
     poll = select.poll()
-    for each in (worker.fileno(), pidfd):
+    poll.register(jail, select.POLLIN | select.POLLHUP)
+    poll.register(watch.worker, select.POLLRDHUP)
+    if jail.fileno() not in {descriptor for descriptor, _events in poll.poll()}:
+        return "nobody waits for it any more"
+    confined = wire.receive(jail)
+    if confined is None:
+        return os.read(complaints, _LONGEST_COMPLAINT).decode(errors="replace").strip() or "it ended at once"
+    if confined[0]["why"] is not None:
+        return str(confined[0]["why"])
+    os.close(complaints)
+    _look(watch)
+    return None
+
+
+def _awaited(watch: Watch) -> tuple[dict[str, Any], list[int]] | None:
+    """The call, once there is one; ``None`` where the jail has ended before, or the worker is gone."""
+    poll = select.poll()
+    for each in (watch.worker.fileno(), watch.pidfd):
         poll.register(each, select.POLLIN | select.POLLHUP)
-    if pidfd in {descriptor for descriptor, _events in poll.poll()}:
-        os.waitpid(pid, 0)
-        why = os.read(hears, _LONGEST_COMPLAINT).decode(errors="replace").strip()
-        _tell(worker, {"event": "unable", "why": f"no jail: {why or 'it ended at once'}"})
-        return
-    received = wire.receive(worker)
-    watch = Watch(
-        proc=ground.proc,
-        pid=pid,
-        pidfd=pidfd,
-        worker=worker,
-        limits={} if received is None else received[0]["limits"],
-        tree=True,
-    )
-    if received is None:
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        bury()
-        return
-    _tell(worker, _watched_jail(watch, here, *received))
+    if watch.pidfd in {descriptor for descriptor, _events in poll.poll()}:
+        return None
+    return wire.receive(watch.worker)
+
+
+def _look(watch: Watch) -> None:
+    """See what a jail holds by itself, and who is in it."""
+    own = watch.proc.use_of_tree(watch.pid)
+    watch.base = Use(memory=own.memory, cpu=own.cpu)
+    for inner in watch.proc.children(watch.pid):
+        with suppress(ProcessLookupError):
+            watch.inner = os.pidfd_open(inner)
+            for each in watch.proc.children(inner):  # bubblewrap's own first process ignores whoever asks
+                watch.program = os.pidfd_open(each)
 
 
 def _watched_jail(
     watch: Watch, jail: socket.socket, spec: dict[str, Any], descriptors: list[int]
 ) -> dict[str, Any]:
-    began = wire.receive(jail)  # it says so when it is there, which a jail that was made ahead is
-    if began is not None:
-        with suppress(OSError):  # it has just ended
-            wire.send(jail, spec, tuple(descriptors))
-        began = wire.receive(jail)
+    watch.limits = spec["limits"]
+    # before it begins: what was never announced was never done
+    _announce(watch.worker, watch.pidfd if watch.inner is None else watch.inner, watch.program)
+    with suppress(OSError):  # it has just ended
+        wire.send(jail, spec, tuple(descriptors))
     for descriptor in descriptors:
         os.close(descriptor)
-    if began is None or began[0].get("why"):
-        watch.kill()
-        watch.limits = spec["limits"]
-        watch.until_it_ends()
-        why = "it ended before the call began" if began is None else began[0]["why"]
-        return {"event": "unable", "why": f"no jail: {why}"}
-    own = watch.proc.use_of_tree(watch.pid)
-    watch.base = Use(memory=own.memory, cpu=own.cpu)
-    program: int | None = None
-    for inner in watch.proc.children(watch.pid):
-        with suppress(ProcessLookupError):
-            watch.inner = os.pidfd_open(inner)
-            for each in watch.proc.children(inner):  # bubblewrap's own first process ignores whoever asks
-                program = os.pidfd_open(each)
-    _announce(watch.worker, watch.pidfd if watch.inner is None else watch.inner, program)
-    with suppress(OSError):
-        jail.send(child.READY)
+    jail.close()
     return watch.until_it_ends()
 
 
@@ -231,6 +259,6 @@ def _become_jail(jail: list[str], connection: int, complaints: int) -> None:
         os.dup2(descriptor, target)
     os.dup2(64, 2)
     os.dup2(65, JAIL)
-    os.closerange(JAIL + 1, 1 << 16)
+    close_from(JAIL + 1)
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     os.execve(jail[0], jail, {})  # noqa: S606  (no shell is wanted)

@@ -10,121 +10,16 @@ import socket
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from .proc import Proc, Use
 
 TICK_MILLISECONDS = 20
 """So often it is looked at what no limit of the kernel holds by itself."""
 
 IDLE_TICK_MILLISECONDS = 160
 """So seldom at the most, where no processor was used since it was looked at last: each time it is twice as long."""
-
-_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Use:
-    """What processes hold at a moment.
-
-    Attributes:
-        memory: bytes that are theirs.
-        cpu: seconds so far.
-        processes: with their threads.
-    """
-
-    memory: int = 0
-    cpu: float = 0.0
-    processes: int = 0
-
-    def __add__(self, other: Use) -> Use:
-        return Use(
-            memory=self.memory + other.memory,
-            cpu=self.cpu + other.cpu,
-            processes=self.processes + other.processes,
-        )
-
-
-class Proc:
-    """``/proc`` as it was when the fork server began; a root that hides it does not matter.
-
-    Args:
-        descriptor: of the folder.
-    """
-
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-
-    def use(self, pid: int) -> Use:
-        """What one process uses; nothing where it is gone."""
-        try:
-            status = self._read(f"{pid}/status")
-            counted = self._read(f"{pid}/stat").rpartition(b")")[2].split()
-        except OSError:
-            return Use()
-        fields = dict(line.split(b":", 1) for line in status.splitlines() if b":" in line)
-        kibibytes = sum(
-            int(fields.get(name, b"0").split()[0]) for name in (b"RssAnon", b"RssShmem", b"VmSwap")
-        )
-        cpu = sum(int(ticks) for ticks in counted[11:15]) / _TICKS_PER_SECOND
-        return Use(memory=kibibytes * 1024, cpu=cpu, processes=int(counted[17]))
-
-    def use_of_tree(self, pid: int) -> Use:
-        """What a process and all its descendants use."""
-        whole, todo = Use(), [pid]
-        while todo:
-            one = todo.pop()
-            whole += self.use(one)
-            todo += self.children(one)
-        return whole
-
-    def address_space(self) -> int:
-        """Bytes of address space of this process."""
-        try:
-            return int(self._read("self/statm").split()[0]) * os.sysconf("SC_PAGE_SIZE")
-        except OSError:
-            return 0
-
-    def data(self) -> int:
-        """Bytes of private memory of this process that it may write to."""
-        try:
-            return int(self._read("self/statm").split()[5]) * os.sysconf("SC_PAGE_SIZE")
-        except OSError:
-            return 0
-
-    def write(self, path: str, text: str) -> None:
-        """Write a file of the kernel.
-
-        Raises:
-            OSError: it does not take it.
-        """
-        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=self.descriptor)
-        try:
-            os.write(descriptor, text.encode())
-        finally:
-            os.close(descriptor)
-
-    def children(self, pid: int) -> list[int]:
-        """The processes that a process has made and that are still there."""
-        found: list[int] = []
-        with suppress(OSError):
-            tasks = os.open(
-                f"{pid}/task", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.descriptor
-            )
-            try:
-                names = os.listdir(tasks)
-            finally:
-                os.close(tasks)
-            for task in names:
-                with suppress(OSError):
-                    found += map(int, self._read(f"{pid}/task/{task}/children").split())
-        return found
-
-    def _read(self, path: str) -> bytes:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.descriptor)
-        try:
-            return os.read(descriptor, 1 << 16)
-        finally:
-            os.close(descriptor)
 
 
 def bury() -> None:
@@ -154,6 +49,7 @@ class Watch:
         pid: the child.
         pidfd: the same, for good.
         inner: the first process of a namespace below it, with which all others in there end.
+        program: what runs in that namespace, by itself.
         worker: connection to the worker; when it closes, or says anything, the child is killed.
         limits: what it may use.
         tree: its descendants count as well.
@@ -171,9 +67,10 @@ class Watch:
     worker: socket.socket
     limits: Mapping[str, Any]
     inner: int | None = None
+    program: int | None = None
     tree: bool = False
     folder: str | None = None
-    base: Use = Use()
+    base: Use = field(default_factory=Use)
     peak: int = 0
     over: str | None = None
     tick: int = TICK_MILLISECONDS

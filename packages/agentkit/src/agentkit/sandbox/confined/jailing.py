@@ -1,0 +1,86 @@
+"""How bubblewrap is told to make a jail: what is seen in it, and as whom."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .child import Ground, is_within
+from .mounts import SYSTEM, WORK, importable, outermost
+
+JAIL = 3
+"""The descriptor at which a jail finds its supervisor."""
+
+
+def arguments(ground: Ground, terms: Mapping[str, Any]) -> list[str]:
+    """The program that makes a jail on these terms, with its arguments; within it the launcher waits.
+
+    Args:
+        ground: of the fork server, which knows the programs.
+        terms: paths that are granted, folders of modules, and bytes of the jail's own files.
+    """
+    disk = str(terms["limits"]["disk"])
+    programs = ground.programs
+    return [
+        programs["bubblewrap"],
+        *("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
+        *_identity(ground),
+        *("--die-with-parent", "--new-session", "--hostname", "jail"),
+        *_shown(ground, terms["path"]),
+        *("--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"),
+        *("--perms", "1777", "--size", disk, "--tmpfs", "/dev/shm"),  # noqa: S108  (in the jail)
+        *("--perms", "1777", "--size", disk, "--tmpfs", WORK),
+        *_shown(ground, terms["path"], below=WORK),
+        *_granted("--ro-bind", terms["read"]),
+        *_granted("--bind", terms["write"]),
+        *("--remount-ro", "/", "--chdir", WORK),
+        *(
+            "--",
+            programs["python"],
+            "-I",
+            "-c",
+            programs["boot"],
+            programs["confined"],
+            "launcher",
+            str(JAIL),
+        ),
+    ]
+
+
+def _identity(ground: Ground) -> tuple[str, ...]:
+    if ground.has_two_ids:
+        wanted = ("CAP_SETUID", "CAP_SETGID", "CAP_SETFCAP")
+        return ("--cap-drop", "ALL", *(part for name in wanted for part in ("--cap-add", name)))
+    return ("--unshare-user", "--uid", "1000", "--gid", "1000")
+
+
+def _shown(ground: Ground, folders: Sequence[str], below: str = "") -> list[str]:
+    found: list[str] = []
+    made = {"/", WORK}
+    paths = [*SYSTEM, *ground.libraries]
+    for folder in folders:
+        if not is_within(folder, ground.libraries):
+            paths += importable(folder)
+    for path in outermost(paths):
+        if path.startswith(WORK + "/") == bool(below):
+            parents = [parent for parent in _parents(path) if parent not in made]
+            made.update(parents)
+            # open to everybody: bubblewrap would give them the modes that they have outside
+            found += [part for parent in parents for part in ("--perms", "0755", "--dir", parent)]
+            if os.path.islink(path):
+                found += ["--symlink", os.readlink(path), path]
+            else:
+                found += ["--ro-bind", path, path]
+    return found
+
+
+def _parents(path: str) -> list[str]:
+    found: list[str] = []
+    while (path := os.path.dirname(path)) != "/":
+        found.append(path)
+    return found[::-1]
+
+
+def _granted(option: str, paths: Sequence[str]) -> list[str]:
+    return [part for path in paths for part in (option, path, path)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from agentkit.attachments import split_input
 from agentkit.transcript import Recalled, RunStarted, ToolReturned, Transcript
 
 
@@ -13,7 +14,8 @@ class Labels:
     """What a run has seen. A label never goes away: not with a summary, and not with a retry.
 
     Attributes:
-        untrusted: words that somebody else may have written: results of tools, memory, earlier turns.
+        untrusted: words that somebody else may have written: results of tools, files that were handed in, memory,
+            earlier turns.
         private: data that the operator has declared to be private.
     """
 
@@ -37,8 +39,9 @@ def labels_of(
     untrusted = private = False
     for recorded in transcript:
         match recorded.step:
-            case RunStarted(earlier=earlier) if earlier:
-                untrusted = private = True
+            case RunStarted(earlier=earlier, input=given):
+                private = private or earlier > 0
+                untrusted = untrusted or earlier > 0 or bool(split_input(given)[1])
             case Recalled(notes=notes) if notes:
                 untrusted = private = True
             case ToolReturned(tool=tool, ruling=ruling) if ruling is None or ruling.decision == "allow":

@@ -149,7 +149,7 @@ async def test_a_server_sees_little_of_the_environment(hostile):
     )
     async with McpPool([server], variables=variables) as pool:
         seen = json.loads(str(await pool.toolset("hostile").call(called("environment"), context())))
-    assert seen["MINE"] == "<t-secret>"
+    assert seen["MINE"] == "[secret MINE]"  # it was there, and is not told
     assert seen["OTHER"] == "otherwise"
     assert not {"OPENAI_API_KEY", "TOKEN"} & seen.keys()
 

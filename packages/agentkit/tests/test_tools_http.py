@@ -43,7 +43,7 @@ async def test_headers_of_the_developer_are_sent_and_not_told(api: Api):
         headers={"authorization": SECRET, "trace": "ours"},
     )  # fmt: skip
     told = await called(HttpToolset([made], api.client), "look", trace="theirs")
-    assert told["headers"]["authorization"] == "[secret]"  # the server repeated it
+    assert told["headers"]["authorization"] == "[secret authorization]"  # the server repeated it
     assert told["headers"]["trace"] == "ours"
     assert SECRET not in repr(made)
     with pytest.raises(BadArguments, match="one line"):
@@ -135,7 +135,7 @@ async def test_no_answer_tells_the_model_what_was_sent(api: Api, status: int, he
         told = json.dumps(await called(toolset, "look"))
     except ToolError as error:
         told = str(error)
-    assert "[secret]" in told
+    assert "[secret" in told
     assert "hunter2" not in told
     assert "0123456" not in told
 

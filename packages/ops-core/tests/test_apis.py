@@ -138,7 +138,7 @@ async def test_requests_and_documents_are_tools_of_the_agents_that_name_them(fil
     assert (weather.effect, weather.parameters["required"]) == (Effect.PURE, ["city"])
 
     returned = await called(clerk, "shop_getOrder", id="7")
-    assert returned.output == {"asked": "GET /v1/orders/7 HTTP/1.1", "as": "[secret]"}
+    assert returned.output == {"asked": "GET /v1/orders/7 HTTP/1.1", "as": "[secret Authorization]"}
     environ["SHOP_TOKEN"] = "second-token-123"  # looked at in each call
     await called(clerk, "shop_getOrder", id="8")
     assert [headers["authorization"] for _first, headers, _body in api.asked] == [

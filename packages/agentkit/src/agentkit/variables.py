@@ -15,10 +15,14 @@ class Filling:
 
     Args:
         variables: what names stand for; looked at when something is filled in.
+
+    Attributes:
+        filled: the variables that were filled in so far.
     """
 
     def __init__(self, variables: Mapping[str, str]) -> None:
         self._variables = variables
+        self.filled: dict[str, str] = {}
 
     def __call__(self, where: str, text: str) -> str:
         """The text with its variables filled in.
@@ -32,9 +36,12 @@ class Filling:
         """
 
         def value_of(found: re.Match[str]) -> str:
-            value = self._variables.get(found[1]) or found[2]
-            if value is None:
+            value = self._variables.get(found[1])
+            if value:
+                self.filled[found[1]] = value
+                return value
+            if found[2] is None:
                 raise UsageError(f"{where}: the variable {found[1]} is not set")
-            return value
+            return found[2]
 
         return _VARIABLE.sub(value_of, text)

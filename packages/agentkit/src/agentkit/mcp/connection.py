@@ -32,6 +32,7 @@ from agentkit.mcp.listening import Ear
 from agentkit.mcp.servers import McpServer
 from agentkit.mcp.surroundings import Surroundings
 from agentkit.mcp.transports import FATE, Fate, Way, way_to
+from agentkit.secrecy import Secrets
 
 log = logging.getLogger("agentkit.mcp")
 
@@ -97,6 +98,7 @@ class Connection:
 
     Attributes:
         last_words: what the server said beside its messages before its end, for the operator alone.
+        secrets: that the server was given.
     """
 
     def __init__(self, server: McpServer, here: Surroundings) -> None:
@@ -109,6 +111,7 @@ class Connection:
         self._not_before = 0.0
         self._why = ""
         self.last_words = ""
+        self.secrets = Secrets()
 
     @property
     def revision(self) -> str | None:
@@ -296,6 +299,7 @@ class Connection:
             server = self.server.resolved(self._here.variables, self._here.folder)
         except UsageError as error:
             raise McpUnavailable(str(error)) from None
+        self.secrets = self.server.secrets(self._here.variables)
         ready: asyncio.Future[_Live] = asyncio.get_running_loop().create_future()
         host = asyncio.create_task(self._host(server, ready), name=f"mcp-{server.name}")
         self._hosts.add(host)

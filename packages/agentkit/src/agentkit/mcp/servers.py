@@ -14,6 +14,7 @@ from typing import Any
 from agentkit.errors import UsageError
 from agentkit.mcp.oauth import McpOAuth, is_http
 from agentkit.messages import Effect
+from agentkit.secrecy import Secrets
 from agentkit.variables import Filling
 
 _NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9-]{0,23}")
@@ -108,6 +109,24 @@ class McpServer:
             oauth=None if self.oauth is None else _filled(self.oauth, fill),
         )
         return replace(found, cwd=None).checked() if found.url is not None else found.checked()
+
+    def secrets(self, variables: Mapping[str, str]) -> Secrets:
+        """What variables bring into the environment, the headers and ``oauth``, but paths: not to be told where the
+        server repeats it.
+
+        Raises:
+            UsageError: a variable is missing.
+        """
+        texts = {**self.env, **self.headers}
+        if self.oauth is not None and self.oauth.client_secret is not None:
+            texts["client_secret"] = self.oauth.client_secret
+        found: list[tuple[str, str]] = []
+        for name, text in texts.items():
+            fill = Filling(variables)
+            value = fill(name, text)
+            if fill.filled:
+                found += [(name, value), *fill.filled.items()]
+        return Secrets(each for each in found if not each[1].startswith("/"))
 
     @property
     def fingerprint(self) -> str:

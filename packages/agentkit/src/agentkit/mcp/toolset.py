@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from agentkit.errors import BadArguments, ToolError, ToolQuarantined, UnknownTool
@@ -13,6 +13,7 @@ from agentkit.mcp.pins import Pins, problem_with, standings
 from agentkit.mcp.servers import McpServer
 from agentkit.messages import Effect, JsonObject, JsonValue, ToolCall, ToolSpec
 from agentkit.ports import ToolContext
+from agentkit.secrecy import Secrets
 
 log = logging.getLogger("agentkit.mcp")
 
@@ -23,6 +24,8 @@ MOST_LISTED = 200
 class Calls(Protocol):
     """What a toolset needs of a connection; see :class:`agentkit.mcp.connection.Connection`."""
 
+    @property
+    def secrets(self) -> Secrets: ...
     async def tools(self) -> Sequence[Definition]: ...
     async def call(
         self, tool: str, arguments: Mapping[str, Any], *, progress: Any = None, again: bool = False
@@ -88,7 +91,7 @@ class McpToolset:
             ToolError: the tool, or the server, says that the call failed.
         """
         if self.server.resources and call.name in {spec.name for spec in _resource_specs(self.server)}:
-            return await self._about_resources(call)
+            return await self._untold(self._about_resources(call))
         known = {shown_name(self.server.name, each.name): each for each in await self.definitions()}
         definition = known.get(call.name)
         if definition is None:
@@ -99,12 +102,28 @@ class McpToolset:
         self, definition: Definition, arguments: JsonObject, context: ToolContext[Any]
     ) -> JsonValue:
         """:meth:`call` of a tool that :meth:`definitions` has given."""
+        return await self._untold(self._carried_out(definition, arguments, context))
+
+    async def _untold(self, answer: Awaitable[JsonValue]) -> JsonValue:
+        """The answer, or why there is none, without the secrets that the server was given and repeats."""
+        try:
+            found = await answer
+        except ToolError as error:
+            error.args = (self._connection().secrets.hidden(str(error)),)
+            raise
+        told: JsonValue = self._connection().secrets.hidden(found)
+        return told
+
+    async def _carried_out(
+        self, definition: Definition, arguments: JsonObject, context: ToolContext[Any]
+    ) -> JsonValue:
         definition.check(arguments)
         await self._check(definition)
         effect = self.server.effect_of(definition.name)
 
         async def progress(done: float, total: float | None, message: str | None) -> None:
-            context.report(message or (f"{done:g}" if total is None else f"{done:g} of {total:g}"))
+            told = message or (f"{done:g}" if total is None else f"{done:g} of {total:g}")
+            context.report(self._connection().secrets.hidden(told))
 
         result = await self._connection().call(
             definition.name, arguments, progress=progress, again=effect is not Effect.UNSAFE

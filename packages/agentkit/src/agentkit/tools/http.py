@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +17,7 @@ from agentkit.headers import header_problem
 from agentkit.messages import Effect, JsonObject, JsonValue, ToolCall, ToolSpec
 from agentkit.ports import ToolContext
 from agentkit.sandbox.terms import HostRule
+from agentkit.secrecy import Secrets
 from agentkit.variables import Filling
 
 if TYPE_CHECKING:
@@ -33,9 +32,6 @@ MOST_TOLD = 2000
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]{0,63}")
 _VARIABLE = re.compile(r"\{([^{}]+)\}")
 _SEPARATORS = re.compile(r"[/\\]")
-_SHORTEST_SECRET = 8
-"""Characters; what is shorter may be a word of the answer itself."""
-
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _IDEMPOTENT = frozenset({"PUT", "DELETE"})
 
@@ -63,7 +59,8 @@ class HttpTool:
             whole body.
         effect: what repeating a call does; by the method, where not given.
         headers: that are sent along; they are not shown to the model, which cannot change them, and where the server
-            repeats one of their values the model is told ``[secret]``. A toolset with variables fills in ``${NAME}``.
+            repeats one of their values the model is told ``[secret NAME]``. A toolset with variables fills in
+            ``${NAME}``.
         idempotency_header: the header in which the server takes a key for repeated requests, such as
             ``Idempotency-Key``; a call with it counts as ``idempotent``.
         timeout: seconds after which a call is given up.
@@ -352,14 +349,12 @@ def _text(value: JsonValue) -> str:
 
 
 def _output(made: HttpTool, fetched: Fetched) -> JsonValue:
-    secrets = _secrets_in(made.headers.values())
+    secrets = Secrets.of_headers(made.headers)
     kind = fetched.headers.get("content-type", "").partition(";")[0].strip().lower()
     if fetched.status >= HTTPStatus.BAD_REQUEST or 300 <= fetched.status < 400:
         later = fetched.headers.get("retry-after")
-        again = (
-            "" if later is None else f" (to be tried again after {_without(secrets, visible(later))[:40]})"
-        )
-        told = _without(secrets, visible(_as_text(fetched)))[:MOST_TOLD]
+        again = "" if later is None else f" (to be tried again after {secrets.hidden(visible(later))[:40]})"
+        told = secrets.hidden(visible(_as_text(fetched)))[:MOST_TOLD]
         raise ToolError(f"{made.name}: the server answered {_status(fetched.status)}{again}: {told}")
     if not fetched.body:
         return None
@@ -374,7 +369,7 @@ def _output(made: HttpTool, fetched: Fetched) -> JsonValue:
         found = _as_text(fetched)
     else:
         found = {"content_type": kind or "unknown", "bytes": len(fetched.body)}
-    return cast("JsonValue", _without(secrets, visible(found)))
+    return cast("JsonValue", secrets.hidden(visible(found)))
 
 
 def _status(status: int) -> str:
@@ -386,35 +381,3 @@ def _status(status: int) -> str:
 
 def _as_text(fetched: Fetched) -> str:
     return fetched.body.decode(errors="replace")
-
-
-def _secrets_in(headers: Iterable[str]) -> list[str]:
-    """What is not to be repeated: whole values, what follows a scheme (``Bearer …``), the password of a Basic one."""
-    found: set[str] = set()
-    for value in headers:
-        scheme, _space, given = value.rpartition(" ")
-        found |= {value, given}
-        if scheme.lower() == "basic":
-            found.add(_password_in(given))
-    return sorted((each for each in found if len(each) >= _SHORTEST_SECRET), key=len, reverse=True)
-
-
-def _password_in(given: str) -> str:
-    try:
-        return base64.b64decode(given, validate=True).decode().partition(":")[2]
-    except (binascii.Error, ValueError):
-        return ""
-
-
-def _without(secrets: Sequence[str], value: Any) -> Any:
-    """What a server repeats of the headers that it was sent is not for the model."""
-    if isinstance(value, str):
-        for secret in secrets:
-            value = value.replace(secret, "[secret]")
-        return value
-    if isinstance(value, dict):
-        fields = cast("dict[str, Any]", value)
-        return {_without(secrets, name): _without(secrets, each) for name, each in fields.items()}
-    if isinstance(value, list):
-        return [_without(secrets, each) for each in value]  # pyright: ignore[reportUnknownVariableType]
-    return value

@@ -1,0 +1,69 @@
+"""What was handed over is not told back: secrets are cut out of what servers say."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, Self, cast
+from urllib.parse import quote
+
+SHORTEST = 8
+"""Characters; what is shorter may be a word of the text itself."""
+
+_NO_SECRETS = frozenset({"accept", "accept-encoding", "accept-language", "content-type", "user-agent"})
+
+
+class Secrets:
+    """Values that are not to be told, and the names that stand in their place.
+
+    They are found as they are, as JSON writes them and as a URL does; what is encoded otherwise is not.
+
+    Args:
+        values: each with its name; those shorter than :data:`SHORTEST` are left alone.
+    """
+
+    def __init__(self, values: Iterable[tuple[str, str]] = ()) -> None:
+        forms = {
+            form: f"[secret {name}]"
+            for name, value in values
+            if len(value) >= SHORTEST
+            for form in (value, json.dumps(value)[1:-1], quote(value), quote(value, safe=""))
+        }
+        self._forms = sorted(forms.items(), key=lambda each: len(each[0]), reverse=True)
+
+    @classmethod
+    def of_headers(cls, headers: Mapping[str, str]) -> Self:
+        """The values of headers, what follows a scheme in them (``Bearer …``), and the password of a basic one."""
+        found: list[tuple[str, str]] = []
+        for name, value in headers.items():
+            if name.lower() in _NO_SECRETS:
+                continue
+            scheme, _space, given = value.rpartition(" ")
+            found += [(name, value), (name, given)]
+            if scheme.lower() == "basic":
+                found.append((name, _password_in(given)))
+        return cls(found)
+
+    def hidden(self, value: Any) -> Any:
+        """A text, or JSON, without them."""
+        if not self._forms:
+            return value
+        if isinstance(value, str):
+            for form, shown in self._forms:
+                value = value.replace(form, shown)
+            return value
+        if isinstance(value, Mapping):
+            fields = cast("Mapping[str, Any]", value)
+            return {self.hidden(name): self.hidden(each) for name, each in fields.items()}
+        if isinstance(value, list | tuple):
+            return [self.hidden(each) for each in cast("Iterable[Any]", value)]
+        return value
+
+
+def _password_in(given: str) -> str:
+    try:
+        return base64.b64decode(given, validate=True).decode().partition(":")[2]
+    except (binascii.Error, ValueError):
+        return ""

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ CONFIG = """
 [[operations]]  # what is valid here depends on what there is: names of agents, keys that were used, cursors given
 include-operation-id = [
     "submit_task", "list_tasks", "list_threads", "list_notes", "recall_notes", "forget_notes", "list_approvals",
-    "answer_approval",
+    "answer_approval", "create_halt", "list_halts",
 ]
 checks.positive_data_acceptance.enabled = false
 
@@ -53,7 +54,11 @@ def url(tmp_path_factory) -> Iterator[str]:
             async with open_ops(chosen) as ops, serving(ops) as found:
                 addresses.extend(found)
                 ready.set()
-                await leave.wait()
+                while not leave.is_set():  # what is halted, as every operation is called, goes on
+                    for halt in await ops.engine.store.halts_in_force():
+                        await ops.engine.lift(halt.tenant, halt.id)
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(leave.wait(), 0.2)
         finally:
             ready.set()
 

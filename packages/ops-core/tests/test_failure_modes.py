@@ -251,7 +251,8 @@ async def test_a_thousand_tasks_that_wait_for_people_hold_no_worker():
         async with asyncio.timeout(3 * SOON):
             while len(await store.list(TENANT, waiting)) < 1000:
                 await asyncio.sleep(0.05)  # between two looks
-        assert runner.carrying == 0
+            while runner.carrying:  # the last one is told here a moment after it was written
+                await asyncio.sleep(0)
         task = (await engine.submit(NewTask(agent="quick", input="Go on."))).task
         assert (await engine.until_ended(TENANT, task.id, SOON)).status is TaskStatus.COMPLETED
         runner.stop()

@@ -17,12 +17,15 @@ from agentkit.errors import (
     BadArguments,
     JournalError,
     RunError,
+    RunReleased,
     ToolDenied,
     ToolError,
+    ToolHalted,
     ToolTimeout,
     TranscriptError,
     UnknownTool,
 )
+from agentkit.killswitch import KillSwitch, ToolUse
 from agentkit.messages import Effect, JsonValue, ToolCall, ToolSpec
 from agentkit.ports import Allow, Ask, Deny, Meter, Policy, Question, ToolContext, Toolset
 from agentkit.transcript import (
@@ -68,6 +71,7 @@ class Caller:
         record: appends a step to the journal.
         show: tells watchers about progress.
         meter: counts what tools spend on embeddings.
+        kill_switch: asked about each call last of all.
     """
 
     run_id: str
@@ -80,6 +84,7 @@ class Caller:
     record: Callable[[Step], Awaitable[Recorded]]
     show: Callable[[ToolProgress], None]
     meter: Meter
+    kill_switch: KillSwitch
     _deciding: asyncio.Lock = field(default_factory=asyncio.Lock)
     _under_way: list[ToolCall] = field(default_factory=list[ToolCall])
 
@@ -89,6 +94,8 @@ class Caller:
         problem = self._problem_with(call)
         if problem is not None:
             await self._refuse(call, problem)
+        elif (halted := self.kill_switch.refusal(self._use_of(call))) is not None:
+            await self._refuse(call, _halted(owed, halted), Ruling(decision="deny", reason=str(halted)))
         elif owed.answer is not None and not owed.answer.approved:
             await self._refuse(call, _denied_by_person(owed))
         elif owed.asked is not None and owed.answer is None:  # the loop waits until the answer has expired
@@ -167,6 +174,11 @@ class Caller:
         if spec.effect is Effect.UNSAFE:
             await self.record(ToolStarted(call_id=call.id, tool=call.name, ruling=ruling))
             ruling = None
+        # the last look before it takes effect
+        halted = await self.kill_switch.refusal_now(self._use_of(call))
+        if halted is not None:
+            await self._refuse(call, halted, Ruling(decision="deny", reason=str(halted)))
+            return
         began = time.monotonic()  # not the loop's: some loops look at the clock once a turn only
         output, error = await self._result_of(call, spec)
         seconds = round(time.monotonic() - began, 6)
@@ -195,11 +207,11 @@ class Caller:
         )
         timer = asyncio.timeout_at(until)
         try:
-            async with timer:
+            async with timer, self.kill_switch.passing(self._use_of(call)):
                 return _storable(call, await self.toolsets[call.name].call(call, context)), None
         except ToolError as error:
             return None, error.as_run_error()
-        except JournalError:  # of a step that the meter records: the run cannot go on
+        except (JournalError, RunReleased):  # of a step that the meter records; or by the kill switch
             raise
         except TimeoutError as error:
             if timer.expired():
@@ -214,6 +226,12 @@ class Caller:
             return None, _unexpected(call, error)
         finally:
             context.stopped.set()
+
+    def _use_of(self, call: ToolCall) -> ToolUse:
+        uses: Callable[[ToolCall], tuple[str, str]] | None = getattr(self.toolsets[call.name], "uses", None)
+        server, behind = ("", "") if uses is None else uses(call)
+        pure = self.specs[call.name].effect is Effect.PURE
+        return ToolUse(tools=(call.name, *([behind] if behind else [])), server=server, pure=pure)
 
     def _reporter(self, call: ToolCall) -> Callable[[str], None]:
         """Tells watchers in the event loop, also what a synchronous tool reports from its thread."""
@@ -247,6 +265,14 @@ def _storable(call: ToolCall, output: JsonValue) -> JsonValue:
         message = f"{call.name} returned {size} characters; at most {MOST_OUTPUT} are taken: ask for less"
         raise ToolError(message)
     return output
+
+
+def _halted(owed: OpenCall, halted: ToolHalted) -> ToolHalted:
+    if not owed.started:
+        return halted
+    return ToolHalted(
+        f"{halted}; it is not known whether this call took effect before, and it was not repeated"
+    )
 
 
 def _denied_by_person(owed: OpenCall) -> ToolDenied:

@@ -23,6 +23,7 @@
     │   ├── BadArguments
     │   ├── ToolTimeout
     │   ├── ToolDenied
+    │   │   └── ToolHalted      a person has switched the tool off
     │   ├── AddressRefused      a tool was to ask a server that it must not reach
     │   ├── McpUnavailable      the operator: an MCP server cannot be reached, or went away
     │   └── ToolQuarantined     the operator: a tool of an MCP server is to be approved first
@@ -252,6 +253,12 @@ class ToolDenied(ToolError):
     """The policy, or a person, does not allow this call."""
 
     code = "tool_denied"
+
+
+class ToolHalted(ToolDenied):
+    """A person has switched this tool, or its server, off."""
+
+    code = "tool_halted"
 
 
 class AddressRefused(ToolError):

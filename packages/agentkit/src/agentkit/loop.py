@@ -26,6 +26,7 @@ from agentkit.errors import (
     RunReleased,
     UsageError,
 )
+from agentkit.killswitch import KillSwitch
 from agentkit.limits import Limits
 from agentkit.messages import (
     DECLINED,
@@ -212,9 +213,14 @@ def _out_of_time(limits: Limits) -> RunError:
 
 
 class Control:
-    """How a run in flight is told to stop. One control belongs to one run; call it from the run's event loop."""
+    """How a run in flight is told to stop. One control belongs to one run; call it from the run's event loop.
 
-    def __init__(self) -> None:
+    Args:
+        kill_switch: for the tools of the run; one that nobody has pulled where not given.
+    """
+
+    def __init__(self, kill_switch: KillSwitch | None = None) -> None:
+        self.kill_switch = KillSwitch() if kill_switch is None else kill_switch
         self.ending: Finished | None = None
         self.released = False
         self._turns: asyncio.Task[Any] | None = None
@@ -438,6 +444,7 @@ class Loop:
             record=self._record,
             show=self._show,
             meter=self._meter,
+            kill_switch=self.control.kill_switch,
         )
         if len(calls) == 1:
             await caller.settle(calls[0], self.steps)

@@ -106,7 +106,11 @@ class ToolContext(Generic[Deps]):
 
 
 class Toolset(Protocol):
-    """A group of tools that can be listed and called."""
+    """A group of tools that can be listed and called.
+
+    One that also has a method ``uses(call: ToolCall) -> tuple[str, str]`` says behind which MCP server, and under which
+    name of its own, the tool of a call is, for :class:`~agentkit.killswitch.KillSwitch`; empty for neither.
+    """
 
     async def specs(self) -> Sequence[ToolSpec]:
         """The tools as they are now, names unique."""

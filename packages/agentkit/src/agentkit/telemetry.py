@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Awaitable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -244,6 +244,10 @@ class _WatchedToolset:
 
     async def specs(self) -> Sequence[ToolSpec]:
         return await self._toolset.specs()
+
+    def uses(self, call: ToolCall) -> tuple[str, str]:
+        uses: Callable[[ToolCall], tuple[str, str]] | None = getattr(self._toolset, "uses", None)
+        return ("", "") if uses is None else uses(call)
 
     async def call(self, call: ToolCall, context: ToolContext[object]) -> JsonValue:
         watch = self._watch

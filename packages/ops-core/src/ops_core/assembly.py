@@ -98,12 +98,14 @@ class Ops:
                 sweep = sweep_forever(self.engine, settings.sweep_seconds, self.metrics.upkeep)
                 sweeping = group.create_task(sweep)
                 keeping = group.create_task(purge_forever(self.engine, settings.retention_days))
+                looking = group.create_task(self.engine.switchboard.look_forever())
             group.create_task(runner.run())
             try:
                 yield runner
             finally:
                 sweeping.cancel()
                 keeping.cancel()
+                looking.cancel()
                 runner.stop()
 
 

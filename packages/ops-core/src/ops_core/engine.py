@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable, Collection, Generator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 
 from agentkit.transcript import ApprovalAsked, ApprovalGiven, Finished, Recorded, expiry
 from ops_core.errors import ApprovalConflict, ApprovalNotFound, TransitionRefused
+from ops_core.halt import Halt, NewHalt
 from ops_core.ports import (
     ApprovalFilter,
     Dispatcher,
+    HaltFilter,
     Inserted,
     Renewed,
     RetryLater,
@@ -21,7 +24,10 @@ from ops_core.ports import (
     TaskFilter,
     ThreadFilter,
 )
+from ops_core.switchboard import SETTLED_SECONDS, Switchboard
 from ops_core.task import TURNS_SEEN, Approval, Claimed, Lease, NewTask, Task, Thread
+
+log = logging.getLogger("ops_core.engine")
 
 POLL_SECONDS = 0.5
 """How often a watcher looks at the store, in case that another process has written there."""
@@ -61,6 +67,7 @@ class Engine:
         self._watchers: dict[str, set[asyncio.Event]] = {}
         self._waiters: dict[str, set[asyncio.Event]] = {}
         self._carried: dict[str, Callable[[], None]] = {}
+        self.switchboard = Switchboard(store)
         self._unheard: set[str] = set()  # ids of tasks whose cancellation nobody here could be told
 
     @asynccontextmanager
@@ -80,6 +87,8 @@ class Engine:
     async def _listen(self, *, wake: bool) -> None:
         async with aclosing(self.store.hints()) as hints:
             async for hint in hints:
+                if hint.halts:
+                    await self.switchboard.heard()
                 if hint.due and wake:
                     await self.dispatcher.wake()
                 for task_id in hint.cancelled:
@@ -184,6 +193,37 @@ class Engine:
     async def approvals(self, tenant: str, wanted: ApprovalFilter) -> Sequence[Approval]:
         """Open approvals, those of the newest tasks first."""
         return await self.store.approvals(tenant, wanted)
+
+    # --- halts ----------------------------------------------------------------------------------------------------
+
+    async def halt(self, tenant: str, new: NewHalt) -> Halt:
+        """Halt something. When this returns, nothing of it is begun any more, by no worker.
+
+        Raises:
+            TaskNotFound: there is no such task.
+            TransitionRefused: the task has ended.
+        """
+        halt = await self.store.halt(tenant, new)
+        log.info("%s", halt)
+        await self.switchboard.heard()
+        await asyncio.sleep(SETTLED_SECONDS)  # until then a worker that has looked before may begin
+        return halt
+
+    async def lift(self, tenant: str, halt_id: str, *, by: str = "", reason: str = "") -> Halt:
+        """Lift a halt; one that was lifted before stays as it is. What it held goes on.
+
+        Raises:
+            HaltNotFound: there is none of this id.
+        """
+        halt = await self.store.lift(tenant, halt_id, by=by, reason=reason)
+        log.info("halt %s was lifted%s", halt.id, f" by {by}" if by else "")
+        await self.switchboard.heard()
+        await self.dispatcher.wake()
+        return halt
+
+    async def halts(self, tenant: str, wanted: HaltFilter) -> Sequence[Halt]:
+        """Halts of a tenant, the newest first."""
+        return await self.store.halts(tenant, wanted)
 
     # --- threads --------------------------------------------------------------------------------------------------
 

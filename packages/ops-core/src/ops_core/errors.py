@@ -9,6 +9,7 @@
     ├── TaskNotFound                the caller
     ├── ApprovalNotFound            the caller
     ├── ThreadNotFound              the caller
+    ├── HaltNotFound                the caller
     ├── TransitionRefused           the caller: the task's status does not allow this
     │   ├── ThreadBusy              the caller: a task of the thread has not ended
     │   ├── ApprovalConflict        the caller: somebody has answered otherwise, or was shown something else
@@ -90,6 +91,13 @@ class ThreadNotFound(OpsError):
     """There is no thread of this id."""
 
     code = "thread_not_found"
+    actor = Actor.USER
+
+
+class HaltNotFound(OpsError):
+    """There is no halt of this id."""
+
+    code = "halt_not_found"
     actor = Actor.USER
 
 

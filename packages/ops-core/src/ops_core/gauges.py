@@ -63,7 +63,9 @@ class StoreGauges(Collector):
         for status in (TaskStatus.PENDING, TaskStatus.RUNNING, TaskStatus.WAITING):
             tasks.add_metric([status.value], stats.tasks[status])
         yield tasks
-        yield GaugeMetricFamily("opspawn_tasks_due", "Tasks that could be claimed now.", value=stats.due)
+        yield GaugeMetricFamily(
+            "opspawn_tasks_due", "Tasks that could be claimed now, if nothing is halted.", value=stats.due
+        )
         yield GaugeMetricFamily(
             "opspawn_oldest_due_task_age_seconds",
             "Since when the first of them is due; 0 for none.",
@@ -73,6 +75,7 @@ class StoreGauges(Collector):
             "opspawn_expired_leases", "Running tasks of workers that are silent.", value=stats.expired_leases
         )
         yield GaugeMetricFamily("opspawn_workers", "Workers that hold a lease.", value=stats.workers)
+        yield GaugeMetricFamily("opspawn_halts", "Halts that are in force.", value=stats.halts)
         if self._spent is not None:
             yield GaugeMetricFamily(
                 "opspawn_spent_today_usd",

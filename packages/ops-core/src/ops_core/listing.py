@@ -13,8 +13,8 @@ from dataclasses import asdict, replace
 from math import isfinite
 from typing import Any, TypeAlias, TypeVar
 
-from ops_core.errors import InvalidRequest, TaskNotFound, ThreadNotFound
-from ops_core.ports import ApprovalFilter, NoteFilter, TaskFilter, ThreadFilter
+from ops_core.errors import HaltNotFound, InvalidRequest, TaskNotFound, ThreadNotFound
+from ops_core.ports import ApprovalFilter, HaltFilter, NoteFilter, TaskFilter, ThreadFilter
 from ops_core.strict_json import is_unicode
 from ops_core.task import TaskStatus
 
@@ -32,7 +32,7 @@ LABEL_VALUE_PATTERN = r"^[^\x00-\x1f\x7f]{0,256}$"
 THREAD_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}$"
 NOTE_ID_PATTERN = r"^[^\x00-\x1f\x7f]{1,64}$"
 
-_TASK_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def task_filter(
@@ -126,6 +126,29 @@ def approval_filter(*, cursor: str | None = None, limit: int = PAGE_DEFAULT) -> 
     return asked if cursor is None else replace(asked, before=_decode_cursor(cursor, asked, _approval_before))
 
 
+def halt_filter(*, in_force: bool = True, cursor: str | None = None, limit: int = PAGE_DEFAULT) -> HaltFilter:
+    """As :func:`task_filter`, for halts.
+
+    Raises:
+        InvalidRequest: a value makes no sense; ``field`` names it.
+    """
+    _check_limit(limit)
+    asked = HaltFilter(in_force=in_force, limit=limit + 1)
+    return asked if cursor is None else replace(asked, before=_decode_cursor(cursor, asked, _halt_before))
+
+
+def halt_id_of(given: str) -> str:
+    """The id as it is stored.
+
+    Raises:
+        HaltNotFound: no halt can have this id.
+    """
+    if not _ID.fullmatch(given.lower()):
+        message = "there is no halt of this id: it is not a UUID"
+        raise HaltNotFound(message)
+    return given.lower()
+
+
 def thread_id_of(given: str) -> str:
     """The id as it is stored.
 
@@ -153,7 +176,7 @@ def task_id_of(given: str) -> str:
     Raises:
         TaskNotFound: no task can have this id.
     """
-    if not _TASK_ID.fullmatch(given.lower()):
+    if not _ID.fullmatch(given.lower()):
         message = "there is no task of this id: it is not a UUID"
         raise TaskNotFound(message)
     return given.lower()
@@ -191,7 +214,7 @@ def _checked(value: str | None, pattern: str, field: str, rule: str) -> str | No
     return value
 
 
-Asked: TypeAlias = ApprovalFilter | TaskFilter | ThreadFilter | NoteFilter
+Asked: TypeAlias = ApprovalFilter | HaltFilter | TaskFilter | ThreadFilter | NoteFilter
 
 
 def encode_cursor(place: Mapping[str, Any], asked: Asked) -> str:
@@ -227,7 +250,15 @@ def _decode_cursor(cursor: str, asked: Asked, read: Callable[[Any], Place | None
 
 def _task_before(told: Any) -> str | None:
     match told:
-        case {"v": 1, "tasks_before": str(before)} if _TASK_ID.fullmatch(before):
+        case {"v": 1, "tasks_before": str(before)} if _ID.fullmatch(before):
+            return before
+        case _:
+            return None
+
+
+def _halt_before(told: Any) -> str | None:
+    match told:
+        case {"v": 1, "halts_before": str(before)} if _ID.fullmatch(before):
             return before
         case _:
             return None
@@ -245,7 +276,7 @@ def _notes_behind(told: Any) -> tuple[float, str, str, str] | None:
 
 def _approval_before(told: Any) -> tuple[str, int] | None:
     match told:
-        case {"v": 1, "approvals_before": [str(id_), int(seq)]} if _TASK_ID.fullmatch(id_):
+        case {"v": 1, "approvals_before": [str(id_), int(seq)]} if _ID.fullmatch(id_):
             return id_, seq
         case _:
             return None

@@ -10,6 +10,7 @@ from agentkit.errors import RunError
 from agentkit.ports import Scope
 from agentkit.transcript import ApprovalGiven, Note, Recorded, Step, Turn
 from ops_core.errors import TaskUnreadable
+from ops_core.halt import Halt, NewHalt
 from ops_core.task import Approval, Claimed, Lease, NewTask, Task, TaskStatus, Thread
 
 Clock: TypeAlias = Callable[[], float]
@@ -135,11 +136,12 @@ class Stats:
 
     Attributes:
         tasks: how many are pending, running and waiting.
-        due: so many could be claimed now.
+        due: so many could be claimed now, if nothing is halted.
         oldest_due_seconds: so long ago the first of them became due; 0 for none.
         expired_leases: running tasks whose worker was silent for too long, and which no sweep has taken yet.
         workers: so many hold at least one lease.
         moment: the time by the store's clock, in seconds since the epoch.
+        halts: so many are in force.
     """
 
     tasks: Mapping[TaskStatus, int]
@@ -148,6 +150,7 @@ class Stats:
     expired_leases: int
     workers: int
     moment: float
+    halts: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,11 +161,13 @@ class Hint:
         due: a task may be claimed that could not be claimed before.
         cancelled: ids of running tasks whose cancellation was requested.
         ended: ids of tasks that have ended.
+        halts: something was halted, or a halt was lifted.
     """
 
     due: bool = False
     cancelled: tuple[str, ...] = ()
     ended: tuple[str, ...] = ()
+    halts: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,6 +227,41 @@ class SpendingStore(Protocol):
 
     async def spent(self, tenant: str | None) -> Spent:
         """What a tenant has spent today, by the database's clock; all tenants together for ``None``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HaltFilter:
+    """Which halts a list shows, the newest first.
+
+    Attributes:
+        in_force: only those that were not lifted.
+        before: older than the halt of this id.
+        limit: at most so many.
+    """
+
+    in_force: bool = True
+    before: str | None = None
+    limit: int = 50
+
+
+class HaltStore(Protocol):
+    """What somebody has halted. From the moment at which :meth:`halt` returns, nothing is claimed that it holds."""
+
+    async def halt(self, tenant: str, new: NewHalt) -> Halt:
+        """Halt something. TaskNotFound, or TransitionRefused for a task that has ended."""
+        ...
+
+    async def lift(self, tenant: str, halt_id: str, *, by: str = "", reason: str = "") -> Halt:
+        """Lift a halt, or HaltNotFound; one that was lifted before stays as it is. What it held is due again."""
+        ...
+
+    async def halts(self, tenant: str, wanted: HaltFilter) -> Sequence[Halt]:
+        """Halts of a tenant."""
+        ...
+
+    async def halts_in_force(self) -> Sequence[Halt]:
+        """Those that were not lifted, of all tenants: for workers."""
         ...
 
 
@@ -382,7 +422,8 @@ class LeaseStore(Protocol):
         that have none, unless they belong to a thread.
 
         Tenants take turns; within a tenant the highest priority goes first, and at one priority agents take turns.
-        Fewer than ``slots`` are returned only when no more are due. With ``only``, none but these ids is taken.
+        Nothing is taken that is halted. Fewer than ``slots`` are returned only when no more are due.
+        With ``only``, none but these ids is taken.
         """
         ...
 
@@ -441,7 +482,9 @@ class Upkeep(Protocol):
         ...
 
 
-class Store(TaskStore, ThreadStore, NoteStore, LeaseStore, Upkeep, Measured, SpendingStore, Protocol):
+class Store(
+    TaskStore, ThreadStore, NoteStore, LeaseStore, Upkeep, Measured, SpendingStore, HaltStore, Protocol
+):
     """Keeps tasks and their steps. Every method is one transaction; what it returns is durable.
 
     Any method may raise StoreUnavailable.

@@ -13,7 +13,8 @@ from typing import Any, TypeAlias
 from agentkit.agent import Agent
 from agentkit.calls import place_of
 from agentkit.codec import kind_of
-from agentkit.errors import AgentkitError, ModelResting, RunError, RunReleased
+from agentkit.errors import Actor, AgentkitError, ModelResting, RunError, RunReleased
+from agentkit.killswitch import KillSwitch
 from agentkit.loop import STUBBORN_SECONDS, Control, Event
 from agentkit.messages import JsonValue
 from agentkit.models.prices import Prices
@@ -26,6 +27,7 @@ from ops_core.catalog import Catalog, Served
 from ops_core.chance import fraction, spread
 from ops_core.engine import Engine
 from ops_core.errors import LeaseLost, OpsError, TaskUnreadable
+from ops_core.halt import Halt
 from ops_core.journal import TaskJournal
 from ops_core.logs import about
 from ops_core.memory import opened_memory, scope_of
@@ -77,12 +79,14 @@ class _Carried:
         running: carries it.
         lost: a heartbeat found its lease gone.
         ending: its last write is on its way, after which there is no lease any more: a heartbeat says nothing then.
+        halt: somebody has halted it.
     """
 
     control: Control
     running: asyncio.Task[None]
     lost: bool = False
     ending: bool = False
+    halt: Halt | None = None
 
 
 class Runner:
@@ -211,7 +215,7 @@ class Runner:
         return claimed
 
     def _start(self, claimed: Claimed) -> None:
-        lease, control = claimed.lease, Control()
+        lease, control = claimed.lease, Control(KillSwitch(self._engine.switchboard.look))
         if claimed.begun is not None:
             self._metrics.recorded(kind_of(claimed.begun.step))
             if self._options.on_event is not None:
@@ -276,20 +280,29 @@ class Runner:
 
     async def _carry_as_far_as_it_goes(self, claimed: Claimed, control: Control) -> _Ending:
         """Carry a task until it has ended, or waits, or belongs to somebody else; the lease is in no hand then."""
+        task, switchboard = claimed.task, self._engine.switchboard
+        hold = partial(self._hold, claimed.lease)
+        if (
+            switchboard.holding(task) is not None
+        ):  # it was claimed all the same: the halt was lifted a moment ago
+            await switchboard.heard()
         try:
-            with self._engine.carrying(claimed.task.id, control.cancel):
+            with (
+                self._engine.carrying(task.id, control.cancel),
+                switchboard.carrying(task, control.kill_switch, hold),
+            ):
                 return await self._carry_to_its_end(claimed, control)
         except LeaseLost:
             return self._lost()
         except RunReleased:
-            return await self._let_go(claimed)
+            return await self._let_go(claimed, self._halted(claimed.lease))
         except TaskUnreadable as error:
             log.warning("left to newer workers: %s", error)
             return await self._let_go(claimed, RetryLater.by_a_newer_release(error))
         except asyncio.CancelledError:
             if self._carried[claimed.lease].lost:
                 return self._lost()
-            return await self._let_go(claimed)
+            return await self._let_go(claimed, self._halted(claimed.lease))
         except OpsError as error:
             log.error("%s; the task goes on when its lease has run out", error)
             return _Ending("left", error.code)
@@ -298,6 +311,21 @@ class Runner:
         self._metrics.lost()
         log.warning("the lease was lost; another worker goes on with the task")
         return _Ending("lost")
+
+    def _hold(self, lease: Lease, halt: Halt) -> None:
+        """Let go of a run that somebody has halted, now; another worker takes it when the halt is lifted."""
+        carried = self._carried[lease]
+        if carried.halt is None and not carried.ending:
+            carried.halt = halt
+            log.warning("held: %s", halt)
+            carried.running.cancel()
+
+    def _halted(self, lease: Lease) -> RetryLater | None:
+        halt = self._carried[lease].halt
+        if halt is None:
+            return None
+        error = RunError(code="halted", message=str(halt), actor=Actor.OPERATOR, transient=True)
+        return RetryLater(delay_seconds=0.0, error=error, counted=False)
 
     def _ends(self, lease: Lease) -> None:
         self._carried[lease].ending = True

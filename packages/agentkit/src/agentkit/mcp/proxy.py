@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agentkit.errors import BadArguments, ToolError, UnknownTool
-from agentkit.mcp.definitions import Definition
+from agentkit.mcp.definitions import Definition, shown_name
 from agentkit.mcp.toolset import McpToolset
 from agentkit.messages import Effect, JsonObject, JsonValue, ToolCall, ToolSpec
 from agentkit.ports import ToolContext
@@ -64,6 +64,13 @@ class McpProxy:
                 effect=Effect.UNSAFE,
             ),
         )
+
+    def uses(self, call: ToolCall) -> tuple[str, str]:
+        """The server and the tool that are meant, where they are named."""
+        server, tool = call.arguments.get("server"), call.arguments.get("tool")
+        if not isinstance(server, str) or server not in self._toolsets:
+            return "", ""
+        return server, shown_name(server, tool) if isinstance(tool, str) else ""
 
     async def call(self, call: ToolCall, context: ToolContext[Any]) -> JsonValue:
         """List, find or call.

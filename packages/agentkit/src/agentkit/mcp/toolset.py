@@ -79,6 +79,10 @@ class McpToolset:
             raise ToolQuarantined(f"the MCP server {self.server.name} cannot be used: {problem}")
         return [each for each in approved.tools.values() if self.server.allows(each.name)]
 
+    def uses(self, call: ToolCall) -> tuple[str, str]:
+        """The server, whatever is called."""
+        return self.server.name, ""
+
     async def call(self, call: ToolCall, context: ToolContext[Any]) -> JsonValue:
         """Call the tool on its server.
 

@@ -15,6 +15,7 @@ from ops_core.api.docs import add_docs
 from ops_core.api.errors import add_error_handlers
 from ops_core.api.events import EventRoutes
 from ops_core.api.guard import Guard
+from ops_core.api.halts import HaltRoutes
 from ops_core.api.heads import Heads
 from ops_core.api.health import HealthRoutes
 from ops_core.api.metrics import Counted, MetricsRoute
@@ -57,6 +58,7 @@ def create_api(ops: Ops, closing: asyncio.Event | None = None, routes: Sequence[
     AgentRoutes(ops.catalog).add_to(app)
     verbs = LocalClient(ops.engine, ops.catalog)
     NoteRoutes(verbs).add_to(app)
+    HaltRoutes(verbs).add_to(app)
     SpendingRoutes(verbs).add_to(app)
     HealthRoutes(ops.engine.store).add_to(app)
     MetricsRoute(ops.metrics, ops.gauges).add_to(app)

@@ -16,6 +16,7 @@ TASKS = f"{API}/tasks"
 APPROVALS = f"{API}/approvals"
 THREADS = f"{API}/threads"
 NOTES = f"{API}/notes"
+HALTS = f"{API}/halts"
 
 _MEANINGS: Mapping[int, str] = {
     400: "The body is not JSON, or JSON that not everybody reads in the same way.",
@@ -64,7 +65,11 @@ def _operation(
         "summary": operation_id.replace("_", " ").capitalize(),
         "tags": [
             next(
-                (tag for tag in ("agent", "health", "thread", "spending", "note") if tag in operation_id),
+                (
+                    tag
+                    for tag in ("agent", "health", "thread", "spending", "note", "halt")
+                    if tag in operation_id
+                ),
                 "task",
             )
         ],

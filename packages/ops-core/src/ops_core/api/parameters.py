@@ -113,9 +113,13 @@ NoteIds = Annotated[
     Query(alias="id", description="Of this id; may be repeated."),
 ]
 All = Annotated[bool, Query(alias="all", description="Every note, of all agents.")]
+InForce = Annotated[bool, Query(description="Only those that were not lifted.")]
 Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before.")]
 TaskId = Annotated[
     str, Path(description="Id of the task.", examples=["01996c2e-5d1a-7c3e-9f60-2b1f3c8a4d77"])
+]
+HaltId = Annotated[
+    str, Path(description="Id of the halt.", examples=["01996c2e-5d1a-7c3e-9f60-2b1f3c8a4d77"])
 ]
 ThreadIdPath = Annotated[str, Path(description="Id of the thread.", examples=["chat-42"])]
 ApprovalId = Annotated[str, Path(description="Id of the approval, from the step that asked for it.")]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ops_core.cli import approvals, doctor, mcp, memory, run, serve, tasks, threads, worker
+from ops_core.cli import approvals, doctor, halts, mcp, memory, run, serve, tasks, threads, worker
 from ops_core.cli.exits import MEANINGS
 
 _TABLE = "\n".join(f"  {code.value:>3}  {meaning}" for code, meaning in MEANINGS.items())
@@ -54,6 +54,9 @@ for _command in (
     approvals.approvals,
     approvals.approve,
     approvals.deny,
+    halts.halt,
+    halts.halts,
+    halts.lift,
     tasks.agents,
     serve.migrate,
     serve.purge,

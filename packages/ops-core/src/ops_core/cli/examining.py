@@ -261,6 +261,9 @@ def _tasks(stats: Stats) -> Iterator[Finding]:
         text += f"; the oldest is due since {stats.oldest_due_seconds:,.0f} s: "
         text += "are there workers, with free slots, that can run its agent?"
     yield Finding(about="Store", name="queue", state="warning" if late else "ok", text=text)
+    if stats.halts:
+        text = f"{counted(stats.halts, 'halt')} in force: `opspawn halts`"
+        yield Finding(about="Store", name="halted", state="warning", text=text)
 
 
 # --- dispatcher ---------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ MEANINGS: Mapping[Exit, str] = {
     Exit.OK: "done; a task that was followed has completed",
     Exit.FAILED: "the task failed; doctor: something needed is missing",
     Exit.USAGE: "an option, a setting or a declaration is wrong",
-    Exit.NOT_FOUND: "no such task, thread, approval or agent",
+    Exit.NOT_FOUND: "no such task, thread, approval, halt or agent",
     Exit.CANCELLED: "the task was cancelled",
     Exit.WAITING: "the task waits for a person",
     Exit.LATE: "the time given with --within is over, and the task is still under way",

@@ -17,6 +17,7 @@ from ops_core.cli.choosing import chosen_agent
 from ops_core.cli.connecting import connected
 from ops_core.cli.exits import Exit
 from ops_core.cli.failures import exit_of_status
+from ops_core.cli.halting import holding, told_holding
 from ops_core.cli.screen import Screen
 from ops_core.cli.tables import told_agents, told_task, told_tasks
 from ops_core.cli.tasks import ListOptions, SubmitOptions
@@ -141,12 +142,15 @@ async def show(task_id: str, url: str | None, as_json: bool) -> Exit:
     async with connected(url) as client:
         task = await client.get(task_id)
         steps = await client.steps(task_id)
+        held = None if as_json else await holding(client, task)
     if as_json:
         for recorded in steps:
             screen.json(recorded_to_json(recorded))
         screen.json(task.model_dump(mode="json"))
     else:
         told_task(screen, task, steps)
+    if held is not None:
+        screen.say(told_holding(held), "person")
     return _unless_closed(screen, Exit.OK)
 
 
@@ -162,6 +166,9 @@ async def _follow(client: Client, task: TaskBody, how: Following, screen: Screen
     if not how.as_json:
         told_goal(screen, task)
     view.begin()
+    held = await holding(client, task)
+    if held is not None:
+        view.note(told_holding(held))
     try:
         async with asyncio.timeout(how.within):
             await _show_steps(client, task.id, how, view, screen)

@@ -7,13 +7,22 @@ from importlib.util import find_spec
 
 from ops_core.client.local import LocalClient
 from ops_core.client.over_http import OpsClient
-from ops_core.client.protocol import AgentClient, ApprovalClient, Client, NoteClient, TaskClient, ThreadClient
+from ops_core.client.protocol import (
+    AgentClient,
+    ApprovalClient,
+    Client,
+    HaltClient,
+    NoteClient,
+    TaskClient,
+    ThreadClient,
+)
 from ops_core.errors import ConfigError
 
 __all__ = [
     "AgentClient",
     "ApprovalClient",
     "Client",
+    "HaltClient",
     "LocalClient",
     "NoteClient",
     "OpsClient",

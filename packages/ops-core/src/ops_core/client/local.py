@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Sequence
+from dataclasses import replace
 
 from agentkit.tracing import Trace
 from agentkit.transcript import Recorded
@@ -10,11 +11,14 @@ from ops_core.catalog import Catalog
 from ops_core.client.batches import whole_batch
 from ops_core.client.paging import all_tasks
 from ops_core.engine import Engine
+from ops_core.halt import HaltKind
 from ops_core.intake import accept, accept_many, answer, batch_result
 from ops_core.listing import (
     PAGE_DEFAULT,
     approval_filter,
     checked_key,
+    halt_filter,
+    halt_id_of,
     note_filter,
     notes_to_forget,
     task_filter,
@@ -30,6 +34,10 @@ from ops_core.wire import (
     ApprovalRequest,
     BatchItem,
     BatchResult,
+    HaltBody,
+    HaltPage,
+    HaltRequest,
+    LiftRequest,
     NoteBody,
     NotePage,
     RecallRequest,
@@ -128,6 +136,25 @@ class LocalClient:
         """One page of open approvals."""
         asked = approval_filter(cursor=cursor, limit=limit)
         return ApprovalPage.of(await self._engine.approvals(DEFAULT_TENANT, asked), asked)
+
+    async def halt(self, request: HaltRequest) -> HaltBody:
+        """Halt something."""
+        new = request.as_new()
+        if new.kind is HaltKind.TASK:
+            new = replace(new, target=task_id_of(new.target))
+        return HaltBody.of(await self._engine.halt(DEFAULT_TENANT, new))
+
+    async def halts(
+        self, *, in_force: bool = True, cursor: str | None = None, limit: int = PAGE_DEFAULT
+    ) -> HaltPage:
+        """One page of halts."""
+        asked = halt_filter(in_force=in_force, cursor=cursor, limit=limit)
+        return HaltPage.of(await self._engine.halts(DEFAULT_TENANT, asked), asked)
+
+    async def lift(self, halt_id: str, request: LiftRequest) -> HaltBody:
+        """Lift a halt."""
+        told = {"by": request.by, "reason": request.reason}
+        return HaltBody.of(await self._engine.lift(DEFAULT_TENANT, halt_id_of(halt_id), **told))
 
     async def threads(self, *, cursor: str | None = None, limit: int = PAGE_DEFAULT) -> ThreadPage:
         """One page of threads."""

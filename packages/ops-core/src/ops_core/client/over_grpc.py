@@ -26,6 +26,8 @@ from ops_core.listing import (
     PAGE_DEFAULT,
     approval_filter,
     checked_key,
+    halt_filter,
+    halt_id_of,
     note_filter,
     notes_to_forget,
     task_filter,
@@ -35,6 +37,7 @@ from ops_core.listing import (
 )
 from ops_core.problems import ERRORS
 from ops_core.protocol.failures import DETAILS, told_in
+from ops_core.protocol.halts import halt_in, halt_request_out
 from ops_core.protocol.notes import note_in, spending_in
 from ops_core.protocol.tasks import (
     agent_in,
@@ -48,12 +51,14 @@ from ops_core.protocol.tasks import (
 )
 from ops_core.protocol.v1 import (
     agent_service_pb2,
+    halt_service_pb2,
     memory_service_pb2,
     spending_service_pb2,
     task_service_pb2,
     thread_service_pb2,
 )
 from ops_core.protocol.v1.agent_service_pb2_grpc import AgentServiceStub
+from ops_core.protocol.v1.halt_service_pb2_grpc import HaltServiceStub
 from ops_core.protocol.v1.memory_service_pb2_grpc import MemoryServiceStub
 from ops_core.protocol.v1.spending_service_pb2_grpc import SpendingServiceStub
 from ops_core.protocol.v1.task_service_pb2_grpc import TaskServiceStub
@@ -66,6 +71,10 @@ from ops_core.wire import (
     ApprovalRequest,
     BatchItem,
     BatchResult,
+    HaltBody,
+    HaltPage,
+    HaltRequest,
+    LiftRequest,
     NoteBody,
     NotePage,
     RecallRequest,
@@ -120,6 +129,7 @@ class GrpcClient:
         self._agents = AgentServiceStub(self._channel)
         self._threads = ThreadServiceStub(self._channel)
         self._memory = MemoryServiceStub(self._channel)
+        self._halts = HaltServiceStub(self._channel)
         self._spending = SpendingServiceStub(self._channel)
         self._health: Any = HealthStub(self._channel)
 
@@ -229,6 +239,31 @@ class GrpcClient:
         answer = await self._ask(self._tasks.ListApprovals, asked)
         items = [self._read(approval_in, approval) for approval in answer.approvals]
         return ApprovalPage(items=items, next_cursor=answer.next_page_token or None)
+
+    async def halt(self, request: HaltRequest) -> HaltBody:
+        """Halt something. Not repeated by itself: each one makes a halt, and each is to be lifted."""
+        request.as_new()
+        answer = await self._ask(self._halts.CreateHalt, halt_request_out(request), repeatable=False)
+        return self._read(halt_in, answer.halt)
+
+    async def halts(
+        self, *, in_force: bool = True, cursor: str | None = None, limit: int = PAGE_DEFAULT
+    ) -> HaltPage:
+        """One page of halts."""
+        halt_filter(in_force=in_force, cursor=cursor, limit=limit)
+        asked = halt_service_pb2.ListHaltsRequest(
+            page_size=limit, page_token=cursor or "", lifted=not in_force
+        )
+        answer = await self._ask(self._halts.ListHalts, asked)
+        items = [self._read(halt_in, halt) for halt in answer.halts]
+        return HaltPage(items=items, next_cursor=answer.next_page_token or None)
+
+    async def lift(self, halt_id: str, request: LiftRequest) -> HaltBody:
+        """Lift a halt."""
+        asked = halt_service_pb2.LiftHaltRequest(
+            halt_id=halt_id_of(halt_id), reason=request.reason, by=request.by
+        )
+        return self._read(halt_in, (await self._ask(self._halts.LiftHalt, asked)).halt)
 
     async def threads(self, *, cursor: str | None = None, limit: int = PAGE_DEFAULT) -> ThreadPage:
         """One page of threads."""

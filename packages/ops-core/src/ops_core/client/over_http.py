@@ -25,6 +25,8 @@ from ops_core.listing import (
     PAGE_DEFAULT,
     approval_filter,
     checked_key,
+    halt_filter,
+    halt_id_of,
     note_filter,
     notes_to_forget,
     task_filter,
@@ -42,6 +44,10 @@ from ops_core.wire import (
     BatchBody,
     BatchItem,
     BatchResult,
+    HaltBody,
+    HaltPage,
+    HaltRequest,
+    LiftRequest,
     NoteBody,
     NotePage,
     NotesForgotten,
@@ -181,6 +187,24 @@ class OpsClient:
         approval_filter(cursor=cursor, limit=limit)
         asked = {} if cursor is None else {"cursor": cursor}
         return await self._ask(ApprovalPage, "GET", "/approvals", params={**asked, "limit": str(limit)})
+
+    async def halt(self, request: HaltRequest) -> HaltBody:
+        """Halt something. Not repeated by itself: each one makes a halt, and each is to be lifted."""
+        request.as_new()
+        return await self._ask(HaltBody, "POST", "/halts", body=request, repeatable=False)
+
+    async def halts(
+        self, *, in_force: bool = True, cursor: str | None = None, limit: int = PAGE_DEFAULT
+    ) -> HaltPage:
+        """One page of halts."""
+        halt_filter(in_force=in_force, cursor=cursor, limit=limit)
+        asked = {} if cursor is None else {"cursor": cursor}
+        asked |= {"in_force": str(in_force).lower(), "limit": str(limit)}
+        return await self._ask(HaltPage, "GET", "/halts", params=asked)
+
+    async def lift(self, halt_id: str, request: LiftRequest) -> HaltBody:
+        """Lift a halt."""
+        return await self._ask(HaltBody, "POST", f"/halts/{halt_id_of(halt_id)}/lift", body=request)
 
     async def threads(self, *, cursor: str | None = None, limit: int = PAGE_DEFAULT) -> ThreadPage:
         """One page of threads."""

@@ -13,6 +13,10 @@ from ops_core.wire import (
     ApprovalRequest,
     BatchItem,
     BatchResult,
+    HaltBody,
+    HaltPage,
+    HaltRequest,
+    LiftRequest,
     NoteBody,
     NotePage,
     RecallRequest,
@@ -175,6 +179,33 @@ class NoteClient(Protocol):
         ...
 
 
+class HaltClient(Protocol):
+    """What can be halted."""
+
+    async def halt(self, request: HaltRequest) -> HaltBody:
+        """Halt a task, an agent, a tool, an MCP server, or everything.
+
+        When this returns, no worker claims anything that is halted, and none makes a call that it holds and that may
+        change something; what is under way is let go, or cancelled, within a second.
+
+        Raises:
+            TaskNotFound: there is no task of this id.
+            TransitionRefused: the task has ended.
+            InvalidRequest: a field makes no sense.
+        """
+        ...
+
+    async def halts(
+        self, *, in_force: bool = True, cursor: str | None = None, limit: int = PAGE_DEFAULT
+    ) -> HaltPage:
+        """One page of halts, the newest first."""
+        ...
+
+    async def lift(self, halt_id: str, request: LiftRequest) -> HaltBody:
+        """Lift a halt, or HaltNotFound; one that was lifted before stays as it is."""
+        ...
+
+
 class AgentClient(Protocol):
     """What can be asked about agents, and about what they spend."""
 
@@ -191,7 +222,7 @@ class AgentClient(Protocol):
         ...
 
 
-class Client(TaskClient, ApprovalClient, ThreadClient, NoteClient, AgentClient, Protocol):
+class Client(TaskClient, ApprovalClient, HaltClient, ThreadClient, NoteClient, AgentClient, Protocol):
     """What can be done with tasks and agents, wherever they are.
 
     Every method may raise StoreUnavailable, and ServerUnavailable where there is a server.

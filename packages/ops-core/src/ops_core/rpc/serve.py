@@ -15,17 +15,20 @@ from ops_core.assembly import Ops
 from ops_core.errors import ConfigError
 from ops_core.protocol.v1 import (
     agent_service_pb2,
+    halt_service_pb2,
     memory_service_pb2,
     spending_service_pb2,
     task_service_pb2,
     thread_service_pb2,
 )
 from ops_core.protocol.v1.agent_service_pb2_grpc import add_AgentServiceServicer_to_server
+from ops_core.protocol.v1.halt_service_pb2_grpc import add_HaltServiceServicer_to_server
 from ops_core.protocol.v1.memory_service_pb2_grpc import add_MemoryServiceServicer_to_server
 from ops_core.protocol.v1.spending_service_pb2_grpc import add_SpendingServiceServicer_to_server
 from ops_core.protocol.v1.task_service_pb2_grpc import add_TaskServiceServicer_to_server
 from ops_core.protocol.v1.thread_service_pb2_grpc import add_ThreadServiceServicer_to_server
 from ops_core.rpc.agents import AgentService
+from ops_core.rpc.halts import HaltService
 from ops_core.rpc.health import HealthService
 from ops_core.rpc.memory import MemoryService, SpendingService
 from ops_core.rpc.tasks import TaskService
@@ -42,6 +45,7 @@ SERVICES = tuple(
         (thread_service_pb2, "ThreadService"),
         (memory_service_pb2, "MemoryService"),
         (spending_service_pb2, "SpendingService"),
+        (halt_service_pb2, "HaltService"),
     )
 )
 
@@ -65,6 +69,7 @@ async def serving(ops: Ops, closing: asyncio.Event | None = None) -> AsyncGenera
     add_ThreadServiceServicer_to_server(ThreadService(ops), server)
     add_MemoryServiceServicer_to_server(MemoryService(ops), server)
     add_SpendingServiceServicer_to_server(SpendingService(ops), server)
+    add_HaltServiceServicer_to_server(HaltService(ops), server)
     health = HealthService(ops.engine.store, SERVICES, closing)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     standard = (health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)

@@ -247,9 +247,12 @@ def announce(connection: Connection, teller: str, hint: Hint) -> None:
     if connection.dialect.name != "postgresql":
         return
     messages: list[Given] = []
-    for number in range(0, max(len(hint.cancelled), len(hint.ended), int(hint.due)), MOST_TOLD):
+    for number in range(
+        0, max(len(hint.cancelled), len(hint.ended), int(hint.due), int(hint.halts)), MOST_TOLD
+    ):
         few = slice(number, number + MOST_TOLD)
-        told = {"due": hint.due and number == 0, "cancelled": hint.cancelled[few], "ended": hint.ended[few]}
+        once = {"due": hint.due and number == 0, "halts": hint.halts and number == 0}
+        told = {**once, "cancelled": hint.cancelled[few], "ended": hint.ended[few]}
         said = {name: value for name, value in told.items() if value}
         messages.append({"payload": json.dumps({"by": teller, **said}, separators=(",", ":"))})
     _NOTIFY.do(connection, messages)

@@ -23,8 +23,8 @@ AGAIN_SECONDS = 1.0
 async def hints_from(url: URL, name: str) -> AsyncGenerator[Hint]:
     """What others than ``name`` commit in the database at ``url``; nothing, and the end, for a file.
 
-    Whenever it begins to listen, again too, the first hint says that something may be due: what was told before that
-    was missed.
+    Whenever it begins to listen, again too, the first hint says that something may be due or halted: what was told
+    before that was missed.
     """
     if is_file(url):
         return
@@ -40,7 +40,7 @@ async def hints_from(url: URL, name: str) -> AsyncGenerator[Hint]:
                 if deaf:
                     log.info("hearing other processes again")
                 deaf = False
-                yield Hint(due=True)
+                yield Hint(due=True, halts=True)
                 async for told in connection.notifies():
                     hint = heard(told.payload, name)
                     if hint is not None:
@@ -65,6 +65,7 @@ def heard(payload: str, name: str) -> Hint | None:
             due=bool(told.get("due")),
             cancelled=tuple(map(str, told.get("cancelled", ()))),
             ended=tuple(map(str, told.get("ended", ()))),
+            halts=bool(told.get("halts")),
         )
     except (ValueError, TypeError, KeyError):
         return None

@@ -19,10 +19,12 @@ from agentkit.codec import encode_step
 from agentkit.ports import Scope
 from agentkit.transcript import ApprovalGiven, Note, Recorded, Step, Turn
 from ops_core.errors import SchemaMismatch, StoreUnavailable
+from ops_core.halt import Halt, NewHalt
 from ops_core.ports import (
     ApprovalFilter,
     Charge,
     Clock,
+    HaltFilter,
     Hint,
     Inserted,
     KeptNote,
@@ -47,7 +49,7 @@ from ops_core.stores.dialects import (
 from ops_core.stores.listening import hints_from
 from ops_core.stores.patience import PATIENCE_SECONDS, Patience
 from ops_core.stores.rows import new_task_values
-from ops_core.stores.sql import decide, look, notes, progress, spending, submit, threads, upkeep
+from ops_core.stores.sql import decide, halts, look, notes, progress, spending, submit, threads, upkeep
 from ops_core.stores.sql.leases import Claiming, Wanted, release_task, renew_leases, wait_task
 from ops_core.stores.sql.stats import read_stats
 from ops_core.stores.tables import REVISION
@@ -313,6 +315,24 @@ class SqlStore:
     async def stats(self) -> Stats:
         """How full it is; see :class:`ops_core.ports.Measured`."""
         return await self._read(read_stats)
+
+    async def halt(self, tenant: str, new: NewHalt) -> Halt:
+        """Halt something."""
+        return await self._write(partial(halts.put_halt, tenant=tenant, new=new, new_id=new_id()))
+
+    async def lift(self, tenant: str, halt_id: str, *, by: str = "", reason: str = "") -> Halt:
+        """Lift a halt."""
+        return await self._write(
+            partial(halts.lift_halt, tenant=tenant, halt_id=halt_id, by=by, reason=reason)
+        )
+
+    async def halts(self, tenant: str, wanted: HaltFilter) -> Sequence[Halt]:
+        """Halts of a tenant."""
+        return await self._read(partial(halts.list_halts, tenant=tenant, wanted=wanted))
+
+    async def halts_in_force(self) -> Sequence[Halt]:
+        """Those that were not lifted."""
+        return await self._read(halts.halts_in_force)
 
     async def spent(self, tenant: str | None) -> Spent:
         """What was spent today."""

@@ -26,7 +26,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION = "0008"
+REVISION = "0009"
 """The schema that this release works with: the head of the migrations."""
 
 metadata = MetaData(
@@ -234,4 +234,29 @@ spending = Table(
     Column("reserved", BigInteger, nullable=False),
     Column("spent", BigInteger, nullable=False),
     PrimaryKeyConstraint("day", "tenant", name="pk_spending"),
+)
+
+halt = Table(
+    "halt",
+    metadata,
+    Column("id", String(36), nullable=False),
+    Column("tenant", String(64), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("target", String(200), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("by", String(200), nullable=False),
+    Column("at", Double, nullable=False),
+    Column("lifted_at", Double),
+    Column("lifted_by", String(200)),
+    Column("lifted_reason", Text),
+    PrimaryKeyConstraint("id", name="pk_halt"),
+    Index("ix_halt_listed", "tenant", "id"),
+    # what holds runs now
+    Index(
+        "ix_halt_in_force",
+        "kind",
+        "target",
+        sqlite_where=text("lifted_at IS NULL"),
+        postgresql_where=text("lifted_at IS NULL"),
+    ),
 )

@@ -22,12 +22,14 @@ class Writing:
         due: a task may be claimed that could not be claimed before.
         cancelled: ids of tasks whose workers are to be told to cancel them.
         ended: ids of tasks that have ended.
+        halts: something was halted, or a halt was lifted.
     """
 
     connection: Connection
     due: bool = False
     cancelled: list[str] = field(default_factory=list[str])
     ended: list[str] = field(default_factory=list[str])
+    halts: bool = False
 
     def execute(self, statement: Executable, given: Any = None) -> CursorResult[Any]:
         """Carry out a statement."""
@@ -48,4 +50,4 @@ class Writing:
     @property
     def hint(self) -> Hint:
         """What is to be told."""
-        return Hint(due=self.due, cancelled=tuple(self.cancelled), ended=tuple(self.ended))
+        return Hint(due=self.due, cancelled=tuple(self.cancelled), ended=tuple(self.ended), halts=self.halts)

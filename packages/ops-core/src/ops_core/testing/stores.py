@@ -5,6 +5,7 @@ from __future__ import annotations
 from ops_core.ports import Store
 from ops_core.testing.store_combining import WritingTogetherContract
 from ops_core.testing.store_ending import FinishingContract, RetryingContract, SweepingContract
+from ops_core.testing.store_halting import HaltingContract
 from ops_core.testing.store_leasing import (
     AnsweringContract,
     ClaimingContract,
@@ -32,6 +33,7 @@ class StoreContract(
     PurgingContract,
     ThreadingContract,
     SpendingContract,
+    HaltingContract,
 ):
     """Everything that :class:`ops_core.ports.Store` promises.
 

@@ -3,6 +3,7 @@
 from ops_core.wire.agents import AgentBody, AgentBudgetBody, AgentPage, ToolBody
 from ops_core.wire.approvals import DIGEST_PATTERN, ApprovalBody, ApprovalPage, ApprovalRequest
 from ops_core.wire.forms import Strict
+from ops_core.wire.halts import HaltBody, HaltPage, HaltRequest, LiftRequest
 from ops_core.wire.notes import (
     RECALL_MOST,
     NoteBody,
@@ -50,6 +51,10 @@ __all__ = [
     "BatchResult",
     "BudgetBody",
     "ErrorBody",
+    "HaltBody",
+    "HaltPage",
+    "HaltRequest",
+    "LiftRequest",
     "NoteBody",
     "NotePage",
     "NotesForgotten",

@@ -17,6 +17,7 @@ from ops_core.ports import Renewed, RetryLater
 from ops_core.stores.dialects import now
 from ops_core.stores.rows import AnyRow, error_text, task_of
 from ops_core.stores.sql.decide import end_task
+from ops_core.stores.sql.halts import not_all_halted, not_halted
 from ops_core.stores.sql.progress import NO_LEASE, add_steps, fence, fenced, lost, progressed, step_row
 from ops_core.stores.tables import is_open, is_running, open_in
 from ops_core.stores.tables import task as t
@@ -38,7 +39,7 @@ _begins = and_(t.c.steps == 0, t.c.thread_id.is_(None))
 def _claim(*wanted: ColumnElement[bool]) -> ReturningUpdate[Any]:
     due = (
         select(t.c.id)
-        .where(is_open, t.c.run_after <= now(), *wanted)
+        .where(is_open, t.c.run_after <= now(), *wanted, not_halted)
         .order_by(t.c.run_after, t.c.id)
         .limit(bindparam("slots", type_=Integer()))
         .with_for_update(skip_locked=True)
@@ -61,7 +62,9 @@ def _claim(*wanted: ColumnElement[bool]) -> ReturningUpdate[Any]:
 
 CLAIM_OF_LINE = _claim(*(t.c[name] == bindparam(f"of_{name}") for name in Line._fields))
 _claim_only = _claim(
-    t.c.agent.in_(bindparam("agents", expanding=True)), t.c.id.in_(bindparam("only", expanding=True))
+    t.c.agent.in_(bindparam("agents", expanding=True)),
+    t.c.id.in_(bindparam("only", expanding=True)),
+    not_all_halted(t.c.tenant, t.c.agent),
 )
 _renew = (
     update(t)
@@ -103,7 +106,7 @@ def _lines() -> Any:
         .where(t.c.run_after <= now(), is_open)
         .exists()
     )
-    return select(*line.c).where(due)
+    return select(*line.c).where(due, not_all_halted(line.c.tenant, line.c.agent))
 
 
 LINES_AFTER = _lines().limit(MOST_LINES)

@@ -1,4 +1,4 @@
-"""How full the store is: one statement, which looks at tasks that have not ended only."""
+"""How full the store is: a statement that looks at tasks that have not ended only, and one at halts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sqlalchemy import (
 
 from ops_core.ports import Stats
 from ops_core.stores.dialects import now
-from ops_core.stores.tables import is_open, is_running
+from ops_core.stores.tables import halt, is_open, is_running
 from ops_core.stores.tables import task as t
 from ops_core.task import TaskStatus
 
@@ -54,6 +54,7 @@ _held = select(
     func.count(distinct(t.c.lease_owner)),
     now(),
 ).where(is_running)
+_halts = select(func.count()).select_from(halt).where(halt.c.lifted_at.is_(None))
 _stats = union_all(_unheld, _held)  # the second one always has its row, and with it the moment
 
 
@@ -71,4 +72,5 @@ def read_stats(connection: Connection) -> Stats:
         expired_leases=sum(row.expired for row in rows),
         workers=sum(row.workers for row in rows),
         moment=moment,
+        halts=connection.execute(_halts).scalar_one(),
     )

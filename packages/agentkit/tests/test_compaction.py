@@ -1,19 +1,23 @@
 """Conversations that outgrow their model: what it is told then, and that nothing is lost on the way."""
 
+import struct
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentkit import Agent, Completed, Context, Failed, Limits, MemoryJournal, ToolCall, UsageError, tool
+from agentkit.attachments import to_json
 from agentkit.codec import decode_step, encode_step
 from agentkit.compaction import Gauge, due, estimated_tokens, forced, summary_request, without_outputs
 from agentkit.errors import ContentRefused, ContextTooLong, ModelOverloaded, RunError
 from agentkit.messages import (
     AssistantMessage,
+    Attachment,
     ModelReply,
     ModelRequest,
     StopReason,
@@ -23,6 +27,7 @@ from agentkit.messages import (
     UserMessage,
 )
 from agentkit.models.windows import window_of
+from agentkit.pictures import pixels_of
 from agentkit.planning import Brief, NativePlanning, ReActPlanning
 from agentkit.ports import Model
 from agentkit.tally import Tally
@@ -420,6 +425,77 @@ def test_earlier_turns_and_attachments_count():
     assert Gauge.of(brief, ()).tokens > 1_200 + estimated_tokens("word " * 1000)
     started = RunStarted(run_id="r", agent="a", input=[picture, picture])
     assert Gauge.of(BRIEF, _recorded([started])).tokens == pytest.approx(2_400, rel=0.1)
+
+
+def png(width: int, height: int, size: int = 100) -> bytes:
+    return b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", width, height) + b"\x9c" * size
+
+
+@pytest.mark.parametrize(
+    "width, height, least, most",
+    # what providers bill, from the cheapest to the dearest with its usual settings
+    [
+        (512, 512, 300, 440),
+        (1024, 1024, 1_090, 1_450),
+        (1920, 1080, 1_100, 2_800),
+        (4032, 3024, 1_000, 4_100),
+    ],
+)
+def test_a_picture_counts_by_its_pixels_and_not_by_its_bytes(width, height, least, most):
+    picture = to_json(Attachment(media_type="image/png", data=png(width, height, 2_500_000)))
+    empty = Gauge.of(BRIEF, _recorded([RunStarted(run_id="r", agent="a", input="")])).tokens
+    handed_in = RunStarted(run_id="r", agent="a", input={"look": picture})
+    assert least < Gauge.of(BRIEF, _recorded([handed_in])).tokens - empty < most
+    returned = ToolReturned(call_id="c", tool="screenshot", output=["This is the page.", picture])
+    assert least < Gauge.of(BRIEF, _recorded([returned])).tokens < most
+
+
+def test_what_a_model_is_not_shown_of_a_tools_data_does_not_count():
+    sound = to_json(Attachment(media_type="audio/wav", data=b"\0" * 2_000_000))
+    elsewhere = to_json(Attachment(media_type="image/png", url="https://example.com/a.png"))
+    returned = ToolReturned(call_id="c", tool="listen", output=[sound, elsewhere])
+    assert Gauge.of(BRIEF, _recorded([returned])).tokens < 100
+
+
+async def test_a_large_picture_does_not_have_the_conversation_told_in_short():
+    @tool(effect="pure")
+    def screenshot() -> Any:
+        """Take a picture."""
+        return to_json(Attachment(media_type="image/png", data=png(1920, 1080, 2_900_000)))
+
+    looks = [ToolCall(id="c", name="screenshot") for _time in range(3)]
+    agent = Agent(
+        ScriptedModel([*looks, "done"]), tools=[screenshot], context=Context(window=100_000), patience=9
+    )
+    outcome = await agent.run("Look three times.")
+    assert outcome.unwrap() == "done"
+    assert not [one for one in outcome.transcript if isinstance(one.step, Summarised)]
+
+
+@pytest.mark.parametrize(
+    "data, size",
+    [
+        (png(640, 480), (640, 480)),
+        (b"GIF89a" + struct.pack("<HH", 30, 20) + b"...", (30, 20)),
+        (
+            b"\xff\xd8\xff\xe0\0\x04ab\xff\xff\xd0\xff\xc2\0\x11\x08" + struct.pack(">HH", 48, 64) + b"..",
+            (64, 48),
+        ),
+        (b"RIFF\0\0\0\0WEBPVP8X" + b"\0" * 8 + b"\x7f\x02\0\xdf\x01\0", (640, 480)),
+        (b"RIFF\0\0\0\0WEBPVP8L\0\0\0\0\x2f" + struct.pack("<I", 639 | 479 << 14), (640, 480)),
+        (b"RIFF\0\0\0\0WEBPVP8 " + b"\0" * 10 + struct.pack("<HH", 640, 480), (640, 480)),
+        (b"RIFF\0\0\0\0WEBPXXXX" + b"\0" * 20, None),
+        (b"\xff\xd8\xff\xda\0\x04", None),
+        (b"\xff\xd8nonsense", None),
+        (png(0, 480), None),
+        (b"%PDF-1.7", None),
+        (b"", None),
+    ],
+)
+def test_how_large_a_picture_is(data, size):
+    assert pixels_of(data) == size
+    for end in range(len(data)):  # cut anywhere, it is known or it is not
+        assert pixels_of(data[:end]) in (None, size)
 
 
 def test_what_a_provider_adds_to_a_short_request_is_no_ratio():

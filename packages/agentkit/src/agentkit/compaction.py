@@ -26,8 +26,9 @@ from agentkit.messages import (
     ToolMessage,
     UserMessage,
 )
+from agentkit.pictures import pixels_of
 from agentkit.planning import Brief
-from agentkit.planning.conversation import as_text, messages
+from agentkit.planning.conversation import as_text, is_shown, messages
 from agentkit.transcript import (
     LEFT_OUT,
     ModelReplied,
@@ -49,8 +50,10 @@ SUMMARY_TOKENS = 2_000
 """So much room is kept for a summary; a longer one is taken as well."""
 
 _OVERHEAD = 4.0  # of each message: its role and its frame
-_IMAGE = 1_200.0
 _DOCUMENT = 5_000.0
+_IMAGE = 1_200.0  # of which nobody knows how large it is
+_PIXELS_PER_TOKEN = 750.0
+_LEAST_OF_AN_IMAGE, _MOST_OF_AN_IMAGE = 200.0, 4_000.0
 _LEAST, _MOST = 0.3, 3.0  # so far an estimate may be off; beyond that, somebody has miscounted
 _TELLING = 500.0  # in a shorter request, what the provider adds by itself hides how far off the estimate is
 
@@ -169,7 +172,7 @@ def _size(step: Step) -> float:
         case ModelReplied(parts=parts, problem=problem):
             return _OVERHEAD + sum(map(_size_of_part, parts)) + _size_of(problem or "")
         case ToolReturned(output=output, error=error):
-            return _OVERHEAD + _size_of(output if error is None else error.message)
+            return _OVERHEAD + (_size_of_output(output) if error is None else _size_of(error.message))
         case Recalled(notes=notes):
             return sum(estimated_tokens(note.text) + estimated_tokens(note.source) + 20 for note in notes)
         case Summarised(text=text):
@@ -202,7 +205,27 @@ def _size_of_brief(brief: Brief) -> float:
 
 def _size_of_input(given: JsonValue) -> float:
     text, attachments = split_input(given)
-    return _OVERHEAD + _size_of(text) + sum(_IMAGE if each.is_image else _DOCUMENT for each in attachments)
+    return _OVERHEAD + _size_of(text) + sum(map(_size_of_attachment, attachments))
+
+
+def _size_of_output(output: JsonValue) -> float:
+    """What a tool returned to be looked at is told as such; other data is only named."""
+    text, attachments = split_input(output)
+    return _size_of(text) + sum(_size_of_attachment(each) for each in attachments if is_shown(each))
+
+
+def _size_of_attachment(attachment: Attachment) -> float:
+    """Providers bill a picture by its pixels, after they have made a large one smaller.
+
+    Anthropic takes a token for 750 pixels and up to 4,000 a picture, OpenAI one for 850 and up to 2,900 (of its newest
+    models more), Google some 1,100 whatever the size.
+    """
+    if not attachment.is_image:
+        return _DOCUMENT
+    size = pixels_of(attachment.data or b"")
+    if size is None:
+        return _IMAGE
+    return min(max(size[0] * size[1] / _PIXELS_PER_TOKEN, _LEAST_OF_AN_IMAGE), _MOST_OF_AN_IMAGE)
 
 
 def _size_of(value: JsonValue) -> float:

@@ -10,6 +10,7 @@ from typing import Protocol
 from agentkit.attachments import split_input
 from agentkit.messages import (
     AssistantMessage,
+    Attachment,
     JsonObject,
     JsonValue,
     Message,
@@ -191,9 +192,14 @@ def tool_message(returned: ToolReturned) -> ToolMessage:
 def pictures_of(returned: ToolReturned) -> Iterator[UserMessage]:
     """What a tool returned to be looked at; other data, and what would have to be fetched, is only named."""
     _shown, attachments = split_input(returned.output)
-    seen = tuple(each for each in attachments if each.data is not None and each.media_type in LOOKED_AT)
+    seen = tuple(filter(is_shown, attachments))
     if seen:
         yield UserMessage(text=f"[What {returned.tool} returned, to be looked at.]", attachments=seen)
+
+
+def is_shown(attachment: Attachment) -> bool:
+    """Of what a tool returned, this is shown to the model; the rest is only named."""
+    return attachment.data is not None and attachment.media_type in LOOKED_AT
 
 
 LOOKED_AT = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp", "application/pdf"})

@@ -7,9 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentkit import Agent, Between, MemoryJournal, Rule, SecurityPolicy, ToolCall, UsageError, Waiting, tool
+from agentkit.errors import RunError
+from agentkit.policies.sums import calls_made
 from agentkit.ports import Deny, Question
 from agentkit.testing import Crash, CrashingJournal, ScriptedModel
-from agentkit.transcript import ApprovalGiven, RunRetried, Summarised, ToolReturned
+from agentkit.transcript import (
+    ApprovalGiven,
+    ModelReplied,
+    Recorded,
+    Ruling,
+    RunRetried,
+    Summarised,
+    ToolReturned,
+    ToolStarted,
+)
 
 PAID: list[float] = []
 
@@ -217,6 +228,29 @@ async def test_a_policy_of_ones_own_is_told_what_was_let_through():
     assert isinstance(
         await SecurityPolicy(deny=["pay"]).decide(Question(call=script[-1], spec=pay.spec)), Deny
     )
+
+
+@pytest.mark.parametrize(
+    "code, denied, begun, counts",
+    [
+        ("tool_halted", True, False, False),  # by the kill switch, after the policy had let it through
+        ("tool_halted", True, True, True),
+        ("tool_denied", False, False, False),  # by a person
+        ("tool_denied", False, True, True),  # who was asked whether a call that was cut short is repeated
+        ("bad_arguments", False, True, False),
+        ("tool_error", False, False, True),
+    ],
+)
+def test_what_counts_of_a_call_that_was_let_through(code, denied, begun, counts):
+    (made,) = calls(5)
+    ruling = Ruling(decision="deny", reason="no") if denied else None
+    steps = [
+        ModelReplied(parts=(made,)),
+        *([ToolStarted(call_id=made.id, tool="pay")] if begun else []),
+        ToolReturned(call_id=made.id, tool="pay", error=RunError(code=code, message="no"), ruling=ruling),
+    ]
+    transcript = [Recorded(seq=seq, at=0.0, step=step) for seq, step in enumerate(steps)]
+    assert list(calls_made(transcript, [made])) == ([made] if counts else [])
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from agentkit.errors import BadArguments, UnknownTool
+from agentkit.errors import BadArguments, ToolDenied, UnknownTool
 from agentkit.messages import ToolCall
 from agentkit.transcript import (
     ApprovalAsked,
@@ -31,6 +31,7 @@ def calls_made(transcript: Transcript, under_way: Iterable[ToolCall] = ()) -> It
         under_way: calls that were let through just now, of which it may not tell yet.
     """
     wanted = {call.id: call for call in under_way}
+    begun = set[str]()
     made = dict.fromkeys(wanted, True)
     asked: dict[str, tuple[ApprovalAsked, float]] = {}
     for recorded in transcript:
@@ -42,9 +43,10 @@ def calls_made(transcript: Transcript, under_way: Iterable[ToolCall] = ()) -> It
             case ApprovalGiven(approved=True, approval_id=id_) if id_ in asked:
                 _answered(wanted, *asked[id_], step, recorded.at)
             case ToolStarted():
+                begun.add(step.call_id)
                 made[step.call_id] = True
             case ToolReturned():
-                made[step.call_id] = _was_made(step, begun=made.get(step.call_id, False))
+                made[step.call_id] = _was_made(step, begun=step.call_id in begun)
             case _:
                 pass
     return (wanted[id_] for id_, counts in made.items() if counts and id_ in wanted)
@@ -62,9 +64,10 @@ def _answered(
 
 
 def _was_made(returned: ToolReturned, *, begun: bool) -> bool:
+    """One that was refused after it had begun was cut short before, or nearly made: it may have taken effect."""
     if returned.error is None:
         return True
     if returned.error.code in _NEVER_BEGAN:
         return False
-    refused = returned.error.code == "tool_denied"
-    return begun if refused else True
+    denied = returned.ruling is not None and returned.ruling.decision == "deny"
+    return begun or not (denied or returned.error.code == ToolDenied.code)

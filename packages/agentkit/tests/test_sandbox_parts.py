@@ -1,7 +1,10 @@
 """Parts of the sandbox that can be looked at by themselves."""
 
+import asyncio
 import re
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +13,7 @@ from agentkit.errors import UsageError
 from agentkit.sandbox import HostRule
 from agentkit.sandbox.confined.mounts import importable, outermost
 from agentkit.sandbox.confined.syscalls import NUMBERS
+from agentkit.sandbox.forkserver import is_supported
 from agentkit.sandbox.opening import open_sandbox
 
 
@@ -104,3 +108,27 @@ def test_what_lies_within_another_path_is_not_shown_twice(tmp_path):
 def test_a_sandbox_of_another_kind_is_refused():
     with pytest.raises(UsageError, match="inprocess, pool, jail"):
         open_sandbox("docker")
+
+
+@pytest.mark.skipif(not is_supported(), reason="the pool needs Linux")
+@pytest.mark.parametrize("after", [0, 0.001, 0.003, 0.01])
+async def test_whoever_gives_up_opening_a_sandbox_leaves_no_process_behind(after, monkeypatch):
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Noted(subprocess.Popen[bytes]):
+        def __init__(self, *command: Any, **options: Any) -> None:
+            super().__init__(*command, **options)
+            started.append(self)
+
+    monkeypatch.setattr(subprocess, "Popen", Noted)
+
+    async def use() -> None:
+        async with open_sandbox("pool"):
+            await asyncio.Event().wait()
+
+    using = asyncio.create_task(use())
+    await asyncio.sleep(after)
+    using.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await using
+    assert [process.returncode for process in started if process.returncode is None] == []

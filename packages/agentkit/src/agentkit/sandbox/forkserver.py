@@ -127,9 +127,14 @@ class ForkServer:
         Raises:
             SandboxUnavailable: it cannot be started here.
         """
+        starting = asyncio.ensure_future(asyncio.to_thread(self._start))
         try:
-            self.found = await asyncio.to_thread(self._start)
+            self.found = await asyncio.shield(starting)
         except BaseException:
+            if self._connection is not None:
+                with suppress(OSError):
+                    self._connection.shutdown(socket.SHUT_RDWR)
+            await asyncio.wait({starting})  # before its thread has ended, nobody knows what there is to end
             await self.aclose()
             raise
         if self.found.get("event") != "ready":

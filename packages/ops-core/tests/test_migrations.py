@@ -5,6 +5,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -219,17 +220,23 @@ print(store.revision())
 def test_processes_that_migrate_one_database_at_once(url: str):
     command = [sys.executable, "-c", MIGRATE, url]
     pipe = subprocess.PIPE
-    workers = [subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) for _ in range(3)]
-    for worker in workers:
-        assert worker.stdout is not None
-        assert worker.stdout.readline() == "ready\n"
-    for worker in workers:
-        assert worker.stdin is not None
-        worker.stdin.write("go\n")
-        worker.stdin.flush()
-    for worker in workers:
-        said, complaint = worker.communicate(timeout=60)
-        assert (said, complaint, worker.returncode) == (f"{REVISION}\n", "", 0)
+    with ExitStack() as stack:
+        workers = [
+            stack.enter_context(subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True))
+            for _ in range(3)
+        ]
+        for worker in workers:
+            stack.callback(worker.kill)  # before it is waited for, where an assertion does not hold
+        for worker in workers:
+            assert worker.stdout is not None
+            assert worker.stdout.readline() == "ready\n"
+        for worker in workers:
+            assert worker.stdin is not None
+            worker.stdin.write("go\n")
+            worker.stdin.flush()
+        for worker in workers:
+            said, complaint = worker.communicate(timeout=60)
+            assert (said, complaint, worker.returncode) == (f"{REVISION}\n", "", 0)
 
 
 def test_the_wheel_holds_the_migrations(tmp_path: Path):

@@ -17,6 +17,7 @@ from agentkit.transcript import (
     Recorded,
     Ruling,
     RunRetried,
+    Step,
     Summarised,
     ToolReturned,
     ToolStarted,
@@ -244,7 +245,7 @@ async def test_a_policy_of_ones_own_is_told_what_was_let_through():
 def test_what_counts_of_a_call_that_was_let_through(code, denied, begun, counts):
     (made,) = calls(5)
     ruling = Ruling(decision="deny", reason="no") if denied else None
-    steps = [
+    steps: list[Step] = [
         ModelReplied(parts=(made,)),
         *([ToolStarted(call_id=made.id, tool="pay")] if begun else []),
         ToolReturned(call_id=made.id, tool="pay", error=RunError(code=code, message="no"), ruling=ruling),

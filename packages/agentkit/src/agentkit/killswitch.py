@@ -51,6 +51,9 @@ class Off:
         return None
 
 
+NOTHING = Off()
+
+
 class KillSwitch:
     """Stands between one run and everything that it does.
 
@@ -68,7 +71,7 @@ class KillSwitch:
 
     def __init__(self, look: Callable[[], Awaitable[None]] | None = None) -> None:
         self._look = look
-        self._off = Off()
+        self._off = NOTHING
         self._under_way: dict[asyncio.Timeout, ToolUse] = {}
 
     @property

@@ -94,7 +94,8 @@ class Switchboard:
                 hold(held)
 
         self._told[switch] = tell
-        tell()
+        if self._halts:
+            tell()
         try:
             yield
         finally:

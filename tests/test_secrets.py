@@ -93,6 +93,7 @@ private = true
 [mcp.servers.away]
 command = "{python}"
 args = ["-S", "server.py"]
+cwd = "."
 env = {{ SERVER_KEY = "${{SERVER_KEY}}" }}
 effects = {{ "*" = "pure" }}
 

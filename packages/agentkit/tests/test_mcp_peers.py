@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -13,10 +14,12 @@ from agentkit import Agent, ToolError, ToolProgress
 from agentkit.errors import BadArguments, McpUnavailable, ToolTimeout
 from agentkit.mcp import McpPool, McpServer
 from agentkit.messages import ToolCall
+from agentkit.sandbox.jail import find_bubblewrap
 from agentkit.testing import ScriptedModel
 from agentkit.testing.toolsets import context
 
 from .mcp_servers import (  # type: ignore[import-not-found]
+    PEERS,
     clock,
     everything,
     everything_over_http,
@@ -40,8 +43,16 @@ def folder(tmp_path_factory):
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def pool(folder):
-    """All of them at once; each is started by the first test that needs it."""
+    """All of them at once, in the jail where one can be made; each is started by the first test that needs it."""
     servers = [everything(), filesystem(folder), memory(folder / "graph.json"), clock(), git(folder)]
+    if sys.platform == "linux" and find_bubblewrap() is not None:
+        packages = str(PEERS.parent)
+        granted = {"everything": (packages,), "files": (packages, str(folder)), "memory": (packages,)}
+        kept = {"memory": (str(folder),), "git": (str(folder),)}
+        servers = [
+            replace(each, sandbox="jail", read=granted.get(each.name, ()), write=kept.get(each.name, ()))
+            for each in servers
+        ]
     async with McpPool(servers) as pool:
         yield pool
 

@@ -44,6 +44,7 @@ command = "{sys.executable}"
 args = ["-S", "{program}", "{STATE}"]
 effects = {{ add = "pure" }}
 call_seconds = 10
+sandbox = "none"
 
 [mcp.servers.keyed]
 url = "https://${{MCP_HOST}}/mcp"
@@ -202,7 +203,8 @@ async def test_it_is_told_what_comes_of_a_connection(here, capsys):
     told = capsys.readouterr().out
     assert "2025-11-25" in told
     assert "16 new" in told
-    declare(here, '[mcp.servers.broken]\ncommand = "python3"\nargs = ["-c", "raise SystemExit(\'no key\')"]')
+    program = 'args = ["-c", "raise SystemExit(\'no key\')"]'
+    declare(here, f'[mcp.servers.broken]\ncommand = "{sys.executable}"\n{program}')
     assert await servers.test("broken") is Exit.FAILED
     told = capsys.readouterr().out
     assert "exit code 1" in told

@@ -39,7 +39,7 @@ class OAuthTable(_Strict):
 
 
 class McpServerTable(_Strict):
-    """``[mcp.servers.NAME]``: see :class:`agentkit.mcp.McpServer`.
+    """``[mcp.servers.NAME]``: see :class:`agentkit.mcp.McpServer`. Programs run in the jail unless it says otherwise.
 
     Attributes:
         enabled: otherwise it is as if agents did not name it.
@@ -49,6 +49,9 @@ class McpServerTable(_Strict):
     args: tuple[str, ...] = ()
     env: Mapping[str, str] = Field(default_factory=dict)
     cwd: str | None = None
+    sandbox: Literal["jail", "none"] = "jail"
+    read: tuple[str, ...] = ()
+    write: tuple[str, ...] = ()
     url: str | None = None
     headers: Mapping[str, str] = Field(default_factory=dict)
     private: bool = False

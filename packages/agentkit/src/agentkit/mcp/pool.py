@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from agentkit.errors import UsageError
 from agentkit.mcp.oauth import Login, TokenFolder, default_tokens
 from agentkit.mcp.pins import Pins
+from agentkit.mcp.processes import AS_IT_IS
 from agentkit.mcp.proxy import McpProxy
 from agentkit.mcp.servers import McpServer
 from agentkit.mcp.surroundings import Elicit, Surroundings
 from agentkit.mcp.toolset import McpToolset
+from agentkit.sandbox import Sandboxes
+from agentkit.sandbox.jail import find_bubblewrap
 
 if TYPE_CHECKING:
     from agentkit.mcp.connection import Connection
@@ -31,7 +36,19 @@ class _Open:
     """The connections of one event loop, and how many blocks are using them."""
 
     users: int = 0
+    sandboxes: Sandboxes = field(default_factory=lambda: Sandboxes(ahead=0))
     connections: dict[str, Connection] = field(default_factory=dict[str, "Connection"])
+
+
+def _problem_of_jail(server: McpServer) -> str | None:
+    if server.command is None or server.sandbox == "none":
+        return None
+    missing = [str(path) for path in (*server.read, *server.write) if not Path(path).exists()]
+    if missing:
+        return f"{missing[0]} is granted, and does not exist"
+    if sys.platform == "linux" and find_bubblewrap() is not None:
+        return None
+    return f"the jail needs Linux, and bubblewrap: {AS_IT_IS}"
 
 
 class McpPool:
@@ -82,13 +99,13 @@ class McpPool:
             self.servers[server.name] = server
         self.pins = pins
         variables = os.environ if variables is None else variables
-        self._here = Surroundings(
-            variables=variables,
-            tokens=tokens or default_tokens(variables),
-            folder=folder,
-            login=login,
-            elicit=elicit,
+        self._surroundings = partial(
+            Surroundings, variables=variables, folder=folder, login=login, elicit=elicit
         )
+        self._variables = variables
+        self._folder = folder
+        self._login = login
+        self.tokens = tokens or default_tokens(variables)
         self._open: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Open] = weakref.WeakKeyDictionary()
 
     def toolset(self, name: str) -> McpToolset:
@@ -119,11 +136,6 @@ class McpPool:
             raise UsageError(f"there is no MCP server {name!r}; there are: {known}")
         return self.servers[name]
 
-    @property
-    def tokens(self) -> TokenFolder:
-        """Where is kept what people have granted."""
-        return self._here.tokens
-
     def problem_of(self, name: str) -> str | None:
         """Why a server cannot be used as things stand, as far as can be said without asking it.
 
@@ -134,9 +146,11 @@ class McpPool:
         if find_spec("mcp") is None:
             return "the SDK is not installed: install the extra agentkit[mcp]"
         try:
-            server.resolved(self._here.variables)
+            resolved = server.resolved(self._variables, self._folder)
         except UsageError as error:
             return str(error)
+        if (problem := _problem_of_jail(resolved)) is not None:
+            return problem
         if (problem := self.problem_of_login(name)) is not None:
             return problem
         return None if self.pins is None else self.pins.problem_of(server)
@@ -147,12 +161,12 @@ class McpPool:
         Raises:
             UsageError: there is no such server, or a variable is missing.
         """
-        server = self.get(name).resolved(self._here.variables)
-        if server.oauth is None or server.oauth.grant != "authorization_code" or self._here.login is not None:
+        server = self.get(name).resolved(self._variables)
+        if server.oauth is None or server.oauth.grant != "authorization_code" or self._login is not None:
             return None
         assert server.url is not None
         try:
-            granted = self._here.tokens.read(server.name, server.url)
+            granted = self.tokens.read(server.name, server.url)
         except UsageError as error:
             return str(error)
         return NOBODY if granted is None else None
@@ -169,9 +183,8 @@ class McpPool:
             UsageError: there is no such server.
         """
         server = replace(self.get(name), connect_seconds=seconds, call_seconds=seconds)
-        here = self._here
         return McpPool(
-            [server], variables=here.variables, folder=here.folder, tokens=here.tokens, login=login
+            [server], variables=self._variables, folder=self._folder, tokens=self.tokens, login=login
         )
 
     def connection(self, name: str) -> Connection:
@@ -188,7 +201,9 @@ class McpPool:
                 from agentkit.mcp.connection import Connection
             except ImportError:
                 raise UsageError("MCP needs the extra agentkit[mcp]") from None
-            here.connections[name] = Connection(self.get(name), self._here)
+            here.connections[name] = Connection(
+                self.get(name), self._surroundings(tokens=self.tokens, sandboxes=here.sandboxes)
+            )
         return here.connections[name]
 
     async def __aenter__(self) -> Self:
@@ -207,4 +222,5 @@ class McpPool:
         here.users -= 1
         if here.users == 0:
             del self._open[loop]
-            await asyncio.gather(*(each.aclose() for each in here.connections.values()))
+            async with here.sandboxes:  # closed after the programs in them
+                await asyncio.gather(*(each.aclose() for each in here.connections.values()))

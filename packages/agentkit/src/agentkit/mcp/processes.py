@@ -1,6 +1,6 @@
-"""The process of a server that speaks over its standard streams.
+"""The process of a server that speaks over its standard streams: in the jail, or as it is.
 
-:func:`started` is the only place that starts one: what confines such a process belongs there.
+:func:`running` is the only place that starts one.
 """
 
 from __future__ import annotations
@@ -8,11 +8,23 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Mapping
-from contextlib import suppress
+import sys
+from asyncio import StreamReader, StreamWriter
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import Protocol
 
-from agentkit.errors import McpUnavailable
+from agentkit.errors import McpUnavailable, ToolError, UsageError
+from agentkit.mcp.installed import found, needed
 from agentkit.mcp.servers import McpServer
+from agentkit.sandbox import (
+    Grants,
+    ProgramLimits,
+    ProgramTerms,
+    RunningProgram,
+    Sandboxes,
+    SandboxUnavailable,
+)
 
 MOST_LINE = 8 * 1024 * 1024
 """Bytes of one message."""
@@ -34,18 +46,136 @@ INHERITED = (
     "USERPROFILE",
 )
 """All that a server sees of the environment of this process; keys and tokens are not among them."""
+JAILED = ("PATH", "LC_ALL", "TZ")
+"""Of these, what it sees in the jail; the rest is the jail's own."""
+
+AS_IT_IS = 'where it is trusted, sandbox = "none" runs it outside of the jail'
 
 
-async def started(server: McpServer, environment: Mapping[str, str]) -> asyncio.subprocess.Process:
-    """The process, in a session of its own.
+class Process(Protocol):
+    """A program that runs; both kinds have this in common."""
+
+    @property
+    def returncode(self) -> int | None: ...
+    async def wait(self) -> int: ...
+    def kill(self) -> None: ...
+
+
+class Streams(Protocol):
+    """A process with its streams."""
+
+    @property
+    def process(self) -> Process: ...
+    @property
+    def stdin(self) -> StreamWriter: ...
+    @property
+    def stdout(self) -> StreamReader: ...
+    @property
+    def stderr(self) -> StreamReader: ...
+    @property
+    def why(self) -> str:
+        """Why it has ended, where that is known."""
+        ...
+
+
+def running(
+    server: McpServer, environment: Mapping[str, str], sandboxes: Sandboxes
+) -> AbstractAsyncContextManager[Streams]:
+    """The program of a server, from its start to its end: nothing of it is left when the context is.
 
     Args:
         server: resolved, with a command.
         environment: of this process.
+        sandboxes: that are open.
 
     Raises:
         McpUnavailable: it cannot be started.
     """
+    if server.sandbox == "none":
+        return _as_it_is(server, environment)
+    return _jailed(server, environment, sandboxes)
+
+
+# --- in the jail --------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def _jailed(
+    server: McpServer, environment: Mapping[str, str], sandboxes: Sandboxes
+) -> AsyncGenerator[Streams]:
+    assert server.command is not None
+    program = await asyncio.to_thread(found, server.command, environment)
+    if program is None:
+        raise McpUnavailable(f"{server.name}: the program cannot be started: No such file or directory")
+    terms = await asyncio.to_thread(_terms, server, program, environment)
+    try:
+        box = await sandboxes.get("jail")
+    except SandboxUnavailable as error:
+        raise McpUnavailable(f"{server.name}: {error}; {AS_IT_IS}") from None
+    context = box.open_program([program, *server.args], terms)
+    try:
+        inside = await context.__aenter__()
+    except (ToolError, UsageError) as error:
+        raise McpUnavailable(f"{server.name}: {error}") from None
+    try:
+        yield _Jailed(inside)
+        inside.stdin.close()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(inside.wait(), _EXIT_SECONDS)
+    finally:
+        await context.__aexit__(*sys.exc_info())
+
+
+def _terms(server: McpServer, program: str, environment: Mapping[str, str]) -> ProgramTerms:
+    shown = [*needed(program, environment), *([] if server.cwd is None else [server.cwd])]
+    # what may be written is also read, and what is granted in words goes before what is shown beside
+    beside = [path for path in shown if path not in server.write]
+    return ProgramTerms(
+        limits=ProgramLimits(line_bytes=MOST_LINE),
+        grants=Grants(read=(*server.read, *beside), write=tuple(server.write)),
+        environment={name: environment[name] for name in JAILED if name in environment} | dict(server.env),
+        folder=server.cwd,
+        name=server.name,
+    )
+
+
+class _Jailed:
+    def __init__(self, inside: RunningProgram) -> None:
+        self.process: Process = inside
+        self.stdin, self.stdout, self.stderr = inside.stdin, inside.stdout, inside.stderr
+        self._inside = inside
+
+    @property
+    def why(self) -> str:
+        failure = self._inside.failure
+        return "" if failure is None else str(failure)
+
+
+# --- as it is -----------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def _as_it_is(server: McpServer, environment: Mapping[str, str]) -> AsyncGenerator[Streams]:
+    process = await _started(server, environment)
+    try:
+        yield _Plain(process)
+    finally:
+        await _ended(process)
+
+
+class _Plain:
+    why = ""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        self.process: Process = process
+        self.stdin, self.stdout, self.stderr = process.stdin, process.stdout, process.stderr
+
+
+async def _started(server: McpServer, environment: Mapping[str, str]) -> asyncio.subprocess.Process:
+    """The process, in a session of its own. Raises McpUnavailable."""
     assert server.command is not None
     env = {name: environment[name] for name in INHERITED if name in environment}
     try:
@@ -69,7 +199,7 @@ async def started(server: McpServer, environment: Mapping[str, str]) -> asyncio.
         raise McpUnavailable(f"{server.name}: the program cannot be started: {why}") from None
 
 
-async def ended(process: asyncio.subprocess.Process) -> None:
+async def _ended(process: asyncio.subprocess.Process) -> None:
     """End a process with all that it has started: by closing its input, else by signals. Bounded in time."""
     if process.stdin is not None:
         process.stdin.close()

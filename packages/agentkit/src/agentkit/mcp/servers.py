@@ -6,10 +6,10 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Literal
 
 from agentkit.errors import UsageError
 from agentkit.mcp.oauth import McpOAuth, is_http
@@ -24,15 +24,19 @@ _NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9-]{0,23}")
 class McpServer:
     """An MCP server: a program that speaks over its standard streams, or an address that speaks streamable HTTP.
 
-    In ``command``, ``args``, ``env``, ``cwd``, ``url``, ``headers`` and ``oauth`` the text ``${NAME}`` stands for a
-    variable and ``${NAME:-otherwise}`` for one that may be missing; see :meth:`resolved`.
+    In ``command``, ``args``, ``env``, ``cwd``, ``read``, ``write``, ``url``, ``headers`` and ``oauth`` the text
+    ``${NAME}`` stands for a variable and ``${NAME:-otherwise}`` for one that may be missing; see :meth:`resolved`.
 
     Attributes:
         name: letters, digits and ``-``, at most 24; the names of its tools begin with it.
         command: the program. It inherits nothing of this process's environment but where programs and the home are.
         args: what it is given.
         env: its environment, besides that.
-        cwd: where it runs; the working directory of this process where not given.
+        cwd: where it runs; the working directory of this process where not given, and in the jail a folder of its own.
+        sandbox: ``jail``, where it sees the system's programs, its own installation, ``cwd`` and what is granted, and
+            has no network; or ``none``, for a program that is trusted with all that this process may do.
+        read: files and folders that it sees in the jail.
+        write: files and folders that it may change there.
         url: the address, in place of a command.
         headers: sent with each request to it.
         private: its host may lie in a private network or on this machine. One that is written as an address, or as
@@ -52,6 +56,9 @@ class McpServer:
     args: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict[str, str])
     cwd: str | None = None
+    sandbox: Literal["jail", "none"] = "none"
+    read: Sequence[str] = ()
+    write: Sequence[str] = ()
     url: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     private: bool = False
@@ -83,6 +90,11 @@ class McpServer:
             if self.auth is not None:
                 raise UsageError("oauth: a server has either oauth or auth")
             self.oauth.checked()
+        if self.sandbox not in {"jail", "none"}:
+            raise UsageError('sandbox: it must be "jail" or "none"')
+        for name in ("read", "write"):
+            if getattr(self, name) and (self.command is None or self.sandbox == "none"):
+                raise UsageError(f"{name}: only a program in the jail is granted something")
         for pattern, effect in self.effects.items():
             if effect not in set(Effect):
                 raise UsageError(f"effects: {pattern}: it must be one of {', '.join(Effect)}")
@@ -92,7 +104,7 @@ class McpServer:
         return self
 
     def resolved(self, variables: Mapping[str, str], folder: str = "") -> McpServer:
-        """The same server with its variables filled in, running in ``cwd`` below ``folder``.
+        """The same server with its variables filled in, and its paths taken from ``folder``.
 
         Raises:
             UsageError: one that has no other value is missing; the message names it and the field.
@@ -103,12 +115,22 @@ class McpServer:
             command=None if self.command is None else fill("command", self.command),
             args=tuple(fill(f"args.{index}", each) for index, each in enumerate(self.args)),
             env={name: fill(f"env.{name}", each) for name, each in self.env.items()},
-            cwd=os.path.join(folder, fill("cwd", self.cwd or "")) or None,  # noqa: PTH118  (neither may be given)
+            cwd=self._folder(folder, fill),
             url=None if self.url is None else fill("url", self.url),
             headers={name: fill(f"headers.{name}", each) for name, each in self.headers.items()},
+            read=_paths("read", self.read, fill, folder),
+            write=_paths("write", self.write, fill, folder),
             oauth=None if self.oauth is None else _filled(self.oauth, fill),
         )
-        return replace(found, cwd=None).checked() if found.url is not None else found.checked()
+        if found.command is not None and found.sandbox == "jail" and os.sep in found.command:
+            found = replace(found, command=os.path.join(folder, found.command))  # noqa: PTH118  (it may be absolute)
+        return found.checked()
+
+    def _folder(self, folder: str, fill: Filling) -> str | None:
+        """Where it runs. In the jail the folder of the file is not shown for nothing: keys may lie there."""
+        if self.url is not None or (self.cwd is None and self.sandbox == "jail"):
+            return None
+        return os.path.join(folder, fill("cwd", self.cwd or "")) or None  # noqa: PTH118  (neither may be given)
 
     def secrets(self, variables: Mapping[str, str]) -> Secrets:
         """What variables bring into the environment, the headers and ``oauth``, but paths: not to be told where the
@@ -151,6 +173,12 @@ class McpServer:
         """What repeating a call of this tool would do."""
         fitting = (Effect(effect) for pattern, effect in self.effects.items() if fnmatchcase(tool, pattern))
         return next(fitting, Effect.UNSAFE)
+
+
+def _paths(where: str, paths: Sequence[str], fill: Filling, folder: str) -> tuple[str, ...]:
+    """Absolute paths, from ``folder`` where they are relative."""
+    filled = (fill(f"{where}.{index}", path) for index, path in enumerate(paths))
+    return tuple(os.path.abspath(os.path.join(folder, os.path.expanduser(path))) for path in filled)  # noqa: PTH100, PTH111, PTH118
 
 
 def _filled(oauth: McpOAuth, fill: Filling) -> McpOAuth:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from agentkit.mcp.oauth import Login, TokenFolder
 from agentkit.messages import JsonObject
+from agentkit.sandbox import Sandboxes
 
 
 class Elicit(Protocol):
@@ -29,6 +30,7 @@ class Surroundings:
     """Attributes:
     variables: fill in what declarations leave open; the environment of the process as a rule.
     tokens: where is kept what people have granted.
+    sandboxes: in which programs run; open as long as the connections are.
     folder: where programs run; that of the process where empty.
     login: a person who can log in now.
     elicit: a person who can answer servers now.
@@ -36,6 +38,7 @@ class Surroundings:
 
     variables: Mapping[str, str]
     tokens: TokenFolder
+    sandboxes: Sandboxes
     folder: str = ""
     login: Login | None = None
     elicit: Elicit | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from agentkit.errors import AddressRefused
 from agentkit.guarded import GuardedTransport
 from agentkit.mcp.authorizing import auth_of
 from agentkit.mcp.hosts import hosts_of
-from agentkit.mcp.processes import MOST_LINE, ended, started
+from agentkit.mcp.processes import AS_IT_IS, MOST_LINE, Streams, running
 from agentkit.mcp.servers import McpServer
 from agentkit.mcp.surroundings import Surroundings
 
@@ -81,7 +81,7 @@ class Way(Protocol):
 
 def way_to(server: McpServer, here: Surroundings) -> Way:
     """The transport to a resolved server."""
-    return _Program(server, here.variables) if server.url is None else _Address(server, here)
+    return _Program(server, here) if server.url is None else _Address(server, here)
 
 
 class _Base:
@@ -111,9 +111,10 @@ class _Base:
 class _Program(_Base):
     """Messages are lines of JSON: written to its input, read from its output. What it writes elsewhere is logged."""
 
-    def __init__(self, server: McpServer, environment: Mapping[str, str]) -> None:
+    def __init__(self, server: McpServer, here: Surroundings) -> None:
         super().__init__(server)
-        self._environment = environment
+        self._here = here
+        self._heard = False
         self._said: deque[str] = deque(maxlen=_ERROR_LINES)
 
     @property
@@ -121,17 +122,14 @@ class _Program(_Base):
         return " / ".join(self._said)
 
     async def __aenter__(self) -> tuple[Any, Any]:
-        process = await started(self._server, self._environment)
-        self._stack.push_async_callback(ended, process)
+        here = self._here
+        streams = await self._stack.enter_async_context(running(self._server, here.variables, here.sandboxes))
         incoming, read = anyio.create_memory_object_stream[SessionMessage | Exception]()
         write, outgoing = anyio.create_memory_object_stream[SessionMessage]()
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stderr is not None
         for work in (
-            self._read(process, process.stdout, incoming),
-            self._write(outgoing, process.stdin),
-            self._listen(process.stderr),
+            self._read(streams, incoming),
+            self._write(outgoing, streams.stdin),
+            self._listen(streams.stderr),
         ):
             self._stack.push_async_callback(_stopped, asyncio.create_task(work))
         for stream in (incoming, read, write, outgoing):
@@ -139,31 +137,37 @@ class _Program(_Base):
         return read, write
 
     async def _read(
-        self,
-        process: asyncio.subprocess.Process,
-        output: asyncio.StreamReader,
-        incoming: MemoryObjectSendStream[SessionMessage | Exception],
+        self, streams: Streams, incoming: MemoryObjectSendStream[SessionMessage | Exception]
     ) -> None:
         try:
-            while line := await output.readline():
+            while line := await streams.stdout.readline():
                 if not line.lstrip().startswith(b"{"):
                     continue  # some programs greet on their output
-                await incoming.send(
-                    SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False))
-                )
+                message = jsonrpc_message_adapter.validate_json(line, by_name=False)
+                self._heard = True
+                await incoming.send(SessionMessage(message))
         except ValueError:  # too long, too deep, or no message at all
             self.reason = f"it sent what is no message, or one of more than {MOST_LINE} bytes"
-            process.kill()  # nothing that it has still to say is wanted
+            streams.process.kill()  # nothing that it has still to say is wanted
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
             pass
         else:
             with suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), _EXIT_SECONDS)
-            code = "" if process.returncode is None else f" with exit code {process.returncode}"
-            self.reason = f"the program ended{code}"
+                await asyncio.wait_for(streams.process.wait(), _EXIT_SECONDS)
+            self.reason = self._end_of(streams)
         finally:
             self.over.set()
             incoming.close()  # whoever waits for an answer is told
+
+    def _end_of(self, streams: Streams) -> str:
+        if streams.process.returncode is None:
+            return "the program ended"
+        code = f"the program ended with exit code {streams.process.returncode}"
+        if streams.why:
+            return streams.why
+        if self._heard or self._server.sandbox == "none":
+            return code
+        return f"{code}: in the jail it sees its installation and what is granted (read, write); {AS_IT_IS}"
 
     async def _write(
         self, outgoing: MemoryObjectReceiveStream[SessionMessage], into: asyncio.StreamWriter

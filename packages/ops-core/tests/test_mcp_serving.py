@@ -48,7 +48,7 @@ class Agents(Catalog):
 
     def __init__(self, **declared: Any) -> None:
         self.gate, self.begun = asyncio.Event(), asyncio.Event()
-        ask = ToolCall(id="call_1", name="launch", arguments={"rocket": "V2 \u202e"})
+        ask = ToolCall(id="call_1", name="launch", arguments={"rocket": "V2 \u202e\u3164\u200d"})
         agents = [
             Agent(ScriptedModel.by_turn(["done"]), name="quick"),
             Agent(ScriptedModel.by_turn([ask, "launched"]), name="asking", tools=[launch]),
@@ -138,7 +138,7 @@ async def test_an_approval_is_a_form_that_shows_the_true_arguments():
         task_id = await caller.begin("asking", goal="launch it")
         told = await caller.until(task_id, "input_required")
         ((name, question),) = told["inputRequests"].items()
-        assert 'launch with {"rocket": "V2 \\u202e"}' in question["params"]["message"]
+        assert 'launch with {"rocket": "V2 \\u202e\\u3164\\u200d"}' in question["params"]["message"]
         for no_answer in ({"action": "accept"}, "yes", {"action": "maybe", "content": {"confirm": True}}):
             if no_answer != {"action": "accept"}:
                 await caller.ask("update", task_id, input_responses={name: no_answer, "other": no_answer})

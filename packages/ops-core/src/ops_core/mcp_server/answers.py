@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, cast
+from typing import Any, Final, TypeAlias, cast
 
 from agentkit.attachments import split_input
 from agentkit.errors import Actor, RunError
 from agentkit.messages import Attachment
-from agentkit.transcript import ApprovalAsked, ApprovalGiven, Recorded
+from agentkit.transcript import ApprovalAsked, ApprovalGiven
 from ops_core.task import Task, TaskStatus
-from ops_core.visible import json_line, one_line
+from ops_core.visible import one_line, unmistakable
 
 TASKS: Final = "io.modelcontextprotocol/tasks"
 POLL_MS = 500
@@ -29,16 +29,11 @@ _STATUS: Mapping[TaskStatus, str] = {
 }
 
 
-def open_approvals(steps: Sequence[Recorded]) -> Mapping[str, ApprovalAsked]:
-    """The questions that nobody has answered, by their ids."""
-    asked = {each.step.approval_id: each.step for each in steps if isinstance(each.step, ApprovalAsked)}
-    given = {each.step.approval_id for each in steps if isinstance(each.step, ApprovalGiven)}
-    return {name: question for name, question in asked.items() if name not in given}
+Questions: TypeAlias = Mapping[str, ApprovalAsked]
+"""What a caller may put to a person: open approvals, by their ids."""
 
 
-def task_of(
-    task: Task, open_questions: Mapping[str, ApprovalAsked], *, keep_ms: int | None
-) -> dict[str, Any]:
+def task_of(task: Task, open_questions: Questions, *, keep_ms: int | None) -> dict[str, Any]:
     """A task as the extension tells it, without what it has come to.
 
     Args:
@@ -64,9 +59,7 @@ def task_of(
     return told
 
 
-def detailed(
-    task: Task, open_questions: Mapping[str, ApprovalAsked], *, keep_ms: int | None
-) -> dict[str, Any]:
+def detailed(task: Task, open_questions: Questions, *, keep_ms: int | None) -> dict[str, Any]:
     """The same with what it has come to, or waits for."""
     told = {"resultType": "complete", **task_of(task, open_questions, keep_ms=keep_ms)}
     if told["status"] == "input_required":
@@ -79,8 +72,8 @@ def detailed(
 
 
 def question_of(asked: ApprovalAsked) -> dict[str, Any]:
-    """An approval as a form that a person fills in; the arguments stand there as they are, made visible."""
-    call = f"{one_line(asked.tool)} with {json_line(asked.arguments)}"
+    """An approval as a form that a person fills in; the arguments stand there whole, and nothing in them is unseen."""
+    call = f"{one_line(asked.tool)} with {unmistakable(asked.arguments)}"
     message = f"The agent wants to call {call}. {one_line(asked.reason)}"
     properties = {
         "confirm": {"type": "boolean", "title": "Approve", "description": "Whether the call is carried out."},
@@ -91,7 +84,7 @@ def question_of(asked: ApprovalAsked) -> dict[str, Any]:
     return {"method": "elicitation/create", "params": params}
 
 
-def answer_of(name: str, response: Any) -> ApprovalGiven | None:
+def answer_to(asked: ApprovalAsked, response: Any) -> ApprovalGiven | None:
     """What a person said to an approval; ``None`` for what is no answer.
 
     Only a form that was accepted, with a yes in it, is a yes.
@@ -103,7 +96,11 @@ def answer_of(name: str, response: Any) -> ApprovalGiven | None:
     approved = told["action"] == "accept" and content.get("confirm") is True
     reason = content.get("reason")
     return ApprovalGiven(
-        approval_id=name, approved=approved, reason=reason if isinstance(reason, str) else "", by="mcp"
+        approval_id=asked.approval_id,
+        approved=approved,
+        reason=reason if isinstance(reason, str) else "",
+        by="mcp",
+        digest=asked.digest,
     )
 
 

@@ -21,7 +21,7 @@ from agentkit.errors import BadArguments
 from agentkit.mcp import Definition
 from agentkit.transcript import ApprovalAsked
 from ops_core.assembly import Ops
-from ops_core.errors import ApprovalNotFound, OpsError, TaskNotFound
+from ops_core.errors import OpsError, TaskNotFound
 from ops_core.intake import accept
 from ops_core.mcp_server import answers
 from ops_core.mcp_server.offers import Offers, input_of, missing_in, schema_of
@@ -150,20 +150,16 @@ class AgentServer:
 
     async def _get_task(self, context: Context, params: TaskParams) -> dict[str, Any]:
         task = await self._task(context, params)
-        questions: Mapping[str, ApprovalAsked] = {}
-        if not task.status.terminal and self._may_ask(context):
-            questions = answers.open_approvals(await self._ops.engine.steps(DEFAULT_TENANT, task.id))
-        return answers.detailed(task, questions, keep_ms=self._keep_ms)
+        return answers.detailed(task, self._questions(context, task), keep_ms=self._keep_ms)
 
     async def _update_task(self, context: Context, params: TaskParams) -> dict[str, Any]:
         task = await self._task(context, params)
-        if self._may_ask(context):
-            questions = answers.open_approvals(await self._ops.engine.steps(DEFAULT_TENANT, task.id))
-            for name in params.input_responses.keys() & questions.keys():
-                given = answers.answer_of(name, params.input_responses[name])
-                if given is not None:
-                    with suppress(ApprovalNotFound):  # somebody else was quicker
-                        await self._ops.engine.answer(DEFAULT_TENANT, task.id, given)
+        questions = self._questions(context, task)
+        for name in params.input_responses.keys() & questions.keys():
+            given = answers.answer_to(questions[name], params.input_responses[name])
+            if given is not None:
+                with suppress(OpsError):  # somebody else was quicker, or it has expired: the next look tells
+                    await self._ops.engine.answer(DEFAULT_TENANT, task.id, given)
         return {"resultType": "complete"}
 
     async def _cancel_task(self, context: Context, params: TaskParams) -> dict[str, Any]:
@@ -183,14 +179,19 @@ class AgentServer:
             raise MCPError(types.HEADER_MISMATCH, f"{MCP_NAME_HEADER} does not match params.taskId")
         try:
             task = await self._ops.engine.get(DEFAULT_TENANT, params.task_id)
-        except (TaskNotFound, OpsError):
+        except TaskNotFound:
             task = None
+        except OpsError as error:  # the store is away: the task is not gone
+            raise MCPError(types.INTERNAL_ERROR, str(error)) from None
         if task is None or task.labels.get("via") != VIA["via"]:
             raise MCPError(types.INVALID_PARAMS, "there is no such task")
         return task
 
-    def _may_ask(self, context: Context) -> bool:
-        return self._ops.catalog.serve.approvals and _elicits(context)
+    def _questions(self, context: Context, task: Task) -> answers.Questions:
+        """What this caller may put to a person; nothing, where it cannot or may not."""
+        if not (self._ops.catalog.serve.approvals and _elicits(context)):
+            return {}
+        return {each.asked.approval_id: each.asked for each in task.approvals}
 
 
 def _refuse_without_tasks() -> None:

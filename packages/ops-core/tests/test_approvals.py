@@ -236,6 +236,7 @@ async def test_what_waits_for_ever_is_never_due(engine: Engine, clock: FakeClock
         ),
         ("\ud800\ue000\U0001f600", '"\\ud800\\ue000\U0001f600"'),
         ({"k\u202e": ["\u0000"]}, r'{"k\u202e": ["\u0000"]}'),
+        ({"a": "b   c d"}, r'{"a": "b \u0020\u0020c d"}'),
     ],
 )
 def test_nothing_in_what_is_shown_is_invisible(value, shown):

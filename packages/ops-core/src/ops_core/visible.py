@@ -24,6 +24,7 @@ _MARKS_UNSEEN = re.compile(
     # printable to Python, and yet nothing to look at: joiners, fillers, variation selectors
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
+_SPACES = re.compile("  +")  # how many, or how wide the rest of a line is, nobody sees
 _json = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
 
@@ -47,7 +48,7 @@ def unmistakable(value: Any) -> str:
     Stricter than :func:`json_line`: what honest text uses, too, such as the joiners in some emoji, is an escape here.
     """
     text = "".join(char if char.isprintable() else _escape(char) for char in _json(value))
-    return _MARKS_UNSEEN.sub(_escaped, text)
+    return _SPACES.sub(lambda found: " " + _escape(found[0][1:]), _MARKS_UNSEEN.sub(_escaped, text))
 
 
 def one_line(text: str) -> str:

@@ -66,9 +66,9 @@ def test_a_no_at_the_prompt_is_a_refusal(opspawn):
 
 def test_each_of_several_calls_is_asked_about_by_name(opspawn):
     terminal = opspawn.terminal("run", "go", "--agent", "two-letters")
-    terminal.expect(r'Approve send\(to="kim"\)\? \[y/n\]')
+    terminal.expect(r'Approve send \{"to": "kim"\}\? \[y/n\]')
     terminal.sendline("n")
-    terminal.expect(r'Approve send\(to="lee"\)\? \[y/n\]')
+    terminal.expect(r'Approve send \{"to": "lee"\}\? \[y/n\]')
     terminal.sendline("y")
     _shown, code = ended(terminal)
     assert code == 0

@@ -23,7 +23,7 @@ from agentkit.transcript import (
     ToolReturned,
     ToolStarted,
 )
-from ops_core.cli.text import as_call, as_text, input_as_text, one_line, visible
+from ops_core.cli.text import as_call, as_text, input_as_text, one_line, unmistakable, visible
 
 Tone: TypeAlias = Literal["plain", "model", "tool", "person", "quiet", "bad"]
 
@@ -40,6 +40,7 @@ class Line:
         details: what belongs below it.
         tone: how it is meant.
         brace: where it stands among calls that run at the same time.
+        whole: somebody decides by the details: nothing of them may be left out.
     """
 
     seq: int
@@ -49,6 +50,7 @@ class Line:
     details: tuple[str, ...] = ()
     tone: Tone = "plain"
     brace: Literal["", "first", "middle", "last"] = ""
+    whole: bool = False
 
 
 @dataclass(slots=True)
@@ -143,17 +145,20 @@ class Narrator:
 
     def _approval(self, seq: int, step: ApprovalAsked) -> Line:
         self.asked[step.approval_id] = step
-        details = (visible(step.reason), f"approval {one_line(step.approval_id)}")
-        text = as_call(step.tool, step.arguments)
-        return Line(seq=seq, word="asks", text=text, details=details, tone="person", brace=self._brace())
+        shown = (unmistakable(step.arguments), visible(step.reason), f"approval {one_line(step.approval_id)}")
+        text = one_line(step.tool)
+        return Line(
+            seq=seq, word="asks", text=text, details=shown, tone="person", brace=self._brace(), whole=True
+        )
 
     def _answer(self, seq: int, step: ApprovalGiven) -> Line:
         asked = self.asked.pop(step.approval_id, None)
         what = as_call(asked.tool, asked.arguments) if asked is not None else one_line(step.approval_id)
         by = f" by {one_line(step.by)}" if step.by else ""
-        reason = (visible(step.reason),) if step.reason else ()
+        changed = "" if step.arguments is None else f"with other arguments: {unmistakable(step.arguments)}"
         word = "approved" if step.approved else "denied"
-        return Line(seq=seq, word=word, text=what + by, details=reason, tone="person", brace=self._brace())
+        told = (changed, visible(step.reason))
+        return Line(seq=seq, word=word, text=what + by, details=told, tone="person", brace=self._brace())
 
     def _call(self, call_id: str, tool: str) -> str:
         call = self.calls.get(call_id)

@@ -21,7 +21,7 @@ from ops_core.cli.meanwhile import first_of, signals_to, warnings_to
 from ops_core.cli.prompt import can_ask, confirm
 from ops_core.cli.run import RunOptions
 from ops_core.cli.screen import Screen
-from ops_core.cli.text import as_call
+from ops_core.cli.text import one_line, unmistakable
 from ops_core.cli.views import JsonView, PeopleView, View, told_goal
 from ops_core.errors import ApprovalConflict, ApprovalExpired, InvalidRequest
 from ops_core.listing import task_id_of
@@ -141,14 +141,20 @@ class _Run:
                 return
             answers: list[ApprovalGiven] = []
             for asked in questions:
-                which = f" {as_call(asked.tool, asked.arguments)}" if len(questions) > 1 else ""
+                call = f" {one_line(asked.tool)} {unmistakable(asked.arguments)}"
+                which = call if len(questions) > 1 else ""
                 answer = await self._ask(f"Approve{which}?")
                 if asked.approval_id not in self._asked:
                     continue  # answered elsewhere in the meantime
                 if answer is None:
                     return
                 answers.append(
-                    ApprovalGiven(approval_id=asked.approval_id, approved=answer, by=getpass.getuser())
+                    ApprovalGiven(
+                        approval_id=asked.approval_id,
+                        approved=answer,
+                        by=getpass.getuser(),
+                        digest=asked.digest,
+                    )
                 )
             for given in answers:
                 try:

@@ -92,7 +92,7 @@ class Screen(Console):
         row = Text.assemble(head, headline, ("  " + note if note else "", STYLES["quiet"]))
         row.rstrip()
         self.print(row, overflow="ignore", no_wrap=True, crop=self.is_terminal)
-        self._details(line, indent, most)
+        self._details(line, indent, None if line.whole else most)
 
     def _details(self, line: Line, indent: int, most: int | None) -> None:
         goes_on = line.brace in ("first", "middle")

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, cast
 
 from agentkit.attachments import split_input
-from ops_core.visible import json_line, one_line, visible, without_secrets
+from ops_core.visible import json_line, one_line, unmistakable, visible, without_secrets
 
-__all__ = ["as_call", "as_text", "input_as_text", "json_line", "one_line", "visible", "without_secrets"]
+__all__ = [
+    "as_call",
+    "as_text",
+    "input_as_text",
+    "json_line",
+    "one_line",
+    "unmistakable",
+    "visible",
+    "without_secrets",
+]
 
 
 def as_text(value: Any) -> str:
@@ -22,8 +31,14 @@ def input_as_text(value: Any) -> str:
 
 
 def as_call(tool: str, arguments: Any) -> str:
-    """A tool call as one line: ``add(a=1, b=2)``."""
+    """A tool call as one line: ``add(a=1, b=2)``. What somebody decides about is shown otherwise, as JSON."""
     if not isinstance(arguments, dict):
         return one_line(f"{tool}({as_text(arguments)})")
-    given = ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in arguments.items())  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-    return one_line(f"{tool}({given})")
+    fields = cast("dict[str, Any]", arguments)
+    given = [f"{_name(name)}={json.dumps(value, ensure_ascii=False)}" for name, value in fields.items()]
+    return f"{one_line(tool)}({visible(', '.join(given))})"
+
+
+def _name(name: str) -> str:
+    """A name that could be read as something else stands in quotes."""
+    return name if name.replace("-", "_").isidentifier() else json.dumps(name, ensure_ascii=False)

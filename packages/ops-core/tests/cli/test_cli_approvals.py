@@ -1,0 +1,56 @@
+"""What a person reads before a yes: the whole call, however long it is and however narrow the terminal."""
+
+import pytest
+
+from agentkit.messages import JsonObject
+from agentkit.transcript import ApprovalAsked, ApprovalGiven, Recorded
+from ops_core.cli.narration import Narrator
+from ops_core.cli.screen import Screen
+from ops_core.cli.text import as_call
+
+
+def told(steps: list[ApprovalAsked | ApprovalGiven], capsys: pytest.CaptureFixture[str], **how: int) -> str:
+    """The steps as a run that is followed shows them, without what the lines are broken by."""
+    narrator, screen = Narrator(), Screen()
+    for seq, step in enumerate(steps, 1):
+        line = narrator.tell(Recorded(seq=seq, at=0.0, step=step))
+        assert line is not None
+        screen.step(line, **how)
+    return "".join(capsys.readouterr().out.split())
+
+
+def asked(arguments: JsonObject) -> ApprovalAsked:
+    return ApprovalAsked(approval_id="c.1", call_id="c", tool="pay", arguments=arguments, reason="why not")
+
+
+@pytest.mark.parametrize("columns", ["20", "40", "80", "400"])
+def test_the_whole_call_is_shown(
+    columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("COLUMNS", columns)
+    arguments: JsonObject = {"note": "word " * 200, "to": "\u3164kim\u202e", "amount": 5000}
+    shown = told([asked(arguments)], capsys)
+    assert shown.startswith("1askspay{")
+    assert ("word" * 200) in shown
+    assert r'"to":"\u3164kim\u202e","amount":5000}whynotapprovalc.1' in shown
+
+
+def test_other_arguments_of_a_person_are_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("COLUMNS", "80")
+    answer = ApprovalGiven(approval_id="c.1", approved=True, arguments={"amount": 1}, by="kim", reason="less")
+    assert told([asked({"amount": 9}), answer], capsys).endswith('bykimwithotherarguments:{"amount":1}less')
+
+
+@pytest.mark.parametrize(
+    "arguments, call",
+    [
+        ({"a": 1, "b-c": "x  y"}, 'pay(a=1, b-c="x  y")'),
+        ({'to="kim"), ok(amount': 1}, 'pay("to=\\"kim\\"), ok(amount"=1)'),
+        ({"to": "a\u202e\n"}, r'pay(to="a\u202e\n")'),
+        ("not an object\n  at all", "pay(not an object at all)"),
+    ],
+)
+def test_a_call_is_told_on_one_line_that_cannot_be_taken_for_another(arguments: object, call: str):
+    assert as_call("pay", arguments) == call

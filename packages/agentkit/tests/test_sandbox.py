@@ -163,38 +163,6 @@ async def test_a_secret_is_there_for_its_call_alone_and_is_not_told(box):
         await value_of(box, "environment", grants=Grants(secrets=("OTHER",)))
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def site():
-    """A small server, and how often it was connected to."""
-    seen = []
-
-    async def serve(reader, writer):
-        seen.append(await reader.readuntil(b"\r\n\r\n"))
-        writer.write(b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello")
-        await writer.drain()
-        writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        yield server.sockets[0].getsockname()[1], seen
-
-
-async def test_a_granted_host_is_reached_through_the_broker_and_no_other(box, site):
-    port, seen = site
-    granted = Grants(hosts=(HostRule(host="localhost", port=port, private=True),))
-    assert await value_of(box, "fetch", {"host": "localhost", "port": port}, grants=granted) == "hello"
-    assert len(seen) == 1
-    for grants, host in (
-        (Grants(), "localhost"),
-        (Grants(hosts=(f"localhost:{port}",)), "localhost"),  # an address that is not public
-        (Grants(hosts=(f"127.0.0.1:{port}",)), "127.0.0.1"),
-        (granted, "127.0.0.1"),  # the same machine under another name
-    ):
-        with pytest.raises(FunctionRaised, match=r"granted|not public"):
-            await value_of(box, "fetch", {"host": host, "port": port}, grants=grants)
-    assert len(seen) == 1
-
-
 @pytest.mark.parametrize("text", ["", "http://x", "x:0", "x:99999", "x:y"])
 async def test_a_host_that_makes_no_sense_is_not_granted(text):
     with pytest.raises(UsageError):

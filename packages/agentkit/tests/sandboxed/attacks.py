@@ -600,3 +600,67 @@ def remember(word):
     with open(f"left-{word}", "w") as file:
         file.write(word)
     return left
+
+
+# --- it may reach one host, and wants others ----------------------------------------------------------------------
+
+
+def reach_others(port, others):
+    """By sockets and by the proxy of a jail: names and addresses that were not granted."""
+
+    def direct(host, number):
+        with socket.create_connection((host, number), 2) as sock:
+            sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            return sock.recv(100)
+
+    def connected(host, number):
+        with socket.socket() as sock:
+            sock.settimeout(2)
+            sock.connect(("127.0.0.2", 3128))
+            sock.sendall(f"CONNECT {host}:{number} HTTP/1.1\r\n\r\nGET / HTTP/1.0\r\n\r\n".encode())
+            answer = sock.recv(1000)
+            return answer if b" 200 " in answer else None
+
+    targets = [(host, number) for host in others for number in (port, 80, 443)]
+    return reached(*(lambda to=to, how=how: how(*to) for to in targets for how in (direct, connected)))
+
+
+def flood_with_connections(host, port):
+    held = []
+    for _ in range(500):
+        try:
+            held.append(socket.create_connection((host, port), 2))
+        except OSError:
+            break
+    time.sleep(0.2)
+    alive = 0
+    for sock in held:
+        try:
+            sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            alive += sock.recv(4) == b"HTTP"
+        except OSError:
+            pass
+    return alive
+
+
+def babble_at_the_proxy():
+    answers = []
+    for said in (
+        b"x" * (1 << 20),
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"CONNECT x HTTP/1.1\r\n\r\n",
+        b"CONNECT [::1 HTTP/1.1\r\n\r\n",
+        b"\x05\x01\x00\r\n\r\n",
+        b"GET ftp://x/ HTTP/1.1\r\n\r\n",
+        b"CONNECT x:99999 HTTP/1.1\r\n\r\n",
+        b"CONNECT \xff:80 HTTP/1.1\r\n\r\n",
+        b"CONNECT a.invalid\x00.test:443 HTTP/1.1\r\n\r\n",
+    ):
+        try:
+            with socket.create_connection(("127.0.0.2", 3128), 2) as sock:
+                sock.settimeout(2)
+                sock.sendall(said)
+                answers.append(sock.recv(12).decode())
+        except OSError:
+            answers.append("gone")
+    return answers

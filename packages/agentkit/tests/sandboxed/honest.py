@@ -170,3 +170,36 @@ def fail_with_secret(name):
 
 def is_loaded(module):
     return module in sys.modules
+
+
+def fetch_by_urllib(url):
+    import urllib.error
+    import urllib.request
+
+    try:
+        return urllib.request.urlopen(url, timeout=5).read().decode()
+    except urllib.error.HTTPError as error:
+        return error.read().decode()
+
+
+async def fetch_by_streams(host, port, times=1):
+    async def once():
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(b"GET / HTTP/1.0\r\n\r\n")
+        found = (await reader.read()).partition(b"\r\n\r\n")[2].decode()
+        writer.close()
+        await writer.wait_closed()
+        return found
+
+    return await asyncio.gather(*(once() for _ in range(times)))
+
+
+async def fetch_by_httpx(url):
+    import httpx2
+
+    def sync():
+        with httpx2.Client() as client:
+            return client.get(url).text
+
+    async with httpx2.AsyncClient() as client:
+        return [(await client.get(url)).text, await asyncio.to_thread(sync)]

@@ -9,8 +9,12 @@ from functools import partial
 
 from agentkit.sandbox.broker import Broker
 from agentkit.sandbox.custody import Custody
+from agentkit.sandbox.doors import network
 from agentkit.sandbox.port import CallTerms, CallUsage
 from agentkit.sandbox.streams import Stream
+
+MOST_RELAYED_BYTES = 256 << 20
+"""That one call may send and receive, all its connections together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +64,9 @@ async def carry(child: Custody, terms: CallTerms, stdin: int | None) -> Ending:
         )
         for stream in (stdout, stderr, result):
             stack.callback(stream.close)
-        broker = stack.enter_context(Broker(terms))
+        doors = stack.enter_context(network(terms.grants.rules, terms.name or "a call", MOST_RELAYED_BYTES))
+        child.opened = doors.open
+        broker = stack.enter_context(Broker(doors.connections, terms.report))
         handed = (stdout.writes, stderr.writes, result.writes, broker.childs_end)
         try:
             await child.hand_over(handed if stdin is None else (stdin, *handed))
@@ -71,9 +77,14 @@ async def carry(child: Custody, terms: CallTerms, stdin: int | None) -> Ending:
         await child.ended()
         for stream in (stdout, stderr, result):
             stream.close()
+    return _ending(child, (stdout, stderr, result), time.monotonic() - began, doors.connections.carried_bytes)
+
+
+def _ending(child: Custody, streams: tuple[Stream, ...], seconds: float, carried: int) -> Ending:
     report = child.report()
+    stdout, stderr, result = streams
     usage = CallUsage(
-        seconds=time.monotonic() - began, cpu_seconds=report["cpu"], memory_bytes=report["memory"]
+        seconds=seconds, cpu_seconds=report["cpu"], memory_bytes=report["memory"], network_bytes=carried
     )
     return Ending(
         status=report["status"],

@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +23,7 @@ PATIENCE_SECONDS = 5.0
 START_SECONDS = 60.0
 """So long a child may take to be made, on a machine that has much else to do; the limits of the call begin after it."""
 
-_MOST_DESCRIPTORS = 8
+_MOST_DESCRIPTORS = 64
 
 log = logging.getLogger("agentkit")
 
@@ -44,6 +44,7 @@ class Custody:
             of beginning alone.
         over: the limit for which it was killed from here.
         began: it was given the word to begin, and may have done something.
+        opened: is given the descriptors of the doors of its jail, when it begins.
     """
 
     supervisor: socket.socket
@@ -52,6 +53,7 @@ class Custody:
     seconds: float | None = None
     over: str | None = None
     began: bool = False
+    opened: Callable[[Sequence[int]], None] = field(default=lambda _doors: None)
     _pidfds: list[int] = field(default_factory=list[int])
     _buffer: bytearray = field(default_factory=bytearray)
     _report: dict[str, Any] | None = None
@@ -241,6 +243,9 @@ class Custody:
         message = wire.unpacked(body)
         if message["event"] == "started":
             self.began = True
+            first = len(self._pidfds) - message["doors"]
+            doors, self._pidfds[first:] = self._pidfds[first:], []
+            self.opened(doors)
             self._allow(self.seconds, "seconds")
             if self._killed:
                 self.kill(None)

@@ -20,7 +20,9 @@ from agentkit.sandbox.capabilities import Capabilities, Control, State
 from agentkit.sandbox.carrying import Ending
 from agentkit.sandbox.confined.mounts import WORK
 from agentkit.sandbox.custody import Custody, NeverBegan
-from agentkit.sandbox.errors import SandboxRefused, SandboxUnavailable
+from agentkit.sandbox.doors import ENVIRONMENT as DOORS_ENVIRONMENT
+from agentkit.sandbox.doors import planned
+from agentkit.sandbox.errors import SandboxUnavailable
 from agentkit.sandbox.forking import HELD, SELFTEST, TRIES, ForkingBackend, Terms, held
 from agentkit.sandbox.port import CallTerms, Exited, ProgramTerms, RunningProgram
 from agentkit.sandbox.results import exited
@@ -82,11 +84,6 @@ class Jail(ForkingBackend):
     ) -> Exited:
         """Run a program to its end; see :class:`~agentkit.sandbox.port.SandboxBackend`."""
         _check_program(program)
-        if grants is not None and grants.hosts:
-            message = (
-                "hosts are granted to functions and to Python code, not to programs, which know no broker"
-            )
-            raise SandboxRefused(message)
         return await self._run({"program": list(program)}, self.terms(limits, grants, deadline), stdin)
 
     async def run_code(
@@ -139,10 +136,19 @@ class Jail(ForkingBackend):
 
     # --- the jail itself ----------------------------------------------------------------------------------------------
 
+    def _is_usual(self, terms: Terms) -> bool:
+        return super()._is_usual(terms) and not terms.grants.hosts
+
     def _spec(self, terms: Terms) -> dict[str, Any]:
         facts = self._facts
+        spec = super()._spec(terms)
+        doors = planned(terms.grants.rules)
+        if doors.doors:
+            spec["environment"] = {**spec["environment"], **DOORS_ENVIRONMENT}
         return {
-            **super()._spec(terms),
+            **spec,
+            "names": doors.names,
+            "doors": [(address, port) for address, port, _host in doors.doors],
             "folder": WORK,
             "two_ids": facts["two_ids"],
             "seccomp": facts["seccomp"],

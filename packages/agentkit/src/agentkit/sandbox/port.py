@@ -22,11 +22,13 @@ class CallUsage:
         seconds: of the clock on the wall, from the moment it was handed over.
         cpu_seconds: of processors.
         memory_bytes: the most that it was seen to hold; 0 where it ended before anybody looked.
+        network_bytes: sent to granted hosts and received from them.
     """
 
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     memory_bytes: int = 0
+    network_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 
 from agentkit.errors import ToolError, ToolTimeout
 from agentkit.sandbox.custody import Custody
+from agentkit.sandbox.doors import network
 from agentkit.sandbox.errors import SandboxRefused
 from agentkit.sandbox.port import ProgramTerms
 from agentkit.sandbox.results import exit_code, failure
@@ -32,6 +33,7 @@ class Running:
         self._what = what
         self._asked = False
         self._stack = ExitStack()
+        child.opened = self._stack.enter_context(network(terms.grants.rules, what, None)).open
         self._stdin: StreamWriter | None = None
         self._stdout = StreamReader(limit=terms.limits.line_bytes)
         self._stderr = StreamReader(limit=_ERROR_LINE_BYTES)

@@ -15,6 +15,8 @@ from agentkit.tools.functions import Function, Tool
 
 Run: TypeAlias = Callable[[Backend, Mapping[str, Any], CallTerms], Awaitable[Exited]]
 
+_NO_NETWORK = "There is no network."
+
 
 class ProgramTool(Tool):
     """A tool that is a program in a jail.
@@ -28,6 +30,10 @@ class ProgramTool(Tool):
     def __init__(self, function: Function, run: Run, confinement: Confinement) -> None:
         reaches_out = bool(confinement.grants.write or confinement.grants.hosts)
         effect = Effect.UNSAFE if reaches_out else Effect.IDEMPOTENT
+        if confinement.grants.hosts:
+            hosts = ", ".join(f"{rule.host}:{rule.port}" for rule in confinement.grants.rules)
+            told = f"Of the network only {hosts} can be reached."
+            function.__doc__ = str(function.__doc__).replace(_NO_NETWORK, told)
         super().__init__(function, effect=effect, sandbox=confinement)
         self._run = run
 

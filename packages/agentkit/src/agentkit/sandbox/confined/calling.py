@@ -65,7 +65,10 @@ def settle_in(spec: dict[str, Any]) -> None:
     load(spec["path"], ())
     threading.stack_size(_THREAD_STACK_BYTES)
     sys.stdin, sys.stdout, sys.stderr = os.fdopen(0, closefd=False), _printing(1), _printing(2)
-    network.offer(CONTROL if spec["hosts"] else None)
+    if spec.get("doors"):
+        network.explain()
+    else:
+        network.offer(CONTROL if spec["hosts"] else None)
 
 
 def set_environment(variables: Mapping[str, str]) -> None:

@@ -10,7 +10,9 @@ from .child import Ground, is_within
 from .mounts import SYSTEM, WORK, importable, outermost
 
 JAIL = 3
-"""The descriptor at which a jail finds its supervisor."""
+"""The descriptor at which a jail finds its supervisor. Those after it hold the tables that it is to show."""
+
+_TABLES = ("/etc/hosts", "/etc/nsswitch.conf")
 
 
 def arguments(ground: Ground, terms: Mapping[str, Any]) -> list[str]:
@@ -25,9 +27,10 @@ def arguments(ground: Ground, terms: Mapping[str, Any]) -> list[str]:
     return [
         programs["bubblewrap"],
         *("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
-        *_identity(ground),
+        *_identity(ground, listens=bool(terms["doors"])),
         *("--die-with-parent", "--new-session", "--hostname", "jail"),
         *_shown(ground, terms["path"]),
+        *_tabled(tables(terms)),
         *("--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"),
         *("--perms", "1777", "--size", disk, "--tmpfs", "/dev/shm"),  # noqa: S108  (in the jail)
         *("--perms", "1777", "--size", disk, "--tmpfs", WORK),
@@ -48,11 +51,28 @@ def arguments(ground: Ground, terms: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _identity(ground: Ground) -> tuple[str, ...]:
+def tables(terms: Mapping[str, Any]) -> list[str]:
+    """What the jail's tables of names say; none where no host is granted."""
+    if not terms["names"]:
+        return []
+    hosts = [f"{address}\t{name}\n" for name, address in terms["names"]]
+    return ["".join(hosts), "hosts: files\n"]
+
+
+def _tabled(texts: Sequence[str]) -> list[str]:
+    found: list[str] = []
+    for number, (path, _text) in enumerate(zip(_TABLES, texts, strict=False), JAIL + 1):
+        found += ["--perms", "0444", "--ro-bind-data", str(number), path]
+    return found
+
+
+def _identity(ground: Ground, *, listens: bool) -> list[str]:
+    """Root of its own namespace of users, until the launcher has done what needs that."""
+    wanted = ["CAP_NET_BIND_SERVICE"] if listens else []
     if ground.has_two_ids:
-        wanted = ("CAP_SETUID", "CAP_SETGID", "CAP_SETFCAP")
-        return ("--cap-drop", "ALL", *(part for name in wanted for part in ("--cap-add", name)))
-    return ("--unshare-user", "--uid", "1000", "--gid", "1000")
+        wanted += ["CAP_SETUID", "CAP_SETGID", "CAP_SETFCAP"]
+    kept = ["--cap-drop", "ALL", *(part for name in wanted for part in ("--cap-add", name))]
+    return kept if ground.has_two_ids else ["--unshare-user", "--uid", "1000", "--gid", "1000", *kept]
 
 
 def _shown(ground: Ground, folders: Sequence[str], below: str = "") -> list[str]:

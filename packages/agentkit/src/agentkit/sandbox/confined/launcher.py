@@ -46,6 +46,7 @@ def main(connection: int) -> None:
         os._exit(0)
     terms = received[0]
     try:
+        doors = [_listening(address, port) for address, port in terms["doors"]]
         _confine(terms)
     except OSError as error:
         wire.send(supervisor, {"why": f"it cannot be confined: {error}"})
@@ -53,12 +54,20 @@ def main(connection: int) -> None:
     if terms["preload"]:
         set_environment(terms["environment"])
         load(terms["path"], terms["preload"])
-    wire.send(supervisor, {"why": None})
+    wire.send(supervisor, {"why": None}, tuple(door.detach() for door in doors))
     received = wire.receive(supervisor)  # with it comes the word to begin
     if received is None:
         os._exit(0)
     supervisor.close()
     _begin(*received)
+
+
+def _listening(address: str, port: int) -> socket.socket:
+    """A door: nobody in here has it when the call begins, and the worker waits behind it."""
+    door = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    door.bind((address, port))
+    door.listen(64)
+    return door
 
 
 def _begin(spec: dict[str, Any], descriptors: list[int]) -> None:

@@ -8,13 +8,13 @@ import shutil
 import signal
 import socket
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from . import child, wire
+from . import child, jailing, wire
 from .child import Ground
-from .jailing import JAIL, arguments
+from .jailing import JAIL
 from .kernel import (
     CLONE_NEWNS,
     CLONE_NEWPID,
@@ -30,7 +30,7 @@ from .watching import Watch, bury
 
 _LONGEST_COMPLAINT = 2000
 
-_TERMS = ("hosts", "read", "write", "two_ids", "seccomp", "environment", "path", "preload")
+_TERMS = ("hosts", "doors", "read", "write", "two_ids", "seccomp", "environment", "path", "preload")
 """Of a call, as far as a jail has to know them before it."""
 
 
@@ -73,11 +73,12 @@ def _tell(worker: socket.socket, message: dict[str, Any], descriptors: tuple[int
         wire.send(worker, message, descriptors)
 
 
-def _announce(worker: socket.socket, pidfd: int, program: int | None = None) -> None:
-    """Hand the worker what it can kill both with, whatever becomes of this process; and the program itself."""
+def _announce(worker: socket.socket, pidfd: int, *others: int, doors: Sequence[int] = ()) -> None:
+    """Hand the worker what it can kill both with, whatever becomes of this process; and the doors of a jail."""
     own = os.pidfd_open(os.getpid())
-    _tell(worker, {"event": "started"}, (pidfd, own) if program is None else (pidfd, own, program))
-    os.close(own)
+    _tell(worker, {"event": "started", "doors": len(doors)}, (pidfd, own, *others, *doors))
+    for descriptor in (own, *doors):
+        os.close(descriptor)
 
 
 def _forked(work: Callable[[], None]) -> tuple[int, int]:
@@ -180,18 +181,18 @@ def _serve_jail(ground: Ground, worker: socket.socket, usual: dict[str, Any] | N
         return
     here, there = socket.socketpair()
     hears, says = os.pipe()
-    jail = arguments(ground, usual)
-    pid, pidfd = _forked(lambda: _become_jail(jail, there.fileno(), says))
+    jail, tables = jailing.arguments(ground, usual), jailing.tables(usual)
+    pid, pidfd = _forked(lambda: _become_jail(jail, there.fileno(), says, tables))
     there.close()
     os.close(says)
     with suppress(OSError):  # it has just ended
         wire.send(here, {name: usual[name] for name in _TERMS})
     watch = Watch(proc=ground.proc, pid=pid, pidfd=pidfd, worker=worker, limits={}, tree=True)
-    why = _made(watch, here, hears)
+    why, doors = _made(watch, here, hears)
     if why is None:
         received = received or _awaited(watch)
         if received is not None:
-            _tell(worker, _watched_jail(watch, here, *received))
+            _tell(worker, _watched_jail(watch, here, doors, received))
             return
     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     os.waitpid(pid, 0)
@@ -200,21 +201,22 @@ def _serve_jail(ground: Ground, worker: socket.socket, usual: dict[str, Any] | N
         _tell(worker, {"event": "unable", "why": f"no jail: {why}"})
 
 
-def _made(watch: Watch, jail: socket.socket, complaints: int) -> str | None:
-    """Wait until a jail is confined; else, why there is none."""
+def _made(watch: Watch, jail: socket.socket, complaints: int) -> tuple[str | None, list[int]]:
+    """Wait until a jail is confined, and get its doors; else, why there is none."""
     poll = select.poll()
     poll.register(jail, select.POLLIN | select.POLLHUP)
     poll.register(watch.worker, select.POLLRDHUP)
     if jail.fileno() not in {descriptor for descriptor, _events in poll.poll()}:
-        return "nobody waits for it any more"
+        return "nobody waits for it any more", []
     confined = wire.receive(jail)
     if confined is None:
-        return os.read(complaints, _LONGEST_COMPLAINT).decode(errors="replace").strip() or "it ended at once"
+        why = os.read(complaints, _LONGEST_COMPLAINT).decode(errors="replace").strip()
+        return why or "it ended at once", []
     if confined[0]["why"] is not None:
-        return str(confined[0]["why"])
+        return str(confined[0]["why"]), []
     os.close(complaints)
     _look(watch)
-    return None
+    return None, confined[1]
 
 
 def _awaited(watch: Watch) -> tuple[dict[str, Any], list[int]] | None:
@@ -239,11 +241,14 @@ def _look(watch: Watch) -> None:
 
 
 def _watched_jail(
-    watch: Watch, jail: socket.socket, spec: dict[str, Any], descriptors: list[int]
+    watch: Watch, jail: socket.socket, doors: list[int], call: tuple[dict[str, Any], list[int]]
 ) -> dict[str, Any]:
+    spec, descriptors = call
     watch.limits = spec["limits"]
     # before it begins: what was never announced was never done
-    _announce(watch.worker, watch.pidfd if watch.inner is None else watch.inner, watch.program)
+    others = () if watch.program is None else (watch.program,)
+    first = watch.pidfd if watch.inner is None else watch.inner
+    _announce(watch.worker, first, *others, doors=doors)
     with suppress(OSError):  # it has just ended
         wire.send(jail, spec, tuple(descriptors))
     for descriptor in descriptors:
@@ -252,7 +257,18 @@ def _watched_jail(
     return watch.until_it_ends()
 
 
-def _become_jail(jail: list[str], connection: int, complaints: int) -> None:
+def _lay_out(text: str, target: int) -> None:
+    """Make a file in memory, to be read at this descriptor."""
+    made = os.memfd_create("table")
+    os.write(made, text.encode())
+    os.lseek(made, 0, os.SEEK_SET)
+    if made != target:
+        os.dup2(made, target)
+        os.close(made)
+    os.set_inheritable(target, True)
+
+
+def _become_jail(jail: list[str], connection: int, complaints: int, tables: Sequence[str]) -> None:
     nothing = os.open("/dev/null", os.O_RDWR)
     os.setsid()
     for descriptor, target in ((nothing, 0), (nothing, 1), (complaints, 64), (connection, 65)):
@@ -260,5 +276,7 @@ def _become_jail(jail: list[str], connection: int, complaints: int) -> None:
     os.dup2(64, 2)
     os.dup2(65, JAIL)
     close_from(JAIL + 1)
+    for number, table in enumerate(tables, JAIL + 1):
+        _lay_out(table, number)
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     os.execve(jail[0], jail, {})  # noqa: S606  (no shell is wanted)

@@ -7,7 +7,7 @@ import os
 import socket
 from typing import Any
 
-_MOST_DESCRIPTORS = 16
+_MOST_DESCRIPTORS = 64
 _LENGTH_BYTES = 4
 
 

@@ -448,7 +448,7 @@ async def test_a_run_whose_lease_is_lost_stops_and_writes_nothing(url: str, cloc
         async with working(here, agent, lease_seconds=1.0, concurrency=1) as runner:
             await hanging.begun.wait()
             async with asyncio.timeout(SOON):
-                released = ()
+                released: Sequence[str] = ()
                 while not released:  # a heartbeat may have come between the two
                     clock.advance(2)
                     released = (await there.sweep()).released

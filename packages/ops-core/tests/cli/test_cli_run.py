@@ -198,7 +198,9 @@ def test_a_killed_run_goes_on(opspawn):
     running.kill()
     running.wait()
     (opspawn.directory / "go").touch()
-    *steps, task = opspawn.json("run", "--resume", run, **lease)
+    shown = opspawn("run", "--resume", run, **lease).stdout
+    assert "another worker has it" in shown
+    *steps, task = opspawn.json("show", run)
     assert [step["seq"] for step in steps] == list(range(len(steps)))
     assert task["output"] == "Held."
 

@@ -95,19 +95,22 @@ class _Run:
             told_goal(self._screen, self._task, model if isinstance(model, str) else model.name)
         with signals_to(self._interrupt), warnings_to(self._view.note):
             self._view.begin()
-            await self._say_what_holds()
+            await self._say_what_it_waits_for()
             async with self._ops.working(self._happened, only=frozenset({self._task.id})) as runner:
                 self._runner = runner
                 self._screen.when_closed = lambda: self._interrupt(Exit.OUTPUT_CLOSED)
                 await first_of(self._watch(), self._answer(), self._stop.wait())
             return await self._close()
 
-    async def _say_what_holds(self) -> None:
+    async def _say_what_it_waits_for(self) -> None:
         switchboard = self._engine.switchboard
         await switchboard.heard()
         halt = switchboard.holding(self._task)
         if halt is not None:
             self._view.note(f"{halt}; to let it go on: opspawn lift {halt.id}")
+        elif self._task.status is TaskStatus.RUNNING:
+            seconds = self._ops.settings.lease_seconds
+            self._view.note(f"another worker has it; if that one is gone, it goes on here within {seconds:g} s")
 
     async def _watch(self) -> None:
         """Steps that another process has recorded, and those of this one where they were not shown yet."""

@@ -110,7 +110,9 @@ class _Run:
             self._view.note(f"{halt}; to let it go on: opspawn lift {halt.id}")
         elif self._task.status is TaskStatus.RUNNING:
             seconds = self._ops.settings.lease_seconds
-            self._view.note(f"another worker has it; if that one is gone, it goes on here within {seconds:g} s")
+            self._view.note(
+                f"another worker has it; if that one is gone, it goes on here within {seconds:g} s"
+            )
 
     async def _watch(self) -> None:
         """Steps that another process has recorded, and those of this one where they were not shown yet."""

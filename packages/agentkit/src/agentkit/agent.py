@@ -27,7 +27,7 @@ from agentkit.models.windows import window_of
 from agentkit.outcomes import Completed, Outcome
 from agentkit.planning import Brief, NativePlanning, Planning, ReActPlanning
 from agentkit.policies import SecurityPolicy
-from agentkit.ports import Deny, Journal, Model, Policy, Question, Scope, Toolset
+from agentkit.ports import Behind, Deny, Journal, Model, Policy, Question, Scope, Toolset, behind_nothing
 from agentkit.remembering import Remembering
 from agentkit.schema import OutputSchema, to_json_value
 from agentkit.telemetry import Telemetry, Watch
@@ -182,7 +182,8 @@ class Agent(Generic[Deps, Output]):
                 if spec.name == call.name:
                     if isinstance(toolset, FunctionToolset | HttpToolset):
                         toolset.check(call)
-                    decision = await self.policy.decide(Question(call=call, spec=spec))
+                    behind: Behind = getattr(toolset, "behind", behind_nothing)
+                    decision = await self.policy.decide(Question(call=call, spec=spec, behind=behind))
                     if isinstance(decision, Deny):
                         message = f"not allowed: {decision.reason}"
                         raise ToolDenied(message)

@@ -27,7 +27,18 @@ from agentkit.errors import (
 )
 from agentkit.killswitch import KillSwitch, ToolUse
 from agentkit.messages import Effect, JsonValue, ToolCall, ToolSpec
-from agentkit.ports import Allow, Ask, Deny, Meter, Policy, Question, ToolContext, Toolset
+from agentkit.ports import (
+    Allow,
+    Ask,
+    Behind,
+    Deny,
+    Meter,
+    Policy,
+    Question,
+    ToolContext,
+    Toolset,
+    behind_nothing,
+)
 from agentkit.transcript import (
     ApprovalAsked,
     ApprovalGiven,
@@ -120,6 +131,7 @@ class Caller:
                     interrupted=owed.started,
                     transcript=transcript,
                     under_way=tuple(self._under_way),
+                    behind=self._behind,
                 )
             )
             if isinstance(decision, Allow) or (isinstance(decision, Ask) and approved):
@@ -232,6 +244,11 @@ class Caller:
         server, behind = ("", "") if uses is None else uses(call)
         pure = self.specs[call.name].effect is Effect.PURE
         return ToolUse(tools=(call.name, *([behind] if behind else [])), server=server, pure=pure)
+
+    def _behind(self, call: ToolCall) -> ToolCall | None:
+        toolset = self.toolsets.get(call.name)
+        behind: Behind = getattr(toolset, "behind", behind_nothing)
+        return behind(call)
 
     def _reporter(self, call: ToolCall) -> Callable[[str], None]:
         """Tells watchers in the event loop, also what a synchronous tool reports from its thread."""

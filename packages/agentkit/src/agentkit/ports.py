@@ -110,6 +110,9 @@ class Toolset(Protocol):
 
     One that also has a method ``uses(call: ToolCall) -> tuple[str, str]`` says behind which MCP server, and under which
     name of its own, the tool of a call is, for :class:`~agentkit.killswitch.KillSwitch`; empty for neither.
+
+    One whose tool only passes calls on to others has a method ``behind(call: ToolCall) -> ToolCall | None``, which says
+    what is called then, by the name that a policy knows it by. Pure.
     """
 
     async def specs(self) -> Sequence[ToolSpec]:
@@ -161,6 +164,15 @@ class Ask:
 Decision: TypeAlias = Allow | Deny | Ask
 
 
+Behind: TypeAlias = Callable[[ToolCall], ToolCall | None]
+"""The call that a call only passes on; ``None`` where it is one itself."""
+
+
+def behind_nothing(_call: ToolCall) -> ToolCall | None:
+    """No call is passed on."""
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
     """What a policy is asked.
@@ -171,6 +183,7 @@ class Question:
         interrupted: the call was started before and nobody knows whether it took effect.
         transcript: all steps of the run so far.
         under_way: calls of the same turn that were let through, of which the transcript may not tell yet.
+        behind: tells what is called behind this call, and behind those of the transcript.
     """
 
     call: ToolCall
@@ -178,6 +191,7 @@ class Question:
     interrupted: bool = False
     transcript: Sequence[Recorded] = ()
     under_way: Sequence[ToolCall] = ()
+    behind: Behind = behind_nothing
 
 
 class Policy(Protocol):

@@ -39,7 +39,7 @@ from agentkit.messages import (
     UserMessage,
 )
 from agentkit.outcomes import Completed, Failed, Outcome
-from agentkit.ports import Model, OnDelta, ToolContext, Toolset
+from agentkit.ports import Behind, Model, OnDelta, ToolContext, Toolset, behind_nothing
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Histogram, MeterProvider
@@ -248,6 +248,11 @@ class _WatchedToolset:
     def uses(self, call: ToolCall) -> tuple[str, str]:
         uses: Callable[[ToolCall], tuple[str, str]] | None = getattr(self._toolset, "uses", None)
         return ("", "") if uses is None else uses(call)
+
+    def behind(self, call: ToolCall) -> ToolCall | None:
+        """As the toolset says."""
+        behind: Behind = getattr(self._toolset, "behind", behind_nothing)
+        return behind(call)
 
     async def call(self, call: ToolCall, context: ToolContext[object]) -> JsonValue:
         watch = self._watch

@@ -1,7 +1,7 @@
 """Many tools behind three: an agent looks for what it needs, and calls it by name.
 
 What a model is told of every tool costs tokens in every request; beyond a few dozen, finding them is cheaper. A policy
-sees calls of ``mcp_proxy`` with the server and the tool among the arguments.
+sees calls of ``mcp_proxy`` with the server and the tool among the arguments, and the call behind it.
 """
 
 from __future__ import annotations
@@ -67,10 +67,22 @@ class McpProxy:
 
     def uses(self, call: ToolCall) -> tuple[str, str]:
         """The server and the tool that are meant, where they are named."""
-        server, tool = call.arguments.get("server"), call.arguments.get("tool")
+        server, behind = call.arguments.get("server"), self.behind(call)
         if not isinstance(server, str) or server not in self._toolsets:
             return "", ""
-        return server, shown_name(server, tool) if isinstance(tool, str) else ""
+        return server, "" if behind is None else behind.name
+
+    def behind(self, call: ToolCall) -> ToolCall | None:
+        """The call of the tool itself, by the name that it has where it is not behind the proxy."""
+        server, tool = call.arguments.get("server"), call.arguments.get("tool")
+        if call.name != "mcp_proxy" or not isinstance(server, str) or not isinstance(tool, str):
+            return None
+        arguments = call.arguments.get("arguments")
+        return ToolCall(
+            id=call.id,
+            name=shown_name(server, tool),
+            arguments=arguments if isinstance(arguments, Mapping) else {},
+        )
 
     async def call(self, call: ToolCall, context: ToolContext[Any]) -> JsonValue:
         """List, find or call.

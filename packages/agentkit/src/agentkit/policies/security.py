@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from agentkit.errors import UsageError
-from agentkit.messages import Effect, ToolSpec
+from agentkit.messages import Effect, ToolCall, ToolSpec
 from agentkit.policies.labels import labels_of
 from agentkit.policies.rules import Rule
 from agentkit.policies.sums import calls_made
-from agentkit.ports import Allow, Ask, Decision, Deny, Question
+from agentkit.ports import Allow, Ask, Behind, Decision, Deny, Question
 
 WEEK = 7 * 24 * 3600.0
 """So many seconds a person has to answer, unless the policy says otherwise."""
@@ -21,7 +21,9 @@ WEEK = 7 * 24 * 3600.0
 class SecurityPolicy:
     """What an agent may do with its tools. The strictest answer wins: deny, then ask, then allow.
 
-    Names may be patterns (``*`` and ``?``). A tool whose name is denied is not shown to the model.
+    Names may be patterns (``*`` and ``?``). A tool whose name is denied is not shown to the model. Where one tool only
+    passes calls on to others, as ``mcp_proxy`` does, all that is said of these holds for such a call, too; only
+    ``allow`` is about the tools that the model is shown.
 
     Attributes:
         allow: only these tools may be called.
@@ -67,40 +69,46 @@ class SecurityPolicy:
 
     async def decide(self, question: Question) -> Decision:
         """Apply the rules. Looks at the disk where a rule is about paths, else pure."""
-        name = question.call.name
-        if not self.offers(question.spec):
-            return Deny(reason=f"the policy does not allow {name}")
-        rules = [rule for rule in self.rules if rule.concerns(name)]
-        broken = [(rule, problem) for rule in rules if (problem := _problem(rule, question))]
+        calls = _with_behind(question.call, question.behind)
+        if not self.offers(question.spec) or any(_matches(call.name, self.deny) for call in calls):
+            return Deny(reason=f"the policy does not allow {calls[-1].name}")
+        held = [(rule, call) for call in calls for rule in self.rules if rule.concerns(call.name)]
+        broken = [
+            (rule, problem) for rule, call in held if (problem := _problem(rule, call, question)) is not None
+        ]
         for rule, problem in broken:
             if rule.otherwise == "deny":
                 return Deny(reason=problem)
-        why = [*self._why_ask(question), *(problem for _rule, problem in broken)]
+        why = [
+            *self._why_ask(question, [call.name for call in calls]),
+            *(problem for _rule, problem in broken),
+        ]
         if why:
             return Ask(reason="; ".join(why), expires_seconds=self.approval_seconds)
-        return Allow(reason=self._why_allow(rules))
+        return Allow(reason=self._why_allow([rule for rule, _call in held]))
 
-    def _why_ask(self, question: Question) -> Iterator[str]:
-        name, spec = question.call.name, question.spec
+    def _why_ask(self, question: Question, names: Sequence[str]) -> Iterator[str]:
+        name, spec = names[-1], question.spec
         if question.interrupted and self.ask_interrupted:
             yield f"{name} was started, but its result was not recorded: it may have taken effect"
-        if spec.approval or _matches(name, self.ask):
+        if spec.approval or any(_matches(each, self.ask) for each in names):
             yield f"{name} needs approval"
         elif spec.effect in self.ask_effects:
             yield f"tools with the effect {spec.effect} need approval"
-        if (self.private or self.private_input) and self._writes_outside(spec):
+        if (self.private or self.private_input) and self._writes_outside(spec, names):
             seen = labels_of(
                 question.transcript,
                 is_trusted=lambda tool: _matches(tool, self.trusted),
                 is_private=lambda tool: _matches(tool, self.private),
+                behind=question.behind,
             )
             if seen.untrusted and (seen.private or self.private_input):
                 yield f"{name} writes outside; the run holds private data and has read what strangers may have written"
 
-    def _writes_outside(self, spec: ToolSpec) -> bool:
+    def _writes_outside(self, spec: ToolSpec, names: Sequence[str]) -> bool:
         if self.outside is None:
             return spec.effect is Effect.UNSAFE
-        return _matches(spec.name, self.outside)
+        return any(_matches(name, self.outside) for name in names)
 
     def _why_allow(self, rules: Collection[Rule]) -> str:
         """Empty where the policy says nothing about the tool."""
@@ -108,13 +116,18 @@ class SecurityPolicy:
         return f"the rules about {', '.join(held)} hold" if held else ""
 
 
-def _problem(rule: Rule, question: Question) -> str | None:
-    call = question.call
+def _with_behind(call: ToolCall, behind: Behind) -> list[ToolCall]:
+    """A call, and the one that it passes on."""
+    passed_on = behind(call)
+    return [call] if passed_on is None else [call, passed_on]
+
+
+def _problem(rule: Rule, call: ToolCall, question: Question) -> str | None:
     if not rule.adds_up:
         return rule.problem(call.arguments)
-    made = calls_made(question.transcript, question.under_way)
-    earlier = (each.arguments for each in made if each.id != call.id and rule.concerns(each.name))
-    return rule.problem(call.arguments, earlier)
+    made = [each for each in calls_made(question.transcript, question.under_way) if each.id != call.id]
+    meant = [each for one in made for each in _with_behind(one, question.behind)]
+    return rule.problem(call.arguments, (each.arguments for each in meant if rule.concerns(each.name)))
 
 
 def _matches(name: str, patterns: Collection[str]) -> bool:

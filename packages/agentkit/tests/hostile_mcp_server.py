@@ -121,6 +121,8 @@ def call(name, arguments, state):
 def answer(message):
     state = json.loads(STATE.read_text()) if STATE.exists() else {}
     method, params = message.get("method"), message.get("params") or {}
+    if state.get("hangs"):
+        time.sleep(300)
     note(method if method != "tools/call" else f"call {params['name']}")
     match method:
         case "server/discover" if state.get("modern"):

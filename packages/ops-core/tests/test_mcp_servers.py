@@ -17,6 +17,7 @@ from ops_core.assembly import open_ops, runnable
 from ops_core.catalog import Catalog
 from ops_core.cli import servers
 from ops_core.cli.exits import Exit
+from ops_core.cli.peers import examine_servers
 from ops_core.declared import read_catalog
 from ops_core.errors import ConfigError, InvalidRequest
 from ops_core.settings import Settings
@@ -215,6 +216,35 @@ async def test_it_is_told_what_comes_of_a_connection(here, capsys):
     assert "MCP_HOST" in listed["keyed"]["problem"]
 
 
+async def test_the_doctor_tells_how_each_server_stands_and_does_not_wait_for_one(here, capsys, monkeypatch):
+    async def found():
+        catalog = read_catalog(here / "opspawn.toml")
+        return {finding.name: finding async for finding in examine_servers(catalog.mcp)}
+
+    told = await found()
+    assert (told["hostile"].state, told["keyed"].state) == ("missing", "missing")
+    assert told["hostile"].text == "outside of the jail: nobody has approved its tools"
+    assert "the variable MCP_HOST is not set" in told["keyed"].text
+    assert did(here) == []  # what nobody has approved is not started
+
+    await approve()
+    told = await found()
+    assert told["hostile"].state == "ok"
+    assert told["hostile"].text == "outside of the jail, 2025-11-25: 16 tools as approved"
+    (here / STATE).write_text(json.dumps({"tools": [{"name": "new", "inputSchema": {"type": "object"}}]}))
+    assert (await found())["hostile"].state == "warning"
+    assert (
+        "0 tools as approved, 16 gone, 1 new: `opspawn mcp inspect hostile`"
+        in (await found())["hostile"].text
+    )
+
+    (here / STATE).write_text(json.dumps({"hangs": True}))
+    monkeypatch.setattr("ops_core.cli.peers.SECONDS", 0.5)
+    told = await found()
+    assert told["hostile"].text == "outside of the jail: it does not answer within 0.5 s"
+    assert told["keyed"].state == "missing"
+
+
 # --- in a worker --------------------------------------------------------------------------------------------------
 
 
@@ -243,3 +273,8 @@ async def test_one_connection_is_shared_by_the_runs_of_a_worker_and_closed_with_
         async with asyncio.timeout(10):
             while Path(f"/proc/{pids[1]}").exists():
                 await asyncio.sleep(0.01)
+        told = ops.metrics.exposed().decode().splitlines()
+    assert 'opspawn_mcp_calls_total{outcome="ok",server="hostile"} 21.0' in told
+    assert 'opspawn_mcp_call_seconds_count{server="hostile"} 21.0' in told
+    assert 'opspawn_mcp_connections_opened_total{outcome="ok",server="hostile"} 2.0' in told
+    assert 'opspawn_mcp_connections{server="hostile"} 0.0' in told

@@ -134,6 +134,7 @@ async def open_ops(settings: Settings, catalog: Catalog | None = None) -> AsyncG
         terms = catalog.terms
         traffic = Traffic(terms.limits, breaking=terms.breaking, on_call=metrics.models.called)
         metrics.models.watch(traffic.circuits, traffic.queues)
+        catalog.mcp.watch(metrics.mcp)
         engine = Engine(
             store,
             CountedDispatcher(dispatcher, metrics.upkeep),

@@ -51,6 +51,7 @@ class Metrics:
         writer: transactions of the store's writer.
         http: requests.
         models: calls of models, and how their providers stand.
+        mcp: calls of MCP servers, and the connections to them.
         registry: where more can be added.
     """
 
@@ -61,6 +62,7 @@ class Metrics:
         self.writer = WriterMetrics(self.registry)
         self.http = HttpMetrics(self.registry)
         self.models = ModelMetrics(self.registry)
+        self.mcp = McpMetrics(self.registry)
         ProcessCollector(registry=self.registry)
 
     def exposed(self) -> bytes:
@@ -269,6 +271,52 @@ class ModelMetrics:
     ) -> None:
         """Ask these, whenever somebody looks, how each model stands and who waits for a turn."""
         self._registry.register(_TrafficGauges(circuits, queues))
+
+
+class McpMetrics:
+    """Calls of MCP servers. The servers are those of the catalog."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._calls = Counter(
+            "opspawn_mcp_calls",
+            "Calls of MCP servers, by how they ended.",
+            ["server", "outcome"],
+            registry=registry,
+        )
+        self._seconds = Histogram(
+            "opspawn_mcp_call_seconds",
+            "From a call of an MCP server to its end.",
+            ["server"],
+            registry=registry,
+            buckets=LONG_SECONDS,
+        )
+        self._opened = Counter(
+            "opspawn_mcp_connections_opened",
+            "Connections to MCP servers that were opened, or not.",
+            ["server", "outcome"],
+            registry=registry,
+        )
+        self._open = Gauge(
+            "opspawn_mcp_connections",
+            "Connections to MCP servers that are open.",
+            ["server"],
+            registry=registry,
+        )
+
+    def called(self, server: str, outcome: str, seconds: float, /) -> None:
+        """A call has ended."""
+        self._calls.labels(server, outcome).inc()
+        self._seconds.labels(server).observe(seconds)
+
+    def opened(self, server: str, error: str | None, /) -> None:
+        """A connection was opened, or not."""
+        self._opened.labels(server, error or "ok").inc()
+        if error is None:
+            self._open.labels(server).inc()
+
+    def closed(self, server: str, /) -> None:
+        """A connection has ended."""
+        self._open.labels(server).dec()
 
 
 class _TrafficGauges(Collector):

@@ -212,6 +212,19 @@ class Connection:
     # --- calls ----------------------------------------------------------------------------------------------------
 
     async def _ask(self, do: Callable[[Client], Awaitable[Result]], *, again: bool) -> Result:
+        clock, outcome = asyncio.get_running_loop().time, "cancelled"
+        began = clock()
+        try:
+            result = await self._asked(do, again=again)
+            outcome = "failed" if getattr(result, "is_error", False) else "ok"
+            return result
+        except ToolError as error:
+            outcome = error.code
+            raise
+        finally:
+            self._here.watch.called(self.server.name, outcome, clock() - began)
+
+    async def _asked(self, do: Callable[[Client], Awaitable[Result]], *, again: bool) -> Result:
         try:
             return await self._use(await self._opened(), do)
         except _Lost as lost:
@@ -279,6 +292,7 @@ class Connection:
             try:
                 self._live = await self._open_once()
             except McpUnavailable as error:
+                self._here.watch.opened(self.server.name, error.code)
                 self._why = str(error).removeprefix(f"{self.server.name}: ")
                 if last:
                     break
@@ -332,6 +346,7 @@ class Connection:
                 setattr(client.session, "validate_tool_result", _not_validated)  # noqa: B010  (a method, for mypy)
                 loop = ready.get_loop()
                 live = _Live(client, way, await _listed(client), loop.create_future(), loop.time())
+                self._here.watch.opened(self.server.name, None)
                 if not ready.done():
                     ready.set_result(live)
                 async with Ear(client, live.changed):
@@ -343,8 +358,10 @@ class Connection:
             if not ready.done():
                 ready.set_exception(McpUnavailable(way.reason or "it does not speak MCP"))
                 ready.exception()  # seen, also where nobody waits any more
-            if live is not None and not live.over.done():
-                live.over.set_result(None)
+            if live is not None:
+                self._here.watch.closed(self.server.name)
+                if not live.over.done():
+                    live.over.set_result(None)
 
 
 async def _awaited(do: Callable[[Client], Awaitable[Result]], client: Client, fate: Fate) -> Result:

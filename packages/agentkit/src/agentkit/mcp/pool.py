@@ -20,7 +20,7 @@ from agentkit.mcp.pins import Pins
 from agentkit.mcp.processes import AS_IT_IS
 from agentkit.mcp.proxy import McpProxy
 from agentkit.mcp.servers import McpServer
-from agentkit.mcp.surroundings import Elicit, Surroundings
+from agentkit.mcp.surroundings import Elicit, Surroundings, Unwatched, Watch
 from agentkit.mcp.toolset import McpToolset
 from agentkit.sandbox import Sandboxes
 from agentkit.sandbox.jail import find_bubblewrap
@@ -105,8 +105,13 @@ class McpPool:
         self._variables = variables
         self._folder = folder
         self._login = login
+        self._watch: Watch = Unwatched()
         self.tokens = tokens or default_tokens(variables)
         self._open: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Open] = weakref.WeakKeyDictionary()
+
+    def watch(self, watch: Watch) -> None:
+        """Tell ``watch`` what happens over connections that are made from now on."""
+        self._watch = watch
 
     def toolset(self, name: str) -> McpToolset:
         """The tools of a server, one by one.
@@ -202,7 +207,8 @@ class McpPool:
             except ImportError:
                 raise UsageError("MCP needs the extra agentkit[mcp]") from None
             here.connections[name] = Connection(
-                self.get(name), self._surroundings(tokens=self.tokens, sandboxes=here.sandboxes)
+                self.get(name),
+                self._surroundings(tokens=self.tokens, sandboxes=here.sandboxes, watch=self._watch),
             )
         return here.connections[name]
 

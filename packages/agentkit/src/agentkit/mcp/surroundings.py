@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from agentkit.mcp.oauth import Login, TokenFolder
@@ -25,6 +25,35 @@ class Elicit(Protocol):
         ...
 
 
+class Watch(Protocol):
+    """Told what happens at servers, by the names of their declarations. Nothing here waits, and nothing raises."""
+
+    def called(self, server: str, outcome: str, seconds: float, /) -> None:
+        """A call has ended: ``ok``, ``failed`` where the tool says so, ``cancelled``, or the code of the error."""
+        ...
+
+    def opened(self, server: str, error: str | None, /) -> None:
+        """A connection was opened, or not, with the code of the error."""
+        ...
+
+    def closed(self, server: str, /) -> None:
+        """A connection that was opened has ended."""
+        ...
+
+
+class Unwatched:
+    """Nobody wants to know."""
+
+    def called(self, server: str, outcome: str, seconds: float, /) -> None:
+        """Not told."""
+
+    def opened(self, server: str, error: str | None, /) -> None:
+        """Not told."""
+
+    def closed(self, server: str, /) -> None:
+        """Not told."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
     """Attributes:
@@ -34,6 +63,7 @@ class Surroundings:
     folder: where programs run; that of the process where empty.
     login: a person who can log in now.
     elicit: a person who can answer servers now.
+    watch: told what happens.
     """
 
     variables: Mapping[str, str]
@@ -42,3 +72,4 @@ class Surroundings:
     folder: str = ""
     login: Login | None = None
     elicit: Elicit | None = None
+    watch: Watch = field(default_factory=Unwatched)

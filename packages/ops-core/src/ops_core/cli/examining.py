@@ -26,6 +26,7 @@ from ops_core.cli.calling import call_models
 from ops_core.cli.exits import Exit
 from ops_core.cli.findings import Finding, State
 from ops_core.cli.narration import counted
+from ops_core.cli.peers import examine_servers
 from ops_core.cli.places import store_file
 from ops_core.cli.sandboxes import examine_sandboxes
 from ops_core.cli.screen import STYLES, Screen
@@ -306,6 +307,8 @@ async def _agents(settings: Settings) -> AsyncIterator[Finding]:
             yield Finding(about=about, name=one_line(name), state="missing", text=text)
         except AgentkitError as error:
             yield Finding(about=about, name=one_line(name), state="missing", text=f"{called}: {error}")
+    async for finding in examine_servers(catalog.mcp):
+        yield finding
 
 
 async def _models(settings: Settings) -> AsyncIterator[Finding]:

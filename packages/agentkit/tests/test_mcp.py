@@ -343,6 +343,73 @@ def test_what_cannot_be_used_cannot_be_approved(hostile):
         Pins().approving(hostile.server, definitions([simple("x", description="a\u200bb")]))
 
 
+PAY = {
+    "name": "pay",
+    "inputSchema": {
+        "type": "object",
+        "properties": {
+            "to": {
+                "type": "object",
+                "properties": {"iban": {"type": "string", "pattern": "^(a+)+$"}},
+                "required": ["iban"],
+            },
+            "parts": {
+                "type": "array",
+                "items": {"type": "object", "properties": {"cents": {"type": "integer"}}},
+            },
+            "currency": {"type": "string", "enum": ["EUR", "USD"]},
+            "note": {"type": "string"},
+            "other": {"$ref": "#/$defs/x", "type": "integer"},
+        },
+        "required": ["to"],
+        "additionalProperties": False,
+    },
+}
+
+
+@pytest.mark.parametrize(
+    "arguments, problem",
+    [
+        ({}, "to: it is required"),
+        ({"to": "x"}, "to: it must be of type object"),
+        ({"to": None}, "to: it must be of type object"),
+        ({"to": {}}, r"to\.iban: it is required"),
+        ({"to": {"iban": 7}}, r"to\.iban: it must be of type string"),
+        ({"to": {"iban": "x"}, "parts": [{"cents": 1}, {"cents": "2"}]}, r"parts\.1\.cents: .* type integer"),
+        ({"to": {"iban": "x"}, "currency": "CHF"}, "currency: it must be one of EUR, USD"),
+        ({"to": {"iban": "x"}, "from": "y"}, "from: there is no such argument"),
+    ],
+)
+async def test_arguments_that_a_person_has_edited_are_held_against_what_was_approved(
+    arguments, problem, hostile
+):
+    """No server is asked, the pool is not even open; and no pattern is run."""
+    pool = McpPool([hostile.server], pins=Pins().approving(hostile.server, definitions([PAY])))
+    expanded = Agent(ScriptedModel([]), tools=[pool.toolset("hostile")])
+    behind = Agent(ScriptedModel([]), tools=[pool.proxy(["hostile"])])
+    tool = {"server": "hostile", "tool": "pay"}
+    calls = (
+        (expanded, ToolCall(id="c", name="hostile__pay", arguments=arguments)),
+        (behind, ToolCall(id="c", name="mcp_proxy", arguments={**tool, "arguments": arguments})),
+    )
+    for agent, wrong in calls:
+        with pytest.raises(BadArguments, match=problem):
+            await agent.examine(wrong)
+    fine = {"to": {"iban": "a" * 64 + "!"}, "parts": [{"cents": 5}], "note": None, "other": "anything"}
+    await expanded.examine(ToolCall(id="c", name="hostile__pay", arguments=fine))
+    with pytest.raises(UnknownTool):
+        await behind.examine(
+            ToolCall(id="c", name="mcp_proxy", arguments={"server": "hostile", "tool": "nope"})
+        )
+
+
+def test_a_schema_that_is_made_to_take_long_does_not(hostile):
+    many = {"type": "object", "properties": {"a": {"type": "array", "items": {"enum": list(range(10_000))}}}}
+    began = time.monotonic()
+    Definition(name="x", parameters=many).check({"a": [9_999] * 100_000})
+    assert time.monotonic() - began < 2
+
+
 # --- in a run ----------------------------------------------------------------------------------------------------
 
 

@@ -13,12 +13,16 @@ from agentkit.errors import BadArguments
 from agentkit.messages import JsonObject, JsonValue
 
 _MOST_TOLD = 8
+_MOST_SHOWN = 40
+_MOST_LOOKS = 20_000
 
 
 def check_arguments(name: str, schema: JsonObject, arguments: JsonObject) -> None:
     """What can be seen of a call's arguments without running the schema: whoever is called checks the rest.
 
-    ``null`` may stand for what is not required: many models write it for what they leave out.
+    Types, what is required, what there is not, and lists of allowed values are looked at, also within objects and
+    lists; patterns, references and alternatives are not. ``null`` may stand for what is not required: many models
+    write it for what they leave out.
 
     Args:
         name: of the tool.
@@ -26,23 +30,66 @@ def check_arguments(name: str, schema: JsonObject, arguments: JsonObject) -> Non
         arguments: of the call.
 
     Raises:
-        BadArguments: one is missing, unknown, or of another type; the message names it.
+        BadArguments: one is missing, unknown, of another type or not among the allowed values; the message names it.
     """
-    required = _texts(schema.get("required"))
-    problems = [f"{each}: it is required" for each in required if each not in arguments]
-    properties = schema.get("properties")
-    known = cast("Mapping[str, Any]", properties) if isinstance(properties, Mapping) else dict[str, Any]()
-    if schema.get("additionalProperties") is False and "patternProperties" not in schema:
-        problems += [f"{each}: there is no such argument" for each in arguments if each not in known]
-    problems += [
-        f"{each}: it must be of type {' or '.join(wanted)}"
-        for each, value in arguments.items()
-        if (value is not None or each in required)
-        and (wanted := _types(known.get(each)))
-        and not any(_is(value, type_) for type_ in wanted)
-    ]
-    if problems:
-        raise BadArguments(f"{name}: bad arguments: {'; '.join(problems[:_MOST_TOLD])}")
+    look = _Look()
+    look.at_object("", schema, arguments)
+    if look.problems:
+        raise BadArguments(f"{name}: bad arguments: {'; '.join(look.problems[:_MOST_TOLD])}")
+
+
+class _Look:
+    """One look at each part of a value, with an end: the schema may be made to take long, and so may the value."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+        self._left = _MOST_LOOKS
+
+    def _at(self, where: str, schema: Any, value: JsonValue) -> None:
+        self._left -= 1
+        if not isinstance(schema, Mapping) or self._left < 0 or len(self.problems) >= _MOST_TOLD:
+            return
+        told = cast("Mapping[str, Any]", schema)
+        if "$ref" in told:  # in some drafts nothing counts beside it
+            return
+        wanted = _types(told)
+        if wanted and not any(_is(value, type_) for type_ in wanted):
+            self.problems.append(f"{where}: it must be of type {' or '.join(wanted)}")
+            return
+        allowed = told.get("enum")
+        if isinstance(allowed, list | tuple):
+            self._allowed(where, cast("Sequence[JsonValue]", allowed), value)
+        if isinstance(value, Mapping):
+            self.at_object(f"{where}.", told, value)
+        elif isinstance(value, list | tuple) and isinstance(told.get("items"), Mapping):
+            for index, each in enumerate(value):
+                if self._left < 0:
+                    return
+                self._at(f"{where}.{index}", told["items"], each)
+
+    def at_object(self, where: str, schema: Mapping[str, Any], value: JsonObject) -> None:
+        """Look at an object; ``where`` is put before the names of its fields."""
+        required = _texts(schema.get("required"))
+        self.problems += [f"{where}{each}: it is required" for each in required if each not in value]
+        properties = schema.get("properties")
+        known = cast("Mapping[str, Any]", properties) if isinstance(properties, Mapping) else dict[str, Any]()
+        if schema.get("additionalProperties") is False and "patternProperties" not in schema:
+            self.problems += [
+                f"{where}{each}: there is no such argument" for each in value if each not in known
+            ]
+        for each, inner in value.items():
+            if each in known and (inner is not None or each in required):
+                self._at(f"{where}{each}", known[each], inner)
+
+    def _allowed(self, where: str, allowed: Sequence[JsonValue], value: JsonValue) -> None:
+        self._left -= len(allowed)
+        plain = value is None or isinstance(value, str | bool | int | float)
+        if self._left < 0 or not plain:
+            return
+        if value not in allowed:
+            shown = ", ".join(str(each)[:_MOST_SHOWN] for each in allowed[:_MOST_TOLD])
+            more = " …" if len(allowed) > _MOST_TOLD else ""
+            self.problems.append(f"{where}: it must be one of {shown}{more}")
 
 
 def depth(value: Any, most: int, most_values: int | None = None) -> int:

@@ -130,7 +130,28 @@ class McpProxy:
         ]
         return {"tools": tools, "complete": len(ranked) <= MOST_FOUND, "unavailable": away}
 
+    async def examine(self, call: ToolCall) -> None:
+        """See whether the arguments fit the tool that is to be called.
+
+        Raises:
+            UnknownTool, BadArguments: as of :meth:`call`.
+            ToolQuarantined, McpUnavailable: as of :meth:`McpToolset.definitions`.
+        """
+        match call.name:
+            case "mcp_proxy":
+                _server, definition, arguments = await self._meant(call)
+                definition.check(arguments)
+            case "mcp_list_tools":
+                self._toolset(_text(call.arguments, "server"))
+            case _:
+                _text(call.arguments, "query")
+
     async def _proxy(self, call: ToolCall, context: ToolContext[Any]) -> JsonValue:
+        toolset, definition, arguments = await self._meant(call)
+        return await toolset.carry_out(definition, arguments, context)
+
+    async def _meant(self, call: ToolCall) -> tuple[McpToolset, Definition, JsonObject]:
+        """The server, the tool and the arguments of a call of ``mcp_proxy``."""
         toolset = self._toolset(_text(call.arguments, "server"))
         name = _text(call.arguments, "tool")
         arguments = call.arguments.get("arguments", {})
@@ -144,7 +165,7 @@ class McpProxy:
         if name not in found:
             some = ", ".join(sorted(found)[:20]) or "none"
             raise UnknownTool(f"{toolset.server.name} has no tool {name!r}; it has: {some}")
-        return await toolset.carry_out(found[name], arguments, context)
+        return toolset, found[name], arguments
 
     def _toolset(self, name: str) -> McpToolset:
         if name not in self._toolsets:

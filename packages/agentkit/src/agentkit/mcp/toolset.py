@@ -102,6 +102,17 @@ class McpToolset:
             raise UnknownTool(f"there is no tool {call.name!r}; there are: {', '.join(known) or 'none'}")
         return await self.carry_out(definition, call.arguments, context)
 
+    async def examine(self, call: ToolCall) -> None:
+        """See whether the arguments fit the definition that was approved, as far as can be seen without running it.
+
+        Raises:
+            UnknownTool, BadArguments: as of :meth:`call`.
+            ToolQuarantined, McpUnavailable: as of :meth:`definitions`.
+        """
+        for definition in await self.definitions():
+            if shown_name(self.server.name, definition.name) == call.name:
+                definition.check(call.arguments)
+
     async def carry_out(
         self, definition: Definition, arguments: JsonObject, context: ToolContext[Any]
     ) -> JsonValue:

@@ -182,14 +182,10 @@ class Agent(Generic[Deps, Output]):
                 if spec.name == call.name:
                     if isinstance(toolset, FunctionToolset | HttpToolset):
                         toolset.check(call)
-<<<<<<< HEAD
-                    behind: Behind = getattr(toolset, "behind", behind_nothing)
-                    decision = await self.policy.decide(Question(call=call, spec=spec, behind=behind))
-=======
                     elif (examine := getattr(toolset, "examine", None)) is not None:
                         await examine(call)
-                    decision = await self.policy.decide(Question(call=call, spec=spec))
->>>>>>> 02f4153 (Arguments that a person has edited are held against the approved definition of an MCP tool, nested ones too)
+                    behind: Behind = getattr(toolset, "behind", behind_nothing)
+                    decision = await self.policy.decide(Question(call=call, spec=spec, behind=behind))
                     if isinstance(decision, Deny):
                         message = f"not allowed: {decision.reason}"
                         raise ToolDenied(message)

@@ -108,16 +108,13 @@ class ToolContext(Generic[Deps]):
 class Toolset(Protocol):
     """A group of tools that can be listed and called.
 
-        One that also has a method ``uses(call: ToolCall) -> tuple[str, str]`` says behind which MCP server, and under which
-    <<<<<<< HEAD
-        name of its own, the tool of a call is, for :class:`~agentkit.killswitch.KillSwitch`; empty for neither.
+    One that also has a method ``uses(call: ToolCall) -> tuple[str, str]`` says behind which MCP server, and under which
+    name of its own, the tool of a call is, for :class:`~agentkit.killswitch.KillSwitch`; empty for neither.
 
-        One whose tool only passes calls on to others has a method ``behind(call: ToolCall) -> ToolCall | None``, which says
-        what is called then, by the name that a policy knows it by. Pure.
-    =======
-        name of its own, the tool of a call is, for :class:`~agentkit.killswitch.KillSwitch`; empty for neither. One that
-        has ``async examine(call: ToolCall) -> None`` raises BadArguments there for what :meth:`call` would not take.
-    >>>>>>> 02f4153 (Arguments that a person has edited are held against the approved definition of an MCP tool, nested ones too)
+    One whose tool only passes calls on to others has a method ``behind(call: ToolCall) -> ToolCall | None``, which says
+    what is called then, by the name that a policy knows it by. Pure.
+
+    One that has ``async examine(call: ToolCall) -> None`` raises BadArguments there for what :meth:`call` would not take.
     """
 
     async def specs(self) -> Sequence[ToolSpec]:

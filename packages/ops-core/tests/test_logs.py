@@ -11,12 +11,16 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+import httpx2
 import pytest
 
 from agentkit import Agent, tool
 from agentkit.messages import ToolCall
 from agentkit.testing.models import ScriptedModel
 from ops_core import logs
+from ops_core.assembly import open_ops
+from ops_core.catalog import Catalog
+from ops_core.server import serving_all
 from ops_core.settings import Settings, known_secrets
 from ops_core.task import DEFAULT_TENANT, NewTask
 from ops_core.testing import open_test_ops
@@ -51,6 +55,23 @@ def set_up(level: str = "info", form: logs.Form | None = "json", secrets: tuple[
     log = Log()
     logs.set_up(level, form, secrets, log)
     return log
+
+
+async def test_sessions_of_mcp_are_not_told():
+    """Whoever knows the id of a session can speak in it."""
+    log = set_up()
+    begin = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}}
+    asked = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": begin}
+    settings = Settings(store_url="sqlite://", port=0)
+    accepted = {"accept": "application/json, text/event-stream"}
+    async with (
+        open_ops(settings, Catalog([Agent("offline:planner")])) as ops,
+        serving_all(ops) as [url, *_],
+        httpx2.AsyncClient(trust_env=False) as http,
+    ):
+        begun = await http.post(f"{url}/mcp", json=asked, headers=accepted)
+    assert begun.headers["mcp-session-id"] not in log.getvalue()
+    assert not [event for event in log.events() if event["logger"].startswith("mcp")]
 
 
 async def test_each_line_of_a_run_names_its_task_and_its_worker():

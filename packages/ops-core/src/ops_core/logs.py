@@ -24,9 +24,16 @@ from ops_core.visible import json_line, one_line
 
 Form: TypeAlias = Literal["text", "json"]
 
-TALKATIVE = {"alembic": "WARNING", "httpx2": "WARNING", "dramatiq": "CRITICAL", "pika": "CRITICAL"}
-"""Libraries that tell every request or connection: without ``debug`` only what is at least of this level is logged. The
-last two tell in many lines, at every try, what ``ops_core.dispatchers`` tells once."""
+TALKATIVE = {
+    "alembic": "WARNING",
+    "httpx2": "WARNING",
+    "mcp": "WARNING",
+    "dramatiq": "CRITICAL",
+    "pika": "CRITICAL",
+}
+"""Libraries that tell every request, connection or session (with its id, which opens it): without ``debug`` only what
+is at least of this level is logged. The last two tell in many lines, at every try, what ``ops_core.dispatchers`` tells
+once."""
 
 CUT = "[secret]"
 

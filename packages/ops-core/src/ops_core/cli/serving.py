@@ -14,7 +14,7 @@ from ops_core.cli.exits import Exit
 from ops_core.cli.screen import Screen
 from ops_core.cli.text import without_secrets
 from ops_core.errors import InvalidRequest
-from ops_core.server import serve
+from ops_core.server import mcp_is_installed, serve
 from ops_core.settings import Settings, known_secrets, read_settings
 from ops_core.stores import REVISION, migrations, open_store
 
@@ -36,6 +36,7 @@ async def serve_here(*, worker: bool = True, **overrides: Any) -> Exit:
                 {
                     "API": ", ".join(f"{url}/api/v1" for url in http),
                     "docs": f"{http[0]}/docs",
+                    "MCP": f"{http[0]}/mcp" if mcp_is_installed() else "off: install the extra ops-core[mcp]",
                     "gRPC": ", ".join(grpc) or "off: install the extra ops-core[grpc]",
                     "store": without_secrets(settings.store_url),
                     "agents": ", ".join(ops.catalog.names) or "none",

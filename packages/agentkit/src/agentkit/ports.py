@@ -114,7 +114,8 @@ class Toolset(Protocol):
     One whose tool only passes calls on to others has a method ``behind(call: ToolCall) -> ToolCall | None``, which says
     what is called then, by the name that a policy knows it by. Pure.
 
-    One that has ``async examine(call: ToolCall) -> None`` raises BadArguments there for what :meth:`call` would not take.
+    One that has ``async examine(call: ToolCall) -> None`` raises BadArguments there for what :meth:`call` would not
+    take.
     """
 
     async def specs(self) -> Sequence[ToolSpec]:

@@ -404,11 +404,7 @@ async def test_arguments_that_a_person_has_edited_are_held_against_what_was_appr
 
 
 def test_a_schema_that_is_made_to_take_long_does_not(hostile):
-<<<<<<< Updated upstream
     many: Any = {
-=======
-    many: dict[str, Any] = {
->>>>>>> Stashed changes
         "type": "object",
         "properties": {"a": {"type": "array", "items": {"enum": list(range(10_000))}}},
     }

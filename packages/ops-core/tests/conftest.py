@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from ops_core.dispatchers import LocalDispatcher
+from ops_core.engine import Engine
 from ops_core.stores import SqlStore
 from ops_core.testing import FakeClock, open_test_store
 from ops_core.testing.postgresql import PostgresClock, PostgresServer
@@ -86,3 +88,10 @@ async def store(url: str, clock: FakeClock) -> AsyncGenerator[SqlStore]:
     """Open, and with its schema."""
     async with open_test_store(url, clock) as opened:
         yield opened
+
+
+@pytest.fixture
+async def engine(database: str, request: pytest.FixtureRequest) -> AsyncGenerator[Engine]:
+    url = "sqlite://" if database == "sqlite" else request.getfixturevalue("url")
+    async with open_test_store(url) as store:
+        yield Engine(store, LocalDispatcher())

@@ -1,0 +1,149 @@
+"""Runs that wait for a person, and calls that were cut short."""
+
+import asyncio
+
+import pytest
+
+from agentkit.agent import Agent
+from agentkit.ports import ToolContext
+from agentkit.testing.models import ScriptedModel
+from agentkit.tools import tool
+from agentkit.transcript import (
+    ApprovalAsked,
+    ApprovalGiven,
+    ToolReturned,
+)
+from ops_core.engine import Engine
+from ops_core.task import TaskStatus
+from ops_core.testing.examples import steps_of
+
+from .runner_support import (  # type: ignore[import-not-found]
+    SOON,
+    Hanging,
+    call,
+    ended,
+    is_,
+    submit,
+    until,
+    working,
+)
+
+
+@pytest.mark.parametrize("approved", [True, False])
+async def test_a_run_that_waits_goes_on_with_another_worker(engine: Engine, approved: bool):
+    keys: list[str] = []
+
+    @tool(approval=True)
+    def pay(context: ToolContext[None]) -> str:
+        """Pays."""
+        keys.append(context.idempotency_key)
+        return "paid"
+
+    model = ScriptedModel.by_turn([call("pay"), "Done."])
+    agent = Agent(model, name="agent", tools=[pay])
+    task = await submit(engine)
+    async with working(engine, agent) as runner:
+        await until(engine, task, is_(TaskStatus.WAITING))
+        async with asyncio.timeout(SOON):
+            while runner.carrying:
+                await asyncio.sleep(0.005)
+    (asked,) = [step for step in await steps_of(engine.store, task) if isinstance(step, ApprovalAsked)]
+    given = ApprovalGiven(approval_id=asked.approval_id, approved=approved, reason="as you say")
+    assert (await engine.answer(task.tenant, task.id, given)).run_after is not None
+    async with working(engine, agent):
+        found = await ended(engine, task)
+    assert (found.status, found.attempt) == (TaskStatus.COMPLETED, 1)
+    assert len(keys) == approved
+    if not approved:
+        (returned,) = [step for step in await steps_of(engine.store, task) if isinstance(step, ToolReturned)]
+        assert "as you say" in str(returned.error)
+
+
+@pytest.mark.parametrize("approved", [True, False])
+async def test_an_interrupted_unsafe_call_is_not_repeated_without_asking(engine: Engine, approved: bool):
+    hanging = Hanging()
+    keys: list[str] = []
+
+    @tool
+    async def pay(context: ToolContext[None]) -> str:
+        """Pays."""
+        keys.append(context.idempotency_key)
+        return await hanging.reply()
+
+    agent = Agent(ScriptedModel.by_turn([call("pay"), "Done."]), name="agent", tools=[pay])
+    task = await submit(engine)
+    async with working(engine, agent) as runner:
+        await hanging.begun.wait()
+        runner.stop(at_once=True)
+    hanging.go_on.set()
+    async with working(engine, agent):
+        await until(engine, task, is_(TaskStatus.WAITING))
+        (asked,) = [step for step in await steps_of(engine.store, task) if isinstance(step, ApprovalAsked)]
+        assert asked.interrupted
+        given = ApprovalGiven(approval_id=asked.approval_id, approved=approved)
+        await engine.answer(task.tenant, task.id, given)
+        found = await ended(engine, task)
+    assert found.status is TaskStatus.COMPLETED
+    assert len(keys) == (2 if approved else 1)
+    assert len(set(keys)) == 1
+
+
+async def test_an_interrupted_pure_call_is_repeated(engine: Engine):
+    hanging = Hanging()
+    agent = Agent(
+        ScriptedModel.by_turn([call("hang"), "Done."]), name="agent", tools=[hanging.tool(effect="pure")]
+    )
+    task = await submit(engine)
+    async with working(engine, agent) as runner:
+        await hanging.begun.wait()
+        runner.stop(at_once=True)
+    hanging.go_on.set()
+    async with working(engine, agent):
+        assert (await ended(engine, task)).status is TaskStatus.COMPLETED
+    assert hanging.calls == 2
+
+
+async def test_an_answer_while_other_calls_still_run(engine: Engine):
+    hanging = Hanging()
+
+    @tool(effect="pure", approval=True)
+    def ask() -> str:
+        """Asks."""
+        return "asked"
+
+    model = ScriptedModel.by_turn([[call("ask"), call("hang")], "Done."])
+    task = await submit(engine)
+    agent = Agent(model, name="agent", tools=[ask, hanging.tool(effect="pure")])
+    async with working(engine, agent):
+        await hanging.begun.wait()
+        await until(engine, task, lambda now: now.steps == 3)
+        (asked,) = [step for step in await steps_of(engine.store, task) if isinstance(step, ApprovalAsked)]
+        given = ApprovalGiven(approval_id=asked.approval_id, approved=True)
+        assert (await engine.answer(task.tenant, task.id, given)).status is TaskStatus.RUNNING
+        hanging.go_on.set()
+        found = await ended(engine, task)
+    assert (found.status, found.tool_calls) == (TaskStatus.COMPLETED, 2)
+
+
+async def test_an_answer_to_a_task_that_its_worker_let_go_before_it_could_wait(engine: Engine):
+    """Its worker was stopped between the question and the waiting."""
+    hanging = Hanging()
+
+    @tool(effect="pure", approval=True)
+    def ask() -> str:
+        """Asks."""
+        return "asked"
+
+    model = ScriptedModel.by_turn([[call("ask"), call("hang")], "Done."])
+    agent = Agent(model, name="agent", tools=[ask, hanging.tool(effect="pure")])
+    task = await submit(engine)
+    async with working(engine, agent) as runner:
+        await hanging.begun.wait()
+        await until(engine, task, lambda now: now.steps == 3)
+        runner.stop(at_once=True)
+    (asked,) = [step for step in await steps_of(engine.store, task) if isinstance(step, ApprovalAsked)]
+    async with asyncio.timeout(SOON):
+        await engine.answer(task.tenant, task.id, ApprovalGiven(approval_id=asked.approval_id, approved=True))
+    hanging.go_on.set()
+    async with working(engine, agent):
+        assert (await ended(engine, task)).status is TaskStatus.COMPLETED

@@ -1,0 +1,218 @@
+"""Runs that are cancelled, and runners that are stopped."""
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+
+from agentkit import loop as agentkit_loop
+from agentkit.agent import Agent
+from agentkit.errors import ModelOverloaded, ModelRateLimited
+from agentkit.ports import ToolContext
+from agentkit.testing.models import ScriptedModel
+from agentkit.tools import tool
+from agentkit.transcript import (
+    Finished,
+    ToolReturned,
+)
+from ops_core.catalog import Catalog
+from ops_core.dispatchers import LocalDispatcher
+from ops_core.engine import Engine
+from ops_core.runner import Runner, RunnerOptions
+from ops_core.task import RetryPolicy, TaskStatus
+from ops_core.testing import open_test_store
+from ops_core.testing.examples import steps_of
+
+from .runner_support import (  # type: ignore[import-not-found]
+    SOON,
+    Hanging,
+    add,
+    call,
+    ended,
+    is_,
+    submit,
+    until,
+    working,
+)
+
+# --- cancelling --------------------------------------------------------------------------------------------------
+
+
+async def test_cancel_reaches_a_model_call_at_once(engine: Engine):
+    hanging = Hanging()
+    task = await submit(engine)
+    async with working(engine, Agent(ScriptedModel([hanging.reply]), name="agent")):
+        await hanging.begun.wait()
+        await engine.cancel(task.tenant, task.id)
+        assert (await ended(engine, task)).status is TaskStatus.CANCELLED
+        assert hanging.cancelled.is_set()
+
+
+async def test_cancel_reaches_a_tool_at_once_and_keeps_what_was_recorded(engine: Engine):
+    hanging = Hanging()
+    model = ScriptedModel([[call("add", a=1, b=2), call("hang")]])
+    task = await submit(engine)
+    async with working(engine, Agent(model, name="agent", tools=[add, hanging.tool()])):
+        await hanging.begun.wait()
+        await until(engine, task, lambda now: now.tool_calls == 1)
+        await engine.cancel(task.tenant, task.id)
+        assert (await ended(engine, task)).status is TaskStatus.CANCELLED
+        assert hanging.cancelled.is_set()
+    steps = await steps_of(engine.store, task)
+    assert [type(step) for step in steps[2:]].count(ToolReturned) == 1
+    assert steps[-1] == Finished(status="cancelled")
+
+
+async def test_cancel_tells_a_tool_that_runs_in_a_thread(engine: Engine):
+    begun, stopped = threading.Event(), threading.Event()
+
+    @tool
+    def work(context: ToolContext[None]) -> None:
+        """Works."""
+        begun.set()
+        context.stopped.wait(SOON)
+        stopped.set()
+
+    task = await submit(engine)
+    async with working(engine, Agent(ScriptedModel([call("work")]), name="agent", tools=[work])):
+        await asyncio.to_thread(begun.wait, SOON)
+        await engine.cancel(task.tenant, task.id)
+        assert (await ended(engine, task)).status is TaskStatus.CANCELLED
+    assert await asyncio.to_thread(stopped.wait, SOON)
+
+
+async def test_cancel_reaches_a_run_of_another_process_with_the_heartbeat(url: str):
+    hanging = Hanging()
+    async with open_test_store(url) as store, open_test_store(url) as other:
+        here, there = Engine(store, LocalDispatcher()), Engine(other, LocalDispatcher())
+        task = await submit(there)
+        async with working(here, Agent(ScriptedModel([hanging.reply]), name="agent"), lease_seconds=0.3):
+            await hanging.begun.wait()
+            assert (await there.cancel(task.tenant, task.id)).cancel_requested
+            assert (await ended(there, task)).status is TaskStatus.CANCELLED
+
+
+async def test_a_cancellation_between_the_claim_and_the_run_is_heard_at_once(engine: Engine):
+    task = await submit(engine)
+    (claimed,) = await engine.claim("worker", 1, 60.0, ["agent"])
+    await engine.cancel(task.tenant, task.id)
+    heard = asyncio.Event()
+    with engine.carrying(claimed.task.id, heard.set):
+        assert heard.is_set()
+
+
+async def test_a_provider_that_says_when_to_come_back_is_obeyed(engine: Engine):
+    agent = Agent(ScriptedModel([ModelRateLimited("slow down", retry_after=900.0)]), name="agent")
+    task = await submit(engine)
+    async with working(engine, agent):
+        later = await until(engine, task, lambda now: now.error is not None)
+    assert later.status is TaskStatus.PENDING
+    assert later.run_after is not None
+    assert later.run_after - later.updated_at > 890
+
+
+async def test_cancel_while_it_waits_for_its_next_attempt(engine: Engine):
+    model = ScriptedModel([ModelOverloaded("busy")])
+    task = await submit(engine)
+    async with working(engine, Agent(model, name="agent"), retry=RetryPolicy(first_seconds=1000.0)):
+        await until(engine, task, lambda now: now.error is not None)
+        assert (await engine.cancel(task.tenant, task.id)).status is TaskStatus.CANCELLED
+
+
+async def test_a_tool_that_ignores_its_cancellation_does_not_keep_a_cancelled_task(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(agentkit_loop, "STUBBORN_SECONDS", 0.05)
+    stubborn = Stubborn()
+    task = await submit(engine)
+    async with working(engine, stubborn.agent()):
+        await stubborn.begun.wait()
+        await engine.cancel(task.tenant, task.id)
+        assert (await ended(engine, task)).status is TaskStatus.CANCELLED
+        stubborn.go_on.set()
+
+
+class Stubborn(Hanging):
+    """A tool that ignores that it is cancelled."""
+
+    async def reply(self, _request: object = None) -> str:
+        self.calls += 1
+        self.begun.set()
+        for _ in range(5):  # not for ever: the event loop of a test that fails has to end
+            try:
+                await self.go_on.wait()
+                break
+            except asyncio.CancelledError:
+                self.cancelled.set()
+        return "at last"
+
+    def agent(self) -> Agent[Any, Any]:
+        return Agent(ScriptedModel.by_turn([call("hang"), "Done."]), name="agent", tools=[self.tool()])
+
+
+# --- stopping ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_stopped_runner_lets_go_at_the_next_step(engine: Engine):
+    hanging = Hanging()
+    model = ScriptedModel.by_turn([call("hang"), "Done."])
+    agent = Agent(model, name="agent", tools=[hanging.tool()])
+    task = await submit(engine)
+    async with working(engine, agent, grace_seconds=SOON) as runner:
+        await hanging.begun.wait()
+        runner.stop()
+        runner.stop()
+        late = await submit(engine)
+        hanging.go_on.set()
+        now = await until(engine, task, is_(TaskStatus.PENDING))
+    assert now.attempt == 0
+    assert isinstance((await steps_of(engine.store, task))[-1], ToolReturned)
+    assert (await engine.get(late.tenant, late.id)).epoch == 0
+    async with working(engine, agent):
+        found = await ended(engine, task)
+        await ended(engine, late)
+    assert (found.status, found.attempt, found.epoch) == (TaskStatus.COMPLETED, 1, 2)
+    assert hanging.calls == 2, "once for each task"
+
+
+@pytest.mark.parametrize("how", ["grace is over", "at once", "cancelled"])
+async def test_a_runner_that_cannot_wait_gives_up_what_is_under_way(engine: Engine, how: str):
+    hanging = Hanging()
+    model = ScriptedModel.by_turn([call("hang"), "Done."])
+    task = await submit(engine)
+    options = RunnerOptions(
+        owner="me", poll_seconds=0.02, grace_seconds=0.05 if how == "grace is over" else 60.0
+    )
+    runner = Runner(
+        engine, Catalog([Agent(model, name="agent", tools=[hanging.tool(effect="pure")])]), options
+    )
+    running = asyncio.create_task(runner.run())
+    await hanging.begun.wait()
+    if how == "cancelled":
+        running.cancel()
+    else:
+        runner.stop(at_once=how == "at once")
+    async with asyncio.timeout(SOON):
+        await asyncio.wait({running})
+    assert hanging.cancelled.is_set()
+    now = await engine.get(task.tenant, task.id)
+    assert (now.status, now.attempt, now.steps) == (TaskStatus.PENDING, 0, 2)
+    assert running.cancelled() == (how == "cancelled")
+
+
+async def test_a_stubborn_tool_is_abandoned_and_may_not_write_later(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(agentkit_loop, "STUBBORN_SECONDS", 0.05)
+    stubborn = Stubborn()
+    task = await submit(engine)
+    async with asyncio.timeout(SOON):
+        async with working(engine, stubborn.agent(), grace_seconds=0.05):
+            await stubborn.begun.wait()
+    now = await engine.get(task.tenant, task.id)
+    assert (now.status, now.attempt) == (TaskStatus.PENDING, 0)
+    steps = await steps_of(engine.store, task)
+    stubborn.go_on.set()
+    await asyncio.sleep(0.05)
+    assert await steps_of(engine.store, task) == steps

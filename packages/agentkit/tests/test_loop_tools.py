@@ -1,0 +1,243 @@
+"""What the loop does about tools: threads, context, effects, and what the policy says."""
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from agentkit import (
+    Agent,
+    Event,
+    Limits,
+    MemoryJournal,
+    SecurityPolicy,
+    Step,
+    ToolContext,
+    ToolProgress,
+    Waiting,
+    tool,
+)
+from agentkit.tally import Tally
+from agentkit.testing import ScriptedModel
+from agentkit.transcript import (
+    ApprovalAsked,
+    ApprovalGiven,
+    ModelReplied,
+    Recorded,
+    RunStarted,
+    ToolReturned,
+    ToolStarted,
+)
+
+from .loop_support import add, call, steps_of  # type: ignore[import-not-found]
+
+
+async def test_a_synchronous_tool_does_not_block_the_event_loop():
+    loop_ran = threading.Event()
+
+    @tool(effect="pure")
+    def block() -> bool:
+        """Wait for the event loop."""
+        return loop_ran.wait(timeout=30)
+
+    asyncio.get_running_loop().call_later(0.01, loop_ran.set)
+    outcome = await Agent(ScriptedModel([call("block"), "done"]), tools=[block]).run("go")
+    assert steps_of(outcome.transcript, ToolReturned)[0].output is True
+
+
+async def test_many_hanging_synchronous_tools_do_not_stop_others():
+    everyone = threading.Barrier(41)
+
+    @tool(effect="pure")
+    def meet() -> str:
+        """Wait until all forty are here."""
+        everyone.wait(timeout=60)
+        return "met"
+
+    asyncio.get_running_loop().run_in_executor(None, everyone.wait, 60)
+    calls = [call("meet", f"c{n}") for n in range(40)]
+    outcome = await Agent(ScriptedModel([calls, "done"]), tools=[meet]).run("go")
+    assert outcome.unwrap() == "done"
+
+
+async def test_a_synchronous_tool_learns_that_it_was_given_up():
+    noticed = threading.Event()
+
+    @tool(effect="pure", timeout=0.02)
+    def patient(context: ToolContext[None]) -> None:
+        """Works until it is told to stop."""
+        context.stopped.wait(timeout=30)
+        noticed.set()
+
+    await Agent(ScriptedModel([call("patient"), "done"]), tools=[patient]).run("go")
+    assert await asyncio.to_thread(noticed.wait, 30)
+
+
+async def test_the_context_tells_a_tool_about_its_call():
+    seen = []
+
+    @tool(effect="idempotent", timeout=5)
+    async def look(text: str, context: ToolContext[dict]) -> str:
+        """Look at the context."""
+        seen.append(context)
+        context.report("half way")
+        return text
+
+    events: list[Event] = []
+    agent = Agent(ScriptedModel([call("look", text="x"), "done"]), tools=[look], deps=dict)
+    await agent.run("go", deps={"db": 1}, run_id="run-7", on_event=events.append)
+    (context,) = seen
+    assert (context.deps, context.run_id, context.call_id) == ({"db": 1}, "run-7", "c1")
+    assert context.idempotency_key == "run-7:c1"
+    assert context.deadline is not None
+    assert context.deadline > asyncio.get_running_loop().time() + 1
+    assert ToolProgress(call_id="c1", tool="look", text="half way") in events
+
+
+async def test_what_a_synchronous_tool_reports_is_told_in_the_event_loop_while_it_works():
+    told = threading.Event()
+
+    @tool(effect="pure", timeout=10)
+    def look(context: ToolContext) -> bool:
+        """Look, and wait until somebody has heard of it."""
+        context.report(f"{context.seconds_left():.0f} seconds left")
+        return told.wait(5)
+
+    threads = []
+    async for event in Agent(ScriptedModel([call("look"), "done"]), tools=[look]).stream(
+        "go", on_event=lambda _event: threads.append(threading.current_thread())
+    ):
+        if isinstance(event, ToolProgress):
+            assert event.text == "10 seconds left"
+            told.set()
+    assert [step.output for step in steps_of(event.transcript, ToolReturned)] == [True]
+    assert set(threads) == {threading.current_thread()}
+
+
+async def test_an_asynchronous_tool_cannot_end_the_process():
+    @tool(effect="pure")
+    async def leave() -> None:
+        """Try to end the process."""
+        raise SystemExit(3)
+
+    outcome = await Agent(ScriptedModel([call("leave"), "done"]), tools=[leave]).run("go")
+    assert outcome.unwrap() == "done"
+    assert "SystemExit" in steps_of(outcome.transcript, ToolReturned)[0].error.message
+
+
+async def test_only_an_unsafe_call_is_recorded_before_it_starts():
+    journal = MemoryJournal()
+
+    @tool
+    async def send() -> int:
+        """Undeclared effects count as unsafe."""
+        return len(steps_of(journal.steps, ToolStarted))
+
+    @tool(effect="idempotent")
+    async def put() -> int:
+        """Not recorded before it starts."""
+        return len(steps_of(journal.steps, ToolStarted))
+
+    model = ScriptedModel([call("put"), call("send", "c2"), "done"])
+    outcome = await Agent(model, tools=[send, put]).run("go", journal=journal)
+    assert [step.output for step in steps_of(outcome.transcript, ToolReturned)] == [0, 1]
+
+
+# --- policy and approval -----------------------------------------------------------------------------------------
+
+
+async def test_a_denied_call_is_not_carried_out_and_the_model_is_told_why():
+    called = []
+
+    @tool(effect="unsafe")
+    def delete(path: str) -> None:
+        """Delete a file."""
+        called.append(path)
+
+    model = ScriptedModel([call("delete", path="/"), "I may not."])
+    outcome = await Agent(model, tools=[delete], policy=SecurityPolicy(deny=["del*"])).run("go")
+    assert outcome.unwrap() == "I may not."
+    assert called == []
+    assert steps_of(outcome.transcript, ToolReturned)[0].error.code == "tool_denied"
+
+
+@pytest.mark.parametrize("approved, expected", [(True, ["x"]), (False, [])])
+async def test_an_approval_is_waited_for_and_obeyed(approved, expected):
+    called = []
+
+    @tool(effect="unsafe", approval=True)
+    def send(text: str) -> str:
+        """Send a message."""
+        called.append(text)
+        return "sent"
+
+    journal = MemoryJournal()
+    model = ScriptedModel.by_turn([[call("send", text="x"), call("add", "c2", a=1, b=1)], "done"])
+    agent = Agent(model, tools=[send, add])
+    outcome = await agent.run("go", journal=journal)
+    assert isinstance(outcome, Waiting)
+    assert [asked.tool for asked in outcome.on] == ["send"]
+    assert outcome.on[0].arguments == {"text": "x"}
+    assert called == []
+    assert [step.tool for step in steps_of(outcome.transcript, ToolReturned)] == ["add"]  # the others went on
+    assert isinstance(await agent.run("go", journal=journal), Waiting)  # asked once only
+    await journal.append(
+        ApprovalGiven(approval_id=outcome.on[0].approval_id, approved=approved, reason="because")
+    )
+    outcome = await agent.run("go", journal=journal)
+    assert outcome.unwrap() == "done"
+    assert called == expected
+    if not approved:
+        assert "because" in steps_of(outcome.transcript, ToolReturned)[1].error.message
+
+
+async def test_an_interrupted_unsafe_call_is_asked_about_each_time():
+    called = []
+
+    @tool(effect="unsafe")
+    def send() -> str:
+        """Send."""
+        called.append("sent")
+        return "sent"
+
+    journal = MemoryJournal()
+    for step in (
+        RunStarted(run_id="r", agent="agent", input="go"),
+        ModelReplied(parts=(call("send"),)),
+        ToolStarted(call_id="c1", tool="send"),
+    ):
+        await journal.append(step)
+    agent = Agent(ScriptedModel.by_turn(["never", "done"]), tools=[send])
+    outcome = await agent.run("go", journal=journal)
+    assert isinstance(outcome, Waiting)
+    assert outcome.on[0].interrupted
+    await journal.append(ApprovalGiven(approval_id=outcome.on[0].approval_id, approved=True))
+    await journal.append(
+        ToolStarted(call_id="c1", tool="send")
+    )  # it was started again, and interrupted again
+    second = await agent.run("go", journal=journal)
+    assert isinstance(second, Waiting)
+    assert second.on[0].approval_id != outcome.on[0].approval_id
+    await journal.append(ApprovalGiven(approval_id=second.on[0].approval_id, approved=False))
+    final = await agent.run("go", journal=journal)
+    assert final.unwrap() == "done"
+    assert called == []
+    assert "not known" in steps_of(final.transcript, ToolReturned)[0].error.message
+
+
+async def test_waiting_for_a_person_does_not_use_up_the_seconds():
+    at = time.time()
+    asked = ApprovalAsked(approval_id="c1.1", call_id="c1", tool="add", arguments={}, reason="?")
+    steps: list[tuple[int, Step]] = [
+        (0, RunStarted(run_id="r", agent="agent", input="go")),
+        (1, ModelReplied(parts=(call(a=1, b=1),))),
+        (2, asked),
+        (86_402, ApprovalGiven(approval_id="c1.1", approved=True)),
+    ]
+    journal = MemoryJournal(
+        [Recorded(seq=seq, at=at + after, step=step) for seq, (after, step) in enumerate(steps)]
+    )
+    agent = Agent(ScriptedModel.by_turn(["never", "2"]), tools=[add], limits=Limits(seconds=30))
+    left = agent.limits.seconds_left(Tally.of(journal.steps), 0)
+    assert left == pytest.approx(28)

@@ -1,8 +1,6 @@
 """One contract for all clients, and what only the one over HTTP has to be good at."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -10,42 +8,23 @@ import pytest
 from agentkit.memories import HashEmbeddings, Note, Scope
 from agentkit.money import nanos
 from agentkit.transcript import ApprovalAsked, Finished, ModelAsked
-from ops_core import errors
-from ops_core.api.serve import serving
-from ops_core.assembly import open_ops
-from ops_core.client import Client, LocalClient, OpsClient, open_client
-from ops_core.client.over_grpc import GrpcClient
+from ops_core.client import Client, LocalClient, open_client
 from ops_core.errors import (
     AgentNotFound,
     ApprovalNotFound,
-    ConfigError,
     IdempotencyConflict,
     InvalidRequest,
-    ServerUnavailable,
     TaskNotFound,
     TransitionRefused,
 )
 from ops_core.memory import DatabaseMemory
 from ops_core.ports import Charge, NoteFilter
-from ops_core.problems import ERRORS
-from ops_core.settings import Settings
-from ops_core.task import NewTask, RetryPolicy
+from ops_core.task import NewTask
 from ops_core.terms import Spending, Terms
-from ops_core.wire import ApprovalRequest, BatchItem, NoteBody, RecallRequest, TaskRequest
+from ops_core.wire import ApprovalRequest, NoteBody, RecallRequest
 
-from .api_support import FAR, NOWHERE, Agents, Stage, staged  # type: ignore[import-not-found]
-
-AT_ONCE = RetryPolicy(first_seconds=0.001, most_seconds=0.01)
-AFTER_A_BREATH = RetryPolicy(first_seconds=0.3, factor=1.0)
-"""gRPC connects again after 0.1 s at the earliest."""
-
-
-def request(agent: str = "quick", **fields: object) -> TaskRequest:
-    return TaskRequest.model_validate({"agent": agent, "input": "go", **fields})
-
-
-def item(agent: str = "quick", **fields: object) -> BatchItem:
-    return BatchItem.model_validate({"agent": agent, "input": "go", **fields})
+from .api_support import FAR, NOWHERE, Stage, staged  # type: ignore[import-not-found]
+from .client_support import item, request  # type: ignore[import-not-found]
 
 
 @pytest.fixture
@@ -348,233 +327,3 @@ async def test_agents(client: Client):
     assert (await client.agent("a/b")).instructions == "A name with a slash."
     with pytest.raises(AgentNotFound):
         await client.agent("nobody")
-
-
-# --- over HTTP ----------------------------------------------------------------------------------------------------
-
-
-def test_every_error_is_raised_again():
-    known = {
-        cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, errors.OpsError)
-    }
-    assert set(ERRORS.values()) == known - {errors.OpsError}
-
-
-class Proxy:
-    """Between a client and a server; breaks connections when it is told to.
-
-    Attributes:
-        cut_after: bytes of answers to let through before the connection is cut; ``None`` for all of them.
-        cuts: so many connections are cut, then no more.
-    """
-
-    def __init__(self, port: int) -> None:
-        self.target = port
-        self.cut_after: int | None = None
-        self.cuts = 0
-        self.connections = 0
-
-    @asynccontextmanager
-    async def listening(self) -> AsyncGenerator[str]:
-        async with asyncio.TaskGroup() as group:
-
-            def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-                served.append(group.create_task(self._serve(reader, writer)))
-
-            served: list[asyncio.Task[None]] = []
-            server = await asyncio.start_server(serve, "127.0.0.1", 0)
-            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-            server.close()
-            for task in served:
-                task.cancel()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        cut = self.cut_after if self.cuts > 0 else None
-        self.cuts -= cut is not None
-        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self.target)
-        requests = asyncio.ensure_future(self._pass(reader, there_writer, None))
-        try:
-            with suppress(ConnectionError):
-                await self._pass(there_reader, writer, cut)
-        finally:
-            requests.cancel()
-            await asyncio.wait({requests})
-            for one in (writer, there_writer):
-                one.transport.abort()
-
-    @staticmethod
-    async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, most: int | None) -> None:
-        passed = 0
-        while data := await reader.read(64):
-            if most is not None and passed + len(data) > most:
-                writer.write(data[: most - passed])
-                return
-            writer.write(data)
-            passed += len(data)
-
-
-@pytest.fixture
-async def proxy(stage) -> Proxy:
-    return Proxy(stage.port)
-
-
-@pytest.mark.parametrize("cut_after", [0, 100, 450, 600, 700, 900])
-async def test_a_broken_stream_is_taken_up_after_the_last_step(stage, proxy, cut_after):
-    async with proxy.listening() as url, OpsClient(url, retry=AT_ONCE) as client:
-        task = await client.submit(request("quick"), wait=20)
-        whole = list(await client.steps(task.id))
-    proxy.cut_after, proxy.cuts = cut_after, 5
-    async with proxy.listening() as url, OpsClient(url, retry=AT_ONCE) as client:
-        assert [recorded async for recorded in client.watch(task.id)] == whole
-    assert proxy.cuts < 5
-
-
-async def test_a_stream_that_breaks_again_and_again_is_given_up(stage, proxy):
-    task = await stage.submit(run_at=FAR)
-    proxy.cut_after, proxy.cuts = 50, 1000
-    async with proxy.listening() as url, OpsClient(url, retry=AT_ONCE) as client:
-        with pytest.raises(ServerUnavailable, match="broke off 8 times in a row"):
-            await anext(client.watch(task["id"]))
-
-
-async def test_a_submit_whose_answer_is_lost_makes_one_task(stage, proxy):
-    proxy.cut_after, proxy.cuts = 20, 2
-    async with proxy.listening() as url, OpsClient(url, retry=AT_ONCE) as client:
-        task = await client.submit(request(run_at=FAR))
-        assert [one.id async for one in client.tasks()] == [task.id]
-    assert proxy.connections >= 3
-
-
-async def test_a_retry_whose_answer_is_lost_is_not_repeated(stage, proxy):
-    task = await stage.submit(run_at=FAR)
-    await stage.json("POST", f"/api/v1/tasks/{task['id']}/cancel")
-    proxy.cut_after, proxy.cuts = 20, 1
-    async with proxy.listening() as url, OpsClient(url, retry=AT_ONCE) as client:
-        with pytest.raises(ServerUnavailable):
-            await client.retry(task["id"])
-        assert len([one async for one in client.tasks()]) == 2
-
-
-async def test_a_server_that_is_not_there_is_told_plainly():
-    async with OpsClient("http://127.0.0.1:9", retry=AT_ONCE) as client:
-        with pytest.raises(ServerUnavailable, match=r"http://127\.0\.0\.1:9 does not answer"):
-            await client.submit(request())
-        with pytest.raises(ServerUnavailable, match="broke off"):
-            await anext(client.watch(NOWHERE))
-
-
-async def test_something_else_than_our_server_is_told_plainly():
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello")
-        writer.close()
-
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    async with OpsClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", retry=AT_ONCE) as client:
-        with pytest.raises(ServerUnavailable, match="answered 404, not as a server of Opspawn does"):
-            await client.get(NOWHERE)
-    server.close()
-
-
-async def test_an_answer_of_another_form_is_told_plainly():
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello")
-        writer.close()
-
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    async with OpsClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", retry=AT_ONCE) as client:
-        for asked in (client.get(NOWHERE), client.agents(), client.steps(NOWHERE)):
-            with pytest.raises(ServerUnavailable, match="not as a server of this release does"):
-                await asked
-    server.close()
-
-
-async def test_a_watcher_survives_a_restart_of_the_server(tmp_path):
-    settings = Settings(store_url=f"sqlite:///{tmp_path}/ops.db", port=0, grace_seconds=0.1)
-    agents = Agents()
-    first = AsyncExitStack()
-    [address] = await first.enter_async_context(
-        serving(await first.enter_async_context(open_ops(settings, agents)))
-    )
-    async with OpsClient(address, retry=RetryPolicy(first_seconds=0.2, most_seconds=2.0)) as client:
-        task = await client.submit(request("held"))
-        watching = client.watch(task.id)
-        seen = [await anext(watching)]
-        await first.aclose()
-        agents.gate.set()
-        again = settings.model_copy(update={"port": int(address.rpartition(":")[2])})
-        async with open_ops(again, agents) as ops, serving(ops):
-            seen += [recorded async for recorded in watching]
-    assert [recorded.seq for recorded in seen] == [0, 1, 2]
-
-
-# --- over gRPC ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-async def grpc_proxy(stage) -> Proxy:
-    return Proxy(int(stage.grpc_url.rpartition(":")[2]))
-
-
-@pytest.mark.parametrize("cut_after", [0, 50, 200, 400, 700])
-async def test_a_broken_stream_over_grpc_is_taken_up_after_the_last_step(stage, grpc_proxy, cut_after):
-    async with GrpcClient(stage.grpc_url) as client:
-        task = await client.submit(request("quick"), wait=20)
-        whole = list(await client.steps(task.id))
-    grpc_proxy.cut_after, grpc_proxy.cuts = cut_after, 3
-    async with (
-        grpc_proxy.listening() as url,
-        GrpcClient(url.replace("http:", "grpc:"), retry=AFTER_A_BREATH) as client,
-    ):
-        assert [recorded async for recorded in client.watch(task.id)] == whole
-    assert grpc_proxy.cuts < 3
-
-
-async def test_a_submit_over_grpc_whose_answer_is_lost_makes_one_task(stage, grpc_proxy):
-    grpc_proxy.cut_after, grpc_proxy.cuts = 60, 2
-    async with (
-        grpc_proxy.listening() as url,
-        GrpcClient(url.replace("http:", "grpc:"), retry=AFTER_A_BREATH) as client,
-    ):
-        task = await client.submit(request(run_at=FAR))
-        assert [one.id async for one in client.tasks()] == [task.id]
-    assert grpc_proxy.connections >= 2
-
-
-async def test_a_server_of_grpc_that_is_not_there_is_told_plainly(stage):
-    async with GrpcClient("grpc://127.0.0.1:9", retry=AT_ONCE) as client:
-        with pytest.raises(ServerUnavailable, match=r"grpc://127\.0\.0\.1:9 does not answer"):
-            await client.submit(request())
-        with pytest.raises(ServerUnavailable, match="broke off"):
-            await anext(client.watch(NOWHERE))
-    async with GrpcClient(stage.url.replace("http:", "grpc:"), retry=AT_ONCE) as client:  # that speaks HTTP
-        with pytest.raises(ServerUnavailable):
-            await client.get(NOWHERE)
-
-
-@pytest.mark.parametrize(
-    "url", ["grpc://", "grpc://x:y:z", "grpc://me:hunter2@host", "grpc://h/path", "http://h"]
-)
-def test_an_address_that_names_no_server_is_refused(url):
-    with pytest.raises(ConfigError, match="grpc://HOST:PORT") as refused:
-        GrpcClient(url)
-    assert "hunter2" not in str(refused.value)
-
-
-async def test_errors_carry_what_the_server_said(stage):
-    async with OpsClient(stage.url, retry=AT_ONCE) as client:
-        with pytest.raises(InvalidRequest) as raised:
-            await client._send(
-                "POST", "/tasks", content=b'{"agent": 5}', headers={"Content-Type": "application/json"}
-            )
-    assert raised.value.field == "agent"
-    assert "input" in str(raised.value)
-
-
-async def test_a_password_in_the_address_is_in_no_error():
-    async with OpsClient("http://anna:hunter2@127.0.0.1:9", retry=RetryPolicy(first_seconds=0.001)) as client:
-        with pytest.raises(ServerUnavailable, match=r"http://127\.0\.0\.1:9 does not answer") as refused:
-            await client.agents()
-    assert "hunter2" not in str(refused.value)

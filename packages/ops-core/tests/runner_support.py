@@ -103,6 +103,24 @@ class Hanging:
         return hang
 
 
+class Stubborn(Hanging):
+    """A tool that ignores that it is cancelled."""
+
+    async def reply(self, _request: object = None) -> str:
+        self.calls += 1
+        self.begun.set()
+        for _ in range(5):  # not for ever: the event loop of a test that fails has to end
+            try:
+                await self.go_on.wait()
+                break
+            except asyncio.CancelledError:
+                self.cancelled.set()
+        return "at last"
+
+    def agent(self) -> Agent[Any, Any]:
+        return Agent(ScriptedModel.by_turn([call("hang"), "Done."]), name="agent", tools=[self.tool()])
+
+
 @tool(effect="pure")
 def add(a: int, b: int) -> int:
     """Adds."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from typing import Any
 
 import pytest
 
@@ -27,6 +26,7 @@ from ops_core.testing.examples import steps_of
 from .runner_support import (  # type: ignore[import-not-found]
     SOON,
     Hanging,
+    Stubborn,
     add,
     call,
     ended,
@@ -131,24 +131,6 @@ async def test_a_tool_that_ignores_its_cancellation_does_not_keep_a_cancelled_ta
         await engine.cancel(task.tenant, task.id)
         assert (await ended(engine, task)).status is TaskStatus.CANCELLED
         stubborn.go_on.set()
-
-
-class Stubborn(Hanging):
-    """A tool that ignores that it is cancelled."""
-
-    async def reply(self, _request: object = None) -> str:
-        self.calls += 1
-        self.begun.set()
-        for _ in range(5):  # not for ever: the event loop of a test that fails has to end
-            try:
-                await self.go_on.wait()
-                break
-            except asyncio.CancelledError:
-                self.cancelled.set()
-        return "at last"
-
-    def agent(self) -> Agent[Any, Any]:
-        return Agent(ScriptedModel.by_turn([call("hang"), "Done."]), name="agent", tools=[self.tool()])
 
 
 # --- stopping ----------------------------------------------------------------------------------------------------

@@ -42,11 +42,12 @@ async def site():
     async def serve(reader, writer):
         try:
             seen.append(await reader.readuntil(b"\r\n\r\n"))
-        except asyncio.IncompleteReadError:
+            writer.write(b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello")
+            await writer.drain()
+        except (asyncio.IncompleteReadError, OSError):
             seen.append(b"")
-        writer.write(b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello")
-        await writer.drain()
-        writer.close()
+        finally:
+            writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:

@@ -113,10 +113,13 @@ class Broker:
     async def _connect(self, host: str, port: int) -> None:
         """Connect, hand the child its end, and carry what is said."""
         there = await self._connections.connected(host, port)
-        here, childs = socket.socketpair()
-        with childs:
-            self._answer({}, childs.fileno())
-        await self._connections.carry(await asyncio.open_connection(sock=here), there)
+        try:
+            here, childs = socket.socketpair()
+            with childs:
+                self._answer({}, childs.fileno())
+            await self._connections.carry(await asyncio.open_connection(sock=here), there)
+        finally:
+            there[1].close()
 
     def _answer(self, message: dict[str, Any], *descriptors: int) -> None:
         body = json.dumps(message).encode() + b"\n"

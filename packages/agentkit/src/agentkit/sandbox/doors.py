@@ -138,7 +138,7 @@ class Doors:
             if host is None:
                 await self._serve_proxy(here)
             else:
-                with suppress(Denied, OSError):  # there is no word to tell it by
+                with suppress(Denied, OSError, TimeoutError):  # there is no word to tell it by
                     await self.connections.carry(here, await self.connections.connected(host, port))
         finally:
             here[1].close()

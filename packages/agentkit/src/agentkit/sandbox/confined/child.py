@@ -47,7 +47,7 @@ class Ground:
         root: a folder of its own; a root of mounts lies there, or folders of calls.
         namespaces: it has namespaces of its own, and may make more.
         landlock: the version in use; 0 for none.
-        filter: of system calls; ``None`` for none.
+        filter: of system calls; empty where it depends on the number of the child, ``None`` for none.
         is_root: the worker is root.
         has_nobody: who owns nothing can still read the interpreter.
         libraries: folders of the interpreter and its packages.
@@ -105,7 +105,8 @@ def run(ground: Ground, usual: dict[str, Any], supervisor: socket.socket) -> Non
             _limit(ground, spec["limits"], held)
             word = _arrange_descriptors(descriptors, supervisor.fileno())
             if ground.filter is not None:
-                seccomp.install(ground.filter)
+                # it may send signals to itself alone, and has another number each time where it has no namespace
+                seccomp.install(ground.filter or seccomp.for_function(os.getpid(), metadata=False))
             settle_in(spec)
             os.write(word, READY)
             if os.read(word, 1):

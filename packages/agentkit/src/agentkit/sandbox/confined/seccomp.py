@@ -118,12 +118,11 @@ def _begin() -> Program:
     return program
 
 
-def for_function(process: int | None, *, metadata: bool) -> bytes:
+def for_function(process: int, *, metadata: bool) -> bytes:
     """The filter for one process that makes no other: threads, files and arithmetic are left.
 
     Args:
-        process: its id, as it sees it itself, which alone gets signals from it; ``None`` where it is not known yet:
-            then nobody does.
+        process: its id, as it sees it itself, which alone gets signals from it.
         metadata: it may change modes, owners and times of files; else that does nothing, and says so to nobody.
     """
     program = _begin()
@@ -134,12 +133,11 @@ def for_function(process: int | None, *, metadata: bool) -> bytes:
     if not metadata:
         program.answer(OF_METADATA, _ERRNO)
     program.with_bits("clone", 0, _CLONE_THREAD, allowed=True)
-    itself = () if process is None else (process,)
     for name in ("kill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo"):
-        program.only(name, 0, itself)
+        program.only(name, 0, (process,))
     program.only("socketpair", 0, (_UNIX,))
     program.only("socketpair", 1, (_STREAM,), 0xF)  # a datagram could still be sent to any name
-    program.only("prlimit64", 0, (0, *itself))
+    program.only("prlimit64", 0, (0, process))
     _common(program)
     return program.packed()
 

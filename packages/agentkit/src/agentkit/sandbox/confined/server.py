@@ -120,7 +120,7 @@ def _settle(config: dict[str, Any]) -> Ground:
         root=config["root"],
         namespaces=can,
         landlock=version,
-        filter=seccomp.for_function(1 if can else None, metadata=can) if filtered else None,
+        filter=(seccomp.for_function(1, metadata=True) if can else b"") if filtered else None,
         is_root=is_root,
         has_nobody=can or all(map(_is_open, libraries)),
         libraries=libraries,

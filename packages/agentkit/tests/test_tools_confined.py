@@ -9,12 +9,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from opentelemetry.sdk import trace as sdk_trace
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from agentkit import Agent, Completed, FunctionToolset, ToolError, UsageError, tool
 from agentkit.errors import BadArguments
 from agentkit.messages import Effect, ToolCall
 from agentkit.ports import ToolContext
 from agentkit.sandbox import Confinement, FunctionRaised, Grants, Limits, Sandboxes, ToolTimeout
+from agentkit.telemetry import Telemetry
 from agentkit.testing import ScriptedModel
 from agentkit.tools.confined import ConfinedTool, confined, import_name, preloaded
 from agentkit.tools.programs import python_tool, shell_tool
@@ -128,6 +132,32 @@ async def test_the_operator_goes_before_the_tool(tools):
         Confinement(sandbox="cellar")
     with pytest.raises(UsageError):
         Confinement(grants=Grants(hosts=("http://x",)))
+
+
+async def test_what_a_tool_prints_is_logged_and_not_told_to_the_model(tools, caplog):
+    tracer = sdk_trace.TracerProvider()
+    spans = InMemorySpanExporter()
+    tracer.add_span_processor(SimpleSpanProcessor(spans))
+    granted = {"speak": Confinement(grants=Grants(secrets=("SBX_KEY",)))}
+    turns = [[ToolCall(id=key, name="speak", arguments={"key": key})] for key in ("well", "fail")]
+    model = ScriptedModel.by_turn([*turns, "Done."])
+    caplog.set_level("INFO", "agentkit.tools")
+    async with Sandboxes(secrets={"SBX_KEY": "s3cret"}) as sandboxes:
+        told = confined([tools.speak], sandboxes, terms=granted)
+        agent = Agent(model, tools=told, telemetry=Telemetry(tracer_provider=tracer))
+        outcome = await agent.run("go", run_id="r1")
+    assert isinstance(outcome, Completed)
+    lines = [record.getMessage() for record in caplog.records if record.name == "agentkit.tools"]
+    output = r"tool speak of run r1, output: key [secret SBX_KEY]\nforged\u001b[2J\u202e"
+    errors = "tool speak of run r1, errors: " + "x" * 2000 + " … and 3001 more"
+    assert lines == [output, errors] * 2
+    assert "forged" not in str([each.step for each in outcome.transcript])
+    lengths = [
+        (span.attributes["agentkit.tool.stdout.length"], span.attributes["agentkit.tool.stderr.length"])
+        for span in spans.get_finished_spans()
+        if span.name == "execute_tool speak"
+    ]
+    assert lengths == [(len("key [secret SBX_KEY]\nforged\x1b[2J\u202e\n"), 5001)] * 2
 
 
 async def test_names_that_another_process_finds(tools):

@@ -57,6 +57,8 @@ TOOL_RESULT = "gen_ai.tool.call.result"
 
 COST_USD = "agentkit.usage.cost_usd"
 RUN_STATUS = "agentkit.run.status"
+TOOL_STDOUT_LENGTH = "agentkit.tool.stdout.length"
+TOOL_STDERR_LENGTH = "agentkit.tool.stderr.length"
 """``completed``, ``failed``, ``cancelled``, ``waiting``."""
 
 # --- metrics: name, unit, what it measures, bounds of its buckets --------------------------------------------------

@@ -97,6 +97,13 @@ class Trace:
         return whose
 
 
+def annotate(attributes: Mapping[str, str | int]) -> None:
+    """Add to the span in which this is called; without one, or without OpenTelemetry, nothing happens."""
+    trace: Any = sys.modules.get("opentelemetry.trace")
+    if trace is not None:
+        trace.get_current_span().set_attributes(attributes)
+
+
 def _state(told: str) -> str:
     members = [member.strip() for member in told.split(",") if member.strip()]
     state = ",".join(members)

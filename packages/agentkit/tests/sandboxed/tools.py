@@ -2,6 +2,7 @@
 
 import datetime as dt
 import os
+import sys
 from typing import Any
 
 from pydantic import BaseModel
@@ -49,3 +50,12 @@ def hang() -> None:
 def needs(context: ToolContext[dict[str, str]]) -> str:
     """Look at what the run was given."""
     return context.deps["name"]
+
+
+def speak(key: str) -> str:
+    """Speak."""
+    print(f"key {os.environ['SBX_KEY']}\nforged\x1b[2J\u202e", flush=True)
+    print("x" * 5000, file=sys.stderr)
+    if key == "fail":
+        raise ValueError(key)
+    return key

@@ -24,7 +24,7 @@ from agentkit.sandbox.custody import Custody, NeverBegan
 from agentkit.sandbox.errors import SandboxUnavailable
 from agentkit.sandbox.forkserver import ENVIRONMENT, ForkServer, Plan, is_supported
 from agentkit.sandbox.port import CallTerms, ProgramTerms, Returned
-from agentkit.sandbox.results import returned
+from agentkit.sandbox.results import hidden, returned
 from agentkit.sandbox.terms import CallLimits
 
 TRIES = 3
@@ -157,6 +157,8 @@ class ForkingBackend(Backend):
         secrets, what = terms.grants.environment(self._secrets), terms.name or function
         task = {"function": function, "arguments": dict(arguments)}
         ending = await self._carried(task, terms, what)
+        if ending.stdout or ending.stderr:
+            terms.printed(hidden(ending.stdout, secrets), hidden(ending.stderr, secrets))
         return returned(ending, terms.limits, what, secrets)
 
     async def _carried(

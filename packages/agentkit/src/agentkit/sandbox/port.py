@@ -75,6 +75,7 @@ class CallTerms:
         deadline: when it is killed at the latest, in :func:`time.monotonic` seconds; ``None`` for the limits alone.
         name: what errors call it; the name of the function or program where not given.
         report: shown what a function reports while it works; called in the event loop.
+        printed: shown what a function printed, to its output and to its errors, once it has ended, however it did.
     """
 
     limits: CallLimits = CallLimits()
@@ -82,6 +83,7 @@ class CallTerms:
     deadline: float | None = None
     name: str = ""
     report: Callable[[str], None] = field(default=lambda _text: None)
+    printed: Callable[[str, str], None] = field(default=lambda _output, _errors: None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

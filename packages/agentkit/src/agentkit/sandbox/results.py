@@ -110,8 +110,8 @@ def returned(ending: Ending, limits: CallLimits, what: str, secrets: Mapping[str
         case {"value": value}:
             return Returned(
                 value=value,
-                stdout=_hidden_text(ending.stdout, secrets),
-                stderr=_hidden_text(ending.stderr, secrets),
+                stdout=hidden(ending.stdout, secrets),
+                stderr=hidden(ending.stderr, secrets),
                 usage=ending.usage,
             )
         case {"raised": {"type": str(kind), "message": str(text), "kind": str(group)}}:
@@ -129,8 +129,8 @@ def exited(ending: Ending, limits: CallLimits, what: str, secrets: Mapping[str, 
     """
     return Exited(
         exit_code=check(ending, limits, what),
-        stdout=_hidden_text(ending.stdout, secrets),
-        stderr=_hidden_text(ending.stderr, secrets),
+        stdout=hidden(ending.stdout, secrets),
+        stderr=hidden(ending.stderr, secrets),
         usage=ending.usage,
     )
 
@@ -165,7 +165,8 @@ def _hidden(data: bytes, secrets: Mapping[str, str]) -> bytes:
     return data
 
 
-def _hidden_text(text: str, secrets: Mapping[str, str]) -> str:
+def hidden(text: str, secrets: Mapping[str, str]) -> str:
+    """The text, with a name in the place of each secret."""
     for name, value in secrets.items():
         if value:
             text = text.replace(value, f"[secret {name}]")

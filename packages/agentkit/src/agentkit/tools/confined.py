@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.machinery import PathFinder
 from typing import Any, cast
 
+from agentkit import semconv
+from agentkit.characters import visible
 from agentkit.errors import ToolError, UsageError
 from agentkit.messages import JsonValue, ToolCall
 from agentkit.ports import ToolContext
@@ -16,9 +19,32 @@ from agentkit.sandbox.sandboxes import Sandboxes
 from agentkit.sandbox.terms import CallLimits, Confinement
 from agentkit.tools.functions import Tool
 from agentkit.tools.programs import ProgramTool
+from agentkit.tracing import annotate
 
 _CALL = "agentkit.tools.inside:call"
 _WARM = "agentkit.tools.inside:warm"
+
+
+_MOST_PRINTED = 2000
+"""Characters of each stream that are logged of one call."""
+
+log = logging.getLogger("agentkit.tools")
+
+
+@dataclass(frozen=True, slots=True)
+class _Printed:
+    """What a tool prints is for the operator: it goes to the log, and its length to the trace; never to the model."""
+
+    tool: str
+    run_id: str
+
+    def __call__(self, output: str, errors: str) -> None:
+        annotate({semconv.TOOL_STDOUT_LENGTH: len(output), semconv.TOOL_STDERR_LENGTH: len(errors)})
+        for stream, text in (("output", output), ("errors", errors)):
+            if text:
+                shown = visible(text[:_MOST_PRINTED].rstrip("\n")).replace("\n", "\\n")
+                more = f" … and {len(text) - _MOST_PRINTED} more" if len(text) > _MOST_PRINTED else ""
+                log.info("tool %s of run %s, %s: %s%s", self.tool, self.run_id, stream, shown, more)
 
 
 def import_name(tool: Tool) -> str | None:
@@ -79,6 +105,7 @@ class ConfinedTool(Tool):
             deadline=context.deadline,
             name=self.name,
             report=context.report,
+            printed=_Printed(self.name, context.run_id),
         )
         if self._program is not None:
             return await self._program.run(sandbox, arguments, terms)

@@ -71,6 +71,7 @@ async def value_of(box, name, arguments=None, **more):
         ("stack", {}, [900, 900]),
         ("large", {"size": 3 << 20}, "x" * (3 << 20)),
         ("sleep", {"seconds": 0.01}, "slept"),
+        ("who_am_i", {}, ["tool", "/tmp"]),
     ],
 )
 async def test_honest_work_is_done(box, name, arguments, expected):

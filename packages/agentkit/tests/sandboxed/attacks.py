@@ -664,3 +664,23 @@ def babble_at_the_proxy():
         except OSError:
             answers.append("gone")
     return answers
+
+
+def open_settings_of_the_kernel():
+    """For writing; nothing is written."""
+    paths = [
+        "/proc/sysrq-trigger",
+        "/proc/self/oom_score_adj",
+        "/proc/pressure/memory",
+        "/proc/irq/default_smp_affinity",
+    ]
+    paths += [f"/proc/sys/{path}" for path in ("kernel/core_pattern", "kernel/ns_last_pid", "vm/drop_caches")]
+    return reached(*(lambda path=path: os.open(path, os.O_WRONLY) for path in paths))
+
+
+def arm_timers():
+    libc.timer_create.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
+    timer, made = ctypes.c_void_p(), 0
+    while made < 50_000 and libc.timer_create(0, None, ctypes.byref(timer)) == 0:
+        made += 1
+    return made

@@ -27,7 +27,7 @@ from .kernel import (
 )
 from .mounts import DEVICES, SYSTEM, importable
 from .proc import Proc
-from .rlimits import limit_to
+from .rlimits import MOST_SIGNALS, limit_to
 
 UNPRIVILEGED = 65530
 """The id of children whose worker is root."""
@@ -183,6 +183,7 @@ def _limit(ground: Ground, limits: dict[str, Any], held: int) -> None:
         resource.RLIMIT_NOFILE: limits["descriptors"],
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_MEMLOCK: 0,
+        resource.RLIMIT_SIGPENDING: MOST_SIGNALS,
         resource.RLIMIT_MSGQUEUE: 0,
         resource.RLIMIT_RTPRIO: 0,
         resource.RLIMIT_NICE: 0,

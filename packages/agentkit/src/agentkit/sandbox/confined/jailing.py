@@ -7,12 +7,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .child import Ground, is_within
-from .mounts import SYSTEM, WORK, importable, outermost
+from .mounts import GROUP, PASSWD, SYSTEM, WORK, importable, outermost
 
 JAIL = 3
-"""The descriptor at which a jail finds its supervisor. Those after it hold the tables that it is to show."""
+"""The descriptor at which a jail finds its supervisor."""
 
-_TABLES = ("/etc/hosts", "/etc/nsswitch.conf")
+OUTER_PROC = JAIL + 1
+"""The descriptor at which its launcher finds a ``/proc`` in which ids can be mapped; that of the jail is read-only."""
+
+TABLES = JAIL + 2
+"""The first of the descriptors that hold the tables of a jail."""
+
+SCRATCH = (WORK, "/dev/shm")  # noqa: S108  (in the jail)
+"""Folders of a jail's own files: their bytes are limited by the kernel, their number is not."""
+
+_TABLES = ("/etc/passwd", "/etc/group", "/etc/hosts", "/etc/nsswitch.conf")
 
 
 def arguments(ground: Ground, terms: Mapping[str, Any]) -> list[str]:
@@ -31,7 +40,8 @@ def arguments(ground: Ground, terms: Mapping[str, Any]) -> list[str]:
         *("--die-with-parent", "--new-session", "--hostname", "jail"),
         *_shown(ground, terms["path"]),
         *_tabled(tables(terms)),
-        *("--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"),
+        # read-only: whoever has the id of root outside could write to the settings of the kernel, capabilities or not
+        *("--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev", "--remount-ro", "/dev"),
         *("--perms", "1777", "--size", disk, "--tmpfs", "/dev/shm"),  # noqa: S108  (in the jail)
         *("--perms", "1777", "--size", disk, "--tmpfs", WORK),
         *_shown(ground, terms["path"], below=WORK),
@@ -52,16 +62,17 @@ def arguments(ground: Ground, terms: Mapping[str, Any]) -> list[str]:
 
 
 def tables(terms: Mapping[str, Any]) -> list[str]:
-    """What the jail's tables of names say; none where no host is granted."""
+    """What the jail's tables of users say, and where hosts are granted those of names."""
+    users = [PASSWD, GROUP]
     if not terms["names"]:
-        return []
+        return users
     hosts = [f"{address}\t{name}\n" for name, address in terms["names"]]
-    return ["".join(hosts), "hosts: files\n"]
+    return [*users, "".join(hosts), "hosts: files\n"]
 
 
 def _tabled(texts: Sequence[str]) -> list[str]:
     found: list[str] = []
-    for number, (path, _text) in enumerate(zip(_TABLES, texts, strict=False), JAIL + 1):
+    for number, (path, _text) in enumerate(zip(_TABLES, texts, strict=False), TABLES):
         found += ["--perms", "0444", "--ro-bind-data", str(number), path]
     return found
 

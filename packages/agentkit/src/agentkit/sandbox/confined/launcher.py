@@ -25,7 +25,10 @@ from .kernel import (
     unshare,
 )
 from .proc import Proc
-from .rlimits import limit_to
+from .rlimits import MOST_SIGNALS, limit_to
+
+OUTER_PROC = 4
+"""As :mod:`.jailing` has it, which takes long to load."""
 
 _RESERVED_BYTES = 1 << 30
 """Counted by the kernel and not used: V8 reserves half of it for code. What is used is counted by the supervisor."""
@@ -94,7 +97,7 @@ def _arrange_descriptors(descriptors: list[int]) -> None:
 
 def _confine(terms: dict[str, Any]) -> None:
     os.umask(0o077)
-    proc = Proc(os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    proc = Proc(OUTER_PROC)  # closed before anything runs that is not trusted
     if terms["two_ids"]:  # the worker is root: be nobody, unless paths are granted, and count alone
         owner = 0 if terms["read"] or terms["write"] else 1
         os.setgroups([])
@@ -124,6 +127,7 @@ def _limit(spec: dict[str, Any]) -> None:
         resource.RLIMIT_DATA: limits["memory"] + proc.data() + reserved,
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_MEMLOCK: 0,
+        resource.RLIMIT_SIGPENDING: MOST_SIGNALS,
     }
     os.close(proc.descriptor)
     if limits["cpu"] is not None:

@@ -22,8 +22,16 @@ DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 
 WORK = "/tmp"  # noqa: S108  (a file system of the call's own, which ends with it)
 
+PASSWD, GROUP = "tool:x:1000:1000:tool:/tmp:/bin/sh\n", "tool:x:1000:\n"
+"""Who lives in a sandbox."""
+
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_BIND, _MS_REC, _MS_PRIVATE = 2, 4, 8, 0x1000, 0x4000, 0x40000
 _READ_ONLY, _NO_SET_UID, _NO_DEVICES = 1, 2, 4
+
+
+def most_files(disk: int) -> int:
+    """So many files and folders there may be where there may be so many bytes."""
+    return disk // 4096 + 256
 
 
 def outermost(paths: Iterable[str]) -> list[str]:
@@ -61,8 +69,8 @@ def build(root: str, readable: Iterable[str]) -> None:
         mount(device, root + device, None, _MS_BIND)
     os.makedirs(root + WORK, mode=0o755, exist_ok=True)
     os.makedirs(root + "/etc", exist_ok=True)
-    _write(root + "/etc/passwd", "tool:x:1000:1000:tool:/tmp:/bin/false\n")
-    _write(root + "/etc/group", "tool:x:1000:\n")
+    _write(root + "/etc/passwd", PASSWD)
+    _write(root + "/etc/group", GROUP)
     restrict_mount(root, _READ_ONLY, recursive=False)
 
 
@@ -121,7 +129,7 @@ def enter(root: str, scene: Scene, *, built: bool) -> None:
     """
     if not built:
         build(root, [*scene.readable, *scene.writable])
-    options = f"mode=0700,size={max(scene.disk, 4096)},nr_inodes={scene.disk // 4096 + 256}"
+    options = f"mode=0700,size={max(scene.disk, 4096)},nr_inodes={most_files(scene.disk)}"
     options += f",uid={scene.owner},gid={scene.owner}"
     mount("tmpfs", root + WORK, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, options)
     for path in outermost([*scene.readable, *scene.writable]):

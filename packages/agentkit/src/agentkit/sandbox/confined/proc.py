@@ -6,6 +6,7 @@ Loaded into every jail: nothing is imported here that takes long.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import TypeAlias
 
@@ -70,6 +71,15 @@ class Proc:
             whole += self.use(one)
             todo += self.children(one)
         return whole
+
+    def folders(self, pid: int, paths: Iterable[str]) -> list[int]:
+        """Descriptors of folders as a process sees them; those that cannot be looked at are left out."""
+        found: list[int] = []
+        for path in paths:
+            with suppress(OSError):
+                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+                found.append(os.open(f"{pid}/root{path}", flags, dir_fd=self.descriptor))
+        return found
 
     def address_space(self) -> int:
         """Bytes of address space of this process."""

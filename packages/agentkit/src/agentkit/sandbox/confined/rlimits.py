@@ -5,6 +5,9 @@ from __future__ import annotations
 import resource
 from collections.abc import Mapping
 
+MOST_SIGNALS = 1024
+"""That may wait, and timers, which hold one each."""
+
 
 def limit_to(wanted: Mapping[int, int]) -> None:
     """Set limits of the kernel for this process, hard as soft.

@@ -14,7 +14,7 @@ from typing import Any
 
 from . import child, jailing, wire
 from .child import Ground
-from .jailing import JAIL
+from .jailing import TABLES
 from .kernel import (
     CLONE_NEWNS,
     CLONE_NEWPID,
@@ -182,7 +182,7 @@ def _serve_jail(ground: Ground, worker: socket.socket, usual: dict[str, Any] | N
     here, there = socket.socketpair()
     hears, says = os.pipe()
     jail, tables = jailing.arguments(ground, usual), jailing.tables(usual)
-    pid, pidfd = _forked(lambda: _become_jail(jail, there.fileno(), says, tables))
+    pid, pidfd = _forked(lambda: _become_jail(jail, (there.fileno(), ground.proc.descriptor), says, tables))
     there.close()
     os.close(says)
     with suppress(OSError):  # it has just ended
@@ -236,6 +236,7 @@ def _look(watch: Watch) -> None:
     for inner in watch.proc.children(watch.pid):
         with suppress(ProcessLookupError):
             watch.inner = os.pidfd_open(inner)
+            watch.scratch = watch.proc.folders(inner, jailing.SCRATCH)
             for each in watch.proc.children(inner):  # bubblewrap's own first process ignores whoever asks
                 watch.program = os.pidfd_open(each)
 
@@ -268,15 +269,15 @@ def _lay_out(text: str, target: int) -> None:
     os.set_inheritable(target, True)
 
 
-def _become_jail(jail: list[str], connection: int, complaints: int, tables: Sequence[str]) -> None:
+def _become_jail(jail: list[str], handed: tuple[int, int], complaints: int, tables: Sequence[str]) -> None:
     nothing = os.open("/dev/null", os.O_RDWR)
     os.setsid()
-    for descriptor, target in ((nothing, 0), (nothing, 1), (complaints, 64), (connection, 65)):
-        os.dup2(descriptor, target)
-    os.dup2(64, 2)
-    os.dup2(65, JAIL)
-    close_from(JAIL + 1)
-    for number, table in enumerate(tables, JAIL + 1):
+    for target, descriptor in enumerate((nothing, nothing, complaints, *handed)):
+        os.dup2(descriptor, 64 + target)
+    for target in range(TABLES):
+        os.dup2(64 + target, target)
+    close_from(TABLES)
+    for number, table in enumerate(tables, TABLES):
         _lay_out(table, number)
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     os.execve(jail[0], jail, {})  # noqa: S606  (no shell is wanted)

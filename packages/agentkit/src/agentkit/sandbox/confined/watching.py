@@ -8,11 +8,12 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from .mounts import most_files
 from .proc import Proc, Use
 
 TICK_MILLISECONDS = 20
@@ -54,6 +55,7 @@ class Watch:
         limits: what it may use.
         tree: its descendants count as well.
         folder: whose size is looked at, where no file system limits it.
+        scratch: descriptors of folders of a jail, the number of whose files is looked at.
         base: what it held when it began, which does not count.
         peak: bytes of memory that it was seen with.
         over: which limit it was killed for.
@@ -70,6 +72,7 @@ class Watch:
     program: int | None = None
     tree: bool = False
     folder: str | None = None
+    scratch: Sequence[int] = ()
     base: Use = field(default_factory=Use)
     peak: int = 0
     over: str | None = None
@@ -126,6 +129,12 @@ class Watch:
             return "cpu"
         if use.processes - self.base.processes > self.limits["processes"]:
             return "processes"
+        if any(map(self._is_full, self.scratch)):
+            return "disk"
         if self.folder is not None and bytes_below(self.folder) > self.limits["disk"]:
             return "disk"
         return None
+
+    def _is_full(self, folder: int) -> bool:
+        about = os.fstatvfs(folder)
+        return about.f_files - about.f_ffree > most_files(self.limits["disk"])

@@ -1,12 +1,14 @@
-"""What a person reads before a yes: the whole call, however long it is and however narrow the terminal."""
+"""What a person reads before a yes: the whole call on a terminal of any width. And what a person types as JSON."""
 
 import pytest
 
 from agentkit.messages import JsonObject
 from agentkit.transcript import ApprovalAsked, ApprovalGiven, Recorded
+from ops_core.cli.answering import json_or_file
 from ops_core.cli.narration import Narrator
 from ops_core.cli.screen import Screen
 from ops_core.cli.text import as_call
+from ops_core.errors import InvalidRequest
 
 
 def told(steps: list[ApprovalAsked | ApprovalGiven], capsys: pytest.CaptureFixture[str], **how: int) -> str:
@@ -54,3 +56,20 @@ def test_other_arguments_of_a_person_are_shown(
 )
 def test_a_call_is_told_on_one_line_that_cannot_be_taken_for_another(arguments: object, call: str):
     assert as_call("pay", arguments) == call
+
+
+@pytest.mark.parametrize(
+    "text, problem",
+    [
+        ('{"amount": 1, "amount": 100}', "--arguments: amount is there twice; it must be an object"),
+        ('{"amount": NaN}', "--arguments: amount holds NaN"),
+        ("[" * 100_000, "--arguments is nested deeper than 64 levels"),
+        ("{", "--arguments is not JSON"),
+        ('{"to": "\udcff"}', "--arguments is not UTF-8"),
+        ("@no-such-file", "--arguments: no-such-file: No such file"),
+    ],
+)
+def test_json_on_the_command_line_is_read_as_everybody_reads_it(text: str, problem: str):
+    with pytest.raises(InvalidRequest) as refused:
+        json_or_file(text, "--arguments", "it must be an object")
+    assert str(refused.value).startswith(problem)

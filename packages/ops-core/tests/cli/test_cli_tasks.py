@@ -117,7 +117,7 @@ def test_many_tasks_are_submitted_from_a_file(cli):
 @pytest.mark.parametrize(
     "text, options, said",
     [
-        ('{"agent": "assistant", "input": "x"}\n{', [], "tasks.jsonl, line 2: not a JSON object"),
+        ('{"agent": "assistant", "input": "x"}\n{', [], "tasks.jsonl, line 2 is not JSON"),
         ('{"agent": "assistant", "input": 5}', [], "line 1: input: must be a text or a JSON object"),
         ('{"agent": "assistant", "input": "x"}', ["--priority", "1"], "--file takes no priority"),
     ],

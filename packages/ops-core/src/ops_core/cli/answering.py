@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +17,7 @@ from ops_core.cli.narration import seconds_of
 from ops_core.cli.screen import STYLES, Screen
 from ops_core.cli.text import one_line
 from ops_core.errors import InvalidRequest
+from ops_core.strict_json import NotStrict, parse
 from ops_core.wire import ApprovalBody, ApprovalPage, ApprovalRequest, TaskBody
 
 
@@ -96,11 +96,12 @@ def json_or_file(text: str, option: str, hint: str) -> Any:
     """
     field = option.removeprefix("--")
     try:
-        return json.loads(Path(text[1:]).read_text(encoding="utf-8") if text.startswith("@") else text)
+        from_file = text.startswith("@")
+        return parse(Path(text[1:]).read_bytes() if from_file else text.encode(errors="surrogateescape"))
     except OSError as error:
         message = f"{option}: {text[1:]}: {error.strerror}"
-    except ValueError:
-        message = f"{option} is not JSON; {hint}"
+    except NotStrict as error:
+        message = f"{option}: {error}; {hint}" if error.place else f"{option} {error}; {hint}"
     raise InvalidRequest(message, field=field)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
@@ -19,6 +18,7 @@ from ops_core.cli.tasks import SubmitOptions
 from ops_core.cli.text import one_line
 from ops_core.errors import InvalidRequest
 from ops_core.problems import problem_of_fields
+from ops_core.strict_json import NotStrict, parse
 from ops_core.wire import BatchItem, BatchResult
 
 _BESIDE_A_FILE = frozenset({"file", "agent", "url", "as_json"})
@@ -61,9 +61,10 @@ def _lines(file: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _object(file: str, number: int, line: str) -> dict[str, Any]:
     try:
-        told: object = json.loads(line)
-    except (ValueError, RecursionError):
-        told = None
+        told: object = parse(line.encode(errors="surrogateescape"))
+    except NotStrict as error:
+        message = f"{file}, line {number} {error}" if not error.place else f"{file}, line {number}: {error}"
+        raise InvalidRequest(message, field="file") from None
     if not isinstance(told, dict):
         message = f"{file}, line {number}: not a JSON object"
         raise InvalidRequest(message, field="file")

@@ -135,6 +135,10 @@ def mcp_server(peers: Peers):
         return a + b
 
     @server.tool()
+    def repeat() -> str:
+        return peers.sent[-1]
+
+    @server.tool()
     async def slow() -> str:
         peers.begun.set()
         await peers.hold.wait()

@@ -5,6 +5,8 @@ import json
 import os
 import signal
 import time
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -211,6 +213,19 @@ async def test_what_is_no_message_ends_the_connection_and_nothing_else(tool, hos
     assert await toolset.call(called("add", a=1, b=1), context()) == {"result": 2}
 
 
+async def test_whoever_asks_and_does_not_read_the_answers_is_ended(toolset):
+    with pytest.raises(McpUnavailable, match="it asks, and does not read the answers"):
+        await toolset.call(called("pesters"), context())
+    assert await toolset.call(called("add", a=1, b=1), context()) == {"result": 2}
+
+
+async def test_of_a_flood_of_progress_little_is_shown_and_as_it_is(toolset):
+    shown: list[str] = []
+    assert await toolset.call(called("hurries"), replace(context(), report=shown.append)) == "done"
+    assert 0 < len(shown) < 300
+    assert all(len(text) < 310 and "\x1b" not in text and text.startswith("\\u001b[31mxxx") for text in shown)
+
+
 async def test_the_text_of_a_failure_is_cut(toolset):
     with pytest.raises(ToolError) as caught:
         await toolset.call(called("big_error"), context())
@@ -274,6 +289,62 @@ async def test_a_program_that_does_not_want_to_end_is_ended(tmp_path):
 async def test_a_pool_that_is_not_open_says_so(hostile):
     with pytest.raises(UsageError, match="async with pool"):
         await McpPool([hostile.server]).toolset("hostile").specs()
+
+
+async def silent(writer):
+    await asyncio.sleep(60)
+
+
+async def dripping(writer):
+    while True:
+        writer.write(b"H")
+        await asyncio.sleep(0.01)
+
+
+async def endless(writer):
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n{")
+    while True:
+        writer.write(b" " * 100_000)
+        await writer.drain()
+
+
+async def babbling(writer):
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+    while True:
+        writer.write(b": nothing\n\n" + b'data: {"jsonrpc": "2.0", "id": "other", "result": {}}\n\n')
+        await writer.drain()
+        await asyncio.sleep(0.001)
+
+
+async def half_closed(writer):
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
+    writer.write_eof()
+    await asyncio.sleep(60)
+
+
+@pytest.mark.parametrize("answer", [silent, dripping, endless, babbling, half_closed])
+async def test_an_address_that_never_comes_to_an_end_is_given_up(answer):
+    answering: set[asyncio.Task[Any]] = set()
+
+    async def serve(reader, writer):
+        if task := asyncio.current_task():
+            answering.add(task)
+        await reader.readuntil(b"\r\n\r\n")
+        with suppress(OSError, asyncio.CancelledError):
+            await answer(writer)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as listening:
+        url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/mcp"
+        began = time.monotonic()
+        async with McpPool([McpServer(name="x", url=url, connect_seconds=0.5)]) as pool:
+            with pytest.raises(McpUnavailable):
+                await pool.toolset("x").specs()
+        assert time.monotonic() - began < 15
+        assert answering
+        for task in answering:
+            task.cancel()
+        await asyncio.wait(answering)
 
 
 # --- pins --------------------------------------------------------------------------------------------------------

@@ -174,6 +174,15 @@ async def test_a_secret_goes_to_no_authorization_server_but_the_one_that_is_decl
     assert peers.asked == []
 
 
+async def test_a_token_that_the_server_repeats_is_told_to_nobody(peers, tokens):
+    await two_and_three(of_a_person(peers), tokens, Agrees())
+    async with McpPool([of_a_person(peers)], tokens=tokens) as pool:
+        for _ in range(2):
+            told = await pool.toolset("peer").call(add("repeat"), context())
+            assert told == {"result": "Bearer [secret token]"}
+            peers.living.clear()  # the next one is another
+
+
 # --- the program itself -------------------------------------------------------------------------------------------
 
 
@@ -218,6 +227,8 @@ async def test_no_secret_is_told_when_it_is_refused(peers, caplog):
         ({"client_id": "a", "client_secret": "b"}, "issuer"),
         ({"issuer": "auth.example.com"}, "issuer"),
         ({"client_auth": "header"}, "client_auth"),
+        ({"client_metadata_url": "http://x.example.com/about.json"}, "client_metadata_url"),
+        ({"client_metadata_url": "https://x.example.com"}, "client_metadata_url"),
         ({"redirect_port": 70000}, "redirect_port"),
     ],
 )

@@ -243,11 +243,12 @@ class GuardedTransport(httpx2.AsyncHTTPTransport):
     """
 
     def __init__(self, rule_for: RuleFor, *, resolve: Resolve | None = None) -> None:
-        super().__init__()
+        checks = httpx2.create_ssl_context()  # once: it reads all certificates of the machine
+        super().__init__(verify=checks)
         self._rules = rule_for
         self._allowed: dict[tuple[str, int], HostRule] = {}
         self._pool = httpcore2.AsyncConnectionPool(
-            ssl_context=httpx2.create_ssl_context(),
+            ssl_context=checks,
             max_connections=None,
             max_keepalive_connections=20,
             keepalive_expiry=5.0,

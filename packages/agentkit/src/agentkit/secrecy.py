@@ -46,6 +46,12 @@ class Secrets:
                 found.append((name, _password_in(given)))
         return cls(found)
 
+    def also(self, values: Iterable[tuple[str, str]]) -> Secrets:
+        """These, and others."""
+        both = Secrets(values)
+        both._forms = sorted([*self._forms, *both._forms], key=lambda each: len(each[0]), reverse=True)
+        return both
+
     def hidden(self, value: Any) -> Any:
         """A text, or JSON, without them."""
         if not self._forms:

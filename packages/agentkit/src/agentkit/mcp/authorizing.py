@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections import deque
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 import httpx2
@@ -39,7 +40,15 @@ _NOWHERE = "http://127.0.0.1/callback"
 _EARLY_SECONDS = 10.0
 """So long before its end a token counts as ended: a call should not meet its end on the way."""
 
+_MOST_SENT = 4
+"""Tokens that are remembered, so that a server which repeats one tells nobody."""
+
 Flow = AsyncGenerator[httpx2.Request, httpx2.Response]
+
+
+def sent_by(auth: httpx2.Auth | None) -> Sequence[str]:
+    """The tokens that were sent with what :func:`auth_of` gave."""
+    return auth.sent if isinstance(auth, _Swift) else ()
 
 
 def auth_of(server: McpServer, tokens: TokenFolder, login: Login | None) -> httpx2.Auth | None:
@@ -75,6 +84,21 @@ def _quiet(record: logging.LogRecord) -> bool:
 
 class _Swift(OAuthClientProvider):
     """Adds a token that is valid, and goes the long way only where there is none, or it is not taken."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self._sent: deque[str] = deque(maxlen=_MOST_SENT)
+
+    @property
+    def sent(self) -> Sequence[str]:
+        """Tokens that the server knows by now, the latest."""
+        return tuple(self._sent)
+
+    def _add_auth_header(self, request: httpx2.Request) -> None:
+        super()._add_auth_header(request)
+        token = self.context.current_tokens
+        if token is not None and token.access_token not in self._sent:
+            self._sent.append(token.access_token)
 
     async def _auth_flow(self, request: httpx2.Request) -> Flow:
         used: OAuthToken | None = None
@@ -112,8 +136,7 @@ class _Program(_Swift, ClientCredentialsOAuthProvider):
         assert server.url is not None
         assert oauth.client_id is not None
         assert oauth.client_secret is not None
-        ClientCredentialsOAuthProvider.__init__(
-            self,
+        super().__init__(
             server.url,
             _Nowhere(),
             oauth.client_id,

@@ -98,7 +98,6 @@ class Connection:
 
     Attributes:
         last_words: what the server said beside its messages before its end, for the operator alone.
-        secrets: that the server was given.
     """
 
     def __init__(self, server: McpServer, here: Surroundings) -> None:
@@ -111,7 +110,13 @@ class Connection:
         self._not_before = 0.0
         self._why = ""
         self.last_words = ""
-        self.secrets = Secrets()
+        self._secrets = Secrets()
+
+    @property
+    def secrets(self) -> Secrets:
+        """What the server was given, with the tokens that were sent to it."""
+        tokens = () if self._live is None else self._live.way.tokens
+        return self._secrets.also(("token", token) for token in tokens) if tokens else self._secrets
 
     @property
     def revision(self) -> str | None:
@@ -313,7 +318,7 @@ class Connection:
             server = self.server.resolved(self._here.variables, self._here.folder)
         except UsageError as error:
             raise McpUnavailable(str(error)) from None
-        self.secrets = self.server.secrets(self._here.variables)
+        self._secrets = self.server.secrets(self._here.variables)
         ready: asyncio.Future[_Live] = asyncio.get_running_loop().create_future()
         host = asyncio.create_task(self._host(server, ready), name=f"mcp-{server.name}")
         self._hosts.add(host)

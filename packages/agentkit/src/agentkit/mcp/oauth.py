@@ -76,6 +76,9 @@ class McpOAuth:
             url = getattr(self, name)
             if url is not None and "${" not in url and not is_http(url):
                 raise UsageError(f"oauth.{name}: it must begin with http:// or https:// and a host")
+        url = self.client_metadata_url
+        if url is not None and "${" not in url and not _has_path(url):
+            raise UsageError("oauth.client_metadata_url: it must begin with https:// and have a path")
         if self.client_auth not in {"basic", "post"}:
             raise UsageError("oauth.client_auth: it must be basic or post")
         if not 0 <= self.redirect_port < 65536:
@@ -203,6 +206,11 @@ def is_http(url: str) -> bool:
     except ValueError:
         return False
     return parts.scheme in {"http", "https"} and bool(parts.hostname)
+
+
+def _has_path(url: str) -> bool:
+    parts = urlsplit(url)
+    return parts.scheme == "https" and parts.path not in {"", "/"}
 
 
 def _digest(url: str) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from agentkit.characters import visible
 from agentkit.errors import BadArguments, ToolError, ToolQuarantined, UnknownTool
 from agentkit.mcp.content import contents_of, error_of, output_of
 from agentkit.mcp.definitions import Definition, shown_name
@@ -16,6 +18,9 @@ from agentkit.ports import ToolContext
 from agentkit.secrecy import Secrets
 
 log = logging.getLogger("agentkit.mcp")
+
+_MOST_PROGRESS = 300
+_PROGRESS_SECONDS = 0.05
 
 MOST_LISTED = 200
 """Resources that are listed at a time."""
@@ -136,9 +141,17 @@ class McpToolset:
         await self._check(definition)
         effect = self.server.effect_of(definition.name)
 
+        told_at = 0.0
+
         async def progress(done: float, total: float | None, message: str | None) -> None:
+            nonlocal told_at
+            now = time.monotonic()
+            if now - told_at < _PROGRESS_SECONDS and done != total:
+                return  # nobody reads faster, and a server may send any number
+            told_at = now
             told = message or (f"{done:g}" if total is None else f"{done:g} of {total:g}")
-            context.report(self._connection().secrets.hidden(told))
+            shown = str(visible(self._connection().secrets.hidden(told)))
+            context.report(shown if len(shown) <= _MOST_PROGRESS else f"{shown[:_MOST_PROGRESS]} …")
 
         result = await self._connection().call(
             definition.name, arguments, progress=progress, again=effect is not Effect.UNSAFE

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ import httpx2
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.message import SessionMessage
-from mcp_types import jsonrpc_message_adapter
+from mcp_types import JSONRPCError, JSONRPCRequest, JSONRPCResponse, jsonrpc_message_adapter
 
 from agentkit.characters import visible
 from agentkit.errors import AddressRefused
 from agentkit.guarded import GuardedTransport
-from agentkit.mcp.authorizing import auth_of
+from agentkit.mcp.authorizing import auth_of, sent_by
 from agentkit.mcp.hosts import hosts_of
 from agentkit.mcp.processes import AS_IT_IS, MOST_LINE, Streams, running
 from agentkit.mcp.servers import McpServer
@@ -35,6 +35,8 @@ log = logging.getLogger("agentkit.mcp")
 
 _EXIT_SECONDS = 0.2
 """So long a program may take to end after its output has."""
+_MOST_ASKED = 100
+"""Questions of a server that were not answered yet, or whose answers it has not read."""
 _ERROR_LINES = 5
 _ERROR_LINE = 300
 
@@ -74,6 +76,11 @@ class Way(Protocol):
     ) -> bool | None: ...
 
     @property
+    def tokens(self) -> Sequence[str]:
+        """Tokens that were sent to the server."""
+        ...
+
+    @property
     def last_words(self) -> str:
         """What the server said last beside its messages, for the operator alone: it may hold anything."""
         ...
@@ -90,6 +97,10 @@ class _Base:
         self._stack = AsyncExitStack()
         self.over = asyncio.Event()
         self.reason = ""
+
+    @property
+    def tokens(self) -> Sequence[str]:
+        return ()
 
     @property
     def last_words(self) -> str:
@@ -115,6 +126,7 @@ class _Program(_Base):
         super().__init__(server)
         self._here = here
         self._heard = False
+        self._asked = 0
         self._said: deque[str] = deque(maxlen=_ERROR_LINES)
 
     @property
@@ -145,6 +157,11 @@ class _Program(_Base):
                     continue  # some programs greet on their output
                 message = jsonrpc_message_adapter.validate_json(line, by_name=False)
                 self._heard = True
+                self._asked += isinstance(message, JSONRPCRequest)
+                if self._asked > _MOST_ASKED:
+                    self.reason = f"it asks, and does not read the answers: {_MOST_ASKED} of them wait"
+                    streams.process.kill()
+                    return
                 await incoming.send(SessionMessage(message))
         except ValueError:  # too long, too deep, or no message at all
             self.reason = f"it sent what is no message, or one of more than {MOST_LINE} bytes"
@@ -177,6 +194,7 @@ class _Program(_Base):
                 line = each.message.model_dump_json(by_alias=True, exclude_unset=True)
                 into.write(line.encode() + b"\n")
                 await into.drain()
+                self._asked -= isinstance(each.message, JSONRPCResponse | JSONRPCError)
         self.over.set()
 
     async def _listen(self, errors: asyncio.StreamReader) -> None:
@@ -198,14 +216,18 @@ async def _stopped(task: asyncio.Task[None]) -> None:
 class _Address(_Base):
     def __init__(self, server: McpServer, here: Surroundings) -> None:
         super().__init__(server)
-        self._here = here
+        self._auth = auth_of(server, here.tokens, here.login)
+
+    @property
+    def tokens(self) -> Sequence[str]:
+        return sent_by(self._auth)
 
     async def __aenter__(self) -> tuple[Any, Any]:
         server = self._server
         assert server.url is not None
         client = httpx2.AsyncClient(
             headers=dict(server.headers),
-            auth=auth_of(server, self._here.tokens, self._here.login),
+            auth=self._auth,
             timeout=httpx2.Timeout(server.connect_seconds, read=server.call_seconds + 5.0),
             # with a transport of its own, no proxy of the environment sees what is sent
             transport=_Capped(GuardedTransport(hosts_of(server)), self._gone, httpx2.URL(server.url).host),

@@ -16,6 +16,7 @@ from agentkit.testing import ScriptedModel
 from ops_core.dispatchers import LocalDispatcher
 from ops_core.engine import Engine
 from ops_core.errors import ConfigError, StoreUnavailable
+from ops_core.halt import HaltKind, NewHalt
 from ops_core.ports import Hint, TaskFilter
 from ops_core.stores import SqlStore, migrations, open_store
 from ops_core.stores.writing import Writing
@@ -296,7 +297,7 @@ async def test_what_one_process_writes_another_one_hears(url: str):
     async with open_test_store(url) as one, open_store(url) as other, asyncio.timeout(30):
         said: asyncio.Queue[Hint] = asyncio.Queue()
         ear = asyncio.create_task(heard_by(other, said))
-        assert await said.get() == Hint(due=True)  # what came before it listened was missed
+        assert await said.get() == Hint(due=True, halts=True)  # what came before it listened was missed
         later = await submitted(one, run_at=(await submitted(one)).created_at + 1000)
         assert await said.get() == Hint(due=True)
         (held,) = await claim(one)
@@ -306,6 +307,10 @@ async def test_what_one_process_writes_another_one_hears(url: str):
         assert await said.get() == Hint(ended=(held.task.id,))
         await one.cancel(TENANT, later.id)
         assert await said.get() == Hint(ended=(later.id,))
+        halt = await one.halt(TENANT, NewHalt(kind=HaltKind.ALL))
+        assert await said.get() == Hint(halts=True)
+        await one.lift(TENANT, halt.id)
+        assert await said.get() == Hint(due=True, halts=True)
         await submitted(other)  # one's own words are not heard
         await submitted(one)
         assert await said.get() == Hint(due=True)
@@ -336,7 +341,7 @@ async def test_whoever_lost_the_connection_listens_again(url: str, postgres: Pos
         ear = asyncio.create_task(heard_by(other, said))
         await said.get()
         postgres.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
-        assert await said.get() == Hint(due=True)
+        assert await said.get() == Hint(due=True, halts=True)
         await submitted(one)
         assert await said.get() == Hint(due=True)
         ear.cancel()

@@ -20,7 +20,6 @@ from agentkit.calls import ToolProgress
 from agentkit.compaction import Context
 from agentkit.errors import Actor, AgentkitError, ModelError, RunError, RunFailed, ToolError, UsageError
 from agentkit.journals import FileJournal, MemoryJournal
-from agentkit.killswitch import KillSwitch, Off
 from agentkit.limits import Limits
 from agentkit.loop import Control, Event
 from agentkit.messages import Attachment, Effect, ReasoningDelta, TextDelta, ToolCall, Usage
@@ -48,11 +47,9 @@ __all__ = [
     "FunctionToolset",
     "Hosts",
     "Inside",
-    "KillSwitch",
     "Limits",
     "MemoryJournal",
     "ModelError",
-    "Off",
     "OneOf",
     "Outcome",
     "ReasoningDelta",

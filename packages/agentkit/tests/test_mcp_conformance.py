@@ -51,7 +51,7 @@ def some(schema: Any) -> Any:
 async def issuer_of(url: str) -> str:
     """The authorization server, which whoever has a secret for it knows."""
     place = urlsplit(url)
-    async with httpx2.AsyncClient() as http:
+    async with httpx2.AsyncClient(timeout=60) as http:  # forty scenarios begin at once
         about = await http.get(f"http://{place.netloc}/.well-known/oauth-protected-resource{place.path}")
     return str(about.json()["authorization_servers"][0])
 
@@ -73,7 +73,7 @@ async def declared(scenario: str, url: str, told: dict[str, Any]) -> McpServer:
             client_metadata_url=METADATA_URL,
             hosts=("localhost",),
         )
-    return McpServer(name="peer", url=url, oauth=oauth, call_seconds=10)
+    return McpServer(name="peer", url=url, oauth=oauth, call_seconds=60)
 
 
 async def play(scenario: str, url: str, told: dict[str, Any]) -> None:

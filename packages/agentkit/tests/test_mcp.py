@@ -251,6 +251,24 @@ async def test_a_program_that_is_no_server_is_told_with_its_last_words(tmp_path)
         assert pool.connection("none").last_words == "I want a \\u001b[31mkey"  # for the operator
 
 
+async def test_its_last_words_hold_nothing_that_it_was_given():
+    script = "import sys; sys.exit(' '.join(sys.argv))"
+    server = McpServer(name="none", command="python3", args=("-c", script, "--key=${KEY}", "--at=${KEY}/x"))
+    async with McpPool([server], variables={**os.environ, "KEY": "k-secret"}) as pool:
+        with pytest.raises(McpUnavailable):
+            await pool.toolset("none").specs()
+        assert "k-secret" not in pool.connection("none").last_words
+        assert "…" in pool.connection("none").last_words
+
+
+async def test_one_that_logs_on_its_output_is_told_with_what_it_logged():
+    log = 'print(\'{"level": "info", "told": "hello"}\', flush=True); import time; time.sleep(30)'
+    async with McpPool([McpServer(name="none", command="python3", args=("-c", log))]) as pool:
+        with pytest.raises(McpUnavailable, match="it sent what is no message"):
+            await pool.toolset("none").specs()
+        assert pool.connection("none").last_words.startswith('on its output: {"level": "info"')
+
+
 async def test_what_is_no_listing_is_told(hostile):
     hostile.state.write_text(json.dumps({"tools": [{**ADD, "inputSchema": {"type": "array"}}]}))
     async with McpPool([hostile.server]) as pool:

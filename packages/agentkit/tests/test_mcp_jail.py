@@ -103,12 +103,14 @@ async def test_it_reads_and_changes_what_it_is_granted_and_nothing_else(attempt,
     with suppress(ToolError):  # below /tmp it may make folders of its own
         await attempt("writes", str(beside))
     assert not beside.exists()
-    own = [str(Path(__file__)), str(folder / "secret/note"), "/etc/passwd", "/etc/shadow", "/proc/1/environ"]
+    own = [str(Path(__file__)), str(folder / "secret/note"), "/etc/shadow", "/proc/1/environ"]
     for path in [*own, str(Path.home()), "../secret/note"]:
         with pytest.raises(ToolError, match="Error"):
             await attempt("reads", path)
     with pytest.raises(ToolError, match="Error"):
         await attempt("lists", str(folder / "secret"))
+    with suppress(ToolError):  # the jail may have one of its own
+        assert "root:" not in await attempt("reads", "/etc/passwd")
 
 
 @in_one_loop
@@ -212,6 +214,16 @@ async def test_one_that_misses_a_file_is_told_what_to_do():
     assert "exit code 2" in told
     assert 'what is granted (read, write); where it is trusted, sandbox = "none"' in told
     assert "No such file or directory" in told.partition(" // ")[2]
+
+
+@in_one_loop
+async def test_one_that_waits_for_the_network_is_told_what_to_do():
+    script = "echo fetching >&2; sleep 60"
+    told = await problem_of(
+        McpServer(name="x", command="/bin/sh", args=("-c", script), sandbox="jail", connect_seconds=3)
+    )
+    assert "no answer within 3 s; the jail has no network" in told
+    assert told.endswith("// fetching")
 
 
 @in_one_loop

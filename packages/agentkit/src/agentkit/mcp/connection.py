@@ -29,10 +29,12 @@ from agentkit.mcp.authorizing import words_of
 from agentkit.mcp.definitions import MOST_TOOLS, Definition
 from agentkit.mcp.elicitation import asking
 from agentkit.mcp.listening import Ear
+from agentkit.mcp.processes import AS_IT_IS
 from agentkit.mcp.servers import McpServer
 from agentkit.mcp.surroundings import Surroundings
 from agentkit.mcp.transports import FATE, Fate, Way, way_to
 from agentkit.secrecy import Secrets
+from agentkit.variables import Filling
 
 log = logging.getLogger("agentkit.mcp")
 
@@ -111,6 +113,7 @@ class Connection:
         self._why = ""
         self.last_words = ""
         self._secrets = Secrets()
+        self._filled: Sequence[str] = ()
 
     @property
     def secrets(self) -> Secrets:
@@ -319,6 +322,10 @@ class Connection:
         except UsageError as error:
             raise McpUnavailable(str(error)) from None
         self._secrets = self.server.secrets(self._here.variables)
+        fill = Filling(self._here.variables)
+        for each in self.server.args:
+            fill("args", each)
+        self._filled = tuple(fill.filled.values())
         ready: asyncio.Future[_Live] = asyncio.get_running_loop().create_future()
         host = asyncio.create_task(self._host(server, ready), name=f"mcp-{server.name}")
         self._hosts.add(host)
@@ -328,7 +335,10 @@ class Connection:
                 return await ready
         except TimeoutError:
             host.cancel()
-            raise McpUnavailable(f"no answer within {server.connect_seconds:g} s") from None
+            await asyncio.wait({host}, timeout=_CANCEL_SECONDS)  # for its last words
+            jailed = server.command is not None and server.sandbox == "jail"
+            hint = f"; the jail has no network: {AS_IT_IS}" if jailed else ""
+            raise McpUnavailable(f"no answer within {server.connect_seconds:g} s{hint}") from None
         except asyncio.CancelledError:
             host.cancel()
             raise
@@ -359,7 +369,7 @@ class Connection:
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  (told to whoever waits, whatever it is)
             way.reason = way.reason or _words_of(error)
         finally:
-            self.last_words = _without(server, way.last_words)
+            self.last_words = self._secrets.hidden(_without(server, self._filled, way.last_words))
             if not ready.done():
                 ready.set_exception(McpUnavailable(way.reason or "it does not speak MCP"))
                 ready.exception()  # seen, also where nobody waits any more
@@ -418,9 +428,9 @@ def _says_that_it_is_over(error: BaseException) -> bool:
     return isinstance(error, OSError | anyio.ClosedResourceError | anyio.BrokenResourceError)
 
 
-def _without(server: McpServer, words: str) -> str:
-    """``words`` without what the server was given in its environment and arguments."""
-    for value in (*server.env.values(), *server.args):
+def _without(server: McpServer, filled: Sequence[str], words: str) -> str:
+    """``words`` without what the server was given in its environment and arguments, and what was filled in there."""
+    for value in (*server.env.values(), *server.args, *filled):
         if len(value) >= _SHORTEST_SECRET:
             words = words.replace(value, "…")
     return words

@@ -151,6 +151,7 @@ class _Program(_Base):
     async def _read(
         self, streams: Streams, incoming: MemoryObjectSendStream[SessionMessage | Exception]
     ) -> None:
+        line = b""
         try:
             while line := await streams.stdout.readline():
                 if not line.lstrip().startswith(b"{"):
@@ -165,6 +166,10 @@ class _Program(_Base):
                 await incoming.send(SessionMessage(message))
         except ValueError:  # too long, too deep, or no message at all
             self.reason = f"it sent what is no message, or one of more than {MOST_LINE} bytes"
+            if line:
+                self._said.append(
+                    f"on its output: {visible(line[:_ERROR_LINE].decode(errors='replace').strip())}"
+                )
             streams.process.kill()  # nothing that it has still to say is wanted
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
             pass

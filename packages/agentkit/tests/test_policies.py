@@ -284,6 +284,7 @@ async def test_urls_to_known_hosts_pass(url: str):
         *("https://evil.test", "https://example.com.evil.test", "https://evilexample.com", "https://example.org"),
         *("https://example.com@evil.test/", "https://user:example.com@evil.test", "https://example.com:x@evil.test"),
         *("https://example.com\\@evil.test", "https://evil.test\\.example.com", "https://evil.test#@example.com"),
+        *("https://example.com?@evil.test/", "https://example.com#@evil.test/"),
         *("https://evil.test?@example.com", "https://evil.test/example.com", "https:/example.com", "https:example.com"),
         *("//example.com", "https:///example.com", " https://example.com", "https://example.com\n", "https://exa\tmple.com"),
         *("https://example.com:8443", "https://api.example.net", "ftp://example.com", "file://example.com/etc/passwd"),
@@ -383,3 +384,12 @@ async def test_an_optional_argument_may_be_left_out_and_is_looked_at_where_it_is
 def test_a_rule_that_makes_no_sense_is_refused_where_it_is_written(make, words):
     with pytest.raises(UsageError, match=words):
         make()
+
+
+@pytest.mark.parametrize(
+    "name", ["Amount", "AMOUNT", "amount ", "a_mount", "a-mount", "\uff41mount", "amount\u200b", "amount\x00"]
+)
+def test_an_argument_that_a_lax_tool_would_take_for_another_is_refused(name: str):
+    rule = Rule(tools=["pay"], argument="amount", check=Between(most=100))
+    assert rule.problem({"amount": 5, name: 500}) == "amount must be spelled as the tool does"
+    assert rule.problem({"amount": 5, "amounts": 500}) is None

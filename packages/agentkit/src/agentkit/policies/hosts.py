@@ -12,7 +12,10 @@ from agentkit.errors import UsageError
 from agentkit.messages import JsonValue
 
 # one reading only: no white space, no control characters, no backslashes, nothing beyond ASCII, nobody before an @
-_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<place>[^/?#@\\]+)(?:[/?#][!-\[\]-~]*)?")
+# (some readers take a ? or # right behind the host for a part of it)
+_URL = re.compile(
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<place>[^/?#@\\]+)(?:/[!-\[\]-~]*|[?#][!-?A-\[\]-~]*)?"
+)
 _PLACE = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}|\*))?")
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")

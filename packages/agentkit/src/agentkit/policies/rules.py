@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -121,4 +122,9 @@ def _plain(found: Iterable[JsonValue | _Wrong]) -> Iterator[JsonValue]:
 
 
 def _same(one: str, other: str) -> bool:
-    return unicodedata.normalize("NFKC", one).casefold() == unicodedata.normalize("NFKC", other).casefold()
+    return _bare(one) == _bare(other)
+
+
+def _bare(name: str) -> str:
+    """``filePath``, ``file_path`` and ``file-path `` are one name for many a tool."""
+    return re.sub(r"[\W_]", "", unicodedata.normalize("NFKC", name)).casefold()

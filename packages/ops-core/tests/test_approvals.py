@@ -51,7 +51,8 @@ def paying(name: str, calls: int) -> Agent:
         ToolCall(id=f"call_{n}", name="pay", arguments={"amount": n + 1, "to": "a\u202eb\u200d"})
         for n in range(calls)
     ]
-    policy = SecurityPolicy(rules=[Rule(tools=["pay"], argument="amount", check=Between(most=100))])
+    check = Between(most=100, most_per_run=150)
+    policy = SecurityPolicy(rules=[Rule(tools=["pay"], argument="amount", check=check)])
     return Agent(ScriptedModel.by_turn([asked, "done"]), name=name, tools=[pay], policy=policy)
 
 
@@ -123,6 +124,23 @@ async def test_a_person_changes_the_arguments(client: Client):
     assert (await client.answer(task.id, approval.id, given)).status is TaskStatus.COMPLETED  # the same again
     with pytest.raises(ApprovalConflict, match="approved by kim"):
         await client.answer(task.id, approval.id, ApprovalRequest(approved=True, by="kim"))
+
+
+async def test_other_arguments_are_held_against_what_the_run_has_done(stage):
+    client = LocalClient(stage.ops.engine, stage.agents)
+    task = await waiting(client, "many")
+    first, second, _third = task.approvals
+    lots: dict[str, Any] = {"amount": 100, "to": "b"}
+    more: dict[str, Any] = {"amount": 60, "to": "b"}
+    await client.answer(task.id, first.id, ApprovalRequest(approved=True, arguments=lots))
+    async with asyncio.timeout(SOON):
+        while not any(isinstance(one.step, ToolReturned) for one in await client.steps(task.id)):
+            await asyncio.sleep(0.01)
+    with pytest.raises(
+        InvalidRequest, match="at most 150 in all calls of a run together, and it is 100 so far"
+    ):
+        await client.answer(task.id, second.id, ApprovalRequest(approved=True, arguments=more))
+    assert second in (await client.get(task.id)).approvals  # the question stays open
 
 
 async def test_an_answer_to_what_somebody_else_was_shown_is_refused(client: Client):

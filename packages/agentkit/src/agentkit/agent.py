@@ -32,7 +32,7 @@ from agentkit.remembering import Remembering
 from agentkit.schema import OutputSchema, to_json_value
 from agentkit.telemetry import Telemetry, Watch
 from agentkit.tools import FunctionToolset, HttpToolset, Tool
-from agentkit.transcript import RunStarted, Turn, digest_of
+from agentkit.transcript import Recorded, RunStarted, Turn, digest_of
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar  # defaults of type variables reach typing in Python 3.13
@@ -169,8 +169,12 @@ class Agent(Generic[Deps, Output]):
             )
         return self._typed(outcome)
 
-    async def examine(self, call: ToolCall) -> None:
+    async def examine(self, call: ToolCall, transcript: Sequence[Recorded] = ()) -> None:
         """Whether a call with these arguments could be made at all: for what a person writes in the place of a model.
+
+        Args:
+            call: of a tool of the agent.
+            transcript: the steps of its run so far.
 
         Raises:
             UnknownTool: the agent has no such tool.
@@ -185,7 +189,9 @@ class Agent(Generic[Deps, Output]):
                     elif (examine := getattr(toolset, "examine", None)) is not None:
                         await examine(call)
                     behind: Behind = getattr(toolset, "behind", behind_nothing)
-                    decision = await self.policy.decide(Question(call=call, spec=spec, behind=behind))
+                    decision = await self.policy.decide(
+                        Question(call=call, spec=spec, behind=behind, transcript=transcript)
+                    )
                     if isinstance(decision, Deny):
                         message = f"not allowed: {decision.reason}"
                         raise ToolDenied(message)

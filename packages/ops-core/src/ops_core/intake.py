@@ -70,7 +70,8 @@ async def answer(
         for asked in found:  # where there is none, the engine says why
             call = ToolCall(id=asked.call_id, name=asked.tool, arguments=given.arguments)
             try:
-                await catalog.get(task.agent).agent.examine(call)
+                steps = await engine.steps(DEFAULT_TENANT, task_id)
+                await catalog.get(task.agent).agent.examine(call, steps)
             except ToolError as error:
                 raise InvalidRequest(str(error), field="arguments") from None
     return await engine.answer(DEFAULT_TENANT, task_id, given)

@@ -196,7 +196,7 @@ def _serve_jail(ground: Ground, worker: socket.socket, usual: dict[str, Any] | N
             return
     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     os.waitpid(pid, 0)
-    bury()
+    bury(watch.proc)
     if why is not None:
         _tell(worker, {"event": "unable", "why": f"no jail: {why}"})
 

@@ -23,10 +23,17 @@ IDLE_TICK_MILLISECONDS = 160
 """So seldom at the most, where no processor was used since it was looked at last: each time it is twice as long."""
 
 
-def bury() -> None:
-    """Wait for all children, of which none lives on."""
+def bury(proc: Proc) -> None:
+    """End all children, and wait for them.
+
+    A jail that is killed while it is made can leave its first process behind: it dies with its parent only once it has
+    said so. Whoever is a child here and was not waited for cannot have given its number to somebody else.
+    """
     with suppress(ChildProcessError):
         while True:
+            for child in proc.children(os.getpid()):
+                with suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
             os.waitpid(-1, 0)
 
 
@@ -99,7 +106,7 @@ class Watch:
                 if self.over is not None:
                     self.kill()
         _pid, status, used = os.wait4(self.pid, 0)
-        bury()
+        bury(self.proc)
         return {
             "event": "ended",
             "status": status,

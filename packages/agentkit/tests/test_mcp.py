@@ -599,6 +599,10 @@ async def test_the_proxy_tells_what_is_wrong(arguments, error, text, pool):
         ({"name": "x", "url": "http://x", "args": ("y",)}, "url"),
         ({"name": "x", "command": "x", "headers": {"a": "b"}}, "command"),
         ({"name": "x", "command": "x", "call_seconds": 0}, "call_seconds"),
+        ({"name": "x", "command": "x", "sandbox": "pool"}, "sandbox"),
+        ({"name": "x", "command": "x", "read": ("/x",)}, "read"),
+        ({"name": "x", "url": "http://x", "sandbox": "jail", "hosts": ("y",)}, "hosts"),
+        ({"name": "x", "command": "x", "sandbox": "jail", "hosts": ("https://y",)}, "hosts"),
         ({"name": "x", "command": "x", "effects": {"*": "harmless"}}, "effects"),
     ],
 )

@@ -18,6 +18,7 @@ from agentkit.errors import McpUnavailable, ToolError
 from agentkit.mcp import McpPool, McpServer
 from agentkit.mcp.installed import needed
 from agentkit.messages import ToolCall
+from agentkit.sandbox import HostRule
 from agentkit.sandbox.jail import find_bubblewrap
 from agentkit.testing.toolsets import context
 
@@ -131,6 +132,23 @@ async def test_it_reaches_nobody(attempt):
 
 
 @in_one_loop
+async def test_it_reaches_a_host_that_is_granted(mark):
+    came = []
+
+    async def serve(_reader, writer):
+        came.append(writer)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        rule = HostRule(host="127.0.0.1", port=port, private=True)
+        async with McpPool([prying(f"{mark}-granted", hosts=(rule,))]) as pool:
+            call = ToolCall(id="c", name="prying__connects", arguments={"what": port})
+            assert "connected" in str(await pool.toolset("prying").call(call, context()))
+    assert came
+
+
+@in_one_loop
 async def test_what_it_says_beside_its_messages_does_not_pile_up(attempt):
     assert await attempt("floods") == "flooded"
 
@@ -222,7 +240,7 @@ async def test_one_that_waits_for_the_network_is_told_what_to_do():
     told = await problem_of(
         McpServer(name="x", command="/bin/sh", args=("-c", script), sandbox="jail", connect_seconds=3)
     )
-    assert "no answer within 3 s; the jail has no network" in told
+    assert "no answer within 3 s; in the jail it reaches what is granted (hosts)" in told
     assert told.endswith("// fetching")
 
 

@@ -52,6 +52,7 @@ class McpServerTable(_Strict):
     sandbox: Literal["jail", "none"] = "jail"
     read: tuple[str, ...] = ()
     write: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
     url: str | None = None
     headers: Mapping[str, str] = Field(default_factory=dict)
     private: bool = False

@@ -337,7 +337,7 @@ class Connection:
             host.cancel()
             await asyncio.wait({host}, timeout=_CANCEL_SECONDS)  # for its last words
             jailed = server.command is not None and server.sandbox == "jail"
-            hint = f"; the jail has no network: {AS_IT_IS}" if jailed else ""
+            hint = f"; in the jail it reaches what is granted (hosts): {AS_IT_IS}" if jailed else ""
             raise McpUnavailable(f"no answer within {server.connect_seconds:g} s{hint}") from None
         except asyncio.CancelledError:
             host.cancel()

@@ -132,7 +132,7 @@ def _terms(server: McpServer, program: str, environment: Mapping[str, str]) -> P
     beside = [path for path in shown if path not in server.write]
     return ProgramTerms(
         limits=ProgramLimits(line_bytes=MOST_LINE),
-        grants=Grants(read=(*server.read, *beside), write=tuple(server.write)),
+        grants=Grants(read=(*server.read, *beside), write=tuple(server.write), hosts=tuple(server.hosts)),
         environment={name: environment[name] for name in JAILED if name in environment} | dict(server.env),
         folder=server.cwd,
         name=server.name,

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from agentkit.errors import UsageError
 from agentkit.mcp.oauth import McpOAuth, is_http
 from agentkit.messages import Effect
+from agentkit.sandbox.terms import HostRule
 from agentkit.secrecy import Secrets
 from agentkit.variables import Filling
 
@@ -34,9 +35,11 @@ class McpServer:
         env: its environment, besides that.
         cwd: where it runs; the working directory of this process where not given, and in the jail a folder of its own.
         sandbox: ``jail``, where it sees the system's programs, its own installation, ``cwd`` and what is granted, and
-            has no network; or ``none``, for a program that is trusted with all that this process may do.
+            reaches nobody else; or ``none``, for a program that is trusted with all that this process may do.
         read: files and folders that it sees in the jail.
         write: files and folders that it may change there.
+        hosts: ``HOST`` or ``HOST:PORT`` that it may reach from there; only public addresses are connected to, unless a
+            rule says otherwise.
         url: the address, in place of a command.
         headers: sent with each request to it.
         private: its host may lie in a private network or on this machine. One that is written as an address, or as
@@ -59,6 +62,7 @@ class McpServer:
     sandbox: Literal["jail", "none"] = "none"
     read: Sequence[str] = ()
     write: Sequence[str] = ()
+    hosts: Sequence[HostRule | str] = ()
     url: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     private: bool = False
@@ -92,9 +96,14 @@ class McpServer:
             self.oauth.checked()
         if self.sandbox not in {"jail", "none"}:
             raise UsageError('sandbox: it must be "jail" or "none"')
-        for name in ("read", "write"):
+        for name in ("read", "write", "hosts"):
             if getattr(self, name) and (self.command is None or self.sandbox == "none"):
                 raise UsageError(f"{name}: only a program in the jail is granted something")
+        for host in self.hosts:
+            try:
+                _ = HostRule.of(host) if isinstance(host, str) else host
+            except UsageError as error:
+                raise UsageError(f"hosts: {error}") from None
         for pattern, effect in self.effects.items():
             if effect not in set(Effect):
                 raise UsageError(f"effects: {pattern}: it must be one of {', '.join(Effect)}")

@@ -164,6 +164,19 @@ async def test_a_secret_is_there_for_its_call_alone_and_is_not_told(box):
         await value_of(box, "environment", grants=Grants(secrets=("OTHER",)))
 
 
+async def test_a_secret_that_is_a_common_word_harms_no_result_and_is_not_reported():
+    reports: list[str] = []
+    async with opened("pool", limits=LIMITS, secrets={"WORD": "value", "ONE": "1", "BEGUN": "begun"}) as box:
+        terms = CallTerms(
+            limits=LIMITS, grants=Grants(secrets=("WORD", "ONE", "BEGUN")), report=reports.append
+        )
+        given = {"value": {"n": 1, "text": "a value", "value": [1.1]}}
+        returned = await box.call_on("sandboxed.honest:echo", given, terms)
+        assert returned.value == {"n": 1, "text": "a [secret WORD]", "[secret WORD]": [1.1]}
+        await box.call_on("sandboxed.honest:tell_and_sleep", {"seconds": 0}, terms)
+    assert reports == ["[secret BEGUN]"]
+
+
 @pytest.mark.parametrize("text", ["", "http://x", "x:0", "x:99999", "x:y"])
 async def test_a_host_that_makes_no_sense_is_not_granted(text):
     with pytest.raises(UsageError):

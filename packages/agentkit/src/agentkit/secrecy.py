@@ -21,14 +21,15 @@ class Secrets:
     They are found as they are, as JSON writes them and as a URL does; what is encoded otherwise is not.
 
     Args:
-        values: each with its name; those shorter than :data:`SHORTEST` are left alone.
+        values: each with its name.
+        shortest: those that are shorter are left alone.
     """
 
-    def __init__(self, values: Iterable[tuple[str, str]] = ()) -> None:
+    def __init__(self, values: Iterable[tuple[str, str]] = (), *, shortest: int = SHORTEST) -> None:
         forms = {
             form: f"[secret {name}]"
             for name, value in values
-            if len(value) >= SHORTEST
+            if len(value) >= shortest
             for form in (value, json.dumps(value)[1:-1], quote(value), quote(value, safe=""))
         }
         self._forms = sorted(forms.items(), key=lambda each: len(each[0]), reverse=True)

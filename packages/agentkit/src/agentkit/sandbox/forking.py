@@ -12,6 +12,7 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeAlias
@@ -24,8 +25,9 @@ from agentkit.sandbox.custody import Custody, NeverBegan
 from agentkit.sandbox.errors import SandboxUnavailable
 from agentkit.sandbox.forkserver import ENVIRONMENT, ForkServer, Plan, is_supported
 from agentkit.sandbox.port import CallTerms, ProgramTerms, Returned
-from agentkit.sandbox.results import hidden, returned
+from agentkit.sandbox.results import returned
 from agentkit.sandbox.terms import CallLimits
+from agentkit.secrecy import Secrets
 
 TRIES = 3
 """That a fork server, or a supervisor, may be found dead when something is to begin."""
@@ -154,12 +156,20 @@ class ForkingBackend(Backend):
 
     async def call_on(self, function: str, arguments: Mapping[str, JsonValue], terms: CallTerms) -> Returned:
         """Call a function by its name; see :class:`~agentkit.sandbox.port.SandboxBackend`."""
-        secrets, what = terms.grants.environment(self._secrets), terms.name or function
+        secrets, what, report = self._granted(terms), terms.name or function, terms.report
+
+        def told(text: str) -> None:
+            report(secrets.hidden(text))
+
+        terms = replace(terms, report=told)
         task = {"function": function, "arguments": dict(arguments)}
         ending = await self._carried(task, terms, what)
         if ending.stdout or ending.stderr:
-            terms.printed(hidden(ending.stdout, secrets), hidden(ending.stderr, secrets))
+            terms.printed(secrets.hidden(ending.stdout), secrets.hidden(ending.stderr))
         return returned(ending, terms.limits, what, secrets)
+
+    def _granted(self, terms: CallTerms) -> Secrets:
+        return Secrets(terms.grants.environment(self._secrets).items(), shortest=1)
 
     async def _carried(
         self, task: Mapping[str, Any], terms: CallTerms, what: str, stdin: int | None = None

@@ -98,7 +98,7 @@ class Jail(ForkingBackend):
         return await self._run({"code": code}, self.terms(limits, grants, deadline), b"")
 
     async def _run(self, task: Mapping[str, Any], terms: CallTerms, stdin: bytes) -> Exited:
-        secrets = terms.grants.environment(self._secrets)
+        secrets = self._granted(terms)
         what = Path(task["program"][0]).name if "program" in task else "the code"
         with _file_of(stdin) as file:
             ending = await self._carried(task, terms, what, stdin=file)

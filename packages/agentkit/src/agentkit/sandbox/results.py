@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
 from typing import Any
 
 from agentkit.errors import ToolError, ToolTimeout
@@ -24,6 +23,7 @@ from agentkit.sandbox.errors import (
 )
 from agentkit.sandbox.port import Exited, Returned
 from agentkit.sandbox.terms import MIB, CallLimits, ProgramLimits
+from agentkit.secrecy import Secrets
 
 _OF_SHELLS = 128
 """A program that a signal has ended is said to have exited with this and the signal's number."""
@@ -94,7 +94,7 @@ def check(ending: Ending, limits: CallLimits, what: str) -> int:
     return exit_code(ending.status)
 
 
-def returned(ending: Ending, limits: CallLimits, what: str, secrets: Mapping[str, str]) -> Returned:
+def returned(ending: Ending, limits: CallLimits, what: str, secrets: Secrets) -> Returned:
     """What a function returned.
 
     Raises:
@@ -105,23 +105,23 @@ def returned(ending: Ending, limits: CallLimits, what: str, secrets: Mapping[str
         how = "" if code == 0 else f" (exit status {code})"
         message = f"{what} ended without a result{how}"
         raise NoResult(message)
-    envelope = _parsed(_hidden(ending.result, secrets), what)
+    envelope = _parsed(ending.result, what)
     match envelope:
         case {"value": value}:
             return Returned(
-                value=value,
-                stdout=hidden(ending.stdout, secrets),
-                stderr=hidden(ending.stderr, secrets),
+                value=secrets.hidden(value),
+                stdout=secrets.hidden(ending.stdout),
+                stderr=secrets.hidden(ending.stderr),
                 usage=ending.usage,
             )
         case {"raised": {"type": str(kind), "message": str(text), "kind": str(group)}}:
-            raise _raised(kind, text, group, limits, what)
+            raise _raised(kind, secrets.hidden(text), group, limits, what)
         case _:
             message = f"{what} left something else than a result"
             raise BadResult(message)
 
 
-def exited(ending: Ending, limits: CallLimits, what: str, secrets: Mapping[str, str]) -> Exited:
+def exited(ending: Ending, limits: CallLimits, what: str, secrets: Secrets) -> Exited:
     """How a program ended.
 
     Raises:
@@ -129,8 +129,8 @@ def exited(ending: Ending, limits: CallLimits, what: str, secrets: Mapping[str, 
     """
     return Exited(
         exit_code=check(ending, limits, what),
-        stdout=hidden(ending.stdout, secrets),
-        stderr=hidden(ending.stderr, secrets),
+        stdout=secrets.hidden(ending.stdout),
+        stderr=secrets.hidden(ending.stderr),
         usage=ending.usage,
     )
 
@@ -153,21 +153,3 @@ def _parsed(data: bytes, what: str) -> Any:
     except ValueError as error:
         message = f"the result of {what} is no JSON that can be taken: {error}"
         raise BadResult(message) from None
-
-
-def _hidden(data: bytes, secrets: Mapping[str, str]) -> bytes:
-    import json
-
-    for name, value in secrets.items():
-        for form in {value.encode(), json.dumps(value)[1:-1].encode()}:
-            if form:
-                data = data.replace(form, f"[secret {name}]".encode())
-    return data
-
-
-def hidden(text: str, secrets: Mapping[str, str]) -> str:
-    """The text, with a name in the place of each secret."""
-    for name, value in secrets.items():
-        if value:
-            text = text.replace(value, f"[secret {name}]")
-    return text

@@ -50,7 +50,10 @@ class Switchboard:
             StoreUnavailable: nobody can say.
         """
         while monotonic() - await self._looked() > SETTLED_SECONDS:
-            pass  # the database or this process was slow: somebody may have been told meanwhile that his halt holds
+            # somebody may have been told meanwhile that his halt holds
+            log.warning(
+                "looking what is halted took more than %g s; a call waits for a fresh look", SETTLED_SECONDS
+            )
 
     async def _looked(self) -> float:
         """When it began to look; who asks together is answered together."""
@@ -79,7 +82,7 @@ class Switchboard:
     async def heard(self) -> None:
         """Look, because there may be something new."""
         try:
-            await self.look()
+            await self._looked()
         except OpsError as error:
             log.error("cannot look what is halted: %s", error)
 

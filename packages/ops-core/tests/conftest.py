@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from ops_core.client import Client, LocalClient, open_client
 from ops_core.dispatchers import LocalDispatcher
 from ops_core.engine import Engine
 from ops_core.stores import SqlStore
@@ -95,3 +96,13 @@ async def engine(database: str, request: pytest.FixtureRequest) -> AsyncGenerato
     url = "sqlite://" if database == "sqlite" else request.getfixturevalue("url")
     async with open_test_store(url) as store:
         yield Engine(store, LocalDispatcher())
+
+
+@pytest.fixture(params=["http", "grpc", "local"])
+async def client(request, stage) -> AsyncGenerator[Client]:
+    """Each of the clients, of the platform that the test file opens as ``stage``."""
+    if request.param == "local":
+        yield LocalClient(stage.ops.engine, stage.agents)
+        return
+    async with open_client(stage.url if request.param == "http" else stage.grpc_url) as made:
+        yield made

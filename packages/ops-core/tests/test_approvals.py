@@ -12,7 +12,7 @@ from agentkit.policies import Between, Rule, SecurityPolicy
 from agentkit.testing.models import ScriptedModel
 from agentkit.tools import tool
 from agentkit.transcript import ApprovalAsked, ApprovalGiven, ToolReturned
-from ops_core.client import Client, LocalClient, open_client
+from ops_core.client import Client, LocalClient
 from ops_core.dispatchers import LocalDispatcher
 from ops_core.engine import Engine
 from ops_core.errors import ApprovalConflict, ApprovalExpired, InvalidRequest
@@ -60,15 +60,6 @@ def paying(name: str, calls: int) -> Agent:
 async def stage(tmp_path) -> AsyncGenerator[Stage]:
     async with staged(tmp_path, paying("payer", 1), paying("many", 3)) as opened:
         yield opened
-
-
-@pytest.fixture(params=["http", "grpc", "local"])
-async def client(request, stage) -> AsyncGenerator[Client]:
-    if request.param == "local":
-        yield LocalClient(stage.ops.engine, stage.agents)
-        return
-    async with open_client(stage.url if request.param == "http" else stage.grpc_url) as made:
-        yield made
 
 
 async def waiting(client: Client, agent: str = "payer") -> TaskBody:

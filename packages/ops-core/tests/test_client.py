@@ -33,15 +33,6 @@ async def stage(tmp_path) -> AsyncGenerator[Stage]:
         yield opened
 
 
-@pytest.fixture(params=["http", "grpc", "local"])
-async def client(request, stage) -> AsyncGenerator[Client]:
-    if request.param == "local":
-        yield LocalClient(stage.ops.engine, stage.agents)
-        return
-    async with open_client(stage.url if request.param == "http" else stage.grpc_url) as made:
-        yield made
-
-
 # --- the contract -------------------------------------------------------------------------------------------------
 
 

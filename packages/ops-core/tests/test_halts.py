@@ -12,7 +12,7 @@ from agentkit.messages import ToolCall
 from agentkit.testing.models import ScriptedModel
 from agentkit.tools import tool
 from agentkit.transcript import ApprovalAsked, ToolReturned, ToolStarted
-from ops_core.client import Client, LocalClient, open_client
+from ops_core.client import Client
 from ops_core.errors import HaltNotFound, InvalidRequest, TaskNotFound, TransitionRefused
 from ops_core.halt import MOST_REASON, HaltKind, NewHalt
 from ops_core.task import DEFAULT_TENANT, NewTask, Task, TaskStatus
@@ -194,15 +194,6 @@ def test_a_halt_that_makes_no_sense_is_refused(wrong, field):
 async def stage(tmp_path) -> AsyncGenerator[Stage]:
     async with staged(tmp_path) as opened:
         yield opened
-
-
-@pytest.fixture(params=["http", "grpc", "local"])
-async def client(request, stage) -> AsyncGenerator[Client]:
-    if request.param == "local":
-        yield LocalClient(stage.ops.engine, stage.agents)
-        return
-    async with open_client(stage.url if request.param == "http" else stage.grpc_url) as made:
-        yield made
 
 
 def halting(**fields: Any) -> HaltRequest:

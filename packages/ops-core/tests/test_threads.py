@@ -13,7 +13,7 @@ from agentkit.messages import AssistantMessage, ModelRequest, Text, ToolCall, Us
 from agentkit.testing.models import ScriptedModel
 from agentkit.tools import tool
 from agentkit.transcript import RunStarted
-from ops_core.client import Client, LocalClient, open_client
+from ops_core.client import Client
 from ops_core.errors import InvalidRequest, ThreadBusy, ThreadNotFound
 from ops_core.stores import SqlStore, migrations, open_store
 from ops_core.task import DEFAULT_TENANT, InThread, NewTask, Task, TaskStatus
@@ -196,15 +196,6 @@ async def test_what_a_release_without_threads_has_ended_is_passed_on_by_a_sweep(
 async def stage(tmp_path) -> AsyncGenerator[Stage]:
     async with staged(tmp_path, thread_busy="refuse") as opened:
         yield opened
-
-
-@pytest.fixture(params=["http", "grpc", "local"])
-async def client(request, stage) -> AsyncGenerator[Client]:
-    if request.param == "local":
-        yield LocalClient(stage.ops.engine, stage.agents)
-        return
-    async with open_client(stage.url if request.param == "http" else stage.grpc_url) as made:
-        yield made
 
 
 async def test_a_thread_over_every_wire(client: Client):

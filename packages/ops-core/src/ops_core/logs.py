@@ -35,6 +35,15 @@ TALKATIVE = {
 is at least of this level is logged. The last two tell in many lines, at every try, what ``ops_core.dispatchers`` tells
 once."""
 
+OUTSIDERS = ("uvicorn.error", "ops_core.api.connections", "grpc._cython.cygrpc")
+"""Loggers whose lines a caller can cause without a valid request: each message is sampled, see :class:`Sampled`."""
+
+SAMPLE_SECONDS = 10.0
+"""The same message of a logger of :data:`OUTSIDERS` is logged at most once in this time."""
+
+MAX_SAMPLED = 1000
+"""Number of different messages that :class:`Sampled` remembers."""
+
 CUT = "[secret]"
 
 _about: ContextVar[Mapping[str, Any]] = ContextVar("about")
@@ -73,8 +82,38 @@ def set_up(
     root.setLevel(level.upper())
     for name, least in TALKATIVE.items():
         logging.getLogger(name).setLevel(logging.NOTSET if level == "debug" else least)
+    for name in OUTSIDERS:
+        logger = logging.getLogger(name)
+        logger.filters[:] = [kept for kept in logger.filters if not isinstance(kept, Sampled)] + [Sampled()]
     logging.captureWarnings(capture=True)
     threading.excepthook = _thread_ended
+
+
+class Sampled(logging.Filter):
+    """Passes the same message at most once in ``seconds``, with the number of those that were left out.
+
+    Args:
+        seconds: the time between two lines of one message.
+    """
+
+    def __init__(self, seconds: float = SAMPLE_SECONDS) -> None:
+        super().__init__()
+        self._seconds = seconds
+        self._last = dict[str, tuple[float, int]]()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is logged; messages are compared before their arguments are put in."""
+        message, now = str(record.msg), time.monotonic()
+        at, left_out = self._last.get(message, (now - self._seconds, 0))
+        if now - at < self._seconds:
+            self._last[message] = (at, left_out + 1)
+            return False
+        if message not in self._last and len(self._last) >= MAX_SAMPLED:
+            self._last.clear()
+        self._last[message] = (now, 0)
+        if left_out:
+            record.left_out = left_out
+        return True
 
 
 class Handler(logging.StreamHandler[TextIO]):

@@ -32,8 +32,11 @@ class Refusal:
 
 
 MALFORMED_BODY = Refusal(status=400, code="malformed_body", detail="The body is not JSON as RFC 8259 has it.")
+MALFORMED_HEAD = Refusal(
+    status=400, code="malformed_request", detail="The head of the request is not valid HTTP."
+)
 CROSS_ORIGIN = Refusal(
-    status=403, code="cross_origin", detail="A page of another origin may not change anything here."
+    status=403, code="cross_origin", detail="A page of another origin may not read or change anything here."
 )
 NOT_FOUND = Refusal(status=404, code="route_not_found", detail="There is nothing at this address.")
 NOT_ALLOWED = Refusal(
@@ -56,7 +59,7 @@ INTERNAL = Refusal(
     actor=Actor.DEVELOPER,
 )
 REFUSALS = (
-    *(MALFORMED_BODY, CROSS_ORIGIN, NOT_FOUND, NOT_ALLOWED),
+    *(MALFORMED_BODY, MALFORMED_HEAD, CROSS_ORIGIN, NOT_FOUND, NOT_ALLOWED),
     *(TOO_SLOW, TOO_LARGE, UNSUPPORTED, WRONG_HOST, INTERNAL),
 )
 """All of them, for the documentation."""

@@ -66,7 +66,8 @@ class EventRoutes:
         task_id = task_id_of(task_id)
         await self._engine.get(DEFAULT_TENANT, task_id)  # a missing task is an answer, not an empty stream
         seen = after if last_event_id is None else last_event_id
-        return EventStream(events(self._engine, task_id, seen, self._closing))
+        stream = events(self._engine, task_id, seen, self._closing)
+        return EventStream(stream, headers={"X-Accel-Buffering": "no"})  # nginx would hold the events back
 
 
 async def events(

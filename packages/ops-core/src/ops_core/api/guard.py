@@ -9,7 +9,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agentkit.calls import place_of
-from ops_core.api.errors import CROSS_ORIGIN, INTERNAL, WRONG_HOST, Refused
+from ops_core.api.errors import CROSS_ORIGIN, INTERNAL, MALFORMED_HEAD, WRONG_HOST, Refused
 
 log = logging.getLogger("ops_core.api")
 
@@ -19,16 +19,18 @@ LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 DEFAULT_HEADERS: Mapping[str, str] = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
 """On every answer that does not say otherwise itself."""
 
-_READING = frozenset({"GET", "HEAD", "OPTIONS"})
+_OWN_SITES = frozenset({"same-origin", "none"})
 
 
 class Guard:
-    """Checks `Host` and `Origin`, adds headers, and turns a crash into a plain 500.
+    """Checks `Host`, `Origin` and `Sec-Fetch-Site`, adds headers, and turns a crash into a plain 500.
 
     Args:
         app: what comes next.
@@ -68,9 +70,20 @@ def _check_caller(method: str, headers: Headers) -> None:
     host = headers.get("host", "")
     if _without_port(host) not in LOOPBACK_NAMES:
         raise Refused(WRONG_HOST, field="Host")
+    if "content-length" in headers and "transfer-encoding" in headers:  # RFC 9112, section 6.1: smuggling
+        message = "Content-Length and Transfer-Encoding must not be sent together."
+        raise Refused(MALFORMED_HEAD, message, field="Transfer-Encoding", headers={"Connection": "close"})
     origin = headers.get("origin")
-    if origin is not None and method not in _READING and origin.lower() != f"http://{host.lower()}":
+    if origin is not None and origin.lower() != f"http://{host.lower()}":
         raise Refused(CROSS_ORIGIN, field="Origin")
+    if headers.get("sec-fetch-site", "none").lower() not in _OWN_SITES and not _is_visit(method, headers):
+        raise Refused(CROSS_ORIGIN, field="Sec-Fetch-Site")
+
+
+def _is_visit(method: str, headers: Headers) -> bool:
+    """Whether a person follows a link to here: what the browser then shows, the other page cannot read."""
+    mode, target = headers.get("sec-fetch-mode", ""), headers.get("sec-fetch-dest", "")
+    return method == "GET" and mode.lower() == "navigate" and target.lower() == "document"
 
 
 def _without_port(host: str) -> str:

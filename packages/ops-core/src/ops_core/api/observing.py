@@ -8,9 +8,9 @@ import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 
-import uvicorn
 from fastapi import FastAPI
 
+from ops_core.api.connections import http_config
 from ops_core.api.errors import add_error_handlers
 from ops_core.api.guard import Guard
 from ops_core.api.heads import Heads
@@ -42,19 +42,7 @@ async def observable(ops: Ops, port: int, others: int = 0) -> AsyncGenerator[str
     app.add_middleware(Heads)
     app.add_middleware(Guard)
     listening = _first_free(ops.settings.host, port, others)
-    config = uvicorn.Config(
-        app,
-        http="h11",  # the other parser, where something else has installed it, ends connections on its own
-        lifespan="off",
-        ws="none",
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_graceful_shutdown=1,
-    )
-    server = _Server(config)
+    server = _Server(http_config(app, drain_seconds=1))
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(server.serve(listening))

@@ -19,8 +19,8 @@ NOTES = f"{API}/notes"
 HALTS = f"{API}/halts"
 
 _MEANINGS: Mapping[int, str] = {
-    400: "The body is not JSON, or JSON that not everybody reads in the same way.",
-    403: "A page of another origin asks for a change.",
+    400: "The request is not valid HTTP, or its body is not JSON that everybody reads in the same way.",
+    403: "A page of another origin asks.",
     404: "There is none of this id or name.",
     408: "The body did not arrive in time.",
     409: "The status of the task, or of its thread, does not allow this.",
@@ -31,8 +31,8 @@ _MEANINGS: Mapping[int, str] = {
     500: "The server has made a mistake.",
     503: "The database does not answer, or is not of this release's schema.",
 }
-_READING = (421, 422, 500, 503)
-_WRITING = (400, 403, 408, 413, 415, *_READING)
+_READING = (400, 403, 421, 422, 500, 503)
+_WRITING = (408, 413, 415, *_READING)
 
 
 def reading(operation_id: str, *statuses: int) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import uvicorn
 from starlette.routing import BaseRoute
 
 from ops_core.api import create_api
+from ops_core.api.connections import http_config
 from ops_core.assembly import Ops
 from ops_core.errors import ConfigError
 
@@ -41,20 +42,7 @@ async def serving(
     """
     closing = asyncio.Event() if closing is None else closing
     sockets = _listen(ops.settings.host, ops.settings.port)
-    server = _Server(
-        uvicorn.Config(
-            create_api(ops, closing, routes),
-            http="h11",  # the other parser, where something else has installed it, ends connections on its own
-            lifespan="off",
-            ws="none",
-            log_config=None,  # the process has one configuration of logging, and it is not uvicorn's
-            log_level="warning",
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            timeout_graceful_shutdown=DRAIN_SECONDS,
-        )
-    )
+    server = _Server(http_config(create_api(ops, closing, routes), drain_seconds=DRAIN_SECONDS))
     try:
         async with asyncio.TaskGroup() as group, ops.working() if worker else nullcontext():
             group.create_task(server.serve(sockets))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 
 from agentkit.tracing import Trace
+from ops_core.api.connections import unless_gone
 from ops_core.api.openapi import APPROVALS, TASKS, location, reading, writing
 from ops_core.api.parameters import (
     After,
@@ -89,6 +90,7 @@ class TaskRoutes:
         self,
         request: TaskRequest,
         response: Response,
+        http: Request,
         idempotency_key: IdempotencyKey = None,
         prefer: Prefer = None,
         traceparent: Traceparent = None,
@@ -107,7 +109,8 @@ class TaskRoutes:
         inserted = await accept(self._engine, self._ops.catalog, request, key, trace)
         task = inserted.task
         if wait is not None:
-            task = await ended_or_not(self._engine, task, wait, self._closing)
+            waiting = ended_or_not(self._engine, task, wait, self._closing)
+            task = await unless_gone(http, waiting) or task
             response.headers["Preference-Applied"] = f"wait={wait}"
         response.headers["Location"] = _address(task)
         if not inserted.created:

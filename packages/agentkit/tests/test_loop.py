@@ -173,7 +173,13 @@ async def test_a_refusal_is_a_failure_not_an_output(reason, who):
 
 @pytest.mark.parametrize(
     "given, replacement",
-    [("", "call_1_0"), ("a b", "call_1_0"), ("x" * 65, "call_1_0"), ("fine-1", "fine-1")],
+    [
+        ("", "call_1_0"),
+        ("a\nb", "call_1_0"),
+        ("x" * 5000, "call_1_0"),
+        ("fine-1", "fine-1"),
+        ("a b:0", "a b:0"),
+    ],
 )
 async def test_ids_of_calls_are_usable_and_unique_in_the_run(given, replacement):
     model = ScriptedModel([[call(call_id=given, a=1, b=1)], [call(call_id=given, a=1, b=2)], "done"])

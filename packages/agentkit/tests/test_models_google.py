@@ -87,7 +87,7 @@ def body(*parts: dict[str, Any], reason: Any = "STOP") -> dict[str, Any]:
 # --- what is sent ------------------------------------------------------------------------------------------------
 
 
-def test_ids_of_google_go_back_and_those_that_we_made_do_not() -> None:
+def test_calls_and_results_are_told_apart_by_their_ids_whoever_made_them() -> None:
     calls = (ToolCall(id="call_0_1", name="add"), ToolCall(id="fc-7", name="add"))
     results = tuple(ToolMessage(call_id=call.id, name="add", content="1") for call in calls)
     request = ModelRequest(
@@ -95,8 +95,8 @@ def test_ids_of_google_go_back_and_those_that_we_made_do_not() -> None:
     )
     contents = encode_request(request, DIALECT).contents
     assert [said["role"] for said in contents] == ["user", "model", "user", "user"]
-    assert [part["function_call"].get("id") for part in contents[1]["parts"]] == [None, "fc-7"]
-    assert [part["function_response"].get("id") for part in contents[2]["parts"]] == [None, "fc-7"]
+    assert [part["function_call"].get("id") for part in contents[1]["parts"]] == ["call_0_1", "fc-7"]
+    assert [part["function_response"].get("id") for part in contents[2]["parts"]] == ["call_0_1", "fc-7"]
 
 
 async def test_headers_and_fields_are_sent_and_nothing_of_the_environment(

@@ -285,7 +285,10 @@ def _whole(text: str) -> str:
 
 
 def _with_unique_ids(parts: Sequence[Part], place: _Place) -> tuple[Part, ...]:
-    """Give calls without an id, or with one that was used before, an id of our own."""
+    """Give calls without an id, or with one that was used before or cannot be stored, an id of our own.
+
+    Every other id stays as it came: some models read their own ids, and some providers take back no others.
+    """
     taken: set[str] = set()
     unique: list[Part] = []
     for index, part in enumerate(parts):
@@ -302,5 +305,10 @@ def _with_unique_ids(parts: Sequence[Part], place: _Place) -> tuple[Part, ...]:
     return tuple(unique)
 
 
+MOST_OF_AN_ID = 4096
+"""Characters; some gateways put what they need back into the ids of calls."""
+
+
 def _is_usable(call_id: str) -> bool:
-    return 0 < len(call_id) <= 64 and call_id.isascii() and call_id.replace("-", "_").isidentifier()
+    """Whether an id can be stored, shown and told apart; what a provider takes back is known to its adapter."""
+    return 0 < len(call_id) <= MOST_OF_AN_ID and call_id.isprintable() and call_id == call_id.strip()

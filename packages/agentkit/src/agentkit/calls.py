@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
+import re
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -211,7 +213,7 @@ class Caller:
             deps=self.deps,
             run_id=self.run_id,
             call_id=call.id,
-            idempotency_key=f"{self.run_id}:{call.id}",
+            idempotency_key=f"{self.run_id}:{_in_a_key(call.id)}",
             deadline=until,
             meter=self.meter,
             report=self._reporter(call),
@@ -282,6 +284,16 @@ def _storable(call: ToolCall, output: JsonValue) -> JsonValue:
         message = f"{call.name} returned {size} characters; at most {MOST_OUTPUT} are taken: ask for less"
         raise ToolError(message)
     return output
+
+
+_PLAIN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def _in_a_key(call_id: str) -> str:
+    """A call's id as a part of its idempotency key, which is sent in headers and kept by other systems."""
+    if _PLAIN_ID.fullmatch(call_id):
+        return call_id
+    return hashlib.sha256(call_id.encode()).hexdigest()[:32]
 
 
 def _halted(owed: OpenCall, halted: ToolHalted) -> ToolHalted:

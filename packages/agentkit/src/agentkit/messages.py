@@ -72,7 +72,8 @@ class ToolCall:
     """A model's wish to have a tool called.
 
     Attributes:
-        id: unique within the run; the loop replaces a missing or repeated one before it is recorded.
+        id: unique within the run, and as the model sent it; the loop replaces a missing, repeated or unprintable one
+            before it is recorded.
         name: the tool's name.
         arguments: a JSON object.
         invalid: the raw text, where what the model sent was not a JSON object; ``arguments`` is then empty.

@@ -28,6 +28,7 @@ from agentkit.messages import (
     UserMessage,
 )
 from agentkit.models.anthropic_output import native_schema
+from agentkit.models.call_ids import ANTHROPIC, CallIds
 from agentkit.models.openai_wire import Dialect, model_name
 from agentkit.models.output_tool import ABOUT, OUTPUT_TOOL, OutputTool, answered, output_tool
 from agentkit.models.wire_json import (
@@ -118,9 +119,10 @@ def _mark_for_the_cache(body: dict[str, Any]) -> None:
 def _messages(messages: Sequence[Message], dialect: Dialect) -> list[dict[str, Any]]:
     """Messages of one side that follow each other are one: results of tools must all be in the next."""
     said: list[dict[str, Any]] = []
+    ids = CallIds(ANTHROPIC)
     for message in messages:
         role = "assistant" if isinstance(message, AssistantMessage) else "user"
-        blocks = list(_blocks(message, dialect))
+        blocks = list(_blocks(message, dialect, ids))
         if said and said[-1]["role"] == role:
             said[-1]["content"].extend(blocks)
         elif blocks:  # a reply without a word is refused
@@ -128,7 +130,7 @@ def _messages(messages: Sequence[Message], dialect: Dialect) -> list[dict[str, A
     return said
 
 
-def _blocks(message: Message, dialect: Dialect) -> Iterator[dict[str, Any]]:
+def _blocks(message: Message, dialect: Dialect, ids: CallIds) -> Iterator[dict[str, Any]]:
     match message:
         case UserMessage(text=text, attachments=attachments):
             yield from (_attachment(each, dialect) for each in attachments)
@@ -136,13 +138,13 @@ def _blocks(message: Message, dialect: Dialect) -> Iterator[dict[str, Any]]:
                 yield {"type": "text", "text": text if text.strip() else "(no text)"}
         case ToolMessage(call_id=call_id, content=content, is_error=is_error):
             failed = {"is_error": True} if is_error else {}
-            yield {"type": "tool_result", "tool_use_id": call_id, "content": content, **failed}
+            yield {"type": "tool_result", "tool_use_id": ids.of(call_id), "content": content, **failed}
         case AssistantMessage(parts=parts):
             for part in parts:
-                yield from _said(part)
+                yield from _said(part, ids)
 
 
-def _said(part: Part) -> Iterator[dict[str, Any]]:
+def _said(part: Part, ids: CallIds) -> Iterator[dict[str, Any]]:
     match part:
         case Reasoning(data=data):
             block = as_object((data or {}).get(_BLOCK))
@@ -150,7 +152,7 @@ def _said(part: Part) -> Iterator[dict[str, Any]]:
                 yield dict(block)
         case ToolCall():
             name, given = safe_name(part.name), json.loads(dump_json(sent_arguments(part)))
-            yield {"type": "tool_use", "id": part.id, "name": name, "input": given}
+            yield {"type": "tool_use", "id": ids.of(part.id), "name": name, "input": given}
         case Text(text=text):
             if text.strip():  # a blank one is refused
                 yield {"type": "text", "text": text}

@@ -136,12 +136,8 @@ def _attachment(attachment: Attachment) -> dict[str, Any]:
 def _result(message: ToolMessage) -> dict[str, Any]:
     response = {"error" if message.is_error else "result": message.content}
     return {
-        "function_response": {"name": safe_name(message.name), "response": response, **_id(message.call_id)}
+        "function_response": {"id": message.call_id, "name": safe_name(message.name), "response": response}
     }
-
-
-def _id(call_id: str) -> dict[str, str]:
-    return {} if call_id.startswith("call_") else {"id": call_id}  # one that we made is nothing to Google
 
 
 def _said(parts: Sequence[Part]) -> Iterator[dict[str, Any]]:
@@ -157,7 +153,8 @@ def _said(parts: Sequence[Part]) -> Iterator[dict[str, Any]]:
             continue
         if isinstance(part, ToolCall):
             arguments = json.loads(dump_json(sent_arguments(part)))
-            call = {"name": safe_name(part.name), "args": arguments, **_id(part.id)}
+            # also an id that we made: calls and results are told apart by it
+            call = {"id": part.id, "name": safe_name(part.name), "args": arguments}
             yield {"function_call": call, **signature}
         elif part.text or signature:
             yield {"text": part.text, **signature}
@@ -260,7 +257,9 @@ class ContentDraft:
             self._parts.append(Reasoning(text="", data=signed))
         if call := as_object(part.get("function_call")):
             arguments = json.dumps(call.get("args") or {}, default=str)
-            draft = CallDraft(id=as_text(call.get("id")), name=as_text(call.get("name")), arguments=arguments)
+            draft = CallDraft(
+                id=mend(as_text(call.get("id"))), name=as_text(call.get("name")), arguments=arguments
+            )
             self._calls.append((len(self._parts), draft))
             self._parts.append(ToolCall(id="", name=""))  # until its form is checked
         elif text:

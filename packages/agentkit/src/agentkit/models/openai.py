@@ -12,7 +12,15 @@ from urllib.parse import urlsplit, urlunsplit
 
 from agentkit.errors import ModelBadResponse, ModelError, UsageError
 from agentkit.messages import Delta, ModelReply, ModelRequest, Reasoning, ReasoningDelta, Text, TextDelta
-from agentkit.models.access import OPENAI_URL, OPENROUTER_URL, Extras, checked_key, checked_url, is_openai
+from agentkit.models.access import (
+    OPENAI_URL,
+    OPENROUTER_URL,
+    Extras,
+    checked_key,
+    checked_url,
+    is_mistral,
+    is_openai,
+)
 from agentkit.models.openai_stream import EventReader, ReplyDraft
 from agentkit.models.openai_wire import Dialect, decode_reply, encode_request
 from agentkit.models.refusals import Refusal, error_object, to_model_error
@@ -139,8 +147,9 @@ class OpenAIModel:
         self._base_url = base_url
         self._name = f"{provider}:{name}"
         official = is_openai(base_url)
+        mistral = is_mistral(base_url) or provider == "mistral"
         self._wire = self._speaking(
-            Dialect(provider=provider, model=name, official=official, more=extras.body)
+            Dialect(provider=provider, model=name, official=official, mistral=mistral, more=extras.body)
         )
         self._secret = checked_key(api_key)
         headers = {

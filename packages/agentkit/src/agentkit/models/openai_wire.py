@@ -7,6 +7,7 @@ out, repeat or send in another shape is accepted where its meaning is certain an
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +31,7 @@ from agentkit.messages import (
     Usage,
     UserMessage,
 )
+from agentkit.models.call_ids import MISTRAL, OPENAI_CHAT, OPENAI_RESPONSES, CallIds, IdRule
 from agentkit.models.wire_json import (
     CallDraft,
     as_amount,
@@ -51,6 +53,8 @@ from agentkit.models.wire_json import (
 REASONING_FIELDS = ("reasoning_content", "reasoning")
 """Where compatible servers put the model's reasoning; a message is sent back with the field it came with."""
 
+_OF_MISTRAL = re.compile(r"(?i)(mis|mix|mini)tral|codestral|devstral|magistral|pixtral|voxtral")
+
 _FIELD, _DETAILS = "openai_field", "openai_details"  # the keys in Reasoning.data
 
 
@@ -63,6 +67,7 @@ class Dialect:
         model: the model's name there.
         official: it is OpenAI's own, where ``max_tokens`` is replaced by ``max_completion_tokens``.
         routed: it is OpenRouter, which tells the cost in dollars and fetches documents.
+        mistral: it is Mistral's own, which takes ids of nine letters or digits.
         more: further fields of each body, as they are.
     """
 
@@ -70,12 +75,22 @@ class Dialect:
     model: str
     official: bool
     routed: bool = False
+    mistral: bool = False
     more: JsonObject = field(default_factory=dict[str, JsonValue])
 
     @property
     def name(self) -> str:
         """``provider:name``."""
         return f"{self.provider}:{self.model}"
+
+    @property
+    def id_rule(self) -> IdRule | None:
+        """What it asks of the ids of calls in Chat Completions."""
+        if self.mistral or _OF_MISTRAL.search(self.model):
+            return MISTRAL  # also of servers that run its models
+        if self.official or (self.routed and self.model.startswith("openai/")):
+            return OPENAI_CHAT
+        return OPENAI_RESPONSES if self.routed else None
 
 
 # --- the request -------------------------------------------------------------------------------------------------
@@ -116,11 +131,12 @@ def _tool(spec: ToolSpec) -> dict[str, Any]:
 def _messages(request: ModelRequest, dialect: Dialect) -> Iterator[dict[str, Any]]:
     if request.instructions:
         yield {"role": "system", "content": request.instructions}
+    ids = CallIds(dialect.id_rule)
     for message in request.messages:
-        yield _message(message, dialect)
+        yield _message(message, dialect, ids)
 
 
-def _message(message: Message, dialect: Dialect) -> dict[str, Any]:
+def _message(message: Message, dialect: Dialect, ids: CallIds) -> dict[str, Any]:
     match message:
         case UserMessage(text=text, attachments=()):
             return {"role": "user", "content": text}
@@ -131,11 +147,11 @@ def _message(message: Message, dialect: Dialect) -> dict[str, Any]:
             # The wire has no mark for a failed call; the model must be able to tell.
             return {
                 "role": "tool",
-                "tool_call_id": call_id,
+                "tool_call_id": ids.of(call_id),
                 "content": f"Error: {content}" if is_error else content,
             }
         case AssistantMessage(parts=parts):
-            return _assistant(parts)
+            return _assistant(parts, ids)
 
 
 def _attachment(attachment: Attachment, dialect: Dialect) -> dict[str, Any]:
@@ -150,8 +166,8 @@ def _attachment(attachment: Attachment, dialect: Dialect) -> dict[str, Any]:
     return {"type": "file", "file": file}
 
 
-def _assistant(parts: Sequence[Part]) -> dict[str, Any]:
-    calls = [_call(part) for part in parts if isinstance(part, ToolCall)]
+def _assistant(parts: Sequence[Part], ids: CallIds) -> dict[str, Any]:
+    calls = [_call(part, ids) for part in parts if isinstance(part, ToolCall)]
     text = "".join(part.text for part in parts if isinstance(part, Text))
     said: dict[str, Any] = {"role": "assistant", "content": text or (None if calls else "")}
     if calls:
@@ -170,9 +186,9 @@ def _think(said: dict[str, Any], text: str, data: JsonObject) -> None:
         said[name] = said.get(name, "") + text
 
 
-def _call(call: ToolCall) -> dict[str, Any]:
+def _call(call: ToolCall, ids: CallIds) -> dict[str, Any]:
     function = {"name": safe_name(call.name), "arguments": dump_json(sent_arguments(call))}
-    return {"id": call.id, "type": "function", "function": function}
+    return {"id": ids.of(call.id), "type": "function", "function": function}
 
 
 # --- the reply ---------------------------------------------------------------------------------------------------

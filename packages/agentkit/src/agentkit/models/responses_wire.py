@@ -30,6 +30,7 @@ from agentkit.messages import (
     Usage,
     UserMessage,
 )
+from agentkit.models.call_ids import OPENAI_RESPONSES, CallIds
 from agentkit.models.openai_wire import Dialect, model_name
 from agentkit.models.refusals import error_object
 from agentkit.models.stops import Cutter
@@ -99,7 +100,8 @@ def encode_request(request: ModelRequest, dialect: Dialect, *, stream: bool) -> 
     body: dict[str, Any] = {"model": dialect.model, "store": False}
     if request.instructions:
         body["instructions"] = request.instructions
-    body["input"] = [item for message in request.messages for item in _items(message)]
+    ids = CallIds(OPENAI_RESPONSES)
+    body["input"] = [item for message in request.messages for item in _items(message, ids)]
     if not _DOES_NOT_REASON.search(dialect.model):
         body["include"] = ["reasoning.encrypted_content"]
     if request.tools:
@@ -122,7 +124,7 @@ def _tool(spec: ToolSpec) -> dict[str, Any]:
     return {"type": "function", **function, "strict": False}
 
 
-def _items(message: Message) -> Iterator[dict[str, Any]]:
+def _items(message: Message, ids: CallIds) -> Iterator[dict[str, Any]]:
     match message:
         case UserMessage(text=text, attachments=()):
             yield {"role": "user", "content": text}
@@ -131,9 +133,9 @@ def _items(message: Message) -> Iterator[dict[str, Any]]:
             yield {"role": "user", "content": [*shown, {"type": "input_text", "text": text}]}
         case ToolMessage(call_id=call_id, content=content, is_error=is_error):
             output = f"Error: {content}" if is_error else content
-            yield {"type": "function_call_output", "call_id": call_id, "output": output}
+            yield {"type": "function_call_output", "call_id": ids.of(call_id), "output": output}
         case AssistantMessage(parts=parts):
-            yield from _said(parts)
+            yield from _said(parts, ids)
 
 
 def _attachment(attachment: Attachment) -> dict[str, Any]:
@@ -148,7 +150,7 @@ def _attachment(attachment: Attachment) -> dict[str, Any]:
     return {"type": "input_file", "filename": name, "file_data": as_data_url(attachment)}
 
 
-def _said(parts: Sequence[Part]) -> Iterator[dict[str, Any]]:
+def _said(parts: Sequence[Part], ids: CallIds) -> Iterator[dict[str, Any]]:
     thoughts: list[dict[str, Any]] = []  # one that nothing follows is refused
     for part in parts:
         if isinstance(part, Reasoning):
@@ -160,8 +162,8 @@ def _said(parts: Sequence[Part]) -> Iterator[dict[str, Any]]:
         thoughts = []
         if isinstance(part, ToolCall):
             arguments = dump_json(sent_arguments(part))
-            name = safe_name(part.name)
-            yield {"type": "function_call", "call_id": part.id, "name": name, "arguments": arguments}
+            call = {"call_id": ids.of(part.id), "name": safe_name(part.name), "arguments": arguments}
+            yield {"type": "function_call", **call}
         elif part.text:
             yield {"role": "assistant", "content": part.text}
 
@@ -201,7 +203,7 @@ def _parts(item: Mapping[str, Any], cutter: Cutter, dialect: Dialect) -> Iterato
             yield Reasoning(text=_thought(item), data={_ITEM: mended(dict(item))})
         case "function_call":
             draft = CallDraft(
-                id=as_text(item.get("call_id")),
+                id=mend(as_text(item.get("call_id"))),
                 name=as_text(item.get("name")),
                 arguments=as_text(item.get("arguments")),
             )

@@ -79,49 +79,73 @@ class Planning(Protocol):
 
 
 class Conversation:
-    """The messages of a transcript, built once each while it grows."""
+    """The messages of a transcript, built once each while it grows; those of the last turn are built anew."""
 
     def __init__(self) -> None:
-        self._messages: list[Message] = []
+        self._settled: list[Message] = []
+        self._at = 0  # the step from which on the messages are built anew
         self._seen = 0
         self._last: Recorded | None = None
 
     def of(self, transcript: Transcript) -> tuple[Message, ...]:
         """The conversation so far, oldest message first. Another transcript than the last time is begun anew."""
         if self._seen and (len(transcript) < self._seen or transcript[self._seen - 1] is not self._last):
-            self._messages, self._seen = [], 0
-        new = transcript[self._seen :]
-        if any(isinstance(recorded.step, Summarised) for recorded in new):
-            self._messages, new = [], visible(transcript)
-        self._messages.extend(messages(new))
+            self._settled, self._at, self._seen = [], 0, 0
+        if any(isinstance(recorded.step, Summarised) for recorded in transcript[self._seen :]):
+            self._settled, self._at = list(messages(visible(transcript))), len(transcript)
+        turn = self._at
+        for place in range(len(transcript) - 1, self._at, -1):
+            if isinstance(transcript[place].step, ModelReplied):
+                turn = place
+                break
+        self._settled.extend(messages(transcript[self._at : turn]))
+        self._at, self._seen = turn, len(transcript)
         self._last = transcript[-1] if transcript else None
-        self._seen = len(transcript)
-        return tuple(self._messages)
+        return (*self._settled, *messages(transcript[turn:]))
 
 
 def messages(transcript: Transcript) -> Iterator[Message]:
-    """The conversation of the steps that :func:`~agentkit.transcript.visible` has left, oldest message first."""
-    returned_pictures: list[UserMessage] = []
+    """The conversation of the steps that :func:`~agentkit.transcript.visible` has left, oldest message first.
+
+    The results of a turn stand in the order of its calls, whatever came back first.
+    """
+    results: list[ToolReturned] = []
+    reply: ModelReplied | None = None
     for recorded in transcript:
-        if returned_pictures and isinstance(recorded.step, ModelReplied | Summarised):
-            yield from returned_pictures  # after all results: providers want those together
-            returned_pictures = []
-        match recorded.step:
+        step = recorded.step
+        if isinstance(step, ModelReplied | Summarised):
+            yield from _returned(results, reply)
+            results = []
+        match step:
             case RunStarted(input=given):
                 yield from recalled_messages(transcript)
                 yield user_message(given)
             case ModelReplied(parts=parts, problem=problem):
+                reply = step
                 yield AssistantMessage(parts=parts)
                 if problem is not None:
                     yield UserMessage(text=f"{problem}\nPlease reply again.")
-            case ToolReturned() as returned:
-                yield tool_message(returned)
-                returned_pictures += pictures_of(returned)
+            case ToolReturned():
+                results.append(step)
             case Summarised(by="summary", text=text):
                 yield summary_message(text)
             case _:
                 pass
-    yield from returned_pictures
+    yield from _returned(results, reply)
+
+
+def _returned(results: Sequence[ToolReturned], reply: ModelReplied | None) -> Iterator[Message]:
+    """The results of one turn, and then what is to be looked at: providers want the results together."""
+    ordered = in_order_of_calls(results, reply)
+    yield from map(tool_message, ordered)
+    for returned in ordered:
+        yield from pictures_of(returned)
+
+
+def in_order_of_calls(results: Sequence[ToolReturned], reply: ModelReplied | None) -> Sequence[ToolReturned]:
+    """The results of a turn in the order in which the model has made its calls."""
+    order = {call.id: place for place, call in enumerate(reply.tool_calls if reply is not None else ())}
+    return sorted(results, key=lambda returned: order.get(returned.call_id, len(order)))
 
 
 def user_message(given: JsonValue) -> UserMessage:

@@ -33,6 +33,7 @@ from agentkit.planning.conversation import (
     Reading,
     as_text,
     earlier_messages,
+    in_order_of_calls,
     recalled_messages,
     summary_message,
     tool_message,
@@ -226,8 +227,7 @@ def _observed(results: Sequence[ToolReturned], reply: ModelReplied | None) -> It
     """The results of one turn as one message, in the order of the calls whatever came back first."""
     if not results:
         return
-    order = {call.id: place for place, call in enumerate(reply.tool_calls if reply is not None else ())}
-    ordered = sorted(results, key=lambda returned: order.get(returned.call_id, len(order)))
+    ordered = in_order_of_calls(results, reply)
     yield UserMessage(
         text="\n".join(_observation(returned, several=len(ordered) > 1) for returned in ordered)
     )

@@ -29,6 +29,7 @@ from agentkit.messages import ModelReply, ModelRequest
 from ops_core.assembly import Ops, open_ops
 from ops_core.catalog import Catalog
 from ops_core.cli.lasting import run_lasting
+from ops_core.sandboxing import Sandboxing
 from ops_core.settings import Settings
 from ops_core.stores import migrations, open_store
 from ops_core.task import NewTask
@@ -67,7 +68,8 @@ def catalog() -> Catalog:
             Agent(Counting(()), name="noop"),
             Agent(Counting((), SECS), name="sleep"),
             Agent(Counting((2, 1, 1)), name="wf", tools=[add]),
-        ]
+        ],
+        sandboxing=Sandboxing(default="inprocess"),
     )
 
 

@@ -26,6 +26,7 @@ from agentkit import Agent, tool
 from ops_core.assembly import Ops, open_ops
 from ops_core.catalog import Catalog
 from ops_core.cli.lasting import run_lasting
+from ops_core.sandboxing import Sandboxing
 from ops_core.settings import Settings
 from ops_core.stores import migrations, open_store
 from ops_core.task import NewTask
@@ -101,7 +102,8 @@ def catalog() -> Catalog:
             Agent(Scripted(SHORT), name="short", tools=[add]),
             Agent(Scripted(TEN), name="ten", tools=[add]),
             Agent(Scripted([1], tool="wait"), name="wait", tools=[wait]),
-        ]
+        ],
+        sandboxing=Sandboxing(default="inprocess"),
     )
 
 

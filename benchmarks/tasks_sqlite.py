@@ -29,6 +29,7 @@ from agentkit.transcript import Finished, ModelReplied, RunStarted, ToolReturned
 from ops_core.assembly import Ops, open_ops
 from ops_core.catalog import Catalog
 from ops_core.cli.lasting import run_lasting
+from ops_core.sandboxing import Sandboxing
 from ops_core.settings import Settings
 from ops_core.stores import migrations, open_store
 from ops_core.task import NewTask
@@ -166,7 +167,7 @@ class Ended:
 
 
 def catalog(calls: Sequence[int]) -> Catalog:
-    return Catalog([Agent(Scripted(calls), tools=[add])])
+    return Catalog([Agent(Scripted(calls), tools=[add])], sandboxing=Sandboxing(default="inprocess"))
 
 
 async def submit_all(ops: Ops, ended: Ended, count: int) -> None:

@@ -9,6 +9,7 @@ from agentkit import Agent, ToolCall, tool
 from agentkit.ports import ToolContext
 from agentkit.testing import ScriptedModel
 from ops_core.catalog import Catalog
+from ops_core.sandboxing import Sandboxing
 
 EFFECTS = Path("effects.log")
 
@@ -51,4 +52,6 @@ def catalog() -> Catalog:
             "All done.",
         ]
     )
-    return Catalog([Agent(model, name="clerk", tools=[store, send])])
+    return Catalog(
+        [Agent(model, name="clerk", tools=[store, send])], sandboxing=Sandboxing(default="inprocess")
+    )

@@ -10,6 +10,7 @@ from agentkit import Agent, ToolCall, tool
 from agentkit.ports import ToolContext
 from agentkit.testing import ScriptedModel
 from ops_core.catalog import Catalog
+from ops_core.sandboxing import Sandboxing
 
 NOTES = Path("notes.log")
 GO = Path("go")
@@ -62,4 +63,7 @@ def agent(name: str, *tools) -> Agent:
 
 
 def catalog() -> Catalog:
-    return Catalog([agent("napper", nap), agent("killer", crash), agent("hog", hog)])
+    return Catalog(
+        [agent("napper", nap), agent("killer", crash), agent("hog", hog)],
+        sandboxing=Sandboxing(default="inprocess"),
+    )

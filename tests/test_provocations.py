@@ -8,7 +8,7 @@ import asyncio
 import secrets
 from collections import Counter
 from contextlib import AsyncExitStack
-from typing import Self
+from typing import Any, Self
 
 import pika
 import pytest
@@ -18,6 +18,7 @@ from agentkit.ports import ToolContext
 from agentkit.testing import ScriptedModel
 from ops_core.assembly import open_ops
 from ops_core.catalog import Catalog
+from ops_core.sandboxing import Sandboxing
 from ops_core.settings import Settings
 from ops_core.task import NewTask
 
@@ -27,6 +28,11 @@ pytestmark = pytest.mark.timeout(120)
 @pytest.fixture
 def queue() -> str:
     return f"test-{secrets.token_hex(4)}"
+
+
+def in_process(agents: list[Agent[Any, Any]]) -> Catalog:
+    """Agents whose tools count in this process what they did."""
+    return Catalog(agents, sandboxing=Sandboxing(default="inprocess"))
 
 
 class Cluster:
@@ -89,7 +95,7 @@ async def cluster(tmp_path, calls):
         name="caller",
         tools=[work],
     )
-    async with Cluster(f"sqlite:///{tmp_path}/ops.db", Catalog([agent])) as opened:
+    async with Cluster(f"sqlite:///{tmp_path}/ops.db", in_process([agent])) as opened:
         yield opened
 
 
@@ -115,7 +121,7 @@ async def test_one_hint_is_enough_for_all_workers(tmp_path, rabbit, queue):
         await go.wait()
         return "held"
 
-    agents = Catalog(
+    agents = in_process(
         [
             Agent(
                 ScriptedModel.by_turn([ToolCall(id="a", name="hold", arguments={}), "done"]),
@@ -176,7 +182,7 @@ async def test_a_result_that_cannot_be_stored_is_told(tmp_path, rabbit, queue):
         """Answer what is no JSON."""
         return object()
 
-    agents = Catalog(
+    agents = in_process(
         [
             Agent(
                 ScriptedModel.by_turn([ToolCall(id="a", name="broken", arguments={}), "done"]),

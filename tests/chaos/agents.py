@@ -15,6 +15,7 @@ from agentkit.messages import ModelReply, ModelRequest, StopReason, Text, Usage
 from agentkit.ports import ToolContext
 from agentkit.testing import ScriptedModel
 from ops_core.catalog import Catalog
+from ops_core.sandboxing import Sandboxing
 
 EFFECTS = Path("effects.log")
 LONGEST_TOOL = 0.12
@@ -116,5 +117,6 @@ def catalog() -> Catalog:
         [
             Agent(clerk, name="clerk", tools=[read, store, send]),
             Agent(hog, name="hog", tools=[block, send]),
-        ]
+        ],
+        sandboxing=Sandboxing(default="inprocess"),
     )

@@ -31,6 +31,7 @@ from ops_core.catalog import Catalog
 from ops_core.mcp import Offer, ServeTable
 from ops_core.mcp_server.server import AgentServer
 from ops_core.mcp_server.transports import mounted
+from ops_core.sandboxing import Sandboxing
 from ops_core.settings import Settings
 
 # --- agents -------------------------------------------------------------------------------------------------------
@@ -479,7 +480,7 @@ def extended(server: Server[Any]) -> Server[Any]:
 
 
 async def main() -> None:
-    catalog = Catalog(agents(), serve=SERVE)
+    catalog = Catalog(agents(), serve=SERVE, sandboxing=Sandboxing(default="inprocess"))
     settings = Settings(store_url="sqlite://", port=0, poll_seconds=0.05)
     closing = asyncio.Event()
     async with open_ops(settings, catalog) as ops:

@@ -9,7 +9,7 @@ import secrets
 import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -73,15 +73,25 @@ class Ops:
         Raises:
             ConfigError: not one of the agents can be run here.
         """
-        async with open_sandboxes(self.catalog) as sandboxes:
-            catalog = await runnable(self.catalog, sandboxes)
-            async with self._carrying(catalog, on_event, only) as runner:
-                yield runner
+        async with self.prepared() as prepared, prepared.carrying(on_event, only) as runner:
+            yield runner
 
     @asynccontextmanager
-    async def _carrying(
-        self, catalog: Catalog, on_event: OnTaskEvent | None, only: frozenset[str] | None
+    async def prepared(self) -> AsyncGenerator[Ops]:
+        """The same platform, with the agents that can be run here and their tools where they run.
+
+        Raises:
+            ConfigError: not one of the agents can be run here.
+        """
+        async with open_sandboxes(self.catalog) as sandboxes:
+            yield replace(self, catalog=await runnable(self.catalog, sandboxes))
+
+    @asynccontextmanager
+    async def carrying(
+        self, on_event: OnTaskEvent | None = None, only: frozenset[str] | None = None
     ) -> AsyncGenerator[Runner]:
+        """What :meth:`working` does, on a platform that was :meth:`prepared`; the arguments are the same."""
+        catalog = self.catalog
         settings = self.settings
         options = RunnerOptions(
             owner=worker_name(),

@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -49,8 +50,8 @@ class Catalog:
         endpoints: servers of models under names of their own, for all agents.
         terms: what models cost, how much they may be sent, and what may be spent.
         mcp: MCP servers that the agents use; whoever runs them opens and closes the connections.
-        sandboxing: where tools run; in this process where nothing is said, as whoever hands objects over in Python
-            has them in it. For ``opspawn.toml``, which names them, it is the pool.
+        sandboxing: where tools run that do not say it themselves; the pool where not given. For tools that are
+            trusted with everything this process has, ``Sandboxing(default="inprocess")``.
         serve: which agents are offered over MCP, and how.
 
     Raises:
@@ -82,6 +83,10 @@ class Catalog:
         Raises:
             ConfigError: there is an agent of this name, or its name or its model's name cannot be used.
         """
+        self._add(Served(agent=agent, deps=deps))
+
+    def _add(self, served: Served) -> None:
+        agent = served.agent
         if not _NAME.fullmatch(agent.name):
             message = f"an agent cannot be called {agent.name!r}: letters, digits and . _ - + @ : / only, at most 200"
             raise ConfigError(message, field="agents")
@@ -95,32 +100,30 @@ class Catalog:
         if agent.name in self._served:
             message = f"two agents are called {agent.name}"
             raise ConfigError(message, field="agents")
-        self._served[agent.name] = Served(agent=agent, deps=deps)
+        self._served[agent.name] = served
 
     def without(self, names: Collection[str]) -> Catalog:
         """The same agents, except these."""
-        others = self._emptied()
-        for name, served in self._served.items():
-            if name not in names:
-                others.add(served.agent, served.deps)
-        return others
+        return self._of(served for name, served in self._served.items() if name not in names)
+
+    def only(self, served: Served) -> Catalog:
+        """A catalog of one agent, which need not be one of these, with everything else of this one."""
+        return self._of([served])
 
     def with_tools(self, tools: Mapping[str, Sequence[Any]]) -> Catalog:
         """The same agents, of which these have other tools."""
-        others = self._emptied()
-        for name, served in self._served.items():
-            given = tools.get(name, served.agent.tools)
-            others.add(replace(served.agent, tools=given), served.deps)
-        return others
-
-    def _emptied(self) -> Catalog:
-        return Catalog(
-            endpoints=self.endpoints,
-            terms=self.terms,
-            mcp=self.mcp,
-            sandboxing=self.sandboxing,
-            serve=self.serve,
+        return self._of(
+            replace(served, agent=replace(served.agent, tools=tools.get(name, served.agent.tools)))
+            for name, served in self._served.items()
         )
+
+    def _of(self, served: Iterable[Served]) -> Catalog:
+        """Copy the catalog whole, then exchange the agents: a field that is added later cannot be left behind."""
+        other = copy(self)
+        other._served = {}  # noqa: SLF001  (of its own class)
+        for each in served:
+            other._add(each)  # noqa: SLF001
+        return other
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -22,14 +22,14 @@ class Sandboxing:
     """Where tools run.
 
     Attributes:
-        default: those that do not say it themselves.
+        default: those that do not say it themselves; ``inprocess`` is an explicit choice.
         tools: what the operator says of tools, by their names; it goes before what they say themselves.
         limits: of calls of tools for which nothing else is said.
         allow_degraded: tools run although a control that their sandbox needs is missing on this machine.
         at_once: so many calls run at a time in each sandbox; ``None`` for four per processor.
     """
 
-    default: Place = "inprocess"
+    default: Place = "pool"
     tools: Mapping[str, Confinement] = field(default_factory=dict[str, Confinement])
     limits: CallLimits = CallLimits()
     allow_degraded: bool = False

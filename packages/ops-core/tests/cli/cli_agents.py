@@ -9,6 +9,8 @@ from agentkit.messages import ModelReply, ModelRequest, Text, ToolCall, Usage
 from agentkit.ports import OnDelta
 from agentkit.testing import ScriptedModel
 from agentkit.testing.models import pieces
+from ops_core.catalog import Catalog
+from ops_core.sandboxing import Sandboxing
 
 HOSTILE = (
     "\x1b]52;c;cm0gLXJmIH4=\x07\x1b[2J\x9b31m[bold red]trust me[/bold red] "
@@ -92,7 +94,12 @@ class Overloaded:
         return said("Here I am.")
 
 
-def agents() -> list[Agent]:
+def agents() -> Catalog:
+    """They run in the process: they write beside the program, and are looked at there."""
+    return Catalog(_agents(), sandboxing=Sandboxing(default="inprocess"))
+
+
+def _agents() -> list[Agent]:
     together = [
         call("measure", "one", name="README.md"),
         call("measure", "two", name="CHANGELOG.md"),

@@ -65,7 +65,8 @@ async def carry(child: Custody, terms: CallTerms, stdin: int | None) -> Ending:
         for stream in (stdout, stderr, result):
             stack.callback(stream.close)
         doors = stack.enter_context(network(terms.grants.rules, terms.name or "a call", MOST_RELAYED_BYTES))
-        child.opened = doors.open
+        if child.spec.get("doors"):  # of a jail; a child of the pool asks the broker
+            child.opened = doors.open
         broker = stack.enter_context(Broker(doors.connections, terms.report))
         handed = (stdout.writes, stderr.writes, result.writes, broker.childs_end)
         try:

@@ -75,7 +75,8 @@ class ForkingBackend(Backend):
         """
         if not is_supported():
             message = (
-                f"the sandbox {self.name!r} needs Linux: only trusted tools, in this process, can run here"
+                f"the sandbox {self.name!r} needs Linux; elsewhere tools run only where they are trusted with this "
+                'process: sandbox="inprocess" of a tool, or default = "inprocess" of [sandbox]'
             )
             raise SandboxUnavailable(message)
         try:

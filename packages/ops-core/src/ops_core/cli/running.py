@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from agentkit.loop import Event
 from agentkit.transcript import ApprovalAsked, ApprovalGiven, Recorded
-from ops_core.assembly import Ops, load_catalog, open_ops
-from ops_core.catalog import Catalog, Served
+from ops_core.assembly import Ops, open_ops
+from ops_core.catalog import Served
 from ops_core.cli.attaching import with_attachments
 from ops_core.cli.choosing import chosen_agent, serving, with_model
 from ops_core.cli.exits import Exit
@@ -37,22 +37,19 @@ GLANCE_SECONDS = 0.1
 async def run_here(options: RunOptions) -> Exit:
     """Work on one task until it ends, waits for somebody who is not here, or is let go."""
     settings = read_settings().model_copy(update={"concurrency": 1})
-    declared = load_catalog(settings)
-    # of one agent, which is not known before a task to be carried on was looked at
-    catalog = Catalog(endpoints=declared.endpoints, terms=declared.terms, mcp=declared.mcp)
-    async with open_ops(settings, catalog) as ops:
+    async with open_ops(settings) as ops:
+        declared = ops.catalog
         task = None
         if options.resume is not None:
             task = await ops.engine.get(DEFAULT_TENANT, task_id_of(options.resume))
             served = serving(declared, task.agent, options.model)
         else:
             served = with_model(declared.get(chosen_agent(declared.names, options.agent)), options.model)
-        catalog.add(served.agent, served.deps)
-        async with catalog.opened(served.agent.model):
-            pass  # a missing key is told before there is a task
-        if task is None:
-            task = await _submitted(ops, served, options)
-        return await _Run(ops, task, as_json=options.as_json).carry(served)
+        # whatever keeps the agent from running here (a key, a sandbox, an MCP server) is said before there is a task
+        async with replace(ops, catalog=declared.only(served)).prepared() as prepared:
+            if task is None:
+                task = await _submitted(prepared, served, options)
+            return await _Run(prepared, task, as_json=options.as_json).carry(served)
 
 
 async def _submitted(ops: Ops, served: Served, options: RunOptions) -> Task:
@@ -96,7 +93,7 @@ class _Run:
         with signals_to(self._interrupt), warnings_to(self._view.note):
             self._view.begin()
             await self._say_what_it_waits_for()
-            async with self._ops.working(self._happened, only=frozenset({self._task.id})) as runner:
+            async with self._ops.carrying(self._happened, only=frozenset({self._task.id})) as runner:
                 self._runner = runner
                 self._screen.when_closed = lambda: self._interrupt(Exit.OUTPUT_CLOSED)
                 await first_of(self._watch(), self._answer(), self._stop.wait())

@@ -12,6 +12,7 @@ from agentkit.agent import Agent
 from ops_core.assembly import Ops, open_ops
 from ops_core.catalog import Catalog
 from ops_core.ports import Clock
+from ops_core.sandboxing import Sandboxing
 from ops_core.settings import Settings
 from ops_core.stores import SqlStore, migrations, open_store
 
@@ -59,9 +60,10 @@ async def open_test_ops(*agents: Agent[Any, Any], **settings: Any) -> AsyncGener
             task = await ops.engine.until_ended("default", inserted.task.id)
 
     Args:
-        agents: what it can run.
+        agents: what it can run; their tools run in this process, where nothing else is said of them.
         settings: fields of :class:`~ops_core.settings.Settings`.
     """
     quick = {"store_url": "sqlite://", "poll_seconds": 0.05, "sweep_seconds": 0.05, "grace_seconds": 0.5}
-    async with open_ops(Settings.model_validate({**quick, **settings}), Catalog(agents)) as ops:
+    catalog = Catalog(agents, sandboxing=Sandboxing(default="inprocess"))
+    async with open_ops(Settings.model_validate({**quick, **settings}), catalog) as ops:
         yield ops

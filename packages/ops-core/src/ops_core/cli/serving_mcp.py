@@ -42,5 +42,5 @@ def _check_streams() -> None:
     for stream, name in ((sys.stdin, "input"), (sys.stdout, "output")):
         mode = os.fstat(stream.fileno()).st_mode
         if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stream.isatty()):
-            message = f"mcp serve needs a client at its standard streams, and its {name} is a file: start it from an MCP client"
+            message = f"its standard {name} is a file, where mcp serve needs an MCP client that starts it"
             raise ConfigError(message, field="mcp")

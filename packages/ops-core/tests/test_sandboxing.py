@@ -1,5 +1,6 @@
 """Where the tools of a deployment run: ``[sandbox]`` in ``opspawn.toml``, and catalogs in Python."""
 
+import json
 import os
 import sys
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 
 from agentkit import Agent, FunctionToolset
 from agentkit.errors import ToolError
+from agentkit.mcp import Pins
 from agentkit.messages import ToolCall
 from agentkit.sandbox import Confinement, Grants, HostRule
 from agentkit.sandbox import Limits as CallLimits
@@ -120,6 +122,51 @@ def test_what_makes_no_sense_is_refused(folder, more, message):
     file.write_text(file.read_text() + "\n" + more)
     with pytest.raises(ConfigError, match=message):
         read_catalog(file)
+
+
+@pytest.mark.parametrize(
+    "more, named",
+    [
+        ('[sandbox.tools.process]\nwrite = ["."]', ["sandbox.tools.process", "configuration"]),
+        ('[sandbox.tools.process]\nwrite = [".."]', ["sandbox.tools.process", "configuration"]),
+        ('[sandbox.tools.process]\nwrite = ["opspawn.toml"]', ["sandbox.tools.process", "configuration"]),
+        ('[sandbox.tools.process]\nwrite = ["opspawn.mcp.lock"]', ["approved MCP servers"]),
+        ('[sandbox.tools.process]\nwrite = ["kept"]\n[mcp]\ntokens = "kept/tokens"', ["tokens"]),
+        ('[sandbox.tools.process]\nwrite = ["data"]\n[tools.api]\nopenapi = "data/api.json"', ["OpenAPI"]),
+        ('[sandbox.tools.process]\nwrite = ["kept"]\n[mcp.servers.s]\ncommand = "sh"\nread = ["kept/in"]',
+         ["sandbox.tools.process", "mcp.servers.s"]),
+        ('[sandbox.tools.process]\nread = ["kept/in"]\n[mcp.servers.s]\ncommand = "sh"\nwrite = ["kept"]',
+         ["sandbox.tools.process", "mcp.servers.s"]),
+        ('[sandbox.tools.process]\nwrite = ["kept"]\n[mcp.servers.s]\ncommand = "sh"\ncwd = "kept/in"',
+         ["sandbox.tools.process", "mcp.servers.s"]),
+        ('[sandbox.tools.process]\nwrite = ["kept"]\n[mcp.servers.s]\ncommand = "kept/server"',
+         ["sandbox.tools.process", "mcp.servers.s"]),
+    ],
+)  # fmt: skip
+def test_a_grant_over_what_is_trusted_or_granted_to_others_is_refused(folder, more, named):
+    (folder / "kept" / "in").mkdir(parents=True)
+    (folder / "kept" / "server").write_text("#!/bin/sh\n")
+    (folder / "kept" / "server").chmod(0o755)
+    (folder / "opspawn.mcp.lock").write_text(Pins().as_text())
+    (folder / "data" / "api.json").write_text(
+        json.dumps({"openapi": "3.1.0", "info": {}, "servers": [{"url": "https://a.example"}], "paths": {
+            "/x": {"get": {"operationId": "look"}}}})
+    )  # fmt: skip
+    file = folder / "opspawn.toml"
+    file.write_text(file.read_text() + "\n" + more)
+    with pytest.raises(ConfigError, match="cannot be granted") as error:
+        read_catalog(file)
+    assert all(name in str(error.value) for name in named), error.value
+
+
+async def test_a_grant_over_the_store_is_refused(folder):
+    (folder / "state").mkdir()
+    file = folder / "opspawn.toml"
+    file.write_text(file.read_text() + '\n[sandbox.tools.process]\nwrite = ["state"]')
+    settings = Settings(store_url=f"sqlite:///{folder}/state/tasks.db", config=file)
+    with pytest.raises(ConfigError, match=r"sandbox.tools.process: .*the store"):
+        async with open_ops(settings):
+            pass
 
 
 def test_a_secret_that_is_not_set_is_named():

@@ -25,6 +25,7 @@ from ops_core.dispatchers import CountedDispatcher, open_dispatcher
 from ops_core.engine import Engine
 from ops_core.errors import ConfigError
 from ops_core.gauges import StoreGauges
+from ops_core.grants import check_catalog_grants, store_files
 from ops_core.logs import about
 from ops_core.mcp import check_mcp
 from ops_core.memory import check_memory
@@ -133,6 +134,7 @@ async def open_ops(settings: Settings, catalog: Catalog | None = None) -> AsyncG
         StoreUnavailable: the database cannot be opened.
     """
     catalog = load_catalog(settings) if catalog is None else catalog
+    check_catalog_grants(catalog, store_files(settings.store_url))
     metrics = Metrics()
     store = open_store(settings.store_url, metrics=metrics.writer)
     if settings.auto_migrate and store.migrates_itself:

@@ -20,7 +20,7 @@ from agentkit.models import NamedEndpoint
 from agentkit.models.retrying import Retries
 from agentkit.policies import SecurityPolicy
 from agentkit.remembering import REMEMBER
-from agentkit.sandbox import Confinement, Grants
+from agentkit.sandbox import Confinement, Grants, Trusted
 from agentkit.telemetry import Telemetry
 from agentkit.tools import HttpToolset, Tool
 from agentkit.tools.everyday import everyday_tools
@@ -28,7 +28,9 @@ from agentkit.tools.programs import ProgramTool, python_tool, shell_tool
 from ops_core.catalog import Catalog
 from ops_core.config import AgentTable, ConfigFile, problems_of
 from ops_core.errors import ConfigError
+from ops_core.grants import check_catalog_grants
 from ops_core.importing import import_object
+from ops_core.mcp import lock_of
 from ops_core.policies import PolicyError
 from ops_core.sandboxing import SandboxTable, ToolTable
 from ops_core.settings import variables
@@ -73,7 +75,20 @@ def read_catalog(path: Path, environ: Mapping[str, str] | None = None) -> Catalo
         message = f"{path}: mcp.serve.agents.{min(unknown)}: there is no such agent"
         raise ConfigError(message, field="config")
     terms = config.terms()
-    return Catalog(agents, endpoints=endpoints, terms=terms, mcp=pool, sandboxing=sandboxing, serve=serve)
+    catalog = Catalog(agents, endpoints=endpoints, terms=terms, mcp=pool, sandboxing=sandboxing, serve=serve)
+    check_catalog_grants(catalog, _trusted(config, path))
+    return catalog
+
+
+def _trusted(config: ConfigFile, path: Path) -> list[Trusted]:
+    """Files that decide what tools may do: no tool may write them."""
+    documents = [table.openapi for table in config.tools.values() if table.openapi is not None]
+    return [
+        Trusted("the configuration", path),
+        Trusted("the file of approved MCP servers", lock_of(path)),
+        Trusted("the folder of Python modules of the configuration", path.parent),
+        *(Trusted("an OpenAPI document", path.parent / document) for document in documents),
+    ]
 
 
 def _apis(config: ConfigFile, path: Path, environ: Mapping[str, str]) -> dict[str, HttpToolset]:

@@ -7,6 +7,7 @@ import os
 import sys
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
@@ -15,14 +16,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from agentkit.errors import UsageError
+from agentkit.mcp.installed import found
 from agentkit.mcp.oauth import Login, TokenFolder, default_tokens
 from agentkit.mcp.pins import Pins
-from agentkit.mcp.processes import AS_IT_IS
+from agentkit.mcp.processes import AS_IT_IS, granted_to
 from agentkit.mcp.proxy import McpProxy
 from agentkit.mcp.servers import McpServer
 from agentkit.mcp.surroundings import Elicit, Surroundings, Unwatched, Watch
 from agentkit.mcp.toolset import McpToolset
-from agentkit.sandbox import Sandboxes
+from agentkit.sandbox import Grants, Sandboxes
 from agentkit.sandbox.jail import find_bubblewrap
 
 if TYPE_CHECKING:
@@ -75,6 +77,9 @@ class McpPool:
 
     Raises:
         UsageError: a declaration is wrong, or two servers have one name.
+
+    Attributes:
+        granted: what programs see in the jail, by the names of their servers: resolved once, and held.
     """
 
     def __init__(
@@ -99,15 +104,34 @@ class McpPool:
             self.servers[server.name] = server
         self.pins = pins
         variables = os.environ if variables is None else variables
-        self._surroundings = partial(
-            Surroundings, variables=variables, folder=folder, login=login, elicit=elicit
-        )
         self._variables = variables
         self._folder = folder
+        self.granted = self._held()
+        self._surroundings = partial(
+            Surroundings,
+            variables=variables,
+            folder=folder,
+            login=login,
+            elicit=elicit,
+            granted=self.granted,
+        )
         self._login = login
         self._watch: Watch = Unwatched()
         self.tokens = tokens or default_tokens(variables)
         self._open: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Open] = weakref.WeakKeyDictionary()
+
+    def _held(self) -> dict[str, Grants]:
+        """What programs see in the jail, resolved now; of those that cannot start yet, when they first do."""
+        granted: dict[str, Grants] = {}
+        for server in self.servers.values():
+            if server.command is None or server.sandbox == "none":
+                continue
+            with suppress(UsageError):
+                resolved = server.resolved(self._variables, self._folder)
+                program = found(resolved.command or "", self._variables)
+                if program is not None:
+                    granted[server.name] = granted_to(resolved, program, self._variables)
+        return granted
 
     def watch(self, watch: Watch) -> None:
         """Tell ``watch`` what happens over connections that are made from now on."""

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from asyncio import StreamReader, StreamWriter
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, MutableMapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Protocol
 
@@ -79,7 +79,10 @@ class Streams(Protocol):
 
 
 def running(
-    server: McpServer, environment: Mapping[str, str], sandboxes: Sandboxes
+    server: McpServer,
+    environment: Mapping[str, str],
+    sandboxes: Sandboxes,
+    granted: MutableMapping[str, Grants],
 ) -> AbstractAsyncContextManager[Streams]:
     """The program of a server, from its start to its end: nothing of it is left when the context is.
 
@@ -87,13 +90,14 @@ def running(
         server: resolved, with a command.
         environment: of this process.
         sandboxes: that are open.
+        granted: what servers see in the jail, by name: what is held already is not resolved again.
 
     Raises:
         McpUnavailable: it cannot be started.
     """
     if server.sandbox == "none":
         return _as_it_is(server, environment)
-    return _jailed(server, environment, sandboxes)
+    return _jailed(server, environment, sandboxes, granted)
 
 
 # --- in the jail --------------------------------------------------------------------------------------------------
@@ -101,13 +105,18 @@ def running(
 
 @asynccontextmanager
 async def _jailed(
-    server: McpServer, environment: Mapping[str, str], sandboxes: Sandboxes
+    server: McpServer,
+    environment: Mapping[str, str],
+    sandboxes: Sandboxes,
+    granted: MutableMapping[str, Grants],
 ) -> AsyncGenerator[Streams]:
     assert server.command is not None
     program = await asyncio.to_thread(found, server.command, environment)
     if program is None:
         raise McpUnavailable(f"{server.name}: the program cannot be started: No such file or directory")
-    terms = await asyncio.to_thread(_terms, server, program, environment)
+    if server.name not in granted:
+        granted[server.name] = await asyncio.to_thread(granted_to, server, program, environment)
+    terms = _terms(server, granted[server.name], environment)
     try:
         box = await sandboxes.get("jail")
     except SandboxUnavailable as error:
@@ -126,13 +135,22 @@ async def _jailed(
         await context.__aexit__(*sys.exc_info())
 
 
-def _terms(server: McpServer, program: str, environment: Mapping[str, str]) -> ProgramTerms:
-    shown = [*needed(program, environment), *([] if server.cwd is None else [server.cwd])]
-    # what may be written is also read, and what is granted in words goes before what is shown beside
-    beside = [path for path in shown if path not in server.write]
+def granted_to(server: McpServer, program: str, environment: Mapping[str, str]) -> Grants:
+    """What a server sees in the jail: its installation, where it runs, and what is granted in words.
+
+    Args:
+        server: resolved, with a command.
+        program: its path.
+        environment: of this process.
+    """
+    beside = [*needed(program, environment), *([] if server.cwd is None else [server.cwd])]
+    return Grants(read=(*server.read, *beside), write=tuple(server.write), hosts=tuple(server.hosts))
+
+
+def _terms(server: McpServer, grants: Grants, environment: Mapping[str, str]) -> ProgramTerms:
     return ProgramTerms(
         limits=ProgramLimits(line_bytes=MOST_LINE),
-        grants=Grants(read=(*server.read, *beside), write=tuple(server.write), hosts=tuple(server.hosts)),
+        grants=grants,
         environment={name: environment[name] for name in JAILED if name in environment} | dict(server.env),
         folder=server.cwd,
         name=server.name,

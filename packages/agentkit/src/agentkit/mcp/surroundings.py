@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from agentkit.mcp.oauth import Login, TokenFolder
 from agentkit.messages import JsonObject
-from agentkit.sandbox import Sandboxes
+from agentkit.sandbox import Grants, Sandboxes
 
 
 class Elicit(Protocol):
@@ -60,6 +60,7 @@ class Surroundings:
     variables: fill in what declarations leave open; the environment of the process as a rule.
     tokens: where is kept what people have granted.
     sandboxes: in which programs run; open as long as the connections are.
+    granted: what programs see in the jail, by the names of their servers; resolved once for all connections.
     folder: where programs run; that of the process where empty.
     login: a person who can log in now.
     elicit: a person who can answer servers now.
@@ -69,6 +70,7 @@ class Surroundings:
     variables: Mapping[str, str]
     tokens: TokenFolder
     sandboxes: Sandboxes
+    granted: MutableMapping[str, Grants] = field(default_factory=dict[str, Grants])
     folder: str = ""
     login: Login | None = None
     elicit: Elicit | None = None

@@ -135,7 +135,8 @@ class _Program(_Base):
 
     async def __aenter__(self) -> tuple[Any, Any]:
         here = self._here
-        streams = await self._stack.enter_async_context(running(self._server, here.variables, here.sandboxes))
+        process = running(self._server, here.variables, here.sandboxes, here.granted)
+        streams = await self._stack.enter_async_context(process)
         incoming, read = anyio.create_memory_object_stream[SessionMessage | Exception]()
         write, outgoing = anyio.create_memory_object_stream[SessionMessage]()
         for work in (

@@ -12,6 +12,7 @@
 from agentkit.errors import ToolTimeout
 from agentkit.sandbox.backend import Backend
 from agentkit.sandbox.capabilities import Capabilities, Control, State
+from agentkit.sandbox.conflicts import Trusted, check_grants
 from agentkit.sandbox.errors import (
     BadResult,
     CpuExceeded,
@@ -75,5 +76,7 @@ __all__ = [
     "ToolCrashed",
     "ToolStopped",
     "ToolTimeout",
+    "Trusted",
+    "check_grants",
     "open_sandbox",
 ]

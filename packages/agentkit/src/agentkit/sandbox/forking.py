@@ -196,11 +196,12 @@ class ForkingBackend(Backend):
 
     def _spec(self, terms: Terms) -> dict[str, Any]:
         grants = terms.grants
+        grants.check_paths()
         return {
             "limits": terms.limits.as_sent(),
             "path": self._plan.folders(),
-            "read": grants.paths(grants.read),
-            "write": grants.paths(grants.write),
+            "read": [held.as_sent() for held in grants.held_read],
+            "write": [held.as_sent() for held in grants.held_write],
             "hosts": bool(grants.rules),
             "environment": {**ENVIRONMENT, **grants.environment(self._secrets)},
         }

@@ -24,6 +24,7 @@ from agentkit.sandbox.doors import ENVIRONMENT as DOORS_ENVIRONMENT
 from agentkit.sandbox.doors import planned
 from agentkit.sandbox.errors import SandboxUnavailable
 from agentkit.sandbox.forking import HELD, SELFTEST, TRIES, ForkingBackend, Terms, held
+from agentkit.sandbox.held_paths import is_below
 from agentkit.sandbox.port import CallTerms, Exited, ProgramTerms, RunningProgram
 from agentkit.sandbox.results import exited
 from agentkit.sandbox.running import Running
@@ -198,16 +199,18 @@ def _environment(given: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def _folder(terms: ProgramTerms) -> str:
-    """Where a program starts, links followed as they are for what is granted."""
+    """Where a program starts. Below what is granted, links are followed inside of the jail alone."""
     if terms.folder is None:
         return WORK
-    grants = terms.grants
-    folder = os.path.realpath(terms.folder)
-    granted = [WORK, *grants.paths(grants.read), *grants.paths(grants.write)]
-    if not any(folder == path or folder.startswith(path + "/") for path in granted):
-        message = f"a program starts in {WORK} or below a granted path, not in {terms.folder}"
-        raise UsageError(message)
-    return folder
+    folder = os.path.normpath(terms.folder)
+    if is_below(folder, WORK):
+        return folder
+    for granted in (*terms.grants.held_write, *terms.grants.held_read):
+        for name in (granted.path, os.path.normpath(granted.given)):
+            if is_below(folder, name):
+                return granted.path + folder[len(name) :]
+    message = f"a program starts in {WORK} or below a granted path, not in {terms.folder}"
+    raise UsageError(message)
 
 
 @contextmanager

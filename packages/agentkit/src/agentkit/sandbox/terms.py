@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
 
 from agentkit.errors import UsageError
+from agentkit.sandbox.held_paths import HeldPath, outermost
 
 MIB = 1 << 20
 
@@ -131,17 +132,23 @@ class HostRule:
 class Grants:
     """What one call may reach beyond its own folder. Nothing, unless it is written here.
 
+    Paths are resolved when this is made, and never again; a call whose paths have been replaced is refused.
+
     Attributes:
         read: files and folders, by absolute path.
         write: files and folders that may be changed as well.
         hosts: through the broker, which checks the address it connects to.
         secrets: names of values that are put into the environment of this call alone.
+        held_read: ``read``, resolved and held open, without what ``write`` holds.
+        held_write: ``write``, resolved and held open.
     """
 
     read: tuple[Path | str, ...] = ()
     write: tuple[Path | str, ...] = ()
     hosts: tuple[HostRule | str, ...] = ()
     secrets: tuple[str, ...] = ()
+    held_read: tuple[HeldPath, ...] = field(init=False, repr=False, compare=False)
+    held_write: tuple[HeldPath, ...] = field(init=False, repr=False, compare=False)
 
     @property
     def rules(self) -> tuple[HostRule, ...]:
@@ -152,27 +159,19 @@ class Grants:
         """
         return tuple(HostRule.of(host) if isinstance(host, str) else host for host in self.hosts)
 
-    def paths(self, given: tuple[Path | str, ...]) -> list[str]:
-        """Granted paths as they truly are, links followed.
+    def __post_init__(self) -> None:
+        write = outermost(map(HeldPath, self.write))
+        object.__setattr__(self, "held_write", write)
+        object.__setattr__(self, "held_read", outermost(map(HeldPath, self.read), write))
+
+    def check_paths(self) -> None:
+        """See whether the paths are still what they were when they were granted.
 
         Raises:
-            UsageError: one is not absolute, does not exist, or is the whole machine.
+            UsageError: one is not absolute, does not exist, is the whole machine, or has been replaced.
         """
-        found: list[str] = []
-        for path in given:
-            if not Path(path).is_absolute():
-                message = f"a path is granted as an absolute one, not as {str(path)!r}"
-                raise UsageError(message)
-            try:
-                true = str(Path(path).resolve(strict=True))
-            except OSError:
-                message = f"{path} is granted, and does not exist"
-                raise UsageError(message) from None
-            if true in _NEVER or true.startswith(("/proc/", "/sys/")):
-                message = f"{true} cannot be granted: it is the machine itself"
-                raise UsageError(message)
-            found.append(true)
-        return found
+        for held in (*self.held_read, *self.held_write):
+            held.check()
 
     def environment(self, known: Mapping[str, str]) -> dict[str, str]:
         """The granted secrets, by name.
@@ -206,6 +205,3 @@ class Confinement:
             message = f"a tool runs inprocess, in the pool or in the jail, not in {self.sandbox!r}"
             raise UsageError(message)
         _ = self.grants.rules
-
-
-_NEVER = frozenset({"/", "/proc", "/sys", "/dev"})

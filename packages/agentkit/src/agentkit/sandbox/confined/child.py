@@ -25,7 +25,7 @@ from .kernel import (
     prctl,
     unshare,
 )
-from .mounts import DEVICES, SYSTEM, importable
+from .mounts import DEVICES, SYSTEM, importable, open_granted
 from .proc import Proc
 from .rlimits import MOST_SIGNALS, limit_to
 
@@ -195,13 +195,15 @@ def _limit(ground: Ground, limits: dict[str, Any], held: int) -> None:
     limit_to(wanted)
 
 
-def _rules(ground: Ground, spec: dict[str, Any]) -> list[tuple[str, int]]:
-    rules = [(path, landlock.READ) for path in (*SYSTEM, *ground.libraries, *spec["read"])]
+def _rules(ground: Ground, spec: dict[str, Any]) -> list[tuple[str | int, int]]:
+    rules: list[tuple[str | int, int]] = [(path, landlock.READ) for path in (*SYSTEM, *ground.libraries)]
     for folder in spec["path"]:
         if not is_within(folder, ground.libraries):
             rules.append((folder, landlock.LIST))
             rules += [(path, landlock.READ) for path in importable(folder)]
-    rules += [(path, landlock.WRITE) for path in (*DEVICES, spec["folder"], *spec["write"])]
+    rules += [(path, landlock.WRITE) for path in (*DEVICES, spec["folder"])]
+    rules += [(open_granted(granted), landlock.READ) for granted in spec["read"]]
+    rules += [(open_granted(granted), landlock.WRITE) for granted in spec["write"]]
     if ground.namespaces:
         rules += [("/etc/passwd", landlock.READ), ("/etc/group", landlock.READ)]
     return rules

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .child import Ground, is_within
-from .mounts import GROUP, PASSWD, SYSTEM, WORK, importable, outermost
+from .mounts import GROUP, PASSWD, SYSTEM, WORK, Granted, importable, outermost
 
 JAIL = 3
 """The descriptor at which a jail finds its supervisor."""
@@ -24,12 +24,13 @@ SCRATCH = (WORK, "/dev/shm")  # noqa: S108  (in the jail)
 _TABLES = ("/etc/passwd", "/etc/group", "/etc/hosts", "/etc/nsswitch.conf")
 
 
-def arguments(ground: Ground, terms: Mapping[str, Any]) -> list[str]:
+def arguments(ground: Ground, terms: Mapping[str, Any], staged: Mapping[str, str]) -> list[str]:
     """The program that makes a jail on these terms, with its arguments; within it the launcher waits.
 
     Args:
         ground: of the fork server, which knows the programs.
         terms: paths that are granted, folders of modules, and bytes of the jail's own files.
+        staged: where what was granted is mounted, by its path.
     """
     disk = str(terms["limits"]["disk"])
     programs = ground.programs
@@ -45,8 +46,8 @@ def arguments(ground: Ground, terms: Mapping[str, Any]) -> list[str]:
         *("--perms", "1777", "--size", disk, "--tmpfs", "/dev/shm"),  # noqa: S108  (in the jail)
         *("--perms", "1777", "--size", disk, "--tmpfs", WORK),
         *_shown(ground, terms["path"], below=WORK),
-        *_granted("--ro-bind", terms["read"]),
-        *_granted("--bind", terms["write"]),
+        *_granted("--ro-bind", terms["read"], staged),
+        *_granted("--bind", terms["write"], staged),
         *("--remount-ro", "/", "--chdir", WORK),
         *(
             "--",
@@ -113,5 +114,5 @@ def _parents(path: str) -> list[str]:
     return found[::-1]
 
 
-def _granted(option: str, paths: Sequence[str]) -> list[str]:
-    return [part for path in paths for part in (option, path, path)]
+def _granted(option: str, granted: Sequence[Granted], staged: Mapping[str, str]) -> list[str]:
+    return [part for path, *_ in granted for part in (option, staged[str(path)], str(path))]

@@ -22,6 +22,7 @@ PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 
 # the same on every architecture, as they are younger than the common table
+SYS_OPEN_TREE = 428
 SYS_MOVE_MOUNT = 429
 SYS_CLOSE_RANGE = 436
 SYS_MOUNT_SETATTR = 442
@@ -32,6 +33,10 @@ SYS_LANDLOCK_RESTRICT_SELF = 446
 _CAPSET = {"x86_64": 126, "aarch64": 91}
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _CAPABILITY_VERSION_3 = 0x2008_0522
+
+_AT_EMPTY_PATH, _AT_RECURSIVE = 0x1000, 0x8000
+_CLONE_TREE = 1 | 0x8_0000 | _AT_EMPTY_PATH | _AT_RECURSIVE  # OPEN_TREE_CLONE, O_CLOEXEC
+_MOVE_FROM_DESCRIPTOR = 4
 
 libc: Any = ctypes.CDLL(None, use_errno=True)
 
@@ -115,8 +120,32 @@ def restrict_mount(target: str, attributes: int, *, recursive: bool) -> None:
     """
     given = ctypes.create_string_buffer(struct.pack("=QQQQ", attributes, 0, 0, 0), 32)
     path = ctypes.create_string_buffer(os.fsencode(target))
-    at_recursive = 0x8000 if recursive else 0
+    at_recursive = _AT_RECURSIVE if recursive else 0
     syscall(SYS_MOUNT_SETATTR, -100, ctypes.addressof(path), at_recursive, ctypes.addressof(given), 32)
+
+
+def clone_mount(descriptor: int) -> int:
+    """A copy of the mount at a file or folder, with all below it: a descriptor of what is not attached anywhere yet.
+
+    Args:
+        descriptor: of the file or folder, in this mount namespace.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    nothing = ctypes.create_string_buffer(b"")
+    return syscall(SYS_OPEN_TREE, descriptor, ctypes.addressof(nothing), _CLONE_TREE)
+
+
+def attach_mount(mounted: int, target: str) -> None:
+    """Attach what :func:`clone_mount` made.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    nothing, path = (ctypes.create_string_buffer(os.fsencode(each)) for each in ("", target))
+    arguments = mounted, ctypes.addressof(nothing), -100, ctypes.addressof(path)
+    syscall(SYS_MOVE_MOUNT, *arguments, _MOVE_FROM_DESCRIPTOR)
 
 
 def pivot_root(new_root: str) -> None:

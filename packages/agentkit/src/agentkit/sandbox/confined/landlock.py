@@ -45,13 +45,13 @@ def _known(version: int) -> int:
     return (1 << bits) - 1
 
 
-def restrict(rules: Iterable[tuple[str, int]], version: int) -> None:
+def restrict(rules: Iterable[tuple[str | int, int]], version: int) -> None:
     """Reach only what ``rules`` name from now on, with no way back. Paths that do not exist are passed over.
 
     Where the kernel can, TCP, signals to others and abstract sockets of others are out of reach as well.
 
     Args:
-        rules: paths, with what may be done at and below each.
+        rules: paths, or descriptors, which are closed, with what may be done at and below each.
         version: as :func:`abi` said.
 
     Raises:
@@ -72,9 +72,9 @@ def restrict(rules: Iterable[tuple[str, int]], version: int) -> None:
         os.close(ruleset)
 
 
-def _allow(ruleset: int, path: str, access: int) -> None:
+def _allow(ruleset: int, place: str | int, access: int) -> None:
     try:
-        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        descriptor = os.open(place, os.O_PATH | os.O_CLOEXEC) if isinstance(place, str) else place
     except OSError:
         return
     try:

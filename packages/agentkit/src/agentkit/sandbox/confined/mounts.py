@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TypeAlias
 
-from .kernel import mount, pivot_root, restrict_mount
+from .kernel import attach_mount, clone_mount, mount, pivot_root, restrict_mount
 
 SYSTEM = (
     *("/usr", "/lib", "/lib32", "/lib64", "/libx32", "/bin", "/sbin"),
@@ -27,6 +29,25 @@ PASSWD, GROUP = "tool:x:1000:1000:tool:/tmp:/bin/sh\n", "tool:x:1000:\n"
 
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_BIND, _MS_REC, _MS_PRIVATE = 2, 4, 8, 0x1000, 0x4000, 0x40000
 _READ_ONLY, _NO_SET_UID, _NO_DEVICES = 1, 2, 4
+
+
+Granted: TypeAlias = Sequence[str | int]
+"""A path with the numbers of the device and inode that must be found there."""
+
+
+def open_granted(granted: Granted) -> int:
+    """A descriptor of what was granted.
+
+    Raises:
+        OSError: something else is there by now.
+    """
+    path, *identity = granted
+    descriptor = os.open(str(path), os.O_PATH | os.O_CLOEXEC)
+    found = os.fstat(descriptor)
+    if [found.st_dev, found.st_ino] != identity:
+        os.close(descriptor)
+        raise OSError(errno.ESTALE, f"{path} was replaced after it was granted")
+    return descriptor
 
 
 def most_files(disk: int) -> int:
@@ -63,7 +84,7 @@ def build(root: str, readable: Iterable[str]) -> None:
     mount("tmpfs", root, "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=0755,size=1m,nr_inodes=4096")
     for path in outermost(readable):
         if not is_own(path):
-            _show(root, path, writable=False)
+            _show(root, path)
     for device in DEVICES:
         _touch(root + device)
         mount(device, root + device, None, _MS_BIND)
@@ -71,10 +92,40 @@ def build(root: str, readable: Iterable[str]) -> None:
     os.makedirs(root + "/etc", exist_ok=True)
     _write(root + "/etc/passwd", PASSWD)
     _write(root + "/etc/group", GROUP)
+
+
+def seal(root: str) -> None:
+    """Let nothing be made in a root any more.
+
+    Raises:
+        OSError: the kernel refused.
+    """
     restrict_mount(root, _READ_ONLY, recursive=False)
 
 
-def _show(root: str, path: str, *, writable: bool) -> None:
+def attach(granted: Granted, target: str, *, writable: bool) -> None:
+    """Mount what was granted, and nothing else that may lie at its path by now.
+
+    Raises:
+        OSError: something else is there, or the kernel refused.
+    """
+    descriptor = open_granted(granted)
+    mounted = clone_mount(descriptor)
+    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        os.makedirs(target, exist_ok=True)
+    elif not os.path.exists(target):
+        _touch(target)
+    attach_mount(mounted, target)
+    os.close(mounted)
+    os.close(descriptor)
+    restrict_mount(target, _attributes(writable=writable), recursive=True)
+
+
+def _attributes(*, writable: bool) -> int:
+    return _NO_SET_UID | _NO_DEVICES | (0 if writable else _READ_ONLY)
+
+
+def _show(root: str, path: str) -> None:
     if os.path.islink(path):
         os.makedirs(os.path.dirname(root + path), exist_ok=True)
         with suppress(FileExistsError):
@@ -85,8 +136,7 @@ def _show(root: str, path: str, *, writable: bool) -> None:
     else:
         _touch(root + path)
     mount(path, root + path, None, _MS_BIND | _MS_REC)
-    attributes = _NO_SET_UID | _NO_DEVICES | (0 if writable else _READ_ONLY)
-    restrict_mount(root + path, attributes, recursive=True)
+    restrict_mount(root + path, _attributes(writable=False), recursive=True)
 
 
 def _touch(path: str) -> None:
@@ -105,13 +155,15 @@ class Scene:
 
     Attributes:
         readable: paths.
-        writable: paths.
+        granted_read: see :data:`Granted`.
+        granted_write: as above.
         disk: bytes of the call's own files.
         owner: id of whoever writes there, in the namespace of users of this process.
     """
 
     readable: Sequence[str]
-    writable: Sequence[str]
+    granted_read: Sequence[Granted]
+    granted_write: Sequence[Granted]
     disk: int
     owner: int
 
@@ -128,16 +180,25 @@ def enter(root: str, scene: Scene, *, built: bool) -> None:
         OSError: the kernel refused.
     """
     if not built:
-        build(root, [*scene.readable, *scene.writable])
+        build(root, scene.readable)
+        _grant(root, scene, own=False)
+        seal(root)
     options = f"mode=0700,size={max(scene.disk, 4096)},nr_inodes={most_files(scene.disk)}"
     options += f",uid={scene.owner},gid={scene.owner}"
     mount("tmpfs", root + WORK, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, options)
-    for path in outermost([*scene.readable, *scene.writable]):
+    for path in outermost(scene.readable):
         if is_own(path):
-            _show(root, path, writable=False)
-    for path in outermost(scene.writable):
-        _show(root, path, writable=True)
+            _show(root, path)
+    _grant(root, scene, own=True)
     pivot_root(root)
+
+
+def _grant(root: str, scene: Scene, *, own: bool) -> None:
+    for paths, writable in ((scene.granted_read, False), (scene.granted_write, True)):
+        for granted in paths:
+            path = str(granted[0])
+            if is_own(path) == own:
+                attach(granted, root + path, writable=writable)
 
 
 def shown(folder: str, landlock: int) -> list[str]:

@@ -28,7 +28,7 @@ from .kernel import (
     unmount,
     unshare,
 )
-from .mounts import SYSTEM, Scene, build, enter, make_private, shown
+from .mounts import SYSTEM, Scene, build, enter, make_private, seal, shown
 from .proc import Ids, Proc
 
 _MNT_DETACH = 2
@@ -165,9 +165,11 @@ def _take_namespaces(proc: Proc, config: dict[str, Any], readable: tuple[str, ..
     if for_functions:
         make_private()
         build(config["root"], readable)
+        seal(config["root"])
         if try_it:
             unshare(CLONE_NEWNS | CLONE_NEWPID)
-            enter(config["root"], Scene(readable=readable, writable=(), disk=1 << 20, owner=0), built=True)
+            scene = Scene(readable=readable, granted_read=(), granted_write=(), disk=1 << 20, owner=0)
+            enter(config["root"], scene, built=True)
 
 
 @contextmanager

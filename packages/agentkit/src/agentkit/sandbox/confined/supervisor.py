@@ -21,10 +21,11 @@ from .kernel import (
     PR_SET_CHILD_SUBREAPER,
     PR_SET_PDEATHSIG,
     close_from,
+    mount,
     prctl,
     unshare,
 )
-from .mounts import WORK, Scene, enter, is_own, shown
+from .mounts import WORK, Scene, attach, enter, is_own, make_private, shown
 from .proc import Use
 from .watching import Watch, bury
 
@@ -132,8 +133,9 @@ def _set_the_scene(ground: Ground, spec: dict[str, Any]) -> str | None:
         new = [folder for folder in others if folder not in ground.path and not is_own(folder)]
         more = [path for folder in new for path in shown(folder, ground.landlock)]
         scene = Scene(
-            readable=[*ground.readable, *own, *more, *spec["read"]],
-            writable=spec["write"],
+            readable=[*ground.readable, *own, *more],
+            granted_read=spec["read"],
+            granted_write=spec["write"],
             disk=spec["limits"]["disk"],
             owner=owner,
         )
@@ -181,7 +183,8 @@ def _serve_jail(ground: Ground, worker: socket.socket, usual: dict[str, Any] | N
         return
     here, there = socket.socketpair()
     hears, says = os.pipe()
-    jail, tables = jailing.arguments(ground, usual), jailing.tables(usual)
+    jail = jailing.arguments(ground, usual, _staged(ground, usual))
+    tables = jailing.tables(usual)
     pid, pidfd = _forked(lambda: _become_jail(jail, (there.fileno(), ground.proc.descriptor), says, tables))
     there.close()
     os.close(says)
@@ -199,6 +202,25 @@ def _serve_jail(ground: Ground, worker: socket.socket, usual: dict[str, Any] | N
     bury(watch.proc)
     if why is not None:
         _tell(worker, {"event": "unable", "why": f"no jail: {why}"})
+
+
+def _staged(ground: Ground, terms: dict[str, Any]) -> dict[str, str]:
+    """Where bubblewrap finds what was granted: mounted where nobody else can put anything in its place.
+
+    Raises:
+        OSError: something else is there by now, or the kernel refused.
+    """
+    granted = [(each, False) for each in terms["read"]] + [(each, True) for each in terms["write"]]
+    if not granted:
+        return {}
+    unshare(CLONE_NEWNS)
+    make_private()
+    mount("tmpfs", ground.root, "tmpfs", 0, "mode=0700,size=1m")
+    staged: dict[str, str] = {}
+    for number, (each, writable) in enumerate(granted):
+        staged[str(each[0])] = target = f"{ground.root}/{number}"
+        attach(each, target, writable=writable)
+    return staged
 
 
 def _made(watch: Watch, jail: socket.socket, complaints: int) -> tuple[str | None, list[int]]:

@@ -161,9 +161,9 @@ def test_what_is_no_completion_is_a_bad_response(body: Any) -> None:
 @pytest.mark.parametrize(
     "usage, expected",
     [
-        (None, Usage()),
-        ({"prompt_tokens": None, "completion_tokens": -1, "cost": 3}, Usage()),
-        ({"prompt_tokens": 10**400, "completion_tokens": True}, Usage()),
+        (None, Usage(partial=True)),
+        ({"prompt_tokens": None, "completion_tokens": -1, "cost": 3}, Usage(partial=True)),
+        ({"prompt_tokens": 10**400, "completion_tokens": True}, Usage(partial=True)),
         (
             {"prompt_tokens": 9.0, "completion_tokens": 2, "prompt_cache_hit_tokens": 4},
             Usage(input_tokens=9, output_tokens=2, cached_tokens=4),

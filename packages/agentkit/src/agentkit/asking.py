@@ -232,7 +232,9 @@ class _Calls:
         if call.billed is None:
             return None
         read, written = call.billed
-        return self._prices.billed(Usage(input_tokens=read, output_tokens=written), call.model)
+        told = None if (read, written) == (0, 0) else call.error.billed_usd
+        used = Usage(input_tokens=read, output_tokens=written, cost_usd=told)
+        return self._prices.billed(used, call.model)
 
 
 def _again_after(following: Next) -> float | None:

@@ -129,11 +129,13 @@ class ModelError(AgentkitError):
     Attributes:
         billed: input and output tokens that are billed for the call all the same; ``None`` where nobody knows. An
             adapter sets it where it knows more than the kind of the error says.
+        billed_usd: what the provider says that these cost; ``None`` where it does not say.
     """
 
     code = "model_error"
     actor = Actor.PROVIDER
     billed: tuple[int, int] | None = None
+    billed_usd: float | None = None
 
 
 class ModelBadRequest(ModelError):

@@ -211,6 +211,10 @@ class Usage:
         cache_write_tokens: the part of ``input_tokens`` that it cached now, where it bills that.
         reasoning_tokens: the part of ``output_tokens`` that was reasoning.
         cost_usd: in US dollars; ``None`` where nobody knows, which is not the same as zero.
+        by_kind: what of it has a price of its own, counted by kind: tokens that are among the others
+            (``input_audio_tokens``, ``output_audio_tokens``, ``output_image_tokens``, ``cache_write_1h_tokens``), and
+            what is billed beside tokens (``web_searches``).
+        partial: the provider did not count it all: the figures are too low, and no cost follows from them.
     """
 
     input_tokens: int = 0
@@ -219,6 +223,8 @@ class Usage:
     reasoning_tokens: int = 0
     cost_usd: float | None = None
     cache_write_tokens: int = 0
+    by_kind: Mapping[str, int] = field(default_factory=dict[str, int])
+    partial: bool = False
 
     @property
     def tokens(self) -> int:
@@ -233,7 +239,15 @@ class Usage:
             reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
             cost_usd=add_usd(self.cost_usd, other.cost_usd),
             cache_write_tokens=self.cache_write_tokens + other.cache_write_tokens,
+            by_kind=_added(self.by_kind, other.by_kind),
+            partial=self.partial or other.partial,
         )
+
+
+def _added(one: Mapping[str, int], other: Mapping[str, int]) -> Mapping[str, int]:
+    if not (one and other):
+        return one or other
+    return {kind: one.get(kind, 0) + other.get(kind, 0) for kind in (*one, *(set(other) - set(one)))}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,14 +6,15 @@ from collections.abc import Generator, Mapping
 from contextlib import AsyncExitStack, aclosing, contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
-from agentkit.errors import ModelBadResponse, ModelTimeout, ModelUnreachable
+from agentkit.errors import ModelBadResponse, ModelError, ModelTimeout, ModelUnreachable
 from agentkit.messages import ModelReply, ModelRequest
 from agentkit.models.access import ANTHROPIC_URL
-from agentkit.models.anthropic_wire import MessageDraft, decode_reply, encode_request
+from agentkit.models.anthropic_wire import MessageDraft, decode_reply, encode_request, usage_of
 from agentkit.models.openai_stream import EventReader
-from agentkit.models.refusals import error_object
+from agentkit.models.refusals import charge, error_object
 from agentkit.models.sdk import SdkModel
-from agentkit.models.wire_json import load_json
+from agentkit.models.usage import UNCOUNTED
+from agentkit.models.wire_json import as_object, load_json
 from agentkit.ports import OnDelta
 
 if TYPE_CHECKING:
@@ -63,7 +64,11 @@ class AnthropicModel(SdkModel):
                 draft = MessageDraft(self._dialect, request.output_schema)
                 return await self._streamed(response, draft, on_delta)
             found = self._loaded(await self._endpoint.read(response), response)
-        return decode_reply(found, self._dialect, request.output_schema)
+        try:
+            return decode_reply(found, self._dialect, request.output_schema)
+        except ModelError as error:
+            charge(error, usage_of(found), begun=True)
+            raise
 
     async def _streamed(
         self, response: httpx2.Response, draft: MessageDraft, on_delta: OnDelta | None
@@ -72,13 +77,17 @@ class AnthropicModel(SdkModel):
         async with aclosing(self._endpoint.chunks(response)) as chunks:
             async for chunk in chunks:
                 for event in reader.feed(chunk):
-                    for delta in draft.feed(self._loaded(event, response)):
+                    for delta in draft.feed(self._loaded(event, response, draft)):
                         if on_delta is not None:
                             on_delta(delta)
                 if draft.ended:
                     await self._endpoint.drain(chunks)
                     break
-        return draft.finish()
+        try:
+            return draft.finish()
+        except ModelError as error:
+            charge(error, draft.usage if draft.ended else UNCOUNTED, begun=True)
+            raise
 
     def _load(self) -> Any:
         import anthropic
@@ -96,13 +105,20 @@ class AnthropicModel(SdkModel):
             http_client=self._endpoint.client(),
         )
 
-    def _loaded(self, text: bytes, response: httpx2.Response) -> Mapping[str, Any]:
+    def _loaded(
+        self, text: bytes, response: httpx2.Response, draft: MessageDraft | None = None
+    ) -> Mapping[str, Any]:
         try:
             found = load_json(text)
         except ValueError:
             found = None
         if error := error_object(found):
-            raise self._error(error, response.status_code, response.headers)
+            refused, used = (
+                self._error(error, response.status_code, response.headers),
+                usage_of(as_object(found)),
+            )
+            charge(refused, used, begun=draft is not None and draft.begun)
+            raise refused
         if not isinstance(found, dict):
             kind = response.headers.get("content-type", "without a type").split(";")[0][:64]
             raise ModelBadResponse(f"{self.name} sent no JSON object where one was due (status 200, {kind})")

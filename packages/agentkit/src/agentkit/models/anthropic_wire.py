@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from agentkit.errors import ModelBadResponse
@@ -31,6 +32,7 @@ from agentkit.models.anthropic_output import native_schema
 from agentkit.models.call_ids import ANTHROPIC, CallIds
 from agentkit.models.openai_wire import Dialect, model_name
 from agentkit.models.output_tool import ABOUT, OUTPUT_TOOL, OutputTool, answered, output_tool
+from agentkit.models.usage import anthropic_usage
 from agentkit.models.wire_json import (
     CallDraft,
     Halves,
@@ -201,10 +203,15 @@ def decode_reply(body: Mapping[str, Any], dialect: Dialect, schema: JsonObject |
         parts, stop_reason = answered(parts, stop_reason, output)
     if stop_reason is StopReason.TOOL_CALLS and not any(isinstance(part, ToolCall) for part in parts):
         stop_reason = StopReason.END
-    usage = _usage(as_object(body.get("usage")))
+    usage = usage_of(body)
     return ModelReply(
         parts=tuple(parts), stop_reason=stop_reason, usage=usage, model=model_name(body, dialect)
     )
+
+
+def usage_of(body: Mapping[str, Any]) -> Usage:
+    """What a message has used, as far as its provider says."""
+    return anthropic_usage(as_object(body.get("usage")), as_text(body.get("model")))
 
 
 def _is_call(block: Mapping[str, Any]) -> bool:
@@ -226,18 +233,6 @@ def _parts(block: Mapping[str, Any], calls: Iterator[ToolCall]) -> Iterator[Part
             yield Text(text=text)
     elif isinstance(kind, str) and kind in _THOUGHTS:
         yield Reasoning(text=mend(as_text(block.get("thinking"))), data={_BLOCK: mended(dict(block))})
-
-
-def _usage(usage: Mapping[str, Any]) -> Usage:
-    read = as_count(usage.get("cache_read_input_tokens"))
-    written = as_count(usage.get("cache_creation_input_tokens"))
-    return Usage(
-        input_tokens=as_count(usage.get("input_tokens")) + read + written,  # it counts them apart
-        output_tokens=as_count(usage.get("output_tokens")),
-        cached_tokens=read,
-        cache_write_tokens=written,
-        reasoning_tokens=as_count(as_object(usage.get("output_tokens_details")).get("thinking_tokens")),
-    )
 
 
 # --- streamed ----------------------------------------------------------------------------------------------------
@@ -262,6 +257,7 @@ class MessageDraft:
         self._blocks: dict[int, dict[str, Any]] = {}
         self._reason: object = None
         self._ended = False
+        self._counted = False
         self._halves = Halves()
 
     def feed(self, event: Mapping[str, Any]) -> Iterator[Delta]:
@@ -283,6 +279,7 @@ class MessageDraft:
             case "message_delta":
                 self._reason = as_object(event.get("delta")).get("stop_reason") or self._reason
                 told = as_object(event.get("usage"))
+                self._counted = self._counted or told.get("output_tokens") is not None
                 self._usage.update({name: count for name, count in told.items() if count is not None})
             case "message_stop":
                 self._ended = True
@@ -306,10 +303,21 @@ class MessageDraft:
         """The last event was there."""
         return self._ended
 
+    @property
+    def begun(self) -> bool:
+        """Some of the message has arrived."""
+        return bool(self._blocks)
+
+    @property
+    def usage(self) -> Usage:
+        """What was used, as far as the provider has said; it begins with what it has read."""
+        used = usage_of({**self._body, "usage": self._usage})
+        return used if self._counted else replace(used, partial=True)
+
     def _reply(self) -> ModelReply:
         content = [self._blocks[index] for index in sorted(self._blocks)]
         body = {**self._body, "content": content, "stop_reason": self._reason, "usage": self._usage}
-        return decode_reply(body, self._dialect, self._schema)
+        return replace(decode_reply(body, self._dialect, self._schema), usage=self.usage)
 
     def _grow(self, index: int, delta: Mapping[str, Any]) -> Iterator[Delta]:
         block, kind = self._blocks.get(index), as_text(delta.get("type"))

@@ -18,6 +18,7 @@ from agentkit.errors import (
 from agentkit.messages import ModelReply, ModelRequest
 from agentkit.models.access import GOOGLE_URL
 from agentkit.models.google_wire import ContentDraft, encode_request
+from agentkit.models.refusals import charge
 from agentkit.models.sdk import SdkModel
 from agentkit.models.wire_json import as_list, as_object, as_text
 from agentkit.ports import OnDelta
@@ -122,7 +123,7 @@ class GoogleModel(GoogleClient):
                 model=self._dialect.model, contents=asked.contents, config=asked.config
             )
         async with aclosing(chunks):
-            while (chunk := await self._next(chunks)) is not None:
+            while (chunk := await self._next(chunks, draft)) is not None:
                 for delta in draft.feed(self._plain(chunk)):
                     on_delta(delta)
             reply = self._finished(draft)
@@ -130,14 +131,23 @@ class GoogleModel(GoogleClient):
                 on_delta(delta)
         return reply
 
-    async def _next(self, chunks: Any) -> Any:
-        with self._our_errors():
-            return await anext(chunks, None)
+    async def _next(self, chunks: Any, draft: ContentDraft) -> Any:
+        try:
+            with self._our_errors():
+                return await anext(chunks, None)
+        except ModelError as error:
+            if draft.begun and error.billed is not None:
+                charge(error, draft.usage, begun=True)
+            raise
 
     def _finished(self, draft: ContentDraft) -> ModelReply:
-        if draft.blocked:
-            raise ContentRefused(f"{self.name}: the provider's filter declined the request")
-        return draft.finish()
+        try:
+            if draft.blocked:
+                raise ContentRefused(f"{self.name}: the provider's filter declined the request")
+            return draft.finish()
+        except ModelError as error:
+            charge(error, draft.usage, begun=True)
+            raise
 
 
 def with_timeout(client: httpx2.AsyncClient, seconds: float) -> httpx2.AsyncClient:

@@ -7,7 +7,7 @@ import binascii
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agentkit.errors import ModelBadResponse
@@ -32,9 +32,9 @@ from agentkit.messages import (
 )
 from agentkit.models.openai_wire import Dialect
 from agentkit.models.output_tool import ABOUT, OUTPUT_TOOL, OutputTool, answered, output_tool
+from agentkit.models.usage import google_usage
 from agentkit.models.wire_json import (
     CallDraft,
-    as_count,
     as_list,
     as_object,
     as_text,
@@ -188,6 +188,7 @@ class ContentDraft:
         self._calls: list[tuple[int, CallDraft]] = []
         self._reason = ""
         self._usage: Mapping[str, Any] = {}
+        self._searches = 0
         self._model = dialect.model
         self._shown: list[str] = []
 
@@ -206,6 +207,19 @@ class ContentDraft:
             for part in map(as_object, as_list(as_object(candidate.get("content")).get("parts"))):
                 yield from self._read(part)
             self._reason = _word(candidate.get("finish_reason")) or self._reason
+            grounding = as_object(candidate.get("grounding_metadata"))
+            self._searches = max(self._searches, len(as_list(grounding.get("web_search_queries"))))
+
+    @property
+    def begun(self) -> bool:
+        """Some of the reply has arrived."""
+        return bool(self._parts)
+
+    @property
+    def usage(self) -> Usage:
+        """What was used, as far as the provider has said; while there is no reason to stop, it has not said all."""
+        used = google_usage(self._usage, self._searches)
+        return used if self._reason or self.blocked else replace(used, partial=True)
 
     def rest(self, reply: ModelReply) -> Iterator[Delta]:
         """What of the text was held back until it was known what the output is."""
@@ -231,7 +245,7 @@ class ContentDraft:
         return ModelReply(
             parts=tuple(parts),
             stop_reason=reason,
-            usage=_usage(self._usage),
+            usage=self.usage,
             model=f"{self._dialect.provider}:{mend(self._model)[:200]}",
         )
 
@@ -288,14 +302,3 @@ class ContentDraft:
 def _word(value: object) -> str:
     """A finish reason, which the SDK gives as a member of an enumeration."""
     return as_text(getattr(value, "value", value))
-
-
-def _usage(usage: Mapping[str, Any]) -> Usage:
-    thoughts = as_count(usage.get("thoughts_token_count"))
-    return Usage(
-        input_tokens=as_count(usage.get("prompt_token_count"))
-        + as_count(usage.get("tool_use_prompt_token_count")),
-        output_tokens=as_count(usage.get("candidates_token_count")) + thoughts,  # it counts them apart
-        cached_tokens=as_count(usage.get("cached_content_token_count")),
-        reasoning_tokens=thoughts,
-    )

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 from urllib.parse import urlsplit, urlunsplit
 
 from agentkit.errors import ModelBadResponse, ModelError, UsageError
-from agentkit.messages import Delta, ModelReply, ModelRequest, Reasoning, ReasoningDelta, Text, TextDelta
+from agentkit.messages import (
+    Delta,
+    ModelReply,
+    ModelRequest,
+    Reasoning,
+    ReasoningDelta,
+    Text,
+    TextDelta,
+    Usage,
+)
 from agentkit.models.access import (
     OPENAI_URL,
     OPENROUTER_URL,
@@ -22,8 +31,8 @@ from agentkit.models.access import (
     is_openai,
 )
 from agentkit.models.openai_stream import EventReader, ReplyDraft
-from agentkit.models.openai_wire import Dialect, decode_reply, encode_request
-from agentkit.models.refusals import Refusal, error_object, to_model_error
+from agentkit.models.openai_wire import Dialect, decode_reply, encode_request, usage_of
+from agentkit.models.refusals import Refusal, charge, error_object, to_model_error
 from agentkit.models.responses_wire import ResponsesWire
 from agentkit.models.wire_json import as_object, load_json
 from agentkit.ports import OnDelta
@@ -37,6 +46,16 @@ class Draft(Protocol):
 
     def feed(self, event: Mapping[str, Any]) -> Iterator[Delta]:
         """What is new for somebody who watches."""
+        ...
+
+    @property
+    def begun(self) -> bool:
+        """Some of the reply has arrived."""
+        ...
+
+    @property
+    def usage(self) -> Usage:
+        """What was used, as far as the provider has said."""
         ...
 
     def finish(self, *, done: bool) -> ModelReply:
@@ -74,6 +93,10 @@ class Wire(Protocol):
         """The provider's error in a body or event with status 200; empty where there is none."""
         ...
 
+    def usage_in(self, found: Mapping[str, Any]) -> Usage:
+        """What a body or an event says that was used."""
+        ...
+
 
 class ChatWire:
     """Chat Completions."""
@@ -98,6 +121,10 @@ class ChatWire:
     def error_in(self, found: object) -> Mapping[str, Any]:
         """See :class:`Wire`."""
         return error_object(found)
+
+    def usage_in(self, found: Mapping[str, Any]) -> Usage:
+        """See :class:`Wire`."""
+        return usage_of(found, self._dialect)
 
 
 class OpenAIModel:
@@ -196,7 +223,7 @@ class OpenAIModel:
             if _is_event_stream(response, asked=on_delta is not None):
                 return await self._streamed(response, self._wire.draft(request), on_delta)
             found = self._loaded(await self._endpoint.read(response), response)
-        reply = self._wire.decode(found, request)
+        reply = self._decoded(found, request)
         if on_delta is not None:  # a server that does not know `stream`
             _retell(reply, on_delta)
         return reply
@@ -209,7 +236,7 @@ class OpenAIModel:
         def take(event: bytes) -> bool:
             if event.strip() == b"[DONE]":
                 return True
-            for delta in draft.feed(self._loaded(event, response)):
+            for delta in draft.feed(self._loaded(event, response, draft)):
                 if on_delta is not None:
                     on_delta(delta)
             return False
@@ -222,16 +249,36 @@ class OpenAIModel:
                     break
             else:
                 done = any(map(take, reader.close()))
-        return draft.finish(done=done)
+        try:
+            return draft.finish(done=done)
+        except ModelError as error:
+            charge(error, draft.usage, begun=True)
+            raise
 
-    def _loaded(self, text: bytes, response: httpx2.Response) -> Mapping[str, Any]:
-        """The JSON object in a body or event that shall hold a reply, or a piece of one."""
+    def _decoded(self, found: Mapping[str, Any], request: ModelRequest) -> ModelReply:
+        try:
+            return self._wire.decode(found, request)
+        except ModelError as error:
+            charge(error, self._wire.usage_in(found), begun=True)
+            raise
+
+    def _loaded(
+        self, text: bytes, response: httpx2.Response, draft: Draft | None = None
+    ) -> Mapping[str, Any]:
+        """The JSON object in a body or event that shall hold a reply, or a piece of one.
+
+        What an error in its place costs hangs on what it tells, and on whether something of the reply had come.
+        """
         try:
             found = load_json(text)
         except ValueError:
             found = None
         if error := self._wire.error_in(found):
-            raise self._error(error, response)
+            refused, used = self._error(error, response), self._wire.usage_in(as_object(found))
+            if draft is not None and used.partial:
+                used = draft.usage
+            charge(refused, used, begun=draft is not None and draft.begun)
+            raise refused
         if not isinstance(found, dict):
             kind = response.headers.get("content-type", "without a type").split(";")[0][:64]
             raise ModelBadResponse(f"{self.name} sent no JSON object where one was due (status 200, {kind})")
@@ -244,7 +291,9 @@ class OpenAIModel:
         except (ValueError, ModelError):
             found = None
         # FastAPI and others: {"detail": …}; some put the error's fields on top
-        return self._error(error_object(found) or as_object(found), response)
+        error = self._error(error_object(found) or as_object(found), response)
+        charge(error, self._wire.usage_in(as_object(found)), begun=False)
+        return error
 
     def _error(self, error: Mapping[str, Any], response: httpx2.Response) -> ModelError:
         return to_model_error(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agentkit.errors import ModelBadResponse
@@ -21,6 +21,7 @@ from agentkit.models.openai_wire import (
     reasoning_part,
     usage_of,
 )
+from agentkit.models.usage import UNCOUNTED
 from agentkit.models.wire_json import CallDraft, as_list, as_object, as_text, mend, tool_calls
 
 _FIELDS = frozenset({b"data", b"event", b"id", b"retry"})
@@ -96,19 +97,30 @@ class ReplyDraft:
         self._at: dict[int, CallDraft] = {}
         self._finish_reason: object = None
         self._refused = False
-        self._usage = Usage()
+        self._usage = UNCOUNTED
         self._model = f"{dialect.provider}:{dialect.model}"
 
     def feed(self, event: Mapping[str, Any]) -> Iterator[Delta]:
         """What is new for somebody who watches."""
         if event.get("model"):
             self._model = model_name(event, self._dialect)
-        if event.get("usage"):
-            self._usage = usage_of(event, self._dialect)
         for choice in map(as_object, as_list(event.get("choices"))):
             if choice.get("index") in (0, None):
                 yield from self._read(as_object(choice.get("delta") or choice.get("message")))
                 self._finish_reason = choice.get("finish_reason") or self._finish_reason
+        usage = usage_of(event, self._dialect)
+        if usage is not UNCOUNTED:
+            self._usage = usage
+
+    @property
+    def begun(self) -> bool:
+        """Some of the reply has arrived."""
+        return bool(self._runs or self._calls or self._details)
+
+    @property
+    def usage(self) -> Usage:
+        """What was used, as far as the server has said it; before its last word it has not said all."""
+        return self._usage if self._finish_reason else replace(self._usage, partial=True)
 
     def finish(self, *, done: bool) -> ModelReply:
         """The whole reply, once the stream has ended; ``done`` says that it said ``[DONE]``.
@@ -179,6 +191,12 @@ class ReplyDraft:
         if not self._runs or self._runs[-1].is_thought != is_thought:
             self._runs.append(_Run(is_thought))
         self._runs[-1].pieces.append(piece)
+        self._outdate()
+
+    def _outdate(self) -> None:
+        """Figures that were told before this piece do not count it."""
+        if not self._usage.partial:
+            self._usage = replace(self._usage, partial=True)
 
     def _read_call(self, raw: Mapping[str, Any]) -> None:
         function = as_object(raw.get("function"))
@@ -193,6 +211,7 @@ class ReplyDraft:
         if name != call.name:  # some send the name in pieces, some whole with every piece
             call.name += name
         call.arguments += arguments_of(function)
+        self._outdate()
 
     def _continued(self, index: object, call_id: str, name: str) -> CallDraft | None:
         """The call that a piece belongs to; ``None`` where it begins one.

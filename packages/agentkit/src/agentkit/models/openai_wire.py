@@ -32,10 +32,9 @@ from agentkit.messages import (
     UserMessage,
 )
 from agentkit.models.call_ids import MISTRAL, OPENAI_CHAT, OPENAI_RESPONSES, CallIds, IdRule
+from agentkit.models.usage import openai_usage
 from agentkit.models.wire_json import (
     CallDraft,
-    as_amount,
-    as_count,
     as_data_url,
     as_list,
     as_object,
@@ -324,25 +323,9 @@ def id_of(raw: Mapping[str, Any]) -> str:
 
 
 def usage_of(body: Mapping[str, Any], dialect: Dialect) -> Usage:
-    """What the completion has used; zeros where the server does not say."""
-    usage = as_object(body.get("usage"))
-    if not usage:
-        return Usage()
-    read, written = (
-        as_object(usage.get("prompt_tokens_details")),
-        as_object(usage.get("completion_tokens_details")),
-    )
-    cost = usage.get("cost") if dialect.routed else None  # elsewhere in whatever unit
-    return Usage(
-        input_tokens=as_count(usage.get("prompt_tokens")),
-        output_tokens=as_count(usage.get("completion_tokens")),
-        cached_tokens=as_count(
-            read.get("cached_tokens") or usage.get("prompt_cache_hit_tokens")
-        ),  # or DeepSeek's
-        reasoning_tokens=as_count(written.get("reasoning_tokens")),
-        cost_usd=as_amount(cost),
-        cache_write_tokens=as_count(read.get("cache_write_tokens")),
-    )
+    """What the completion has used, as far as the server says."""
+    usage = as_object(body.get("usage")) or as_object(as_object(body.get("x_groq")).get("usage"))
+    return openai_usage(usage, routed=dialect.routed)
 
 
 def model_name(body: Mapping[str, Any], dialect: Dialect) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeAlias
 
 from agentkit.errors import UsageError
 from agentkit.messages import Usage
@@ -22,6 +22,17 @@ _TABLES: Mapping[str, str] = {
     "openrouter": "openrouter",
 }
 """Providers whose prices ``genai-prices`` knows, and its names for them. Other endpoints have prices of their own."""
+
+_PRICE_OF_KIND: Mapping[str, str] = {
+    "input_audio_tokens": "input_audio_mtok",
+    "cache_audio_read_tokens": "cache_audio_read_mtok",
+    "output_audio_tokens": "output_audio_mtok",
+    "output_image_tokens": "output_image_mtok",
+    "cache_write_1h_tokens": "cache_write_1h_mtok",
+    "web_searches": "web_searches_kcount",
+    "storage_searches": "storage_searches_kcount",
+}
+"""Kinds of :attr:`Usage.by_kind` that ``genai-prices`` counts under the same name, and its prices for them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +59,18 @@ class Price:
             if value is not None and not 0 <= value < float("inf"):
                 raise UsageError(f"a price: {name} must be zero or more, and finite, not {value!r}")
 
-    def of(self, usage: Usage) -> int:
-        """Nano-dollars, rounded up to a whole one."""
+    @property
+    def is_free(self) -> bool:
+        """Nothing is billed, whatever is used."""
+        prices = (self.input_usd_per_million, self.output_usd_per_million)
+        return not any((*prices, self.cached_input_usd_per_million, self.cache_write_usd_per_million))
+
+    def of(self, usage: Usage) -> int | None:
+        """Nano-dollars, rounded up to a whole one; ``None`` where parts of it have a price that is not among these."""
+        if self.is_free:
+            return 0
+        if usage.by_kind:
+            return None
         plain = usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens
         cached, written = self.cached_input_usd_per_million, self.cache_write_usd_per_million
         billed = (
@@ -75,6 +96,9 @@ class Prices:
     def cost(self, usage: Usage, *models: str) -> int:
         """Nano-dollars for ``usage``, at the price of the first of ``models`` that has one; own prices before others.
 
+        Parts of a kind with a price of its own count at that price. Where no price is known for them, or the provider
+        has not counted all, nobody knows.
+
         Args:
             usage: of one call, since some prices depend on its size.
             models: names of one and the same model: what answered, and what was asked for.
@@ -88,6 +112,8 @@ class Prices:
                 found = known(model, usage)
                 if found is not None:
                     return found
+            if any(model in self.own for model in models):  # its own price does not tell: no other does
+                break
         raise LookupError(f"no price is known for {models[-1]}")
 
     def most(self, model: str, input_tokens: int, output_tokens: int) -> int:
@@ -114,8 +140,9 @@ class Prices:
             return usage
 
     def _own(self, model: str, usage: Usage) -> int | None:
-        if model in self.own:
-            return self.own[model].of(usage)
+        price = self.own.get(model)
+        if price is not None:
+            return None if usage.partial and not price.is_free else price.of(usage)
         return 0 if model.partition(":")[0] in _FREE else None
 
 
@@ -130,21 +157,29 @@ def _consistent(usage: Usage) -> Usage:
 
 def _of_the_tables(model: str, usage: Usage) -> int | None:
     provider, _colon, name = model.partition(":")
-    calculate = _calculator() if provider in _TABLES else None
-    if calculate is None:
+    calculate = _calculator() if provider in _TABLES and not usage.partial else None
+    if calculate is None or not _PRICE_OF_KIND.keys() >= usage.by_kind.keys():
         return None
     # the library warns of parts that a price does not know, and takes them as other input: so what is zero is left out
-    parts = {"cache_read_tokens": usage.cached_tokens, "cache_write_tokens": usage.cache_write_tokens}
+    parts = {
+        "cache_read_tokens": usage.cached_tokens,
+        "cache_write_tokens": usage.cache_write_tokens,
+        **usage.by_kind,
+    }
     used = {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens}
+    used |= {part: tokens for part, tokens in parts.items() if tokens}
+    if usage.cached_tokens and usage.by_kind.get("input_audio_tokens"):
+        used.setdefault("cache_audio_read_tokens", 0)
     try:
-        return calculate(
-            used | {part: tokens for part, tokens in parts.items() if tokens}, name, _TABLES[provider]
-        )
+        return calculate(used, name, _TABLES[provider])
     except (LookupError, ValueError):
         return None
 
 
-def _calculator() -> Callable[[dict[str, int], str, str], int] | None:
+_Calculate: TypeAlias = Callable[[dict[str, int], str, str], "int | None"]
+
+
+def _calculator() -> _Calculate | None:
     try:
         import genai_prices
     except ModuleNotFoundError as error:
@@ -152,8 +187,12 @@ def _calculator() -> Callable[[dict[str, int], str, str], int] | None:
             raise
         return None
 
-    def calculate(used: dict[str, int], model: str, provider: str) -> int:
+    def calculate(used: dict[str, int], model: str, provider: str) -> int | None:
         counted: Any = genai_prices.Usage(**used)
-        return nanos(genai_prices.calc_price(counted, model, provider_id=provider).total_price)
+        found = genai_prices.calc_price(counted, model, provider_id=provider)
+        apart = [_PRICE_OF_KIND[kind] for kind, count in used.items() if count and kind in _PRICE_OF_KIND]
+        if any(getattr(found.model_price, price, None) is None for price in apart):
+            return None  # the library would take it at the ordinary price, or as free
+        return nanos(found.total_price)
 
     return calculate

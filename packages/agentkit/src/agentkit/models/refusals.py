@@ -24,6 +24,7 @@ from agentkit.errors import (
     ModelRateLimited,
     ModelTimeout,
 )
+from agentkit.messages import Usage
 from agentkit.models.wire_json import as_object, as_text
 
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.:\[\]-]{0,63}")
@@ -121,6 +122,21 @@ def to_model_error(refusal: Refusal) -> ModelError:
     if issubclass(kind, ModelRateLimited | ModelOverloaded):
         return kind(message, retry_after=retry_after(refusal.headers, datetime.now(UTC)))
     return kind(message)
+
+
+def charge(error: ModelError, usage: Usage, *, begun: bool) -> None:
+    """Note in ``error`` what is billed for the call all the same.
+
+    Args:
+        error: how the call ended.
+        usage: what the provider has told of it.
+        begun: some of the reply had arrived, so that something is billed where it tells nothing.
+    """
+    told = usage.cost_usd
+    if told is not None or not (usage.partial or usage.by_kind):
+        error.billed, error.billed_usd = (usage.input_tokens, usage.output_tokens), told
+    elif begun or usage.tokens:
+        error.billed = None
 
 
 def _classify(refusal: Refusal) -> tuple[type[ModelError], str]:

@@ -304,7 +304,7 @@ class _Answering:
                 link.breaker.abandoned()
                 raise
             link.breaker.ended(None)
-            used = reply.usage.tokens
+            used = None if reply.usage.partial else reply.usage.tokens
             return reply
         finally:
             link.leave(used)

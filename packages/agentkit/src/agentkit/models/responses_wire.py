@@ -34,6 +34,7 @@ from agentkit.models.call_ids import OPENAI_RESPONSES, CallIds
 from agentkit.models.openai_wire import Dialect, model_name
 from agentkit.models.refusals import error_object
 from agentkit.models.stops import Cutter
+from agentkit.models.usage import UNCOUNTED, response_usage
 from agentkit.models.wire_json import (
     CallDraft,
     Halves,
@@ -86,6 +87,10 @@ class ResponsesWire:
         if event.get("type") == "error" and not as_object(event.get("error")):
             return {name: value for name, value in event.items() if name != "type"}
         return error_object(event) or error_object(event.get("response"))
+
+    def usage_in(self, found: Mapping[str, Any]) -> Usage:
+        """See :class:`agentkit.models.openai.Wire`."""
+        return response_usage(as_object(found.get("response")) or found)
 
 
 # --- the request -------------------------------------------------------------------------------------------------
@@ -187,7 +192,7 @@ def decode_response(body: Mapping[str, Any], dialect: Dialect, stops: Sequence[s
         parts = _with_tail(parts, held)
     refused = any(content.get("type") == "refusal" for content in _contents(output))
     reason = _stop_reason(body, refused=refused, calls=any(isinstance(part, ToolCall) for part in parts))
-    return ModelReply(parts=_unique(parts), stop_reason=reason, usage=_usage(body), model=model)
+    return ModelReply(parts=_unique(parts), stop_reason=reason, usage=response_usage(body), model=model)
 
 
 def _parts(item: Mapping[str, Any], cutter: Cutter, dialect: Dialect) -> Iterator[Part]:
@@ -255,21 +260,6 @@ def _stop_reason(body: Mapping[str, Any], *, refused: bool, calls: bool) -> Stop
     return StopReason.TOOL_CALLS if calls else StopReason.END
 
 
-def _usage(body: Mapping[str, Any]) -> Usage:
-    usage = as_object(body.get("usage"))
-    read, written = (
-        as_object(usage.get("input_tokens_details")),
-        as_object(usage.get("output_tokens_details")),
-    )
-    return Usage(
-        input_tokens=as_count(usage.get("input_tokens")),
-        output_tokens=as_count(usage.get("output_tokens")),
-        cached_tokens=as_count(read.get("cached_tokens")),
-        reasoning_tokens=as_count(written.get("reasoning_tokens")),
-        cache_write_tokens=as_count(read.get("cache_write_tokens")),
-    )
-
-
 # --- streamed ----------------------------------------------------------------------------------------------------
 
 
@@ -284,10 +274,12 @@ class ResponseDraft:
         self._shown: list[str] = []
         self._items: dict[int, Any] = {}
         self._response: Mapping[str, Any] | None = None
+        self._begun = False
 
     def feed(self, event: Mapping[str, Any]) -> Iterator[Delta]:
         """What is new for somebody who watches."""
         kind = as_text(event.get("type"))
+        self._begun = self._begun or kind.endswith(".delta") or kind == "response.output_item.added"
         if kind in _SPOKEN:
             yield from self._say(as_text(event.get("delta")))
         elif kind in _THOUGHT:
@@ -299,6 +291,16 @@ class ResponseDraft:
             self._items[as_count(event.get("output_index"))] = event.get("item")
         elif kind in _LAST_EVENTS:
             yield from self._end(as_object(event.get("response")))
+
+    @property
+    def begun(self) -> bool:
+        """Some of the response has arrived."""
+        return self._begun
+
+    @property
+    def usage(self) -> Usage:
+        """What was used, as the last event says."""
+        return UNCOUNTED if self._response is None else response_usage(self._response)
 
     def finish(self, *, done: bool) -> ModelReply:
         """The whole reply, once the stream has ended.

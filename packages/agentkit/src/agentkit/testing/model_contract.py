@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 from agentkit.errors import (
     ContentRefused,
@@ -300,8 +300,8 @@ class ConversationContract:
 
     async def test_usage(self, provider: ScriptedProvider) -> None:
         parts = {"cached_tokens": 64, "cache_write_tokens": 16, "reasoning_tokens": 10}
-        told = {name: count for name, count in parts.items() if name in self.counts}
-        usage = Usage(input_tokens=120, output_tokens=30, **told)
+        told: dict[str, Any] = {name: count for name, count in parts.items() if name in self.counts}
+        usage = replace(Usage(input_tokens=120, output_tokens=30), **told)
         provider.answer(replace(as_reply("Yes."), usage=usage))
         reply, _ = await self.ask(provider, _hello())
         assert replace(reply.usage, cost_usd=None) == usage

@@ -1,0 +1,107 @@
+"""Replies of providers, written by hand after shapes that were seen: a server sends them, a model of ours reads them.
+
+Each file in ``replies`` holds one response and what is to be read in it. ``events`` makes a stream of server-sent
+events, ``body`` a JSON body, ``text`` a body as it is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentkit.errors import ModelError
+from agentkit.messages import ModelReply, ModelRequest, ToolSpec, UserMessage
+from agentkit.models.anthropic import AnthropicModel
+from agentkit.models.google import GoogleModel
+from agentkit.models.openai import OpenAIModel, OpenRouterModel, ResponsesModel
+from agentkit.models.prices import Price, Prices
+
+from .wire_server import JSON, KEY, STREAM, Answer, WireServer  # type: ignore[import-not-found]
+
+FOLDER = Path(__file__).parent / "replies"
+WIRES: Mapping[str, tuple[type[Any], str]] = {
+    "chat": (OpenAIModel, "/v1"),
+    "openrouter": (OpenRouterModel, "/v1"),
+    "responses": (ResponsesModel, "/v1"),
+    "anthropic": (AnthropicModel, ""),
+    "google": (GoogleModel, ""),
+}
+WEATHER = ToolSpec(
+    name="weather",
+    description="The weather in a city.",
+    parameters={"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+)
+REQUEST = ModelRequest(messages=(UserMessage(text="What is the weather like in Oslo?"),), tools=(WEATHER,))
+PRICE = Price(input_usd_per_million=1, output_usd_per_million=10)
+
+
+def answer(recorded: Mapping[str, Any]) -> Answer:
+    """The response that the file holds."""
+    status, headers = recorded.get("status", 200), recorded.get("headers", {})
+    if "events" in recorded:
+        chunks = [_event(event, named=recorded["wire"] == "anthropic") for event in recorded["events"]]
+        return Answer(status=status, kind=STREAM, headers=headers, chunks=chunks)
+    text = recorded["text"] if "text" in recorded else json.dumps(recorded["body"])
+    return Answer(status=status, kind=recorded.get("kind", JSON), headers=headers, chunks=[text.encode()])
+
+
+def _event(event: Any, *, named: bool) -> bytes:
+    if isinstance(event, str):  # a line as it is
+        return event.encode() + b"\n\n"
+    name = f"event: {event['type']}\n" if named else ""
+    return f"{name}data: {json.dumps(event)}\n\n".encode()
+
+
+async def read(recorded: Mapping[str, Any]) -> ModelReply | ModelError:
+    """What a model makes of it."""
+    wire, path = WIRES[recorded["wire"]]
+    async with WireServer(path) as server:
+        server.plan(answer(recorded))
+        base_url = server.url if path else server.url.removesuffix("/")
+        async with wire(recorded.get("model", "m"), api_key=KEY, base_url=base_url) as model:
+            try:
+                reply: ModelReply = await model.reply(
+                    REQUEST, (lambda _: None) if "events" in recorded else None
+                )
+            except ModelError as error:
+                return error
+    return reply
+
+
+def described(got: ModelReply | ModelError, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """``got`` in the words of the file, as far as it names them."""
+    if isinstance(got, ModelError):
+        facts: dict[str, Any] = {
+            "error": type(got).__name__,
+            "billed": list(got.billed) if got.billed is not None else None,
+            "billed_usd": got.billed_usd,
+            "reason": getattr(got, "reason", ""),
+        }
+    else:
+        name = asked.get("priced_as", "own:m")
+        paid = Prices(own={"own:m": PRICE}).billed(got.usage, name)
+        facts = {
+            "text": got.text,
+            "stop_reason": got.stop_reason.value,
+            "calls": [[call.name, call.arguments] for call in got.tool_calls],
+            "problem": getattr(got, "problem", None),
+            "usage": {name: getattr(got.usage, name) for name in asked.get("usage", ())},
+            "cost_usd": paid.cost_usd,
+        }
+    return {name: facts.get(name) for name in asked if name != "priced_as"}
+
+
+@pytest.mark.parametrize("file", sorted(FOLDER.glob("*.json")), ids=lambda file: file.stem)
+async def test_it_is_read_as_it_is_meant(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    recorded = json.loads(file.read_text())
+    expected = recorded["expected"]
+    got = await read(recorded)
+    assert described(got, expected) == {
+        name: value for name, value in expected.items() if name != "priced_as"
+    }
+    assert KEY not in repr(got) + str(got)

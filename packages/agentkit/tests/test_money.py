@@ -301,7 +301,7 @@ class Till:
         written = 50
         said = sum(type(message).__name__ == "AssistantMessage" for message in request.messages)
         answer = reply(calls=call(said), written=written) if said < 3 else reply(written=written)
-        self.charged += ONE_DOLLAR.of(answer.usage)
+        self.charged += ONE_DOLLAR.of(answer.usage) or 0
         return answer
 
 

@@ -132,6 +132,20 @@ async def test_a_wrong_field_is_named(calls: Calls, field):
     assert (await calls.tasks.ListTasks(messages.ListTasksRequest())).tasks == []
 
 
+@pytest.mark.parametrize("data", [b"\xff\xff\xff", b"\x0a\x05ab", b"\x0a\x02\xff\xfe"])
+@pytest.mark.parametrize("method", ["CreateTask", "GetTask", "ListSteps", "WatchTask"])
+async def test_a_message_that_cannot_be_decoded_is_a_wrong_argument(calls: Calls, caplog, method, data):
+    async with aio.insecure_channel(calls.stage.grpc_url.removeprefix("grpc://")) as channel:
+        path = f"/opspawn.v1.TaskService/{method}"
+        streams = method == "WatchTask"
+        call = channel.unary_stream(path)(data).read() if streams else channel.unary_unary(path)(data)
+        error = await refused(call)
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    info, _violations = told(error)
+    assert info.reason == "MALFORMED_BODY"
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 async def test_json_that_is_nested_too_deep_is_refused_as_over_http(calls: Calls):
     for depth, fine in ((62, True), (63, False), (900, False)):
         text = '{"a":' + "[" * depth + "]" * depth + "}"

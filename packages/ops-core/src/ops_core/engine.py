@@ -16,6 +16,7 @@ from ops_core.ports import (
     Dispatcher,
     HaltFilter,
     Inserted,
+    Page,
     Renewed,
     RetryLater,
     Spent,
@@ -121,13 +122,13 @@ class Engine:
         """
         return await self.store.get(tenant, task_id)
 
-    async def list(self, tenant: str, wanted: TaskFilter) -> Sequence[Task]:
+    async def list(self, tenant: str, wanted: TaskFilter) -> Page[Task]:
         """Tasks, newest first."""
         return await self.store.list(tenant, wanted)
 
     async def steps(
         self, tenant: str, task_id: str, after: int = -1, limit: int | None = None
-    ) -> Sequence[Recorded]:
+    ) -> Page[Recorded]:
         """Steps with a number greater than ``after``, in order.
 
         Raises:
@@ -273,7 +274,7 @@ class Engine:
                 for recorded in steps:
                     yield recorded
                     after = recorded.seq
-                if len(steps) < PAGE:
+                if not steps.more:
                     if task.status.terminal:
                         return
                     await _until(changed, POLL_SECONDS)

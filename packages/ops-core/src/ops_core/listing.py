@@ -20,6 +20,9 @@ from ops_core.task import TaskStatus
 
 Place = TypeVar("Place")
 
+VIEWS = ("full", "basic")
+"""What a list tells of tasks: everything, or all but inputs and outputs."""
+
 PAGE_DEFAULT, PAGE_MOST = 50, 200
 """So many tasks are on a page, where nothing or the most is asked for."""
 
@@ -43,8 +46,9 @@ def task_filter(
     thread_id: str | None = None,
     cursor: str | None = None,
     limit: int = PAGE_DEFAULT,
+    view: str = "full",
 ) -> TaskFilter:
-    """What the store is asked for a page: up to one task more than the page holds, to know whether there is another.
+    """What the store is asked for a page.
 
     Raises:
         InvalidRequest: a value makes no sense; ``field`` names it.
@@ -55,9 +59,17 @@ def task_filter(
         agent=_checked(agent, NAME_PATTERN, "agent", "must be the name of an agent"),
         label=None if label is None else _label(label),
         thread=_checked(thread_id, THREAD_ID_PATTERN, "thread_id", _THREAD_RULE),
-        limit=limit + 1,
+        limit=limit,
+        texts=_is_full(view),
     )
     return asked if cursor is None else replace(asked, before=_decode_cursor(cursor, asked, _task_before))
+
+
+def _is_full(view: str) -> bool:
+    if view not in VIEWS:
+        message = f"view must be among {', '.join(VIEWS)}"
+        raise InvalidRequest(message, field="view")
+    return view == "full"
 
 
 def thread_filter(*, cursor: str | None = None, limit: int = PAGE_DEFAULT) -> ThreadFilter:
@@ -223,9 +235,12 @@ def encode_cursor(place: Mapping[str, Any], asked: Asked) -> str:
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
+_NO_FILTERS = frozenset({"before", "behind", "limit", "max_bytes", "texts"})
+
+
 def _list_of(asked: Asked) -> str:
     """The same for two pages of one list, however its filters were written."""
-    told = {name: value for name, value in asdict(asked).items() if name not in {"before", "behind", "limit"}}
+    told = {name: value for name, value in asdict(asked).items() if name not in _NO_FILTERS}
     if told.get("status"):
         told["status"] = sorted(set(told["status"]))
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, TypeVar
 
 from agentkit.errors import RunError
 from agentkit.ports import Scope
@@ -16,6 +16,7 @@ from ops_core.task import Approval, Claimed, Lease, NewTask, Task, TaskStatus, T
 Clock: TypeAlias = Callable[[], float]
 """Seconds since the epoch. Only the store's clock decides anything; a store on a server uses the server's."""
 
+Item = TypeVar("Item")
 
 UNREADABLE_SECONDS = 5.0
 """A worker that cannot read a task leaves it to others for so long before it may be asked again."""
@@ -34,6 +35,20 @@ class Inserted:
     created: bool
 
 
+PAGE_BYTES = 2 << 20
+"""Size of the texts on a page: a page is bounded in bytes, too, since one item may have megabytes."""
+
+
+class Page(list[Item]):
+    """Items in their order.
+
+    Attributes:
+        more: whether others follow.
+    """
+
+    more: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskFilter:
     """Which tasks a list shows. Empty fields do not filter.
@@ -45,6 +60,8 @@ class TaskFilter:
         thread: of the thread of this id.
         before: older than the task of this id (a list is newest first).
         limit: at most so many.
+        max_bytes: a page ends behind the task with which its inputs and outputs exceed this size; it has at least one.
+        texts: whether inputs and outputs are read; without them both are ``None``.
     """
 
     status: Collection[TaskStatus] = ()
@@ -53,6 +70,8 @@ class TaskFilter:
     thread: str | None = None
     before: str | None = None
     limit: int = 50
+    max_bytes: int = PAGE_BYTES
+    texts: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,14 +315,14 @@ class TaskStore(Protocol):
         """One task."""
         ...
 
-    async def list(self, tenant: str, wanted: TaskFilter) -> Sequence[Task]:
+    async def list(self, tenant: str, wanted: TaskFilter) -> Page[Task]:
         """Tasks, newest first."""
         ...
 
     async def steps(
         self, tenant: str, task_id: str, after: int = -1, limit: int | None = None
-    ) -> Sequence[Recorded]:
-        """Steps with a number greater than ``after``, in order."""
+    ) -> Page[Recorded]:
+        """Steps with a number greater than ``after``, in order; with a ``limit``, about :data:`PAGE_BYTES` at most."""
         ...
 
     async def cancel(self, tenant: str, task_id: str) -> Task:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -13,6 +14,13 @@ MAX_DEPTH = 64
 
 MAX_DIGITS = 1000
 """A whole number may have so many digits."""
+
+MAX_VALUES = 100_000
+"""Number of values that a text may hold, those inside of others counted. Their number is what reading a text costs: a
+mebibyte of zeros takes a thousand times as long as one long string."""
+
+_STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class NotStrict(ValueError):
@@ -29,21 +37,38 @@ class NotStrict(ValueError):
         self.place = place
 
 
-def parse(text: bytes, max_depth: int = MAX_DEPTH) -> Any:
+def parse(text: bytes, max_depth: int = MAX_DEPTH, max_values: int = MAX_VALUES) -> Any:
     """The value, unless there is NaN or Infinity, a name twice in one object, half a surrogate pair, a number beyond
-    all bounds, or nesting deeper than ``max_depth``.
+    all bounds, nesting deeper than ``max_depth``, or more than ``max_values`` values.
 
     Raises:
         NotStrict: there is, or it is not JSON at all.
     """
+    if _count_of_values(text, max_values) > max_values:
+        message = f"holds more than {max_values} values"
+        raise NotStrict(message)
+    flaws = list[_Flaw]()
+
+    def flawed(why: str, name: str | None = None) -> _Flaw:
+        flaws.append(_Flaw(why, name))
+        return flaws[-1]
+
+    def an_object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | _Flaw:
+        made = dict(pairs)
+        return made if len(made) == len(pairs) else flawed("is there twice", _doubled(pairs))
+
+    def a_float(text: str) -> float | _Flaw:
+        number = float(text)
+        return number if math.isfinite(number) else flawed("is too large a number")
+
     try:
         parsed: Any = json.loads(
             text.decode("utf-8"),
-            object_pairs_hook=_object,
-            parse_constant=lambda name: _Flaw(f"holds {name}, which is not JSON"),
-            parse_float=_float,
+            object_pairs_hook=an_object,
+            parse_constant=lambda name: flawed(f"holds {name}, which is not JSON"),
+            parse_float=a_float,
             parse_int=lambda digits: (
-                int(digits) if len(digits) <= MAX_DIGITS else _Flaw("has too many digits")
+                int(digits) if len(digits) <= MAX_DIGITS else flawed("has too many digits")
             ),
         )
     except UnicodeDecodeError as error:
@@ -55,8 +80,34 @@ def parse(text: bytes, max_depth: int = MAX_DEPTH) -> Any:
     except RecursionError:
         message = f"is nested deeper than {max_depth} levels"
         raise NotStrict(message) from None
-    _check(parsed, max_depth)
+    if flaws or _HALF.search(text) or _is_deeper(parsed, max_depth):
+        _check(parsed, max_depth)
     return parsed
+
+
+def _count_of_values(text: bytes, enough: int) -> int:
+    """Return at least the number of values; exactly, where a quick count that includes strings exceeds ``enough``."""
+    quick = _punctuation(text)
+    return quick if quick <= enough else _punctuation(_STRINGS.sub(b"", text))
+
+
+def _punctuation(text: bytes) -> int:
+    return 1 + text.count(b",") + text.count(b"[") + text.count(b"{")
+
+
+def _is_deeper(parsed: Any, max_depth: int) -> bool:
+    """Level by level, the containers only: strings and numbers cost one look each."""
+    level: list[Any] = [parsed] if isinstance(parsed, dict | list) else []
+    for _depth in range(max_depth):
+        if not level:
+            return False
+        level = [
+            item
+            for container in level
+            for item in (container.values() if isinstance(container, dict) else container)
+            if isinstance(item, dict | list)
+        ]
+    return bool(level)
 
 
 def is_unicode(text: str) -> bool:
@@ -92,21 +143,13 @@ class _Place:
         return ".".join(reversed(parts))
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | _Flaw:
-    made = dict(pairs)
-    if len(made) == len(pairs):
-        return made
+def _doubled(pairs: list[tuple[str, Any]]) -> str:
     seen = set[str]()
     for name, _value in pairs:
         if name in seen:
-            return _Flaw("is there twice", name)
+            return name
         seen.add(name)
     raise AssertionError
-
-
-def _float(text: str) -> float | _Flaw:
-    number = float(text)
-    return number if math.isfinite(number) else _Flaw("is too large a number")
 
 
 def _check(parsed: Any, max_depth: int) -> None:

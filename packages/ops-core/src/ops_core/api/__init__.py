@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from starlette.routing import BaseRoute
 
 from ops_core.api.agents import AgentRoutes
-from ops_core.api.bodies import Bodies
+from ops_core.api.bodies import Bodies, BodyRoute
 from ops_core.api.docs import add_docs
 from ops_core.api.errors import add_error_handlers
 from ops_core.api.events import EventRoutes
@@ -26,6 +26,7 @@ from ops_core.api.tasks import TaskRoutes
 from ops_core.api.threads import ThreadRoutes
 from ops_core.assembly import Ops
 from ops_core.client import LocalClient
+from ops_core.offload import Offload
 
 DESCRIPTION = """Opspawn runs LLM agents so that they finish.
 
@@ -51,8 +52,10 @@ def create_api(ops: Ops, closing: asyncio.Event | None = None, routes: Sequence[
         docs_url=None,
         redoc_url=None,
     )
+    app.router.route_class = BodyRoute
     add_error_handlers(app)
-    TaskRoutes(ops, closing).add_to(app)
+    offload = Offload()
+    TaskRoutes(ops, closing, offload).add_to(app)
     ThreadRoutes(ops.engine).add_to(app)
     EventRoutes(ops.engine, closing).add_to(app)
     AgentRoutes(ops.catalog).add_to(app)
@@ -66,7 +69,7 @@ def create_api(ops: Ops, closing: asyncio.Event | None = None, routes: Sequence[
     app.router.routes.extend(routes)
     larger = {f"{TASKS}:batch": ops.settings.max_batch_bytes}
     app.add_middleware(Heads)
-    app.add_middleware(Bodies, max_bytes=ops.settings.max_body_bytes, max_bytes_at=larger)
+    app.add_middleware(Bodies, max_bytes=ops.settings.max_body_bytes, max_bytes_at=larger, offload=offload)
     app.add_middleware(Guard)
     app.add_middleware(Counted, metrics=ops.metrics.http)  # the last one added is the outermost
     return app

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import TypeAdapter, ValidationError
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ops_core.api.errors import MALFORMED_BODY, TOO_LARGE, TOO_SLOW, UNSUPPORTED, Refused
-from ops_core.strict_json import NotStrict, parse
+from ops_core.offload import Offload
+from ops_core.strict_json import MAX_VALUES, NotStrict, parse
 
 BODY_SECONDS = 30.0
 """A body has to arrive within this time."""
 
+MAX_BATCH_VALUES = 5 * MAX_VALUES
+"""Number of values in a batch; each of its tasks is bounded by :data:`~ops_core.strict_json.MAX_VALUES`."""
+
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
+_READ = "opspawn.body"
 
 
 class Bodies:
@@ -23,13 +35,17 @@ class Bodies:
     Args:
         app: what comes next.
         max_bytes: a larger body is refused, by the bytes that arrive, whatever the headers say.
-        max_bytes_at: the same for paths that have a bound of their own.
+        max_bytes_at: the same for paths that have a bound of their own; these may hold more values, too.
+        offload: reads large bodies.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, max_bytes_at: Mapping[str, int]) -> None:
+    def __init__(
+        self, app: ASGIApp, max_bytes: int, max_bytes_at: Mapping[str, int], offload: Offload
+    ) -> None:
         self._app = app
         self._max_bytes = max_bytes
         self._max_bytes_at = max_bytes_at
+        self._offload = offload
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in _WITHOUT_BODY:
@@ -42,7 +58,9 @@ class Bodies:
                 return  # the caller has gone
             if body:
                 _check_headers(Headers(scope=scope))
-                check_json(body)
+                max_values = MAX_BATCH_VALUES if scope["path"] in self._max_bytes_at else MAX_VALUES
+                parsed = await self._offload(len(body), partial(check_json, body, max_values))
+                scope[_READ] = _Body(parsed, len(body), self._offload)
         except Refused as refused:
             await refused.response()(scope, receive, send)
             return
@@ -102,15 +120,54 @@ def _check_headers(headers: Headers) -> None:
         raise Refused(UNSUPPORTED, message, field="Content-Encoding", headers={"Accept-Encoding": "identity"})
 
 
-def check_json(body: bytes) -> None:
-    """Refuse what is not strict JSON; see :mod:`ops_core.strict_json`.
+def check_json(body: bytes, max_values: int = MAX_VALUES) -> Any:
+    """Return the value of a body; refuse what is not strict JSON; see :mod:`ops_core.strict_json`.
 
     Raises:
         Refused: ``field`` is the dotted path of the place, where there is one.
     """
     try:
-        parse(body)
+        return parse(body, max_values=max_values)
     except NotStrict as error:
         if error.place:
             raise Refused(MALFORMED_BODY, f"{error.place}: {error.why}.", field=error.place) from None
         raise Refused(MALFORMED_BODY, f"The body {error.why}.") from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Body:
+    """What :class:`Bodies` has read, for the route."""
+
+    parsed: Any
+    size: int
+    offload: Offload
+
+
+class BodyRoute(APIRoute):
+    """A route whose body is validated where :class:`Bodies` has parsed it: beside the event loop, and once."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """As FastAPI has it; what it validates then is already of the right type."""
+        handle = super().get_route_handler()
+        if self.body_field is None:
+            return handle
+        annotation: Any = self.body_field.field_info.annotation
+        adapter = TypeAdapter[Any](annotation)
+
+        async def validated(request: Request) -> Response:
+            body: _Body | None = request.scope.get(_READ)
+            if body is not None:
+                request._json = await body.offload(  # noqa: SLF001  (where Starlette keeps what it has parsed)
+                    body.size, partial(_validated, adapter, body.parsed)
+                )
+            return await handle(request)
+
+        return validated
+
+
+def _validated(adapter: TypeAdapter[Any], parsed: Any) -> Any:
+    try:
+        return adapter.validate_python(parsed)
+    except ValidationError as error:
+        errors = [{**item, "loc": ("body", *item["loc"])} for item in error.errors()]
+        raise RequestValidationError(errors) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Header, Path, Query, Request
 from fastapi.routing import APIRoute
@@ -91,6 +91,10 @@ LastEventId = Annotated[
 After = Annotated[_Seq, Query(description="Only steps with a greater number than this.")]
 StepsLimit = Annotated[_StepsLimit, Query(description="So many steps at most.")]
 PageLimit = Annotated[_Limit, Query(description="So many at most.")]
+View = Annotated[
+    Literal["full", "basic"],
+    Query(description="`basic` leaves out inputs and outputs, which are then `null`."),
+]
 Statuses = Annotated[
     list[str] | None,
     Query(description="In one of these statuses; repeated, or separated by commas.", examples=[["failed"]]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from fastapi import FastAPI, Request, Response
 
@@ -25,12 +26,15 @@ from ops_core.api.parameters import (
     TaskId,
     Traceparent,
     Tracestate,
+    View,
     key_of,
     wait_of,
 )
 from ops_core.assembly import Ops
 from ops_core.intake import accept, accept_many, answer, batch_result, ended_or_not
 from ops_core.listing import PAGE_DEFAULT, approval_filter, task_filter, task_id_of
+from ops_core.offload import Offload
+from ops_core.ports import PAGE_BYTES
 from ops_core.task import DEFAULT_TENANT, Task
 from ops_core.wire import (
     STEPS_MOST,
@@ -51,10 +55,12 @@ class TaskRoutes:
     Args:
         ops: the platform.
         closing: set when the server stops; whoever waits is then answered at once.
+        offload: writes pages.
     """
 
-    def __init__(self, ops: Ops, closing: asyncio.Event) -> None:
+    def __init__(self, ops: Ops, closing: asyncio.Event, offload: Offload) -> None:
         self._ops = ops
+        self._offload = offload
         self._engine = ops.engine
         self._closing = closing
 
@@ -76,9 +82,10 @@ class TaskRoutes:
         retried["responses"][202] = {"description": "The new task is accepted.", "headers": headers}
         app.add_api_route(TASKS, self.submit, status_code=202, **submitted)
         app.add_api_route(f"{TASKS}:batch", self.submit_many, **writing("submit_tasks"))
-        app.add_api_route(TASKS, self.list_tasks, **reading("list_tasks"))
+        app.add_api_route(TASKS, self.list_tasks, response_model=TaskPage, **reading("list_tasks"))
         app.add_api_route(one, self.get, **reading("get_task", 404))
-        app.add_api_route(f"{one}/steps", self.steps, **reading("list_steps", 404))
+        steps = reading("list_steps", 404)
+        app.add_api_route(f"{one}/steps", self.steps, response_model=StepPage, **steps)
         app.add_api_route(f"{one}/cancel", self.cancel, **writing("cancel_task", 404, body=False))
         app.add_api_route(f"{one}/retry", self.retry, status_code=202, **retried)
         app.add_api_route(APPROVALS, self.approvals, **reading("list_approvals"))
@@ -144,21 +151,31 @@ class TaskRoutes:
         thread_id: OfThread = None,
         cursor: Cursor = None,
         limit: PageLimit = PAGE_DEFAULT,
-    ) -> TaskPage:
-        """Tasks, newest first. A filter that is left out does not filter."""
+        view: View = "full",
+    ) -> Response:
+        """Tasks, newest first. A filter that is left out does not filter.
+
+        A page ends before `limit` where its inputs and outputs exceed 2 MiB; `next_cursor` then leads on. With
+        `view=basic` inputs and outputs are `null`.
+        """
         wanted = [value for values in status or () for value in values.split(",")]
         of = {"agent": agent, "label": label, "thread_id": thread_id, "cursor": cursor}
-        asked = task_filter(status=wanted, limit=limit, **of)
-        return TaskPage.of(await self._engine.list(DEFAULT_TENANT, asked), asked)
+        asked = task_filter(status=wanted, limit=limit, view=view, **of)
+        tasks = await self._engine.list(DEFAULT_TENANT, asked)
+        return await self._page(lambda: TaskPage.of(tasks, asked))
+
+    async def _page(self, page: Callable[[], TaskPage | StepPage]) -> Response:
+        text = await self._offload(PAGE_BYTES, lambda: page().model_dump_json())
+        return Response(text, media_type="application/json")
 
     async def get(self, task_id: TaskId) -> TaskBody:
         """One task."""
         return TaskBody.of(await self._engine.get(DEFAULT_TENANT, task_id_of(task_id)))
 
-    async def steps(self, task_id: TaskId, after: After = -1, limit: StepsLimit = STEPS_MOST) -> StepPage:
+    async def steps(self, task_id: TaskId, after: After = -1, limit: StepsLimit = STEPS_MOST) -> Response:
         """What is recorded of a task, in order."""
-        found = await self._engine.steps(DEFAULT_TENANT, task_id_of(task_id), after, limit + 1)
-        return StepPage.of(found, limit)
+        found = await self._engine.steps(DEFAULT_TENANT, task_id_of(task_id), after, limit)
+        return await self._page(lambda: StepPage.of(found))
 
     async def cancel(self, task_id: TaskId) -> TaskBody:
         """Cancel a task.

@@ -93,10 +93,11 @@ class LocalClient:
         thread_id: str | None = None,
         cursor: str | None = None,
         limit: int = PAGE_DEFAULT,
+        view: str = "full",
     ) -> TaskPage:
         """One page of tasks."""
         of = {"agent": agent, "label": label, "thread_id": thread_id, "cursor": cursor}
-        asked = task_filter(status=status, limit=limit, **of)
+        asked = task_filter(status=status, limit=limit, view=view, **of)
         return TaskPage.of(await self._engine.list(DEFAULT_TENANT, asked), asked)
 
     def tasks(

@@ -177,12 +177,14 @@ class GrpcClient:
         thread_id: str | None = None,
         cursor: str | None = None,
         limit: int = PAGE_DEFAULT,
+        view: str = "full",
     ) -> TaskPage:
         """One page of tasks."""
         of = {"agent": agent, "label": label, "thread_id": thread_id}
-        task_filter(status=status, cursor=cursor, limit=limit, **of)
+        task_filter(status=status, cursor=cursor, limit=limit, view=view, **of)
         asked = task_service_pb2.ListTasksRequest(
             page_size=limit,
+            without_texts=view == "basic",
             page_token=cursor or "",
             statuses=[status_out(one) for one in status],
             **of,

@@ -137,11 +137,12 @@ class OpsClient:
         thread_id: str | None = None,
         cursor: str | None = None,
         limit: int = PAGE_DEFAULT,
+        view: str = "full",
     ) -> TaskPage:
         """One page of tasks."""
         of = {"agent": agent, "label": label, "thread_id": thread_id, "cursor": cursor}
-        task_filter(status=status, limit=limit, **of)
-        given = {"status": ",".join(status) or None, **of}
+        task_filter(status=status, limit=limit, view=view, **of)
+        given = {"status": ",".join(status) or None, **of, "view": None if view == "full" else view}
         return await self._ask(TaskPage, "GET", "/tasks", params={**_given(given), "limit": str(limit)})
 
     def tasks(

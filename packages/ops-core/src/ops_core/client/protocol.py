@@ -82,8 +82,9 @@ class TaskClient(Protocol):
         thread_id: str | None = None,
         cursor: str | None = None,
         limit: int = PAGE_DEFAULT,
+        view: str = "full",
     ) -> TaskPage:
-        """One page of tasks, newest first."""
+        """One page of tasks, newest first; with ``view="basic"`` without inputs and outputs."""
         ...
 
     def tasks(

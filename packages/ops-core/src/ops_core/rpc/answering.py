@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
 import grpc
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from grpc import aio
 from pydantic import ValidationError
 
@@ -39,6 +40,68 @@ _TOO_LARGE = Problem(
     code="body_too_large",
     actor=Actor.USER,
 )
+
+
+_UNDECODABLE = Problem(
+    title=title_of(400),
+    status=400,
+    detail="The message is not of its type: it cannot be decoded.",
+    code="malformed_body",
+    actor=Actor.USER,
+)
+
+
+class Decoding(aio.ServerInterceptor):
+    """Ends a call whose message cannot be decoded as a wrong argument of the caller; gRPC itself calls it a fault of
+    the server, and logs each.
+    """
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """The handler, with a decoder that does not raise."""
+        handler: Any = await continuation(handler_call_details)
+        if handler is None or handler.request_streaming or handler.request_deserializer is None:
+            return handler  # type: ignore[no-any-return]
+        kind = "unary_stream" if handler.response_streaming else "unary_unary"
+        make = getattr(grpc, f"{kind}_rpc_method_handler")
+        made: grpc.RpcMethodHandler[Any, Any] = make(
+            _decoded(getattr(handler, kind)),
+            request_deserializer=_lenient(handler.request_deserializer),
+            response_serializer=handler.response_serializer,
+        )
+        return made
+
+
+def _lenient(decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def decoded(data: bytes) -> Any:
+        try:
+            return decode(data)
+        except DecodeError:
+            return _UNDECODABLE
+
+    return decoded
+
+
+def _decoded(method: Callable[[Any, Context], Any]) -> Callable[[Any, Context], Any]:
+    if inspect.isasyncgenfunction(method):
+
+        async def streamed(request: Any, context: Context) -> AsyncGenerator[Any]:
+            if request is _UNDECODABLE:
+                await _end(context, grpc.StatusCode.INVALID_ARGUMENT, _UNDECODABLE)
+            async for message in method(request, context):
+                yield message
+
+        return streamed
+
+    async def answered(request: Any, context: Context) -> Any:
+        if request is _UNDECODABLE:
+            await _end(context, grpc.StatusCode.INVALID_ARGUMENT, _UNDECODABLE)
+        return await method(request, context)
+
+    return answered
 
 
 class Answering:

@@ -28,6 +28,7 @@ from ops_core.protocol.v1.spending_service_pb2_grpc import add_SpendingServiceSe
 from ops_core.protocol.v1.task_service_pb2_grpc import add_TaskServiceServicer_to_server
 from ops_core.protocol.v1.thread_service_pb2_grpc import add_ThreadServiceServicer_to_server
 from ops_core.rpc.agents import AgentService
+from ops_core.rpc.answering import Decoding
 from ops_core.rpc.halts import HaltService
 from ops_core.rpc.health import HealthService
 from ops_core.rpc.memory import MemoryService, SpendingService
@@ -36,6 +37,9 @@ from ops_core.rpc.threads import ThreadService
 
 DRAIN_SECONDS = 3.0
 """When stopping, so long an answer that has begun may take to reach its end."""
+
+MAX_ANSWER_BYTES = 64 << 20
+"""The largest message that is sent. Pages are bounded below; one task or step may be larger than a page."""
 
 SERVICES = tuple(
     module.DESCRIPTOR.services_by_name[name].full_name
@@ -63,7 +67,7 @@ async def serving(ops: Ops, closing: asyncio.Event | None = None) -> AsyncGenera
         ConfigError: the address cannot be listened on.
     """
     closing = asyncio.Event() if closing is None else closing
-    server = aio.server(options=_options(ops.settings.max_batch_bytes))
+    server = aio.server(interceptors=[Decoding()], options=_options(ops.settings.max_batch_bytes))
     add_TaskServiceServicer_to_server(TaskService(ops, closing), server)
     add_AgentServiceServicer_to_server(AgentService(ops), server)
     add_ThreadServiceServicer_to_server(ThreadService(ops), server)
@@ -95,7 +99,9 @@ async def _drain(server: aio.Server, closing: asyncio.Event) -> None:
 def _options(max_bytes: int) -> Sequence[tuple[str, int]]:
     return (
         ("grpc.max_receive_message_length", max_bytes),
-        ("grpc.max_send_message_length", -1),
+        ("grpc.max_send_message_length", MAX_ANSWER_BYTES),
+        ("grpc.server_handshake_timeout_ms", 10_000),
+        ("grpc.max_concurrent_streams", 1_000),  # calls of one connection
         ("grpc.so_reuseport", 0),  # a port that is taken is an error, not shared
         ("grpc.keepalive_time_ms", 30_000),  # a watcher whose machine is gone is found out, and let go
         ("grpc.keepalive_timeout_ms", 20_000),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from functools import partial
 
 from agentkit.tracing import Trace
 from ops_core.assembly import Ops
@@ -12,6 +13,8 @@ from ops_core.closing import until_closing
 from ops_core.errors import InvalidRequest
 from ops_core.intake import accept, accept_many, ended_or_not
 from ops_core.listing import PAGE_DEFAULT, PAGE_MOST, checked_key, task_id_of
+from ops_core.offload import Offload
+from ops_core.ports import PAGE_BYTES
 from ops_core.protocol.tasks import (
     answer_in,
     approval_out,
@@ -43,6 +46,7 @@ class TaskService(TaskServiceServicer):
         self._verbs = LocalClient(ops.engine, ops.catalog)
         self._closing = closing
         self._answering = Answering(ops.settings.max_body_bytes)
+        self._offload = Offload()
 
     async def CreateTask(  # noqa: N802  (the contract names it)
         self, request: messages.CreateTaskRequest, context: Context
@@ -51,7 +55,8 @@ class TaskService(TaskServiceServicer):
         async with self._answering(request, context):
             key = checked_key(request.idempotency_key) if request.HasField("idempotency_key") else None
             wait = _wait(request)
-            asked, trace = request_in(request), _trace(context)
+            asked = await self._offload(request.ByteSize(), partial(request_in, request))
+            trace = _trace(context)
             inserted = await accept(self._engine, self._ops.catalog, asked, key, trace)
             task = inserted.task
             if wait is not None:
@@ -66,7 +71,9 @@ class TaskService(TaskServiceServicer):
             if not 1 <= len(request.requests) <= BATCH_MOST:
                 message = f"requests must hold 1 to {BATCH_MOST} tasks"
                 raise InvalidRequest(message, field="requests")
-            items = [batch_in(one) for one in request.requests]
+            items = await self._offload(
+                request.ByteSize(), lambda: [batch_in(one) for one in request.requests]
+            )
             results = await accept_many(self._engine, self._ops.catalog, items, _trace(context))
             return messages.BatchCreateTasksResponse(results=[result_out(result) for result in results])
 
@@ -89,10 +96,10 @@ class TaskService(TaskServiceServicer):
                 thread_id=request.thread_id if request.HasField("thread_id") else None,
                 cursor=request.page_token or None,
                 limit=min(request.page_size or PAGE_DEFAULT, PAGE_MOST),
+                view="basic" if request.without_texts else "full",
             )
-            return messages.ListTasksResponse(
-                tasks=[task_out(task) for task in page.items], next_page_token=page.next_cursor or ""
-            )
+            tasks = await self._offload(PAGE_BYTES, lambda: [task_out(task) for task in page.items])
+            return messages.ListTasksResponse(tasks=tasks, next_page_token=page.next_cursor or "")
 
     async def CancelTask(  # noqa: N802  (as above)
         self, request: messages.CancelTaskRequest, context: Context
@@ -138,11 +145,9 @@ class TaskService(TaskServiceServicer):
                 raise InvalidRequest(message, field="page_size")
             limit = min(request.page_size or STEPS_MOST, STEPS_MOST)
             task_id, after = task_id_of(request.task_id), _after(request)
-            found = await self._engine.steps(DEFAULT_TENANT, task_id, after, limit + 1)
-            return messages.ListStepsResponse(
-                steps=[step_out(recorded) for recorded in found[:limit]],
-                next_after=StepPage.following(found, limit),
-            )
+            found = await self._engine.steps(DEFAULT_TENANT, task_id, after, limit)
+            steps = await self._offload(PAGE_BYTES, lambda: [step_out(recorded) for recorded in found])
+            return messages.ListStepsResponse(steps=steps, next_after=StepPage.following(found))
 
     # A coroutine that writes, no generator: a caller who goes away cancels it where it stands, and nothing of it is
     # left behind; each write waits until the caller has room for it.

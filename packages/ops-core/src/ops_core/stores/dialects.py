@@ -8,7 +8,19 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Double, Engine, Text, bindparam, create_engine, event, func, select, text
+from sqlalchemy import (
+    Connection,
+    Double,
+    Engine,
+    Integer,
+    Text,
+    bindparam,
+    create_engine,
+    event,
+    func,
+    select,
+    text,
+)
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.ext.compiler import compiles
@@ -56,6 +68,23 @@ Python's would have to wait for the interpreter in the middle of each statement.
 
 MIGRATION_LOCK = 0x6F707370
 """The advisory lock of those who migrate ("opsp")."""
+
+
+class byte_length(FunctionElement[int]):  # noqa: N801  (named as a function of SQL is)
+    """Size of a text: in bytes on PostgreSQL, which knows it without reading the text, in characters on SQLite."""
+
+    type = Integer()
+    inherit_cache = True
+
+
+@compiles(byte_length, "postgresql")
+def _octet_length(element: byte_length, compiler: Any, **options: Any) -> str:
+    return f"octet_length({compiler.process(element.clauses, **options)})"
+
+
+@compiles(byte_length, "sqlite")
+def _length(element: byte_length, compiler: Any, **options: Any) -> str:
+    return f"length({compiler.process(element.clauses, **options)})"
 
 
 class now(FunctionElement[float]):  # noqa: N801  (reads as SQL)

@@ -29,6 +29,7 @@ from ops_core.ports import (
     Inserted,
     KeptNote,
     NoteFilter,
+    Page,
     Renewed,
     RetryLater,
     Spent,
@@ -188,13 +189,13 @@ class SqlStore:
         """One task."""
         return await self._read(partial(look.get_task, tenant=tenant, task_id=task_id))
 
-    async def list(self, tenant: str, wanted: TaskFilter) -> Sequence[Task]:
+    async def list(self, tenant: str, wanted: TaskFilter) -> Page[Task]:
         """Tasks, newest first."""
         return await self._read(partial(look.list_tasks, tenant=tenant, wanted=wanted))
 
     async def steps(
         self, tenant: str, task_id: str, after: int = -1, limit: int | None = None
-    ) -> Sequence[Recorded]:
+    ) -> Page[Recorded]:
         """Steps in order."""
         return await self._read(
             partial(look.list_steps, tenant=tenant, task_id=task_id, after=after, limit=limit)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from agentkit.limits import Limits
 from agentkit.messages import Usage
 from agentkit.transcript import ModelReplied, RunStarted, ToolReturned
 from ops_core.errors import IdempotencyConflict, InvalidRequest, TaskNotFound
-from ops_core.ports import Store, TaskFilter
+from ops_core.ports import PAGE_BYTES, Store, TaskFilter
 from ops_core.task import Task, TaskStatus
 from ops_core.testing.examples import (
     AGENT,
@@ -141,6 +143,25 @@ class SubmittingContract:
         assert seen == ids[::-1]
         assert pages == 3
 
+    async def test_a_page_is_bounded_in_bytes_and_has_at_least_one_task(self, store: Store) -> None:
+        ids = [(await submitted(store, input="x" * size)).id for size in (10, 10, 3000, 10, 10)][::-1]
+        seen: list[list[str]] = []
+        before = None
+        while page := await store.list(TENANT, TaskFilter(limit=4, max_bytes=40, before=before)):
+            seen.append([task.id for task in page])
+            before = page[-1].id
+            assert page.more == (before != ids[-1])
+        assert seen == [ids[:3], ids[3:]]
+        single = await store.list(TENANT, TaskFilter(max_bytes=1, before=ids[1]))
+        assert ([task.id for task in single], single.more) == ([ids[2]], True)
+
+    async def test_a_list_without_texts_reads_none(self, store: Store) -> None:
+        ended = await claimed(store, input={"a": ["large"]})
+        await store.append(ended.lease, COMPLETED)
+        (task,) = await store.list(TENANT, TaskFilter(texts=False, max_bytes=1))
+        assert (task.id, task.input, task.output) == (ended.task.id, None, None)
+        assert task == replace(await store.get(TENANT, task.id), input=None, output=None)
+
     async def test_a_list_is_filtered_by_everything_that_is_given(self, store: Store) -> None:
         ended = await claimed(store, labels={"team": "search"})
         await store.append(ended.lease, COMPLETED)
@@ -176,6 +197,16 @@ class SubmittingContract:
                 found = await store.steps(TENANT, one.task.id, after, limit)
                 assert [recorded.step for recorded in found] == every[after + 1 :][:limit]
                 assert [recorded.seq for recorded in found] == list(range(after + 1, after + 1 + len(found)))
+
+    async def test_a_page_of_steps_is_bounded_in_bytes_and_has_at_least_one(self, store: Store) -> None:
+        large = replace(RETURNED, output="x" * PAGE_BYTES)
+        one = await claimed(store, CALLED, large, REPLIED)
+        seen, after = list[list[int]](), -1
+        while (page := await store.steps(TENANT, one.task.id, after, 100)).more:
+            seen.append([recorded.seq for recorded in page])
+            after = page[-1].seq
+        assert [*seen, [recorded.seq for recorded in page]] == [[0, 1, 2], [3]]
+        assert len(await store.steps(TENANT, one.task.id)) == 4
 
     async def test_a_task_without_steps_has_none(self, store: Store) -> None:
         assert list(await store.steps(TENANT, (await submitted(store)).id)) == []

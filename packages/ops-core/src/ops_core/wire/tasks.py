@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, cast
 
@@ -12,7 +11,7 @@ from agentkit.codec import recorded_to_json
 from agentkit.money import usd
 from agentkit.transcript import Recorded
 from ops_core.listing import encode_cursor
-from ops_core.ports import TaskFilter
+from ops_core.ports import Page, TaskFilter
 from ops_core.task import Task, TaskStatus
 from ops_core.wire.approvals import ApprovalBody
 from ops_core.wire.forms import Strict, moment
@@ -149,12 +148,10 @@ class TaskPage(Strict):
     )
 
     @classmethod
-    def of(cls, tasks: Sequence[Task], asked: TaskFilter) -> TaskPage:
-        """A page, made from what was asked for it: up to one task more than it holds."""
-        shown, following = tasks[: asked.limit - 1], None
-        if len(tasks) > len(shown):
-            following = encode_cursor({"tasks_before": shown[-1].id}, asked)
-        return cls(items=[TaskBody.of(task) for task in shown], next_cursor=following)
+    def of(cls, tasks: Page[Task], asked: TaskFilter) -> TaskPage:
+        """A page, made from what was asked for it."""
+        following = encode_cursor({"tasks_before": tasks[-1].id}, asked) if tasks.more else None
+        return cls(items=[TaskBody.of(task) for task in tasks], next_cursor=following)
 
 
 class StepPage(Strict):
@@ -167,15 +164,15 @@ class StepPage(Strict):
     )
 
     @classmethod
-    def of(cls, steps: Sequence[Recorded], limit: int) -> StepPage:
-        """A page of at most ``limit`` steps, made from up to one more than that."""
-        items = [cast("dict[str, JsonValue]", recorded_to_json(recorded)) for recorded in steps[:limit]]
-        return cls(items=items, next_after=cls.following(steps, limit))
+    def of(cls, steps: Page[Recorded]) -> StepPage:
+        """A page of these steps."""
+        items = [cast("dict[str, JsonValue]", recorded_to_json(recorded)) for recorded in steps]
+        return cls(items=items, next_after=cls.following(steps))
 
     @staticmethod
-    def following(steps: Sequence[Recorded], limit: int) -> int | None:
-        """What is ``next_after`` on a page of at most ``limit`` steps, made from up to one more than that."""
-        return steps[limit - 1].seq if len(steps) > limit else None
+    def following(steps: Page[Recorded]) -> int | None:
+        """What is ``next_after`` on a page of these steps."""
+        return steps[-1].seq if steps.more else None
 
 
 def _plain(value: Any) -> JsonValue:

@@ -332,6 +332,7 @@ class ListTasksRequest(_message.Message):
     AGENT_FIELD_NUMBER: _builtins.int
     LABEL_FIELD_NUMBER: _builtins.int
     THREAD_ID_FIELD_NUMBER: _builtins.int
+    WITHOUT_TEXTS_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """So many at most: 50 where it is 0; above 200 counts as 200."""
     page_token: _builtins.str
@@ -342,6 +343,8 @@ class ListTasksRequest(_message.Message):
     """With this label: key or key=value."""
     thread_id: _builtins.str
     """Of this thread."""
+    without_texts: _builtins.bool
+    """Leave out inputs and outputs: input_json is then "null", and there is no output_json."""
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[_task_pb2.TaskStatus.ValueType]:
         """In one of these statuses."""
@@ -355,10 +358,11 @@ class ListTasksRequest(_message.Message):
         agent: _builtins.str | None = ...,
         label: _builtins.str | None = ...,
         thread_id: _builtins.str | None = ...,
+        without_texts: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_agent", b"_agent", "_label", b"_label", "_thread_id", b"_thread_id", "agent", b"agent", "label", b"label", "thread_id", b"thread_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agent", b"_agent", "_label", b"_label", "_thread_id", b"_thread_id", "agent", b"agent", "label", b"label", "page_size", b"page_size", "page_token", b"page_token", "statuses", b"statuses", "thread_id", b"thread_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agent", b"_agent", "_label", b"_label", "_thread_id", b"_thread_id", "agent", b"agent", "label", b"label", "page_size", b"page_size", "page_token", b"page_token", "statuses", b"statuses", "thread_id", b"thread_id", "without_texts", b"without_texts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__agent: _TypeAlias = _typing.Literal["agent"]  # noqa: Y015
     _WhichOneofArgType__agent: _TypeAlias = _typing.Literal["_agent", b"_agent"]  # noqa: Y015
@@ -387,7 +391,7 @@ class ListTasksResponse(_message.Message):
     """For the next page; empty on the last one."""
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[_task_pb2.Task]:
-        """Newest first."""
+        """Newest first. Fewer than page_size where inputs and outputs exceed 2 MiB; next_page_token then leads on."""
 
     def __init__(
         self,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, bindparam, literal_column, select
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, literal, literal_column, select
 
 from agentkit.transcript import ApprovalAsked, ApprovalGiven, Recorded, expiry
 from ops_core.errors import TaskNotFound
-from ops_core.ports import ApprovalFilter, TaskFilter
-from ops_core.stores.dialects import now
+from ops_core.ports import PAGE_BYTES, ApprovalFilter, Page, TaskFilter
+from ops_core.stores.dialects import byte_length, now
 from ops_core.stores.rows import AnyRow, recorded_of, task_of
 from ops_core.stores.tables import step as s
 from ops_core.stores.tables import task as t
@@ -40,6 +41,7 @@ _questions_and_answers = (
     .where(s.c.task_id.in_(bindparam("of_tasks", expanding=True)), _is_about_approval)
     .order_by(s.c.task_id, s.c.seq)
 )
+_step_bytes = byte_length(s.c.body)
 _steps_after = (
     select(s.c.seq, s.c.at, s.c.body)
     .where(
@@ -49,6 +51,15 @@ _steps_after = (
     )
     .order_by(s.c.seq)
 )
+_some_after = (
+    _steps_after.add_columns(
+        (func.sum(_step_bytes).over(order_by=s.c.seq) - _step_bytes).label("bytes_before")
+    )
+    .limit(bindparam("at_most"))
+    .subquery()
+)
+_sized = select(_some_after, func.count().over().label("found")).subquery()
+_page_of_steps = select(_sized).where(_sized.c.bytes_before < bindparam("max_bytes")).order_by(_sized.c.seq)
 
 
 def get_task(connection: Connection, tenant: str, task_id: str) -> Task:
@@ -120,7 +131,7 @@ def _no_task(task_id: str) -> TaskNotFound:
     return TaskNotFound(f"there is no task {task_id}")
 
 
-def list_tasks(connection: Connection, tenant: str, wanted: TaskFilter) -> Sequence[Task]:
+def list_tasks(connection: Connection, tenant: str, wanted: TaskFilter) -> Page[Task]:
     """Tasks of this tenant, newest first (their ids sort by the moment of submission)."""
     conditions: list[ColumnElement[bool]] = [t.c.tenant == tenant]
     if wanted.status:
@@ -138,17 +149,46 @@ def list_tasks(connection: Connection, tenant: str, wanted: TaskFilter) -> Seque
         if given:
             labelled.append(task_label.c.value == value)
         conditions.append(t.c.id.in_(select(task_label.c.task_id).where(*labelled)))
-    rows = connection.execute(select(t).where(*conditions).order_by(t.c.id.desc()).limit(wanted.limit))
-    return [task_of(row) for row in rows]
+    rows = connection.execute(_page_of_tasks(conditions, wanted)).all()
+    page = Page(task_of(row) for row in rows[: wanted.limit])
+    page.more = bool(rows) and rows[0].found > len(page)
+    return page
+
+
+def _page_of_tasks(conditions: Sequence[ColumnElement[bool]], wanted: TaskFilter) -> Select[*tuple[Any, ...]]:
+    """One task more than the page may have, to know whether there is one; and none whose turn comes behind the bytes.
+
+    Sizes are summed up before the texts are read: a driver holds the whole of a result in memory.
+    """
+    size = byte_length(t.c.input) + func.coalesce(byte_length(t.c.output), 0) if wanted.texts else literal(0)
+    some = (
+        select(t.c.id, size.label("size")).where(*conditions).order_by(t.c.id.desc()).limit(wanted.limit + 1)
+    ).subquery()
+    before = func.sum(some.c.size).over(order_by=some.c.id.desc()) - some.c.size
+    sized = select(some.c.id, before.label("bytes_before"), func.count().over().label("found")).subquery()
+    columns = [column for column in t.c if wanted.texts or column not in (t.c.input, t.c.output)]
+    texts = [] if wanted.texts else [literal("null").label("input"), literal("null").label("output")]
+    return (
+        select(*columns, *texts, sized.c.found)
+        .join(sized, sized.c.id == t.c.id)
+        .where(sized.c.bytes_before < wanted.max_bytes)
+        .order_by(t.c.id.desc())
+    )
 
 
 def list_steps(
     connection: Connection, tenant: str, task_id: str, after: int, limit: int | None
-) -> Sequence[Recorded]:
+) -> Page[Recorded]:
     """Steps of one task of this tenant, in order."""
-    wanted = _steps_after if limit is None else _steps_after.limit(limit)
-    rows = connection.execute(wanted, {"of_tenant": tenant, "of_task": task_id, "after": after})
-    steps = [recorded_of(row) for row in rows]
-    if not steps:
+    given = {"of_tenant": tenant, "of_task": task_id, "after": after}
+    if limit is None:
+        page = Page(recorded_of(row) for row in connection.execute(_steps_after, given))
+    else:
+        rows = connection.execute(
+            _page_of_steps, {**given, "at_most": limit + 1, "max_bytes": PAGE_BYTES}
+        ).all()
+        page = Page(recorded_of(row) for row in rows[:limit])
+        page.more = bool(rows) and rows[0].found > len(page)
+    if not page:
         row_of(connection, tenant, task_id)  # no steps, or no task?
-    return steps
+    return page

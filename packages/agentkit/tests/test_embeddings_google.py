@@ -119,7 +119,7 @@ async def test_what_it_has_read_is_counted_at_its_price(server, embeddings):
         return Recorded(seq=0, at=0.0, step=step)
 
     server.plan(answered)
-    meter = RunMeter(prices=Prices(), limits=Limits(), tally=Tally, record=record)
+    meter = RunMeter(prices=Prices(), limits=Limits(), tally=Tally, record=record, look=lambda: None)
     await embeddings.embed(["a"], meter)
     (step,) = kept
     assert step.model == "google:gemini-embedding-001"

@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from agentkit import Agent, Completed, MemoryJournal, SecurityPolicy, ToolCall, Waiting, tool
+from agentkit.control import Control
 from agentkit.errors import RunReleased
 from agentkit.killswitch import KillSwitch, Off, ToolUse
-from agentkit.loop import Control
 from agentkit.mcp import McpPool, McpServer
 from agentkit.testing import ScriptedModel
 from agentkit.transcript import ApprovalGiven, ToolReturned, ToolStarted

@@ -2,12 +2,13 @@
 
 import asyncio
 import threading
+from typing import Any
 
 import pytest
 
-from agentkit import loop as agentkit_loop
+from agentkit import control
 from agentkit.agent import Agent
-from agentkit.errors import ModelOverloaded, ModelRateLimited
+from agentkit.errors import ModelOverloaded, ModelRateLimited, ToolError
 from agentkit.ports import ToolContext
 from agentkit.testing.models import ScriptedModel
 from agentkit.tools import tool
@@ -18,9 +19,10 @@ from agentkit.transcript import (
 from ops_core.catalog import Catalog
 from ops_core.dispatchers import LocalDispatcher
 from ops_core.engine import Engine
+from ops_core.halt import HaltKind, NewHalt
 from ops_core.runner import Runner, RunnerOptions
 from ops_core.task import RetryPolicy, TaskStatus
-from ops_core.testing import open_test_store
+from ops_core.testing import FakeClock, open_test_store
 from ops_core.testing.examples import steps_of
 
 from .runner_support import (  # type: ignore[import-not-found]
@@ -123,7 +125,7 @@ async def test_cancel_while_it_waits_for_its_next_attempt(engine: Engine):
 async def test_a_tool_that_ignores_its_cancellation_does_not_keep_a_cancelled_task(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(agentkit_loop, "STUBBORN_SECONDS", 0.05)
+    monkeypatch.setattr(control, "STUBBORN_SECONDS", 0.05)
     stubborn = Stubborn()
     task = await submit(engine)
     async with working(engine, stubborn.agent()):
@@ -186,7 +188,7 @@ async def test_a_runner_that_cannot_wait_gives_up_what_is_under_way(engine: Engi
 async def test_a_stubborn_tool_is_abandoned_and_may_not_write_later(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(agentkit_loop, "STUBBORN_SECONDS", 0.05)
+    monkeypatch.setattr(control, "STUBBORN_SECONDS", 0.05)
     stubborn = Stubborn()
     task = await submit(engine)
     async with asyncio.timeout(SOON):
@@ -198,3 +200,67 @@ async def test_a_stubborn_tool_is_abandoned_and_may_not_write_later(
     stubborn.go_on.set()
     await asyncio.sleep(0.05)
     assert await steps_of(engine.store, task) == steps
+
+
+# --- a tool that makes something else of its cancellation ---------------------------------------------------------
+
+
+class Swallowing(Hanging):  # type: ignore[misc]
+    """A tool that answers its cancellation with a result or an error of its own, and a payment behind it."""
+
+    def __init__(self, error: BaseException | None) -> None:
+        super().__init__()
+        self.error = error
+        self.payments = 0
+        self.model = ScriptedModel.by_turn([call("hang"), call("pay"), "All done."])
+
+    async def reply(self, _request: object = None) -> str:
+        try:
+            return await super().reply()
+        except asyncio.CancelledError:
+            if self.error is not None:
+                raise self.error from None
+            return "a part of the page"
+
+    def agent(self) -> Agent[Any, Any]:
+        @tool(effect="unsafe")
+        async def pay() -> str:
+            """Pays."""
+            self.payments += 1
+            return "paid"
+
+        return Agent(self.model, name="agent", tools=[self.tool(effect="pure"), pay])
+
+
+@pytest.mark.parametrize("error", [None, ToolError("interrupted"), KeyError("page")], ids=repr)
+@pytest.mark.parametrize("how", ["cancel", "deadline", "halt", "shutdown", "lost lease"])
+async def test_nothing_begins_after_a_stop_that_a_tool_has_swallowed(
+    url: str, clock: FakeClock, how: str, error: BaseException | None
+):
+    swallowing = Swallowing(error)
+    async with open_test_store(url, clock) as store:
+        engine = Engine(store, LocalDispatcher())
+        task = await submit(engine, timeout_seconds=0.2 if how == "deadline" else None)
+        quick = {"lease_seconds": 1.0, "concurrency": 1, "grace_seconds": 0.0, "poll_seconds": 30.0}
+        async with working(engine, swallowing.agent(), **quick) as runner, asyncio.timeout(SOON):
+            await swallowing.begun.wait()
+            match how:
+                case "cancel":
+                    await engine.cancel(task.tenant, task.id)
+                case "halt":
+                    await engine.halt(task.tenant, NewHalt(kind=HaltKind.TASK, target=task.id))
+                case "lost lease":
+                    while not (await store.sweep()).released:
+                        clock.advance(2)
+                    await store.claim("other", 1, 30.0, ["agent"])
+                case "shutdown":
+                    runner.stop(at_once=True)
+                case _:
+                    pass
+            await swallowing.cancelled.wait()
+            while runner.carrying:
+                await asyncio.sleep(0.005)
+        now = await engine.get(task.tenant, task.id)
+    statuses = {"cancel": "cancelled", "deadline": "failed", "lost lease": "running"}
+    assert now.status.value == statuses.get(how, "pending")
+    assert (swallowing.payments, len(swallowing.model.requests)) == (0, 1)

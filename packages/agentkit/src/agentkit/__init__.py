@@ -18,10 +18,11 @@
 from agentkit.agent import Agent, RunOptions
 from agentkit.calls import ToolProgress
 from agentkit.compaction import Context
+from agentkit.control import Control
 from agentkit.errors import Actor, AgentkitError, ModelError, RunError, RunFailed, ToolError, UsageError
 from agentkit.journals import FileJournal, MemoryJournal
 from agentkit.limits import Limits
-from agentkit.loop import Control, Event
+from agentkit.loop import Event
 from agentkit.messages import Attachment, Effect, ReasoningDelta, TextDelta, ToolCall, Usage
 from agentkit.models import open_model
 from agentkit.outcomes import Cancelled, Completed, Failed, Outcome, Waiting

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypedDict, U
 from agentkit.asking import Asker
 from agentkit.attachments import Input, checked_input
 from agentkit.compaction import Context
+from agentkit.control import Control, Host
 from agentkit.errors import BadArguments, ToolDenied, UnknownTool, UsageError
 from agentkit.journals import MemoryJournal
 from agentkit.limits import Limits
-from agentkit.loop import Control, Event, Loop, OnEvent, Work
+from agentkit.loop import Event, Loop, OnEvent, Work
 from agentkit.memories import AgentMemory
 from agentkit.messages import JsonValue, ToolCall, ToolSpec
 from agentkit.models.prices import Prices
@@ -61,7 +62,8 @@ class RunOptions(TypedDict, Generic[Deps], total=False):
         earlier: the turns of the conversation before this run, oldest first; a run that is carried on must be given
             the same ones again.
         scope: whose memory it is; the agent's own where not given.
-        on_event: called with each step and delta, in the event loop; must not block. Models stream only with it.
+        on_event: called with each step and delta, in the event loop; must not block. What it raises is logged once,
+            and the run goes on. Models stream only with it.
         reserves: what each call of a model may cost is recorded before it is made, whatever the limits are.
         at: this moment, by the journal's clock, where that is not the clock of this machine.
     """
@@ -141,6 +143,7 @@ class Agent(Generic[Deps, Output]):
             TranscriptError: the journal cannot be read.
             RunReleased: :meth:`Control.release` was called.
         """
+        host = Host()
         deps = options.get("deps")
         if not isinstance(deps, self.deps):
             message = f"agent {self.name}: deps must be a {self.deps.__name__}, not a {type(deps).__name__}"
@@ -160,6 +163,7 @@ class Agent(Generic[Deps, Output]):
                 journal=options.get("journal") or MemoryJournal(),
                 deps=deps,
                 control=options.get("control") or Control(),
+                host=host,
                 on_event=options.get("on_event"),
                 at=options.get("at", time.time()),
             )
@@ -212,9 +216,9 @@ class Agent(Generic[Deps, Output]):
         watcher = options.get("on_event")
 
         def show(event: Event) -> None:
+            events.put_nowait(event)
             if watcher is not None:
                 watcher(event)
-            events.put_nowait(event)
 
         options["on_event"] = show
         running = asyncio.create_task(self.run(input, **options))

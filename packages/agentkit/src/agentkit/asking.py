@@ -70,6 +70,7 @@ class Wanted:
         seconds_left: until the run must end; ``None`` for never.
         record: appends a step to the journal.
         on_delta: shown the reply as it is written; without it the model is not asked to stream.
+        look: raises where the run was told to stop; asked before each call.
         reserves: what a call may cost is recorded before it is made, also where the run itself has no limit of money.
     """
 
@@ -79,6 +80,7 @@ class Wanted:
     seconds_left: Callable[[], float | None]
     record: Callable[[Step], Awaitable[Recorded]]
     on_delta: OnDelta | None
+    look: Callable[[], None]
     reserves: bool = False
 
 
@@ -203,6 +205,7 @@ class _Calls:
     async def calling(self, model: str, request: ModelRequest) -> ModelRequest:
         self.model = model
         wanted = self._wanted
+        self._look()
         left = wanted.limits.nanos_left(wanted.tally)
         if left is None and not wanted.reserves:
             return request
@@ -211,22 +214,31 @@ class _Calls:
         )
         await wanted.record(asked)
         self._reserved = True
+        self._look()
         return replace(request, max_tokens=asked.max_tokens)
+
+    def _look(self) -> None:
+        """The last look before a call: a model or a provider's client may have swallowed what was to end its call."""
+        self._wanted.look()
+        left = self.seconds_left()
+        if left is not None and left <= 0:
+            raise OutOfTime
 
     async def failed(self, call: CallFailed) -> None:
         reserved, self._reserved = self._reserved, False
         ends_the_run = isinstance(call.next, GiveUp) and is_the_runs_own(call.error)
-        if not (call.made and (reserved or call.billed != (0, 0) or not ends_the_run)):
-            return  # nothing was sent; or the end of the run, which tells the same, is recorded next
-        await self._wanted.record(
-            ModelFailed(
-                model=call.model,
-                error=call.error.as_run_error(),
-                usage=self._usage(call),
-                seconds=round(call.seconds, 6),
-                again_after=_again_after(call.next),
+        # else nothing was sent; or the end of the run, which tells the same, is recorded next
+        if call.made and (reserved or call.billed != (0, 0) or not ends_the_run):
+            await self._wanted.record(
+                ModelFailed(
+                    model=call.model,
+                    error=call.error.as_run_error(),
+                    usage=self._usage(call),
+                    seconds=round(call.seconds, 6),
+                    again_after=_again_after(call.next),
+                )
             )
-        )
+        self._wanted.look()  # and do not wait for another try
 
     def _usage(self, call: CallFailed) -> Usage | None:
         if call.billed is None:

@@ -85,6 +85,8 @@ class Caller:
         show: tells watchers about progress.
         meter: counts what tools spend on embeddings.
         kill_switch: asked about each call last of all.
+        is_stopped: the run was told to stop: no call begins any more, and it stays owed.
+        is_out_of_time: the run's time is up; the same.
     """
 
     run_id: str
@@ -98,12 +100,27 @@ class Caller:
     show: Callable[[ToolProgress], None]
     meter: Meter
     kill_switch: KillSwitch
+    is_stopped: Callable[[], bool]
+    is_out_of_time: Callable[[], bool]
     _deciding: asyncio.Lock = field(default_factory=asyncio.Lock)
     _under_way: list[ToolCall] = field(default_factory=list[ToolCall])
+    _broken: threading.Event = field(default_factory=threading.Event)
 
     async def settle(self, owed: OpenCall, transcript: Transcript) -> None:
-        """Carry out a call, refuse it, or ask a person about it, and record which."""
+        """Carry out a call, refuse it, or ask a person about it, and record which; nothing once the run is stopped."""
+        try:
+            await self._settle(owed, transcript)
+        except RunReleased:
+            if not self.is_stopped():
+                raise
+        except BaseException:  # the other calls of the turn are being cancelled: no more of them begins
+            self._broken.set()
+            raise
+
+    async def _settle(self, owed: OpenCall, transcript: Transcript) -> None:
         call = owed.call
+        if self._may_not_begin():
+            return
         problem = self._problem_with(call)
         if problem is not None:
             await self._refuse(call, problem)
@@ -126,16 +143,21 @@ class Caller:
                 call = replace(call, arguments=owed.answer.arguments)
             remark = _remark_of(owed.answer)
         async with self._deciding:  # one after the other: what was let through counts for the next
-            decision = await self.policy.decide(
-                Question(
-                    call=call,
-                    spec=spec,
-                    interrupted=owed.started,
-                    transcript=transcript,
-                    under_way=tuple(self._under_way),
-                    behind=self._behind,
-                )
+            question = Question(
+                call=call,
+                spec=spec,
+                interrupted=owed.started,
+                transcript=transcript,
+                under_way=tuple(self._under_way),
+                behind=self._behind,
             )
+            try:
+                decision = await self.policy.decide(question)
+            except Exception:
+                if not self._may_not_begin():
+                    raise
+            if self._may_not_begin():  # whatever the policy made of its cancellation
+                return
             if isinstance(decision, Allow) or (isinstance(decision, Ask) and approved):
                 self._under_way.append(call)
         match decision:
@@ -193,8 +215,11 @@ class Caller:
         if halted is not None:
             await self._refuse(call, halted, Ruling(decision="deny", reason=str(halted)))
             return
+        if self._may_not_begin():
+            return
         began = time.monotonic()  # not the loop's: some loops look at the clock once a turn only
         output, error = await self._result_of(call, spec)
+        await self._drop_own_cancellation()
         seconds = round(time.monotonic() - began, 6)
         returned = ToolReturned(
             call_id=call.id,
@@ -206,6 +231,22 @@ class Caller:
             ruling=ruling,
         )
         await self.record(returned)
+
+    def _may_not_begin(self) -> bool:
+        return self._is_given_up() or self.is_out_of_time()
+
+    def _is_given_up(self) -> bool:
+        return self._broken.is_set() or self.is_stopped()
+
+    async def _drop_own_cancellation(self) -> None:
+        """Forget that a tool has cancelled its own task, which is that of the run: only a stop of the run is one."""
+        task = asyncio.current_task()
+        if task is None or not task.cancelling() or self._is_given_up():
+            return
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)  # it may not have been delivered yet
+        while task.cancelling():
+            task.uncancel()
 
     async def _result_of(self, call: ToolCall, spec: ToolSpec) -> tuple[JsonValue, RunError | None]:
         until = self._deadline_of(spec)
@@ -232,8 +273,7 @@ class Caller:
                 return None, ToolTimeout(f"{call.name} was given up after its time limit").as_run_error()
             return None, _unexpected(call, error)
         except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
+            if self._is_given_up():
                 raise
             return None, _unexpected(call, error)  # a cancellation of the tool's own making
         except (Exception, SystemExit) as error:  # noqa: BLE001  (a tool's own result, never the run's or worker's end)

@@ -7,6 +7,7 @@ the same event: the run stops, and whoever loads its journal goes on with what i
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,8 +15,9 @@ from functools import cached_property
 from typing import Any, TypeAlias, cast
 
 from agentkit.asking import Answer, Asker, TimeUp, Unanswered, Wanted
-from agentkit.calls import Caller, ToolProgress
+from agentkit.calls import Caller, ToolProgress, place_of
 from agentkit.compaction import Context, Gauge, Shorten, due, forced
+from agentkit.control import Control, Host, cancel_and_wait, resolve
 from agentkit.errors import (
     Actor,
     ContentRefused,
@@ -26,7 +28,6 @@ from agentkit.errors import (
     RunReleased,
     UsageError,
 )
-from agentkit.killswitch import KillSwitch
 from agentkit.limits import Limits
 from agentkit.messages import (
     DECLINED,
@@ -44,6 +45,7 @@ from agentkit.tally import Tally
 from agentkit.transcript import (
     ApprovalAsked,
     Finished,
+    ModelAsked,
     ModelReplied,
     OpenCall,
     Recalled,
@@ -51,6 +53,7 @@ from agentkit.transcript import (
     RunStarted,
     Step,
     Summarised,
+    ToolStarted,
     Transcript,
     beginning,
     ending,
@@ -63,8 +66,11 @@ Event: TypeAlias = Recorded | Delta | ToolProgress
 
 OnEvent: TypeAlias = Callable[[Event], None]
 
-STUBBORN_SECONDS = 5.0
-"""How long a cancelled run waits for a tool that ignores its cancellation before it ends without it."""
+_BEGINNINGS = (ModelAsked, ToolStarted, ApprovalAsked, Finished)
+"""Steps with which something begins, or is decided: none is recorded once the run was told to stop. What has happened
+all the same, a reply that was paid for or the result of a call, is a fact and is kept."""
+
+log = logging.getLogger("agentkit")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,46 +218,6 @@ def _out_of_time(limits: Limits) -> RunError:
 # --- doing it ----------------------------------------------------------------------------------------------------
 
 
-class Control:
-    """How a run in flight is told to stop. One control belongs to one run; call it from the run's event loop.
-
-    Args:
-        kill_switch: for the tools of the run; one that nobody has pulled where not given.
-    """
-
-    def __init__(self, kill_switch: KillSwitch | None = None) -> None:
-        self.kill_switch = KillSwitch() if kill_switch is None else kill_switch
-        self.ending: Finished | None = None
-        self.released = False
-        self._turns: asyncio.Task[Any] | None = None
-        self._over: asyncio.Future[None] | None = None
-
-    def cancel(self) -> None:
-        """End the run as cancelled, now: a model call or tool in flight is cancelled. Finished work is kept."""
-        self.end(Finished(status="cancelled"))
-
-    def end(self, ending: Finished) -> None:
-        """End the run in this way, now. The first ending counts."""
-        if self.ending is None:
-            self.ending = ending
-            self._stop()
-
-    def release(self) -> None:
-        """Let the run go at its next step; ``run`` then raises :class:`RunReleased`, and the journal can be resumed."""
-        self.released = True
-
-    def steer(self, turns: asyncio.Task[Any], over: asyncio.Future[None]) -> None:
-        """Take over a run; for the loop itself. ``over`` is resolved when it is not to be waited for any longer."""
-        self._turns, self._over = turns, over
-        if self.ending is not None:
-            self._stop()
-
-    def _stop(self) -> None:
-        if self._turns is not None and self._over is not None:
-            self._turns.cancel()
-            self._turns.get_loop().call_later(STUBBORN_SECONDS, _resolve, self._over)
-
-
 @dataclass(kw_only=True)
 class Loop:
     """One run being carried.
@@ -261,6 +227,7 @@ class Loop:
         journal: where the steps are.
         deps: for the tools.
         control: how the run is told to stop.
+        host: the task that awaits the run.
         on_event: told about each step and delta; without it the model is not asked to stream.
         steps: the transcript.
         tally: its sums.
@@ -272,6 +239,7 @@ class Loop:
     journal: Journal
     deps: object
     control: Control
+    host: Host
     on_event: OnEvent | None
     steps: list[Recorded] = field(default_factory=list[Recorded])
     tally: Tally = field(default_factory=Tally)
@@ -280,6 +248,7 @@ class Loop:
     _began: float = field(default_factory=lambda: _now())  # noqa: PLW0108  (it is defined below)
     _last: float = 0.0
     _abandoned: bool = False
+    _watcher_failed: bool = False
 
     async def carry(self, given: RunStarted) -> Outcome[JsonValue]:
         """Carry the run as far as it goes.
@@ -291,11 +260,12 @@ class Loop:
         await self._begin(given)
         turns = asyncio.create_task(self._turns())
         over = asyncio.get_running_loop().create_future()
-        turns.add_done_callback(lambda ended: _resolve(over, ended))
+        turns.add_done_callback(lambda ended: resolve(over, ended))
         self.control.steer(turns, over)
         try:
             await over
-        except asyncio.CancelledError:  # from outside: nothing is recorded, the run can be resumed
+        except asyncio.CancelledError:  # from outside: no end is recorded, the run can be resumed
+            self.host.left = True
             await self._give_up(turns)
             raise
         return await self._outcome_of(turns)
@@ -322,18 +292,20 @@ class Loop:
 
     async def _outcome_of(self, turns: asyncio.Task[Outcome[JsonValue]]) -> Outcome[JsonValue]:
         self._abandoned = not turns.done()  # a tool ignores its cancellation: the run ends without it
-        if turns.done() and not turns.cancelled():
-            return turns.result()
         if self.control.ending is None:
-            raise asyncio.CancelledError
-        await self._load()  # what was being recorded at that moment is kept
+            if turns.cancelled():
+                raise asyncio.CancelledError
+            return turns.result()
+        if turns.done() and not turns.cancelled() and (error := turns.exception()) is not None:
+            log.warning("run %s was ended; %s came of its last turn", self._run_id, type(error).__name__)
+        # whatever became of the turns, the run ends as it was told; what was being recorded at that moment is kept
+        await self._load()
         if ending(self.steps) is None:
             await self._append(self.control.ending)
         return self._outcome()
 
     async def _give_up(self, turns: asyncio.Task[Any]) -> None:
-        turns.cancel()
-        await asyncio.wait({turns}, timeout=STUBBORN_SECONDS)
+        await cancel_and_wait(turns)
         self._abandoned = True
 
     async def _turns(self) -> Outcome[JsonValue]:
@@ -341,8 +313,8 @@ class Loop:
             now = _now()
             at = self.at + now - self._began
             owed = next_owed(self.steps, self.tally, self.work, now - self._last, self.gauge, at)
-            if self.control.released and not isinstance(owed, Ended):
-                raise RunReleased
+            if not isinstance(owed, Ended):
+                self._look()
             failed: Failed | None = None
             match owed:
                 case Ended():
@@ -379,8 +351,11 @@ class Loop:
 
     async def _unanswered(self, problem: TimeUp | Unanswered) -> Failed | None:
         """An unrecorded failure ends the carrying, not the run."""
+        self._look()
+        if self._is_out_of_time:  # as next_owed will find
+            return None
         match problem:
-            case TimeUp():  # as next_owed will find
+            case TimeUp():
                 return None
             case Unanswered(error, final=True):
                 await self._record(_failed(error))
@@ -412,7 +387,8 @@ class Loop:
             limits=self.work.limits,
             seconds_left=self._seconds_left,
             record=self._record,
-            on_delta=self.on_event,
+            on_delta=None if self.on_event is None else self._show,
+            look=self._look,
             reserves=self.work.reserves,
         )
         if isinstance(owed, Shorten):
@@ -424,7 +400,7 @@ class Loop:
         seconds_left = self._seconds_left()
         memory = self.work.memory
         is_last = not reply.tool_calls and reply.problem is None
-        if memory is not None and memory.keeps_outcomes:
+        if (memory is not None and memory.keeps_outcomes) or self._ends_otherwise:
             is_last = False
         if is_last and (seconds_left is None or seconds_left > 0):
             await self._record(reply, _concluded(reply, self.work.output))
@@ -445,6 +421,8 @@ class Loop:
             show=self._show,
             meter=self._meter,
             kill_switch=self.control.kill_switch,
+            is_stopped=lambda: self._is_stopped,
+            is_out_of_time=lambda: self._is_out_of_time,
         )
         if len(calls) == 1:
             await caller.settle(calls[0], self.steps)
@@ -460,7 +438,45 @@ class Loop:
         if self._abandoned:
             message = "this run was given up; a tool that ignored its cancellation may not go on with it"
             raise JournalError(message)
+        if isinstance(step, _BEGINNINGS):
+            self._look()
         return await self._append(step, *more)
+
+    @property
+    def _ends_otherwise(self) -> bool:
+        """The run was ended from outside, or nobody awaits it any more."""
+        return self.control.ending is not None or self.host.has_left or self._abandoned
+
+    @property
+    def _is_stopped(self) -> bool:
+        return self._ends_otherwise or self.control.stopped
+
+    @property
+    def _is_out_of_time(self) -> bool:
+        seconds_left = self._seconds_left()
+        return seconds_left is not None and seconds_left <= 0
+
+    def _look(self) -> None:
+        """Let nothing begin once the run was told to stop, whatever a tool has done with its CancelledError.
+
+        Raises:
+            CancelledError: it was ended, or nobody awaits it any more.
+            RunReleased: it was let go, or is halted.
+        """
+        if self._ends_otherwise:
+            raise asyncio.CancelledError
+        if self.control.stopped:
+            raise RunReleased
+
+    def _look_in_time(self) -> None:
+        """As :meth:`_look`, for calls that a tool or the memory makes.
+
+        Raises:
+            LimitReached: the run's time is up.
+        """
+        self._look()
+        if self._is_out_of_time:
+            raise LimitReached(_out_of_time(self.work.limits).message)
 
     async def _append(self, step: Step, *more: Step) -> Recorded:
         """The one durable line; gives the first step as recorded."""
@@ -477,8 +493,15 @@ class Loop:
         return recorded[0]
 
     def _show(self, event: Event) -> None:
-        if self.on_event is not None:
+        """A watcher that raises harms nothing but what it shows: it stands between a paid reply and its record."""
+        if self.on_event is None:
+            return
+        try:
             self.on_event(event)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
+            if not self._watcher_failed:
+                log.error("on_event raised %s at %s; the run goes on", type(error).__name__, place_of(error))
+            self._watcher_failed = True
 
     def _seconds_left(self) -> float | None:
         return self.work.limits.seconds_left(self.tally, _now() - self._last)
@@ -491,6 +514,7 @@ class Loop:
             limits=work.limits,
             tally=lambda: self.tally,
             record=self._record,
+            look=self._look_in_time,
             reserves=work.reserves,
         )
 
@@ -510,13 +534,6 @@ class Loop:
             return Cancelled(run_id=self._run_id, transcript=transcript)
         error = finished.error or RunError(code="error", message="no reason was recorded")
         return Failed(run_id=self._run_id, transcript=transcript, error=error)
-
-
-def _resolve(over: asyncio.Future[None], ended: asyncio.Task[Any] | None = None) -> None:
-    if not over.done():
-        over.set_result(None)
-    elif ended is not None and not ended.cancelled():
-        ended.exception()  # of a run that was given up: seen, so that asyncio does not report it as overlooked
 
 
 def _is_too_long(answer: Answer) -> bool:

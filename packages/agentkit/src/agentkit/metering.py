@@ -29,6 +29,7 @@ class RunMeter:
         limits: the run's budget.
         tally: the sums of its transcript, now.
         record: appends a step to the journal.
+        look: raises where the run was told to stop, or its time is up; asked before each call.
         reserves: what a call may cost is recorded before it is made, also where the run itself has no limit of money.
     """
 
@@ -36,6 +37,7 @@ class RunMeter:
     limits: Limits
     tally: Callable[[], Tally]
     record: Callable[[Step], Awaitable[Recorded]]
+    look: Callable[[], None]
     reserves: bool = False
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -49,7 +51,9 @@ class RunMeter:
             JournalError: a step could not be recorded.
         """
         async with self._turn:
+            self.look()
             reserved = await self._reserve(model, texts)
+            self.look()
             began = time.monotonic()
             counted = Metered()
             try:

@@ -13,9 +13,10 @@ from typing import Any, TypeAlias
 from agentkit.agent import Agent
 from agentkit.calls import place_of
 from agentkit.codec import kind_of
+from agentkit.control import STUBBORN_SECONDS, Control
 from agentkit.errors import Actor, AgentkitError, ModelResting, RunError, RunReleased
 from agentkit.killswitch import KillSwitch
-from agentkit.loop import STUBBORN_SECONDS, Control, Event
+from agentkit.loop import Event
 from agentkit.messages import JsonValue
 from agentkit.models.prices import Prices
 from agentkit.models.resilient import chain_of
@@ -88,6 +89,11 @@ class _Carried:
     ending: bool = False
     halt: Halt | None = None
 
+    def give_up(self) -> None:
+        """Stop carrying it, now. Its control is told as well, for code that swallows the one CancelledError."""
+        self.control.release()
+        self.running.cancel()
+
 
 class Runner:
     """Claims tasks and carries them.
@@ -135,9 +141,10 @@ class Runner:
         """
         self._stopping.set()
         for carried in self._carried.values():
-            carried.control.release()
             if at_once:
-                carried.running.cancel()
+                carried.give_up()
+            else:
+                carried.control.release()
 
     async def run(self) -> None:
         """Work until :meth:`stop`, which takes ``grace_seconds`` at most; cancelled, let go of everything at once.
@@ -252,7 +259,7 @@ class Runner:
                 carried = self._carried[lease]
                 if not carried.ending:
                     carried.lost = True
-                    carried.running.cancel()
+                    carried.give_up()
 
     # --- one task -------------------------------------------------------------------------------------------------
 
@@ -295,6 +302,8 @@ class Runner:
         except LeaseLost:
             return self._lost()
         except RunReleased:
+            if self._carried[claimed.lease].lost:
+                return self._lost()
             return await self._let_go(claimed, self._halted(claimed.lease))
         except TaskUnreadable as error:
             log.warning("left to newer workers: %s", error)
@@ -318,7 +327,7 @@ class Runner:
         if carried.halt is None and not carried.ending:
             carried.halt = halt
             log.warning("held: %s", halt)
-            carried.running.cancel()
+            carried.give_up()
 
     def _halted(self, lease: Lease) -> RetryLater | None:
         halt = self._carried[lease].halt

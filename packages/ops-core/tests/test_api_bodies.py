@@ -10,7 +10,6 @@ import grpc
 import pytest
 from grpc import aio
 
-from ops_core import offload
 from ops_core.api import bodies
 from ops_core.offload import SMALL_BYTES, Offload
 from ops_core.protocol.v1 import task_service_pb2 as messages
@@ -130,7 +129,7 @@ async def test_pages_are_written_beside_the_loop(stage, monkeypatch):
         return work()
 
     made = await stage.submit(run_at=FAR)
-    monkeypatch.setattr(offload.asyncio, "to_thread", to_thread)
+    monkeypatch.setattr(asyncio, "to_thread", to_thread)
     await stage.json("GET", TASKS)
     await stage.json("GET", f"{TASKS}/{made['id']}/steps")
     assert len(where) == 2
@@ -139,7 +138,7 @@ async def test_pages_are_written_beside_the_loop(stage, monkeypatch):
 async def test_a_list_of_large_tasks_comes_in_pages_that_lead_on(stage):
     text = "x" * 900_000
     made = [(await stage.submit(run_at=FAR, input=text))["id"] for _ in range(5)][::-1]
-    seen, cursor = list[list[str]](), {}
+    seen, cursor = list[list[str]](), dict[str, str]()
     while True:
         page = await stage.json("GET", TASKS, params={"limit": 200, **cursor})
         seen.append([item["id"] for item in page["items"]])

@@ -138,7 +138,7 @@ async def test_a_message_that_cannot_be_decoded_is_a_wrong_argument(calls: Calls
     async with aio.insecure_channel(calls.stage.grpc_url.removeprefix("grpc://")) as channel:
         path = f"/opspawn.v1.TaskService/{method}"
         streams = method == "WatchTask"
-        call = channel.unary_stream(path)(data).read() if streams else channel.unary_unary(path)(data)
+        call: Any = channel.unary_stream(path)(data).read() if streams else channel.unary_unary(path)(data)
         error = await refused(call)
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     info, _violations = told(error)

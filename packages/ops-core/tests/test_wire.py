@@ -14,6 +14,7 @@ from agentkit.transcript import Recorded, RunStarted
 from ops_core.catalog import Served
 from ops_core.errors import InvalidRequest
 from ops_core.listing import checked_key, task_filter
+from ops_core.ports import Page
 from ops_core.task import Task, TaskStatus
 from ops_core.wire import AgentBody, StepPage, TaskBody, TaskPage, TaskRequest
 
@@ -99,18 +100,25 @@ def test_only_a_request_with_a_key_has_a_fingerprint():
     assert (new.budget.steps, new.budget.tokens) == (3, None)
 
 
+def pages(items, *, more):
+    page = Page(items)
+    page.more = more
+    return page
+
+
 def test_a_page_says_where_the_next_one_begins():
-    tasks = [task(number) for number in (3, 2, 1)]
+    tasks = pages([task(number) for number in (3, 2)], more=True)
     page = TaskPage.of(tasks, task_filter(limit=2))
     assert [one.id for one in page.items] == [tasks[0].id, tasks[1].id]
     assert page.next_cursor is not None
     assert task_filter(cursor=page.next_cursor).before == tasks[1].id
-    assert TaskPage.of(tasks, task_filter(limit=3)).next_cursor is None
-    assert TaskPage.of([], task_filter(limit=3)).next_cursor is None
+    assert TaskPage.of(pages(tasks, more=False), task_filter(limit=2)).next_cursor is None
+    assert TaskPage.of(Page(), task_filter(limit=3)).next_cursor is None
 
 
 def test_a_cursor_belongs_to_the_list_that_gave_it():
-    page = TaskPage.of([task(2), task(1)], task_filter(limit=1, agent="a", status=["failed", "waiting"]))
+    asked = task_filter(limit=1, agent="a", status=["failed", "waiting"])
+    page = TaskPage.of(pages([task(2)], more=True), asked)
     cursor = page.next_cursor
     again = task_filter(limit=7, agent="a", status=["waiting", "failed", "failed"], cursor=cursor)
     assert again.before == page.items[0].id
@@ -123,9 +131,9 @@ def test_a_cursor_belongs_to_the_list_that_gave_it():
     assert task_filter(agent="b", cursor=text).before == task(2).id
 
 
-def test_a_filter_asks_for_one_more_than_the_page_holds():
+def test_a_filter_is_read_as_it_is_given():
     asked = task_filter(status=["failed", "waiting"], agent="a", label="k=v", limit=200)
-    assert (asked.status, asked.limit) == ((TaskStatus.FAILED, TaskStatus.WAITING), 201)
+    assert (asked.status, asked.limit) == ((TaskStatus.FAILED, TaskStatus.WAITING), 200)
     with pytest.raises(InvalidRequest) as raised:
         task_filter(limit=201)
     assert raised.value.field == "limit"
@@ -140,8 +148,8 @@ def test_a_foreign_cursor_is_refused(cursor):
 
 def test_a_page_of_steps_says_whether_there_are_more():
     steps = [Recorded(seq=n, at=1.0, step=RunStarted(run_id="r", agent="a", input=None)) for n in range(3)]
-    assert StepPage.of(steps, 2).next_after == 1
-    assert StepPage.of(steps, 3).next_after is None
+    assert StepPage.of(pages(steps[:2], more=True)).next_after == 1
+    assert StepPage.of(pages(steps, more=False)).next_after is None
 
 
 def test_times_are_told_in_utc():

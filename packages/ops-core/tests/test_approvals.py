@@ -192,7 +192,7 @@ async def test_only_open_approvals_of_the_own_tenant_are_listed(engine: Engine):
     assert await engine.approvals(TENANT, everything) == [approval]
     await engine.cancel(TENANT, one.task.id)
     assert await engine.approvals(TENANT, everything) == []
-    again = await engine.retry(TENANT, one.task.id)  # what was open is open again
+    again = (await engine.retry(TENANT, one.task.id)).task  # what was open is open again
     (approval,) = await engine.approvals(TENANT, everything)
     assert approval.task_id == again.id
     await engine.answer(TENANT, again.id, GIVEN)

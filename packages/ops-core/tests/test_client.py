@@ -1,5 +1,6 @@
 """One contract for all clients, and what only the one over HTTP has to be good at."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
@@ -17,11 +18,12 @@ from ops_core.errors import (
     TaskNotFound,
     TransitionRefused,
 )
+from ops_core.halt import HaltKind
 from ops_core.memory import DatabaseMemory
 from ops_core.ports import Charge, NoteFilter
 from ops_core.task import NewTask
 from ops_core.terms import Spending, Terms
-from ops_core.wire import ApprovalRequest, NoteBody, RecallRequest
+from ops_core.wire import ApprovalRequest, BatchItem, HaltRequest, LiftRequest, NoteBody, RecallRequest
 
 from .api_support import FAR, NOWHERE, Stage, staged  # type: ignore[import-not-found]
 from .client_support import item, request  # type: ignore[import-not-found]
@@ -309,6 +311,46 @@ async def test_cancel_and_retry(client: Client):
     assert (await client.wait_for_end(again.id)).status == "completed"
     with pytest.raises(TransitionRefused):
         await client.retry(again.id)
+
+
+async def test_a_task_is_retried_once(client: Client):
+    task = await client.cancel((await client.submit(request(run_at=FAR))).id)
+    assert task.retried_as is None
+    asked = [client.retry(task.id, idempotency_key=key) for key in (None, "once", "once", "twice", None)]
+    (again,) = {one.id for one in await asyncio.gather(*asked)}
+    assert (await client.get(task.id)).retried_as == again
+    other = await client.cancel((await client.submit(request(run_at=FAR))).id)
+    await client.retry(other.id, idempotency_key="of another one")
+    with pytest.raises(IdempotencyConflict):
+        await client.submit(request(), idempotency_key="of another one")
+    third = await client.cancel((await client.submit(request(run_at=FAR))).id)
+    with pytest.raises(IdempotencyConflict):
+        await client.retry(third.id, idempotency_key="of another one")
+
+
+async def test_a_halt_and_a_batch_with_a_key_are_made_once(client: Client):
+    order = HaltRequest(kind=HaltKind.AGENT, target="held", reason="slow")
+    first = await client.halt(order, idempotency_key="h")
+    await client.lift(first.id, LiftRequest())
+    assert (await client.halt(order, idempotency_key="h")).lifted_at is not None
+    assert len((await client.halts(in_force=False)).items) == 1
+    with pytest.raises(IdempotencyConflict):
+        await client.halt(order.model_copy(update={"reason": "quick"}), idempotency_key="h")
+
+    items = [BatchItem(agent=agent, input="2 + 2", run_at=FAR) for agent in ("nobody", "quick", "quick")]
+    made = await client.submit_many(items, idempotency_key="b")
+    assert [one.status for one in made] == [422, 202, 202]
+    again = await client.submit_many(items, idempotency_key="b")
+    assert [one.status for one in again] == [422, 200, 200]
+    assert [one.task_id for one in again] == [one.task_id for one in made]
+    for others in (items[:2], [*items, items[1]], items[::-1]):
+        with pytest.raises(IdempotencyConflict):
+            await client.submit_many(others, idempotency_key="b")
+    with pytest.raises(InvalidRequest, match="not both"):
+        await client.submit_many(
+            [items[1].model_copy(update={"idempotency_key": "mine"})], idempotency_key="c"
+        )
+    assert len((await client.list()).items) == 2
 
 
 async def test_agents(client: Client):

@@ -16,9 +16,11 @@ from ops_core.errors import (
     InvalidRequest,
     ServerUnavailable,
 )
+from ops_core.halt import HaltKind
 from ops_core.problems import ERRORS
 from ops_core.settings import Settings
 from ops_core.task import RetryPolicy
+from ops_core.wire import HaltRequest
 
 from .api_support import FAR, NOWHERE, Agents, Stage, staged  # type: ignore[import-not-found]
 from .client_support import AFTER_A_BREATH, AT_ONCE, Proxy, request  # type: ignore[import-not-found]
@@ -72,14 +74,17 @@ async def test_a_submit_whose_answer_is_lost_makes_one_task(stage, proxy):
     assert proxy.connections >= 3
 
 
-async def test_a_retry_whose_answer_is_lost_is_not_repeated(stage, proxy):
+async def test_what_makes_something_is_repeated_when_its_answer_is_lost_and_makes_it_once(stage, proxy):
     task = await stage.submit(run_at=FAR)
     await stage.json("POST", f"/api/v1/tasks/{task['id']}/cancel")
-    proxy.cut_after, proxy.cuts = 20, 1
+    proxy.cut_after, proxy.cuts = 20, 2
     async with proxy.listening() as url, OpsClient(url, retry=AT_ONCE) as client:
-        with pytest.raises(ServerUnavailable):
-            await client.retry(task["id"])
-        assert len([one async for one in client.tasks()]) == 2
+        again = await client.retry(task["id"])
+        assert [one.id async for one in client.tasks()] == [again.id, task["id"]]
+    proxy.cuts = 2
+    async with proxy.listening() as url, OpsClient(url, retry=AT_ONCE) as client:
+        halt = await client.halt(HaltRequest(kind=HaltKind.ALL))
+        assert [one.id for one in (await client.halts()).items] == [halt.id]
 
 
 async def test_a_server_that_is_not_there_is_told_plainly():

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import pytest
@@ -47,6 +47,7 @@ class Sim:
     epoch: int = 0
     at_claim: int = 0
     cancel: bool = False
+    retried_as: str | None = None
     deadline: float | None = None
     owner: str | None = None
     until: float | None = None
@@ -190,11 +191,18 @@ class EngineMachine(RuleBasedStateMachine):
         ended = [sim for sim in self.sims.values() if sim.status.terminal]
         sim = self.task(pick) if pick == 0 else ended[pick % len(ended)]
         allowed = sim.status in (TaskStatus.FAILED, TaskStatus.CANCELLED)
-        task = self.expect(allowed, TransitionRefused, self.engine.retry(TENANT, sim.id))
+        retried = self.expect(allowed, TransitionRefused, self.engine.retry(TENANT, sim.id))
         if not allowed:
             return
+        assert retried.created == (sim.retried_as is None), "a task is retried once"
+        task = retried.task
+        if sim.retried_as is not None:
+            assert task.id == sim.retried_as
+            return
+        sim.retried_as = task.id
         kept = sim.steps[:-1]
-        steps: list[Step] = [*kept, RunRetried(of=sim.id)] if kept else []
+        was = "cancelled" if sim.status is TaskStatus.CANCELLED else "failed"
+        steps: list[Step] = [*kept, RunRetried(of=sim.id, was=was)] if kept else []
         self.sims[task.id] = Sim(task.id, sim.priority, sim.max_attempts, sim.timeout, self.now, steps=steps)
 
     # --- workers ---
@@ -342,7 +350,8 @@ class EngineMachine(RuleBasedStateMachine):
             assert task.attempt >= 0
             if before is not None:
                 assert task.status in (before.status, *TRANSITIONS[before.status].values())
-                assert not before.status.terminal or task == before
+                assert not before.status.terminal or replace(task, retried_as=before.retried_as) == before
+                assert task.retried_as == sim.retried_as
                 assert task.epoch >= before.epoch
                 assert task.updated_at >= before.updated_at
             if task != before:

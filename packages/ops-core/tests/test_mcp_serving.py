@@ -26,6 +26,7 @@ from ops_core.catalog import Catalog
 from ops_core.declared import read_catalog
 from ops_core.errors import ConfigError
 from ops_core.mcp import Offer, ServeTable
+from ops_core.mcp_server.server import IDEMPOTENCY_KEY
 from ops_core.ports import TaskFilter
 from ops_core.server import serving_all
 from ops_core.settings import Settings
@@ -91,10 +92,11 @@ class Caller:
     def __init__(self, client: Client) -> None:
         self.session = client.session
 
-    async def begin(self, name: str, **arguments: Any) -> str:
+    async def begin(self, name: str, meta: dict[str, Any] | None = None, **arguments: Any) -> str:
         from mcp_types import CallToolRequest, CallToolRequestParams
 
-        request = CallToolRequest(params=CallToolRequestParams(name=name, arguments=arguments))
+        params = CallToolRequestParams.model_validate({"name": name, "arguments": arguments, "_meta": meta})
+        request = CallToolRequest(params=params)
         told = await self.session.send_request(request, Told)
         assert told.model_extra is not None
         assert told.model_extra["resultType"] == "task"
@@ -131,6 +133,17 @@ async def test_a_client_that_goes_away_finds_its_task_again_in_another_process(t
     async with served(Agents(), store_url=file) as (_ops, url), calling(url) as caller:
         told = await caller.until(task_id, "completed")
         assert told["result"]["content"] == [{"type": "text", "text": "done"}]
+
+
+async def test_a_call_with_a_key_is_made_once():
+    key = {IDEMPOTENCY_KEY: "once"}
+    async with served(Agents()) as (_ops, url), calling(url) as caller:
+        first = await caller.begin("quick", key, goal="go")
+        assert await caller.begin("quick", key, goal="go") == first
+        assert await caller.begin("quick", goal="go") != first
+        refused = await caller.session.call_tool("quick", {"goal": "other"}, meta=key)
+        assert refused.is_error
+        assert "idempotency key" in str(refused.content)
 
 
 async def test_an_approval_is_a_form_that_shows_the_true_arguments():

@@ -304,7 +304,7 @@ async def test_a_retried_task_goes_on_and_repeats_nothing(engine: Engine):
     first = await submit(engine)
     async with working(engine, Agent(model, name="agent", tools=[count])):
         assert (await ended(engine, first)).status is TaskStatus.FAILED
-        second = await engine.retry(first.tenant, first.id)
+        second = (await engine.retry(first.tenant, first.id)).task
         found = await ended(engine, second)
     assert (found.status, found.output, calls) == (TaskStatus.COMPLETED, "Done.", 1)
     assert RunRetried(of=first.id) in await steps_of(engine.store, second)

@@ -5,12 +5,14 @@ import asyncio
 import pytest
 
 from agentkit.agent import Agent
+from agentkit.errors import RunError
 from agentkit.ports import ToolContext
 from agentkit.testing.models import ScriptedModel
 from agentkit.tools import tool
 from agentkit.transcript import (
     ApprovalAsked,
     ApprovalGiven,
+    Finished,
     ToolReturned,
 )
 from ops_core.engine import Engine
@@ -57,6 +59,39 @@ async def test_a_run_that_waits_goes_on_with_another_worker(engine: Engine, appr
     if not approved:
         (returned,) = [step for step in await steps_of(engine.store, task) if isinstance(step, ToolReturned)]
         assert "as you say" in str(returned.error)
+
+
+@pytest.mark.parametrize("verb", ["cancel", "fail"])
+async def test_an_approval_is_used_once_whatever_is_retried(engine: Engine, verb: str):
+    paid: list[str] = []
+
+    @tool(approval=True)
+    def pay(context: ToolContext[None]) -> str:
+        """Pays."""
+        paid.append(context.idempotency_key)
+        return "paid"
+
+    agent = Agent(ScriptedModel.by_turn([call("pay"), "Done."]), name="agent", tools=[pay])
+    task = await submit(engine)
+    async with working(engine, agent):
+        await until(engine, task, is_(TaskStatus.WAITING))
+    (asked,) = [step for step in await steps_of(engine.store, task) if isinstance(step, ApprovalAsked)]
+    await engine.answer(task.tenant, task.id, ApprovalGiven(approval_id=asked.approval_id, approved=True))
+    if verb == "cancel":
+        await engine.cancel(task.tenant, task.id)
+    else:
+        (claimed,) = await engine.claim("another", 1, 60.0, ["agent"])
+        error = RunError(code="broken", message="It broke.")
+        await engine.store.append(claimed.lease, Finished(status="failed", error=error))
+    answers = await asyncio.gather(*(engine.retry(task.tenant, task.id) for _ in range(4)))
+    (again,) = {answer.task.id: answer.task for answer in answers}.values()
+    async with working(engine, agent):
+        status = TaskStatus.WAITING if verb == "cancel" else TaskStatus.COMPLETED
+        await until(engine, again, is_(status))
+    assert len(paid) == (verb == "fail")
+    if verb == "cancel":
+        (open_one,) = (await engine.get(task.tenant, again.id)).approvals
+        assert open_one.asked.approval_id != asked.approval_id
 
 
 @pytest.mark.parametrize("approved", [True, False])

@@ -211,9 +211,12 @@ class RunRetried:
 
     Attributes:
         of: id of the run or task whose steps were taken over.
+        was: how it had ended. After a cancellation, approvals that permitted no start yet are void: whoever cancelled
+            took back what had been allowed, and the calls are asked about anew.
     """
 
     of: str
+    was: FinalStatus = "failed"
 
 
 Shortening: TypeAlias = Literal["summary", "drop_tool_results"]
@@ -443,6 +446,9 @@ def open_calls(transcript: Transcript) -> tuple[OpenCall, ...]:
                 until = expiries.get(step.approval_id)
                 if until is None or recorded.at < until:
                     answers[step.approval_id] = step
+            case RunRetried(was="cancelled"):
+                approved = {id_ for id_, given in answers.items() if given.approved}
+                asked = {id_: pair for id_, pair in asked.items() if pair[0].approval_id not in approved}
             case _:
                 pass
     calls: list[OpenCall] = []

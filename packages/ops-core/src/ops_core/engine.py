@@ -114,6 +114,14 @@ class Engine:
             await self.dispatcher.wake()
         return inserted
 
+    async def repeated(self, new: NewTask) -> Inserted | None:
+        """The task that was accepted under the key of this one; ``None`` where there is none.
+
+        Raises:
+            IdempotencyConflict: the key was used for another request.
+        """
+        return await self.store.repeated(new)
+
     async def get(self, tenant: str, task_id: str) -> Task:
         """One task.
 
@@ -157,17 +165,24 @@ class Engine:
             self._unheard.clear()
         self._unheard.add(task_id)
 
-    async def retry(self, tenant: str, task_id: str) -> Task:
+    async def retry(self, tenant: str, task_id: str, idempotency_key: str | None = None) -> Inserted:
         """A new task that carries on what a failed or cancelled one has recorded, with a budget of its own.
+
+        A task is retried once; asked again, the answer is the task that carries it on.
 
         Raises:
             TaskNotFound: there is none of this id.
             TransitionRefused: it neither failed nor was cancelled.
             ThreadBusy: a task of its thread has not ended, and it is not to wait.
+            IdempotencyConflict: the key was used for another request.
         """
-        task = await self.store.retry(tenant, task_id, refuse_busy=self._refuse_busy)
-        await self.dispatcher.wake()
-        return task
+        retry = self.store.retry(
+            tenant, task_id, refuse_busy=self._refuse_busy, idempotency_key=idempotency_key
+        )
+        inserted = await retry
+        if inserted.created:
+            await self.dispatcher.wake()
+        return inserted
 
     async def answer(self, tenant: str, task_id: str, given: ApprovalGiven) -> Task:
         """Record a person's answer to an open approval; a waiting task goes on. The same answer again changes nothing.
@@ -203,6 +218,7 @@ class Engine:
         Raises:
             TaskNotFound: there is no such task.
             TransitionRefused: the task has ended.
+            IdempotencyConflict: the key was used for another halt.
         """
         halt = await self.store.halt(tenant, new)
         log.info("%s", halt)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -45,6 +47,7 @@ class NewHalt:
             what they stand for in names of files; empty for everything.
         reason: why; the model is told it where a call is refused.
         by: who orders it.
+        idempotency_key: the same key with the same order is the same halt.
 
     Raises:
         InvalidRequest: a field cannot be what it is; ``field`` names it.
@@ -54,6 +57,7 @@ class NewHalt:
     target: str = ""
     reason: str = ""
     by: str = ""
+    idempotency_key: str | None = None
 
     def __post_init__(self) -> None:
         for field, most in (("target", MOST_TARGET), ("reason", MOST_REASON), ("by", MOST_BY)):
@@ -64,6 +68,12 @@ class NewHalt:
         if self.kind is not HaltKind.ALL and not self.target.strip():
             message = f"target must say which {self.kind} is halted"
             raise InvalidRequest(message, field="target")
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for the same order, whatever its key."""
+        ordered = json.dumps(["halt", self.kind, self.target, self.reason, self.by])
+        return hashlib.sha256(ordered.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -268,7 +268,9 @@ class HaltStore(Protocol):
     """What somebody has halted. From the moment at which :meth:`halt` returns, nothing is claimed that it holds."""
 
     async def halt(self, tenant: str, new: NewHalt) -> Halt:
-        """Halt something. TaskNotFound, or TransitionRefused for a task that has ended."""
+        """Halt something, or find the halt that was ordered under the same key. TaskNotFound, TransitionRefused for a
+        task that has ended, IdempotencyConflict for a key that was used for another halt.
+        """
         ...
 
     async def lift(self, tenant: str, halt_id: str, *, by: str = "", reason: str = "") -> Halt:
@@ -343,10 +345,18 @@ class TaskStore(Protocol):
         """Questions to people that are open, those of the newest tasks first."""
         ...
 
-    async def retry(self, tenant: str, task_id: str, *, refuse_busy: bool = False) -> Task:
+    async def repeated(self, new: NewTask) -> Inserted | None:
+        """The task that was accepted under the key of this one; ``None`` where there is none. IdempotencyConflict."""
+        ...
+
+    async def retry(
+        self, tenant: str, task_id: str, *, refuse_busy: bool = False, idempotency_key: str | None = None
+    ) -> Inserted:
         """A new task that carries on the steps of one that failed or was cancelled; else TransitionRefused.
 
+        A task is carried on by one new task only: asked again, the answer is the same task, which was not created.
         In a thread it has the last turn; with ``refuse_busy`` it is refused where it would have to wait for it.
+        IdempotencyConflict: the key was used for another request.
         """
         ...
 

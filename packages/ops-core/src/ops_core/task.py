@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from math import inf, isfinite
 from typing import NoReturn
 
 from agentkit.errors import Actor, RunError
@@ -18,6 +17,13 @@ from ops_core.strict_json import is_unicode
 
 LARGEST = 2**31 - 1
 """What every database can keep in an integer column."""
+
+EARLIEST_SECONDS = -62_135_596_800.0
+LATEST_SECONDS = 253_402_214_400.0
+"""The first moment of the calendar, and the beginning of its last day: a later one, rounded, may lie beyond it."""
+
+MOST_SECONDS = 10 * 31_557_600.0
+"""Nothing is put off for longer than ten years, whatever a provider or a policy says."""
 
 DEFAULT_TENANT = "default"
 """Owner of everything until there are keys that belong to tenants."""
@@ -189,10 +195,10 @@ class NewTask:
         for key, value in self.labels.items():
             _check_text("labels", key, 64)
             _check_text("labels", value, 256)
-        if self.run_at is not None and not isfinite(self.run_at):
-            _refuse("run_at", "must be a moment in seconds since the epoch")
-        if self.timeout_seconds is not None and not 0 < self.timeout_seconds < inf:
-            _refuse("timeout_seconds", "must be more than 0")
+        if self.run_at is not None and not EARLIEST_SECONDS <= self.run_at <= LATEST_SECONDS:
+            _refuse("run_at", "must be a moment of the calendar, in seconds since the epoch")
+        if self.timeout_seconds is not None and not 0 < self.timeout_seconds <= MOST_SECONDS:
+            _refuse("timeout_seconds", f"must be more than 0, and at most {MOST_SECONDS:.0f}")
         if not -LARGEST <= self.priority <= LARGEST:
             _refuse("priority", f"must be between {-LARGEST} and {LARGEST}")
         if not 1 <= self.max_attempts <= LARGEST:
@@ -235,6 +241,7 @@ class Task:
         unsettled: nano-dollars that its run has reserved for calls whose cost nobody knows (yet).
         trace: the trace of whoever has submitted it.
         approvals: questions to a person that are open; known of a task that was looked up by its id.
+        retried_as: id of the task that carries it on; ``None`` where it was not retried.
     """
 
     id: str
@@ -268,6 +275,7 @@ class Task:
     unsettled: int = 0
     trace: Trace | None = None
     approvals: tuple[Approval, ...] = ()
+    retried_as: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from ops_core.api.openapi import HALTS, reading, writing
-from ops_core.api.parameters import Cursor, HaltId, InForce, PageLimit
+from ops_core.api.parameters import Cursor, HaltId, IdempotencyKey, InForce, PageLimit, key_of
 from ops_core.client import Client
 from ops_core.listing import PAGE_DEFAULT
 from ops_core.wire import HaltBody, HaltPage, HaltRequest, LiftRequest
@@ -27,13 +27,14 @@ class HaltRoutes:
         app.add_api_route(HALTS, self.list_halts, **reading("list_halts"))
         app.add_api_route(f"{HALTS}/{{halt_id}}/lift", self.lift, **writing("lift_halt", 404))
 
-    async def create(self, request: HaltRequest) -> HaltBody:
+    async def create(self, request: HaltRequest, idempotency_key: IdempotencyKey = None) -> HaltBody:
         """Halt a task, an agent, a tool, an MCP server, or everything.
 
         When this answers, no worker claims anything that is halted, and none makes a call that it holds and that may
-        change something. What is under way is let go, or cancelled, within a second.
+        change something. What is under way is let go, or cancelled, within a second. With an `Idempotency-Key` a
+        repeated request finds its halt.
         """
-        return await self._verbs.halt(request)
+        return await self._verbs.halt(request, idempotency_key=key_of(idempotency_key))
 
     async def list_halts(
         self, in_force: InForce = True, cursor: Cursor = None, limit: PageLimit = PAGE_DEFAULT

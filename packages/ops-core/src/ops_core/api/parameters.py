@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import Header, Path, Query, Request
 from fastapi.routing import APIRoute
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import BeforeValidator, Field
 
 from ops_core.errors import InvalidRequest
 from ops_core.intake import MOST_WAIT_SECONDS
@@ -36,12 +36,6 @@ def _whole(value: Any) -> Any:
     return value
 
 
-def _refused_key(value: str | None) -> None:
-    if value is not None:
-        message = "a batch has no key of its own: give each task an idempotency_key"
-        raise ValueError(message)
-
-
 # the bounds first: behind a validator, pydantic would not put them into the schema
 _Seq = Annotated[int, Field(ge=-1, le=MAX_SEQ), BeforeValidator(_whole)]
 _Seen = Annotated[int, Field(ge=0, le=MAX_SEQ), BeforeValidator(_whole)]
@@ -54,14 +48,9 @@ IdempotencyKey = Annotated[
         alias="Idempotency-Key",
         pattern=_KEY,
         description="1 to 255 printable ASCII characters, plain or as a quoted string. The same key with the same "
-        "body is the same task, however often it is sent.",
+        "request has the same result, however often it is sent; with another one it is refused.",
         examples=["nightly-report-2026-11-22"],
     ),
-]
-NoIdempotencyKey = Annotated[
-    str | None,
-    Header(alias="Idempotency-Key", include_in_schema=False),
-    AfterValidator(_refused_key),
 ]
 Prefer = Annotated[
     str | None,

@@ -16,7 +16,6 @@ from ops_core.api.parameters import (
     Cursor,
     IdempotencyKey,
     Label,
-    NoIdempotencyKey,
     OfAgent,
     OfThread,
     PageLimit,
@@ -79,6 +78,11 @@ class TaskRoutes:
             "headers": headers,
         }
         retried = writing("retry_task", 404, 409, body=False)
+        retried["responses"][200] = {
+            "description": "The task that carries it on already.",
+            "model": TaskBody,
+            "headers": headers,
+        }
         retried["responses"][202] = {"description": "The new task is accepted.", "headers": headers}
         app.add_api_route(TASKS, self.submit, status_code=202, **submitted)
         app.add_api_route(f"{TASKS}:batch", self.submit_many, **writing("submit_tasks"))
@@ -127,20 +131,21 @@ class TaskRoutes:
     async def submit_many(
         self,
         request: BatchRequest,
-        idempotency_key: NoIdempotencyKey = None,
+        idempotency_key: IdempotencyKey = None,
         traceparent: Traceparent = None,
         tracestate: Tracestate = None,
     ) -> BatchBody:
         """Submit up to 1000 tasks at once.
 
         Each is accepted or refused by itself, and `items` tells in the same order what became of it: the status that a
-        request of its own would have been answered, and the task's id or the problem. Each may have an
-        `idempotency_key`, so that a batch that is sent again finds its tasks. 503 for the whole says that not one of
-        them could be stored.
+        request of its own would have been answered, and the task's id or the problem. With an `Idempotency-Key`, or
+        where each has an `idempotency_key`, a batch that is sent again finds its tasks. 503 for the whole says that not
+        one of them could be stored.
         """
-        del idempotency_key  # refused where there is one
-        trace = Trace.told(traceparent, tracestate)
-        results = await accept_many(self._engine, self._ops.catalog, request.tasks, trace)
+        trace, key = Trace.told(traceparent, tracestate), key_of(idempotency_key)
+        results = await accept_many(
+            self._engine, self._ops.catalog, request.tasks, trace, idempotency_key=key
+        )
         return BatchBody(items=[batch_result(result) for result in results])
 
     async def list_tasks(
@@ -185,11 +190,19 @@ class TaskRoutes:
         """
         return TaskBody.of(await self._engine.cancel(DEFAULT_TENANT, task_id_of(task_id)))
 
-    async def retry(self, task_id: TaskId, response: Response) -> TaskBody:
-        """A new task that carries on what a failed or cancelled one has recorded, with a budget of its own."""
-        task = await self._engine.retry(DEFAULT_TENANT, task_id_of(task_id))
-        response.headers["Location"] = _address(task)
-        return TaskBody.of(task)
+    async def retry(
+        self, task_id: TaskId, response: Response, idempotency_key: IdempotencyKey = None
+    ) -> TaskBody:
+        """A new task that carries on what a failed or cancelled one has recorded, with a budget of its own.
+
+        A task is retried once: who asks again is told the task that carries it on (200), with an `Idempotency-Key` or
+        without. Approvals that were given are used by that one. After a cancellation they are void.
+        """
+        inserted = await self._engine.retry(DEFAULT_TENANT, task_id_of(task_id), key_of(idempotency_key))
+        response.headers["Location"] = _address(inserted.task)
+        if not inserted.created:
+            response.status_code = 200
+        return TaskBody.of(inserted.task)
 
     async def answer(self, task_id: TaskId, approval_id: ApprovalId, request: ApprovalRequest) -> TaskBody:
         """Answer an open approval; the task goes on.

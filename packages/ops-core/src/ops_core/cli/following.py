@@ -208,10 +208,10 @@ async def cancel(task_id: str, url: str | None, as_json: bool) -> Exit:
     return Exit.OK
 
 
-async def retry(task_id: str, url: str | None, as_json: bool) -> Exit:
+async def retry(task_id: str, idempotency_key: str | None, url: str | None, as_json: bool) -> Exit:
     """Carry on a task that did not complete."""
     async with connected(url) as client:
-        task = await client.retry(task_id)
+        task = await client.retry(task_id, idempotency_key=idempotency_key)
     screen = Screen()
     if as_json:
         screen.json(task.model_dump(mode="json"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from rich.text import Text
@@ -16,17 +17,28 @@ from ops_core.client import Client
 from ops_core.errors import InvalidRequest, OpsError
 from ops_core.halt import MOST_BY, MOST_REASON, MOST_TARGET, HaltKind
 from ops_core.listing import PAGE_MOST
+from ops_core.strict_json import is_unicode
 from ops_core.wire import HaltBody, HaltRequest, LiftRequest, TaskBody
 
 
-async def halt(kind: str, target: str, reason: str, url: str | None, as_json: bool) -> Exit:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What is to be halted, as it is typed."""
+
+    kind: str
+    target: str
+    reason: str = ""
+    idempotency_key: str | None = None
+
+
+async def halt(order: Order, url: str | None, as_json: bool) -> Exit:
     """Halt something."""
-    _check("target", target, MOST_TARGET)
-    _check("reason", reason, MOST_REASON)
-    request = HaltRequest(kind=HaltKind(kind), target=target, reason=reason, by=_person())
+    _check("target", order.target, MOST_TARGET)
+    _check("reason", order.reason, MOST_REASON)
+    request = HaltRequest(kind=HaltKind(order.kind), target=order.target, reason=order.reason, by=_person())
     request.as_new()
     async with connected(url) as client:
-        made = await client.halt(request)
+        made = await client.halt(request, idempotency_key=order.idempotency_key)
     screen = Screen()
     if as_json:
         screen.json(made.model_dump(mode="json"))
@@ -124,4 +136,7 @@ def _person() -> str:
 def _check(field: str, text: str, most: int) -> None:
     if len(text) > most:
         message = f"{field} must have at most {most} characters"
+        raise InvalidRequest(message, field=field)
+    if not is_unicode(text):  # a terminal that does not write UTF-8
+        message = f"{field} must be Unicode text; your terminal seems to write another encoding"
         raise InvalidRequest(message, field=field)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ops_core.cli.options import Json, Limit, Url
+from ops_core.cli.options import Json, Key, Limit, Url
 from ops_core.cli.tasks import do
 
 
@@ -37,6 +37,7 @@ def halt(
         ),
     ] = "",
     reason: Reason = "",
+    idempotency_key: Key = None,
     url: Url = None,
     as_json: Json = False,
 ) -> None:
@@ -48,7 +49,8 @@ def halt(
     """
     from ops_core.cli import halting
 
-    do(halting.halt(kind, target, reason, url, as_json))
+    order = halting.Order(kind=kind, target=target, reason=reason, idempotency_key=idempotency_key)
+    do(halting.halt(order, url, as_json))
 
 
 def halts(

@@ -21,7 +21,7 @@ from ops_core.problems import problem_of_fields
 from ops_core.strict_json import NotStrict, parse
 from ops_core.wire import BatchItem, BatchResult
 
-_BESIDE_A_FILE = frozenset({"file", "agent", "url", "as_json"})
+_BESIDE_A_FILE = frozenset({"file", "agent", "idempotency_key", "url", "as_json"})
 
 
 async def submit(options: SubmitOptions, file: str) -> Exit:
@@ -33,7 +33,7 @@ async def submit(options: SubmitOptions, file: str) -> Exit:
         if default is None and any("agent" not in told for _number, told in given):
             default = chosen_agent([agent.name for agent in await client.agents()], None)
         items = [_item(file, number, {"agent": default, **told}) for number, told in given]
-        results = await client.submit_many(items)
+        results = await client.submit_many(items, idempotency_key=options.idempotency_key)
     return _told([number for number, _told in given], results, as_json=options.as_json)
 
 

@@ -23,6 +23,12 @@ Url: TypeAlias = Annotated[
     str | None,
     typer.Option("--url", metavar="URL", help="Ask this server instead of opening the store. [OPSPAWN_URL]"),
 ]
+Key: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--idempotency-key", metavar="KEY", help="The same key with the same request has the same result."
+    ),
+]
 Limit: TypeAlias = Annotated[int, typer.Option(metavar="N", min=1, max=200, help="At most so many.")]
 Attach: TypeAlias = Annotated[
     list[Path] | None,

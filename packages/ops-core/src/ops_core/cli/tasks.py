@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ops_core.cli.options import Attach, Json, Limit, MaxUsd, TaskId, Thread, Url, Within, grouped
+from ops_core.cli.options import Attach, Json, Key, Limit, MaxUsd, TaskId, Thread, Url, Within, grouped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +47,7 @@ class SubmitOptions:
     ] = None
     thread: Thread = None
     budget_usd: MaxUsd = None
-    idempotency_key: Annotated[
-        str | None, typer.Option(metavar="KEY", help="The same key with the same request is the same task.")
-    ] = None
+    idempotency_key: Key = None
     wait: Annotated[bool, typer.Option("--wait", help="Follow it to its end, as `watch` does.")] = False
     within: Within = None
     url: Url = None
@@ -129,11 +127,14 @@ def cancel(task_id: TaskId, url: Url = None, as_json: Json = False) -> None:
     do(following.cancel(task_id, url, as_json))
 
 
-def retry(task_id: TaskId, url: Url = None, as_json: Json = False) -> None:
-    """Carry on a failed or cancelled task, as a new task with its steps and a new budget; prints its id."""
+def retry(task_id: TaskId, idempotency_key: Key = None, url: Url = None, as_json: Json = False) -> None:
+    """Carry on a failed or cancelled task, as a new task with its steps and a new budget; prints its id.
+
+    A task is retried once: asked again, this prints the id of the task that carries it on.
+    """
     from ops_core.cli import following
 
-    do(following.retry(task_id, url, as_json))
+    do(following.retry(task_id, idempotency_key, url, as_json))
 
 
 def agents(url: Url = None, as_json: Json = False) -> None:

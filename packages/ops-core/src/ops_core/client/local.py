@@ -72,12 +72,14 @@ class LocalClient:
             task = await self._engine.until_ended(DEFAULT_TENANT, task.id, wait)
         return TaskBody.of(task)
 
-    async def submit_many(self, items: Sequence[BatchItem]) -> Sequence[BatchResult]:
+    async def submit_many(
+        self, items: Sequence[BatchItem], *, idempotency_key: str | None = None
+    ) -> Sequence[BatchResult]:
         """Submit many tasks."""
-        return await whole_batch(items, self._submit_batch)
+        return await whole_batch(items, self._submit_batch, idempotency_key)
 
-    async def _submit_batch(self, items: Sequence[BatchItem]) -> Sequence[BatchResult]:
-        results = await accept_many(self._engine, self._catalog, items, Trace.current())
+    async def _submit_batch(self, items: Sequence[BatchItem], key: str | None) -> Sequence[BatchResult]:
+        results = await accept_many(self._engine, self._catalog, items, Trace.current(), idempotency_key=key)
         return [batch_result(result) for result in results]
 
     async def get(self, task_id: str) -> TaskBody:
@@ -124,9 +126,10 @@ class LocalClient:
         """Cancel a task."""
         return TaskBody.of(await self._engine.cancel(DEFAULT_TENANT, task_id_of(task_id)))
 
-    async def retry(self, task_id: str) -> TaskBody:
-        """A new task that carries on another one."""
-        return TaskBody.of(await self._engine.retry(DEFAULT_TENANT, task_id_of(task_id)))
+    async def retry(self, task_id: str, *, idempotency_key: str | None = None) -> TaskBody:
+        """The task that carries on another one."""
+        key = None if idempotency_key is None else checked_key(idempotency_key)
+        return TaskBody.of((await self._engine.retry(DEFAULT_TENANT, task_id_of(task_id), key)).task)
 
     async def answer(self, task_id: str, approval_id: str, request: ApprovalRequest) -> TaskBody:
         """Answer an open approval."""
@@ -138,9 +141,9 @@ class LocalClient:
         asked = approval_filter(cursor=cursor, limit=limit)
         return ApprovalPage.of(await self._engine.approvals(DEFAULT_TENANT, asked), asked)
 
-    async def halt(self, request: HaltRequest) -> HaltBody:
+    async def halt(self, request: HaltRequest, *, idempotency_key: str | None = None) -> HaltBody:
         """Halt something."""
-        new = request.as_new()
+        new = request.as_new(None if idempotency_key is None else checked_key(idempotency_key))
         if new.kind is HaltKind.TASK:
             new = replace(new, target=task_id_of(new.target))
         return HaltBody.of(await self._engine.halt(DEFAULT_TENANT, new))

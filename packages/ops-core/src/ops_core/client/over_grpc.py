@@ -153,13 +153,16 @@ class GrpcClient:
         answer = await self._ask(self._tasks.CreateTask, asked, timeout=timeout, trace=Trace.current())
         return self._read(task_in, answer.task)
 
-    async def submit_many(self, items: Sequence[BatchItem]) -> Sequence[BatchResult]:
+    async def submit_many(
+        self, items: Sequence[BatchItem], *, idempotency_key: str | None = None
+    ) -> Sequence[BatchResult]:
         """Submit many tasks."""
-        return await whole_batch(items, self._submit_batch)
+        return await whole_batch(items, self._submit_batch, idempotency_key)
 
-    async def _submit_batch(self, items: Sequence[BatchItem]) -> Sequence[BatchResult]:
-        requests = [request_out(item, item.idempotency_key) for item in with_keys(items)]
-        asked = task_service_pb2.BatchCreateTasksRequest(requests=requests)
+    async def _submit_batch(self, items: Sequence[BatchItem], key: str | None) -> Sequence[BatchResult]:
+        keyed = items if key is not None else with_keys(items)
+        requests = [request_out(item, item.idempotency_key) for item in keyed]
+        asked = task_service_pb2.BatchCreateTasksRequest(requests=requests, idempotency_key=key)
         answer = await self._ask(self._tasks.BatchCreateTasks, asked, trace=Trace.current())
         return [self._read(result_in, result) for result in answer.results]
 
@@ -223,10 +226,11 @@ class GrpcClient:
         asked = task_service_pb2.CancelTaskRequest(task_id=task_id_of(task_id))
         return self._read(task_in, (await self._ask(self._tasks.CancelTask, asked)).task)
 
-    async def retry(self, task_id: str) -> TaskBody:
-        """A new task that carries on another one. Not repeated by itself: each one makes a task."""
-        asked = task_service_pb2.RetryTaskRequest(task_id=task_id_of(task_id))
-        answer = await self._ask(self._tasks.RetryTask, asked, repeatable=False)
+    async def retry(self, task_id: str, *, idempotency_key: str | None = None) -> TaskBody:
+        """The task that carries on another one."""
+        key = None if idempotency_key is None else checked_key(idempotency_key)
+        asked = task_service_pb2.RetryTaskRequest(task_id=task_id_of(task_id), idempotency_key=key)
+        answer = await self._ask(self._tasks.RetryTask, asked)
         return self._read(task_in, answer.task)
 
     async def answer(self, task_id: str, approval_id: str, request: ApprovalRequest) -> TaskBody:
@@ -242,10 +246,11 @@ class GrpcClient:
         items = [self._read(approval_in, approval) for approval in answer.approvals]
         return ApprovalPage(items=items, next_cursor=answer.next_page_token or None)
 
-    async def halt(self, request: HaltRequest) -> HaltBody:
-        """Halt something. Not repeated by itself: each one makes a halt, and each is to be lifted."""
+    async def halt(self, request: HaltRequest, *, idempotency_key: str | None = None) -> HaltBody:
+        """Halt something."""
         request.as_new()
-        answer = await self._ask(self._halts.CreateHalt, halt_request_out(request), repeatable=False)
+        key = uuid.uuid4().hex if idempotency_key is None else checked_key(idempotency_key)
+        answer = await self._ask(self._halts.CreateHalt, halt_request_out(request, key))
         return self._read(halt_in, answer.halt)
 
     async def halts(

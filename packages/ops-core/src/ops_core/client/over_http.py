@@ -114,15 +114,17 @@ class OpsClient:
         timeout = _TIMEOUT_SECONDS + (wait or 0)
         return await self._ask(TaskBody, "POST", "/tasks", body=request, headers=headers, timeout=timeout)
 
-    async def submit_many(self, items: Sequence[BatchItem]) -> Sequence[BatchResult]:
+    async def submit_many(
+        self, items: Sequence[BatchItem], *, idempotency_key: str | None = None
+    ) -> Sequence[BatchResult]:
         """Submit many tasks."""
-        return await whole_batch(items, self._submit_batch)
+        return await whole_batch(items, self._submit_batch, idempotency_key)
 
-    async def _submit_batch(self, items: Sequence[BatchItem]) -> Sequence[BatchResult]:
-        told = ",".join(item.model_dump_json() for item in with_keys(items))
-        return (
-            await self._ask(BatchBody, "POST", "/tasks:batch", body=f'{{"tasks":[{told}]}}', headers=_trace())
-        ).items
+    async def _submit_batch(self, items: Sequence[BatchItem], key: str | None) -> Sequence[BatchResult]:
+        told = ",".join(item.model_dump_json() for item in (items if key is not None else with_keys(items)))
+        headers = {**_trace(), **({} if key is None else {"Idempotency-Key": key})}
+        body = f'{{"tasks":[{told}]}}'
+        return (await self._ask(BatchBody, "POST", "/tasks:batch", body=body, headers=headers)).items
 
     async def get(self, task_id: str) -> TaskBody:
         """One task."""
@@ -174,9 +176,10 @@ class OpsClient:
         """Cancel a task."""
         return await self._ask(TaskBody, "POST", f"{_task(task_id)}/cancel")
 
-    async def retry(self, task_id: str) -> TaskBody:
-        """A new task that carries on another one. Not repeated by itself: each one makes a task."""
-        return await self._ask(TaskBody, "POST", f"{_task(task_id)}/retry", repeatable=False)
+    async def retry(self, task_id: str, *, idempotency_key: str | None = None) -> TaskBody:
+        """The task that carries on another one."""
+        headers = {} if idempotency_key is None else {"Idempotency-Key": checked_key(idempotency_key)}
+        return await self._ask(TaskBody, "POST", f"{_task(task_id)}/retry", headers=headers)
 
     async def answer(self, task_id: str, approval_id: str, request: ApprovalRequest) -> TaskBody:
         """Answer an open approval."""
@@ -189,10 +192,11 @@ class OpsClient:
         asked = {} if cursor is None else {"cursor": cursor}
         return await self._ask(ApprovalPage, "GET", "/approvals", params={**asked, "limit": str(limit)})
 
-    async def halt(self, request: HaltRequest) -> HaltBody:
-        """Halt something. Not repeated by itself: each one makes a halt, and each is to be lifted."""
+    async def halt(self, request: HaltRequest, *, idempotency_key: str | None = None) -> HaltBody:
+        """Halt something."""
         request.as_new()
-        return await self._ask(HaltBody, "POST", "/halts", body=request, repeatable=False)
+        key = uuid.uuid4().hex if idempotency_key is None else checked_key(idempotency_key)
+        return await self._ask(HaltBody, "POST", "/halts", body=request, headers={"Idempotency-Key": key})
 
     async def halts(
         self, *, in_force: bool = True, cursor: str | None = None, limit: int = PAGE_DEFAULT

@@ -65,8 +65,15 @@ class TaskClient(Protocol):
         """
         ...
 
-    async def submit_many(self, items: Sequence[BatchItem]) -> Sequence[BatchResult]:
-        """Submit many tasks; each is accepted or refused by itself, and the results are in the same order."""
+    async def submit_many(
+        self, items: Sequence[BatchItem], *, idempotency_key: str | None = None
+    ) -> Sequence[BatchResult]:
+        """Submit many tasks; each is accepted or refused by itself, and the results are in the same order.
+
+        Raises:
+            IdempotencyConflict: the key was used for other tasks.
+            InvalidRequest: there is a key, and one of the tasks has another one.
+        """
         ...
 
     async def get(self, task_id: str) -> TaskBody:
@@ -109,12 +116,13 @@ class TaskClient(Protocol):
         """Cancel a task; one that has ended stays as it is. Or TaskNotFound."""
         ...
 
-    async def retry(self, task_id: str) -> TaskBody:
-        """A new task that carries on a failed or cancelled one.
+    async def retry(self, task_id: str, *, idempotency_key: str | None = None) -> TaskBody:
+        """The task that carries on a failed or cancelled one: a new one, or that which was made for it before.
 
         Raises:
             TaskNotFound: there is none of this id.
             TransitionRefused: it neither failed nor was cancelled.
+            IdempotencyConflict: the key was used for another request.
         """
         ...
 
@@ -183,7 +191,7 @@ class NoteClient(Protocol):
 class HaltClient(Protocol):
     """What can be halted."""
 
-    async def halt(self, request: HaltRequest) -> HaltBody:
+    async def halt(self, request: HaltRequest, *, idempotency_key: str | None = None) -> HaltBody:
         """Halt a task, an agent, a tool, an MCP server, or everything.
 
         When this returns, no worker claims anything that is halted, and none makes a call that it holds and that may
@@ -192,6 +200,7 @@ class HaltClient(Protocol):
         Raises:
             TaskNotFound: there is no task of this id.
             TransitionRefused: the task has ended.
+            IdempotencyConflict: the key was used for another halt.
             InvalidRequest: a field makes no sense.
         """
         ...

@@ -21,8 +21,9 @@ from agentkit.errors import BadArguments
 from agentkit.mcp import Definition
 from agentkit.transcript import ApprovalAsked
 from ops_core.assembly import Ops
-from ops_core.errors import OpsError, TaskNotFound
+from ops_core.errors import InvalidRequest, OpsError, TaskNotFound
 from ops_core.intake import accept
+from ops_core.listing import checked_key
 from ops_core.mcp_server import answers
 from ops_core.mcp_server.offers import Offers, input_of, missing_in, schema_of
 from ops_core.task import DEFAULT_TENANT, Task
@@ -30,6 +31,9 @@ from ops_core.wire import TaskRequest
 
 VIA = {"via": "mcp"}
 """The label of tasks that were handed in here; no others can be asked for."""
+
+IDEMPOTENCY_KEY = "opspawn/idempotency-key"
+"""In the ``_meta`` of a call: the same key with the same arguments is the same task."""
 
 _ASKED = "arguments"
 _MOST_GET_WAIT = 24 * 3600.0
@@ -108,7 +112,7 @@ class AgentServer:
             request = TaskRequest.model_validate(
                 {"agent": agent, "input": input_of(offer, arguments), "labels": VIA}
             )
-            task = (await accept(self._ops.engine, self._ops.catalog, request, None)).task
+            task = (await accept(self._ops.engine, self._ops.catalog, request, _key_of(context, params))).task
         except (BadArguments, OpsError) as error:
             return answers.failure(str(error))
         except ValidationError as error:
@@ -192,6 +196,24 @@ class AgentServer:
         if not (self._ops.catalog.serve.approvals and _elicits(context)):
             return {}
         return {each.asked.approval_id: each.asked for each in task.approvals}
+
+
+def _key_of(context: Context, params: types.CallToolRequestParams) -> str | None:
+    """The idempotency key of a call: in its ``_meta``, or in a header of its request.
+
+    Raises:
+        InvalidRequest: it is not one.
+    """
+    meta: Mapping[str, Any] = cast("Mapping[str, Any]", params.meta or {})
+    key = meta.get(IDEMPOTENCY_KEY)
+    if key is None:
+        key = getattr(context.request, "headers", {}).get("idempotency-key")
+    if key is None:
+        return None
+    if not isinstance(key, str):
+        message = f"_meta: {IDEMPOTENCY_KEY} must be a text"
+        raise InvalidRequest(message, field=IDEMPOTENCY_KEY)
+    return checked_key(key)
 
 
 def _refuse_without_tasks() -> None:

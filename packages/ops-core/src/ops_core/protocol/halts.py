@@ -13,10 +13,14 @@ from ops_core.wire import HaltBody, HaltRequest
 _PREFIX = "HALT_KIND_"
 
 
-def halt_request_out(request: HaltRequest) -> messages.CreateHaltRequest:
+def halt_request_out(request: HaltRequest, idempotency_key: str) -> messages.CreateHaltRequest:
     """What is to be halted, as a message."""
     return messages.CreateHaltRequest(
-        kind=_kind_out(request.kind), target=request.target, reason=request.reason, by=request.by
+        kind=_kind_out(request.kind),
+        target=request.target,
+        reason=request.reason,
+        by=request.by,
+        idempotency_key=idempotency_key,
     )
 
 

@@ -148,6 +148,7 @@ def task_out(body: TaskBody) -> task_pb2.Task:
         finished_at=moment_out(body.finished_at),
         run_after=moment_out(body.run_after),
         thread_id=body.thread_id,
+        retried_as=body.retried_as,
         approvals=[approval_out(approval) for approval in body.approvals],
     )
 
@@ -256,6 +257,7 @@ def task_in(told: task_pb2.Task) -> TaskBody:
         finished_at=_moment(told, "finished_at"),
         run_after=_moment(told, "run_after"),
         thread_id=told.thread_id if told.HasField("thread_id") else None,
+        retried_as=told.retried_as if told.HasField("retried_as") else None,
         approvals=[approval_in(approval) for approval in told.approvals],
     )
 

@@ -28,7 +28,8 @@ class HaltService(HaltServiceServicer):
     ) -> messages.CreateHaltResponse:
         """Halt something."""
         async with self._answering(request, context):
-            halt = await self._verbs.halt(halt_request_in(request))
+            key = request.idempotency_key if request.HasField("idempotency_key") else None
+            halt = await self._verbs.halt(halt_request_in(request), idempotency_key=key)
             return messages.CreateHaltResponse(halt=halt_out(halt))
 
     async def ListHalts(  # noqa: N802  (as above)

@@ -74,7 +74,10 @@ class TaskService(TaskServiceServicer):
             items = await self._offload(
                 request.ByteSize(), lambda: [batch_in(one) for one in request.requests]
             )
-            results = await accept_many(self._engine, self._ops.catalog, items, _trace(context))
+            key = checked_key(request.idempotency_key) if request.HasField("idempotency_key") else None
+            results = await accept_many(
+                self._engine, self._ops.catalog, items, _trace(context), idempotency_key=key
+            )
             return messages.BatchCreateTasksResponse(results=[result_out(result) for result in results])
 
     async def GetTask(  # noqa: N802  (as above)
@@ -111,9 +114,12 @@ class TaskService(TaskServiceServicer):
     async def RetryTask(  # noqa: N802  (as above)
         self, request: messages.RetryTaskRequest, context: Context
     ) -> messages.RetryTaskResponse:
-        """A new task that carries on another one."""
+        """The task that carries on another one."""
         async with self._answering(request, context):
-            return messages.RetryTaskResponse(task=task_out(await self._verbs.retry(request.task_id)))
+            key = checked_key(request.idempotency_key) if request.HasField("idempotency_key") else None
+            inserted = await self._engine.retry(DEFAULT_TENANT, task_id_of(request.task_id), key)
+            task = task_out(TaskBody.of(inserted.task))
+            return messages.RetryTaskResponse(task=task, created=inserted.created)
 
     async def AnswerApproval(  # noqa: N802  (as above)
         self, request: messages.AnswerApprovalRequest, context: Context

@@ -69,6 +69,7 @@ def task_of(row: AnyRow) -> Task:
         thread_id=found["thread_id"],
         unsettled=found["unsettled"],
         trace=Trace.of_text(found["trace"]),
+        retried_as=found["retried_as"],
     )
 
 

@@ -257,10 +257,19 @@ class SqlStore:
         """Open approvals."""
         return await self._read(partial(look.list_approvals, tenant=tenant, wanted=wanted))
 
-    async def retry(self, tenant: str, task_id: str, *, refuse_busy: bool = False) -> Task:
+    async def repeated(self, new: NewTask) -> Inserted | None:
+        """The task that was accepted under the key of this one."""
+        return await self._read(partial(submit.find_repeated, new=new))
+
+    async def retry(
+        self, tenant: str, task_id: str, *, refuse_busy: bool = False, idempotency_key: str | None = None
+    ) -> Inserted:
         """A new task that carries an ended one on."""
-        retry = partial(submit.retry_task, tenant=tenant, task_id=task_id, new_id=new_id())
-        return await self._write(partial(retry, refuse_busy=refuse_busy))
+        asked = submit.Retry(
+            tenant=tenant, task_id=task_id, new_id=new_id(), refuse_busy=refuse_busy,
+            idempotency_key=idempotency_key,
+        )  # fmt: skip
+        return await self._write(partial(submit.retry_task, asked=asked))
 
     async def thread(self, tenant: str, thread_id: str) -> Thread:
         """One thread."""

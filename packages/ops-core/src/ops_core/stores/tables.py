@@ -26,7 +26,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION = "0009"
+REVISION = "0010"
 """The schema that this release works with: the head of the migrations."""
 
 metadata = MetaData(
@@ -75,6 +75,8 @@ task = Table(
     Column("unsettled", BigInteger, nullable=False, server_default=text("0")),
     # of who has submitted it: traceparent and tracestate
     Column("trace", String(600)),
+    # the task that carries it on: a task is retried once
+    Column("retried_as", String(36)),
     PrimaryKeyConstraint("id", name="pk_task"),
     # due tasks, line by line
     Index(
@@ -249,8 +251,18 @@ halt = Table(
     Column("lifted_at", Double),
     Column("lifted_by", String(200)),
     Column("lifted_reason", Text),
+    Column("idempotency_key", String(255)),
+    Column("fingerprint", String(64)),
     PrimaryKeyConstraint("id", name="pk_halt"),
     Index("ix_halt_listed", "tenant", "id"),
+    Index(
+        "uq_halt_idempotency_key",
+        "tenant",
+        "idempotency_key",
+        unique=True,
+        sqlite_where=text("idempotency_key IS NOT NULL"),
+        postgresql_where=text("idempotency_key IS NOT NULL"),
+    ),
     # what holds runs now
     Index(
         "ix_halt_in_force",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 from agentkit.limits import Limits
 from agentkit.messages import Usage
-from agentkit.transcript import Finished, RunRetried, RunStarted
-from ops_core.errors import OpsError, TransitionRefused
+from agentkit.transcript import Finished, RunRetried, RunStarted, open_calls
+from ops_core.errors import IdempotencyConflict, OpsError, TransitionRefused
 from ops_core.ports import Store
 from ops_core.task import TaskStatus
 from ops_core.testing.examples import (
@@ -26,6 +27,7 @@ from ops_core.testing.examples import (
     STARTED,
     TENANT,
     MovableClock,
+    at_once,
     brought_to,
     claim,
     claimed,
@@ -114,7 +116,8 @@ class FinishingContract:
             for name, attempt in attempts.items():
                 with suppress(OpsError):
                     await attempt()
-                assert await current(store, one.task) == before, name
+                now = await current(store, one.task)
+                assert replace(now, retried_as=None) == before, name
                 assert await steps_of(store, one.task) == steps, name
 
 
@@ -128,11 +131,11 @@ class RetryingContract:
                 timeout_seconds=60.0, budget=Limits(tokens=100), input={"n": 3},
             )  # fmt: skip
             await store.append(one.lease, ending)
-            new = await store.retry(TENANT, one.task.id)
+            new = (await store.retry(TENANT, one.task.id)).task
             assert new.id > one.task.id
             first, *others = await steps_of(store, new)
             assert first == RunStarted(run_id=one.task.id, agent=AGENT, input={"n": 3})
-            assert others == [REPLIED, RunRetried(of=one.task.id)]
+            assert others == [REPLIED, RunRetried(of=one.task.id, was=ending.status)]
             assert (new.status, new.labels, new.priority, new.max_attempts) == (
                 TaskStatus.PENDING, {"team": "search"}, 4, 2,
             )  # fmt: skip
@@ -152,18 +155,42 @@ class RetryingContract:
 
     async def test_a_task_that_never_began_is_begun(self, store: Store) -> None:
         task = await store.cancel(TENANT, (await submitted(store)).id)
-        new = await store.retry(TENANT, task.id)
+        new = (await store.retry(TENANT, task.id)).task
         assert await steps_of(store, new) == []
         await claimed_again(store, new.id)
 
     async def test_a_retry_can_be_retried(self, store: Store) -> None:
         one = await brought_to(store, TaskStatus.FAILED)
-        second = await store.retry(TENANT, one.task.id)
+        second = (await store.retry(TENANT, one.task.id)).task
         again = await claimed_again(store, second.id, REPLIED)
         await store.append(again.lease, FAILED)
-        third = await store.retry(TENANT, second.id)
+        third = (await store.retry(TENANT, second.id)).task
         retried = [step.of for step in await steps_of(store, third) if isinstance(step, RunRetried)]
         assert retried == [one.task.id, second.id]
+
+    async def test_a_task_is_retried_once(self, store: Store) -> None:
+        """What it may do once more, one new task may: all who ask, also at the same time, are given that one."""
+        one, other, third = [await brought_to(store, TaskStatus.FAILED) for _ in range(3)]
+        asked = [store.retry(TENANT, one.task.id, idempotency_key=key) for key in (None, "a", "a", "b")]
+        answers = await at_once(*asked)
+        assert sorted(answer.created for answer in answers) == [False, False, False, True]
+        (new,) = {answer.task.id for answer in answers}
+        assert (await current(store, one.task)).retried_as == new
+        await store.retry(TENANT, other.task.id, idempotency_key="of the other")
+        with raises(IdempotencyConflict):
+            await store.retry(TENANT, third.task.id, idempotency_key="of the other")
+
+    async def test_what_was_approved_before_a_cancellation_is_asked_anew(self, store: Store) -> None:
+        for ending in (CANCELLED, FAILED):
+            one = await claimed(store, STARTED, CALLED, ASKED)
+            await store.wait(one.lease, 3)
+            assert await store.answer(TENANT, one.task.id, GIVEN, 3)
+            again = await claimed_again(store, one.task.id, ending)
+            new = (await store.retry(TENANT, again.task.id)).task
+            (owed,) = open_calls(await store.steps(TENANT, new.id))
+            assert (owed.answer == GIVEN) == (ending is FAILED)
+            assert not owed.waiting
+            await store.cancel(TENANT, new.id)
 
     async def test_only_what_failed_or_was_cancelled(self, store: Store) -> None:
         for status in (TaskStatus.RUNNING, TaskStatus.WAITING, TaskStatus.COMPLETED, TaskStatus.PENDING):

@@ -220,7 +220,7 @@ class ThreadingContract:
             await store.append(one.lease, step)
         with raises(ThreadBusy):
             await store.retry(TENANT, tasks[1].id, refuse_busy=True)
-        again = await store.retry(TENANT, tasks[1].id)
+        again = (await store.retry(TENANT, tasks[1].id)).task
         assert (again.thread_id, again.run_after) == (CHAT, None)
         assert await store.earlier(TENANT, again.id) == await store.earlier(TENANT, tasks[1].id)
         await completed(store, tasks[2])
@@ -345,7 +345,8 @@ class ThreadingContract:
                     await store.cancel(TENANT, chance.choice(order[-8:]))
                 case "retry":
                     ended = await store.list(TENANT, TaskFilter(status=[TaskStatus.FAILED], limit=3))
-                    order += [(await store.retry(TENANT, task.id)).id for task in ended[:1]]
+                    fresh = [task for task in ended if task.retried_as is None]
+                    order += [(await store.retry(TENANT, task.id)).task.id for task in fresh[:1]]
                 case _:
                     clock.advance(1)
                     await store.sweep()

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from pydantic import (
+    AfterValidator,
     AwareDatetime,
     BaseModel,
     BeforeValidator,
@@ -22,6 +23,9 @@ from agentkit.attachments import checked_input
 from agentkit.codec import to_json_text
 from agentkit.errors import TranscriptError, UsageError
 from ops_core.listing import LABEL_KEY_PATTERN, LABEL_VALUE_PATTERN, NAME_PATTERN, THREAD_ID_PATTERN
+from ops_core.task import EARLIEST_SECONDS, LATEST_SECONDS
+
+LATEST = datetime.fromtimestamp(LATEST_SECONDS, UTC)
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
 
@@ -32,6 +36,18 @@ def _as_rfc3339(value: Any) -> Any:
         return value
     message = "must be a moment as RFC 3339 writes it, with an offset, for example 2030-01-31T09:00:00Z"
     raise ValueError(message)
+
+
+def _in_utc(value: datetime) -> datetime:
+    """The same moment, so that two that are the same are told and compared as the same."""
+    try:
+        told = value.astimezone(UTC)
+    except OverflowError:
+        told = None
+    if told is None or told >= LATEST:
+        message = f"must be a moment before {LATEST:%Y-%m-%dT%H:%M:%SZ}, and none before the year 1"
+        raise ValueError(message)
+    return told
 
 
 def _as_text_or_object(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
@@ -47,7 +63,11 @@ def _as_text_or_object(value: Any, handler: ValidatorFunctionWrapHandler) -> Any
         raise ValueError(message) from None
 
 
-Moment = Annotated[AwareDatetime, BeforeValidator(_as_rfc3339, json_schema_input_type=AwareDatetime)]
+Moment = Annotated[
+    AwareDatetime,
+    BeforeValidator(_as_rfc3339, json_schema_input_type=AwareDatetime),
+    AfterValidator(_in_utc),
+]
 TextOrObject = Annotated[str | dict[str, JsonValue], WrapValidator(_as_text_or_object)]
 
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
@@ -63,5 +83,5 @@ class Strict(BaseModel):
 
 
 def moment(seconds: float) -> datetime:
-    """A moment in seconds since the epoch, as it is told."""
-    return datetime.fromtimestamp(seconds, UTC)
+    """A moment in seconds since the epoch, as it is told; one beyond the calendar is its last, or its first, day."""
+    return datetime.fromtimestamp(min(max(seconds, EARLIEST_SECONDS), LATEST_SECONDS), UTC)

@@ -40,13 +40,22 @@ class HaltRequest(Strict):
     reason: Reason = Field(default="", description="Why. The model is told it where a call is refused.")
     by: By = Field(default="", description="Who halts it.")
 
-    def as_new(self) -> NewHalt:
+    def as_new(self, idempotency_key: str | None = None) -> NewHalt:
         """As the engine takes it.
+
+        Args:
+            idempotency_key: the same key with the same order is the same halt.
 
         Raises:
             InvalidRequest: a field makes no sense; ``field`` names it.
         """
-        return NewHalt(kind=self.kind, target=self.target, reason=self.reason, by=self.by)
+        return NewHalt(
+            kind=self.kind,
+            target=self.target,
+            reason=self.reason,
+            by=self.by,
+            idempotency_key=idempotency_key,
+        )
 
 
 class LiftRequest(Strict):

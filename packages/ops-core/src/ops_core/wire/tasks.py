@@ -101,6 +101,9 @@ class TaskBody(Strict):
     thread_id: str | None = Field(
         default=None, description="The conversation that it belongs to; `null` for none."
     )
+    retried_as: str | None = Field(
+        default=None, description="The task that carries it on; `null` where it was not retried."
+    )
     approvals: list[ApprovalBody] = Field(
         default_factory=list[ApprovalBody],
         description="Calls that wait for a person. Told of one task, not in lists: `GET /approvals` lists all of them.",
@@ -135,6 +138,7 @@ class TaskBody(Strict):
             finished_at=None if task.finished_at is None else moment(task.finished_at),
             run_after=_run_after(task),
             thread_id=task.thread_id,
+            retried_as=task.retried_as,
             approvals=[ApprovalBody.of(approval) for approval in task.approvals],
         )
 

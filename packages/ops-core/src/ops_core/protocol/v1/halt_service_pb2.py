@@ -25,29 +25,29 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dopspawn/v1/halt_service.proto\x12\nopspawn.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe3\x01\n\x04Halt\x12\n\n\x02id\x18\x01 \x01(\t\x12\"\n\x04kind\x18\x02 \x01(\x0e\x32\x14.opspawn.v1.HaltKind\x12\x0e\n\x06target\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\n\n\x02\x62y\x18\x05 \x01(\t\x12&\n\x02\x61t\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tlifted_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tlifted_by\x18\x08 \x01(\t\x12\x15\n\rlifted_reason\x18\t \x01(\t\"c\n\x11\x43reateHaltRequest\x12\"\n\x04kind\x18\x01 \x01(\x0e\x32\x14.opspawn.v1.HaltKind\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\n\n\x02\x62y\x18\x04 \x01(\t\"4\n\x12\x43reateHaltResponse\x12\x1e\n\x04halt\x18\x01 \x01(\x0b\x32\x10.opspawn.v1.Halt\"I\n\x10ListHaltsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06lifted\x18\x03 \x01(\x08\"M\n\x11ListHaltsResponse\x12\x1f\n\x05halts\x18\x01 \x03(\x0b\x32\x10.opspawn.v1.Halt\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\">\n\x0fLiftHaltRequest\x12\x0f\n\x07halt_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\n\n\x02\x62y\x18\x03 \x01(\t\"2\n\x10LiftHaltResponse\x12\x1e\n\x04halt\x18\x01 \x01(\x0b\x32\x10.opspawn.v1.Halt*\x8b\x01\n\x08HaltKind\x12\x19\n\x15HALT_KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0eHALT_KIND_TASK\x10\x01\x12\x13\n\x0fHALT_KIND_AGENT\x10\x02\x12\x12\n\x0eHALT_KIND_TOOL\x10\x03\x12\x14\n\x10HALT_KIND_SERVER\x10\x04\x12\x11\n\rHALT_KIND_ALL\x10\x05\x32\xeb\x01\n\x0bHaltService\x12K\n\nCreateHalt\x12\x1d.opspawn.v1.CreateHaltRequest\x1a\x1e.opspawn.v1.CreateHaltResponse\x12H\n\tListHalts\x12\x1c.opspawn.v1.ListHaltsRequest\x1a\x1d.opspawn.v1.ListHaltsResponse\x12\x45\n\x08LiftHalt\x12\x1b.opspawn.v1.LiftHaltRequest\x1a\x1c.opspawn.v1.LiftHaltResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dopspawn/v1/halt_service.proto\x12\nopspawn.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe3\x01\n\x04Halt\x12\n\n\x02id\x18\x01 \x01(\t\x12\"\n\x04kind\x18\x02 \x01(\x0e\x32\x14.opspawn.v1.HaltKind\x12\x0e\n\x06target\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\n\n\x02\x62y\x18\x05 \x01(\t\x12&\n\x02\x61t\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tlifted_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tlifted_by\x18\x08 \x01(\t\x12\x15\n\rlifted_reason\x18\t \x01(\t\"\x95\x01\n\x11\x43reateHaltRequest\x12\"\n\x04kind\x18\x01 \x01(\x0e\x32\x14.opspawn.v1.HaltKind\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\n\n\x02\x62y\x18\x04 \x01(\t\x12\x1c\n\x0fidempotency_key\x18\x05 \x01(\tH\x00\x88\x01\x01\x42\x12\n\x10_idempotency_key\"4\n\x12\x43reateHaltResponse\x12\x1e\n\x04halt\x18\x01 \x01(\x0b\x32\x10.opspawn.v1.Halt\"I\n\x10ListHaltsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06lifted\x18\x03 \x01(\x08\"M\n\x11ListHaltsResponse\x12\x1f\n\x05halts\x18\x01 \x03(\x0b\x32\x10.opspawn.v1.Halt\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\">\n\x0fLiftHaltRequest\x12\x0f\n\x07halt_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\n\n\x02\x62y\x18\x03 \x01(\t\"2\n\x10LiftHaltResponse\x12\x1e\n\x04halt\x18\x01 \x01(\x0b\x32\x10.opspawn.v1.Halt*\x8b\x01\n\x08HaltKind\x12\x19\n\x15HALT_KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0eHALT_KIND_TASK\x10\x01\x12\x13\n\x0fHALT_KIND_AGENT\x10\x02\x12\x12\n\x0eHALT_KIND_TOOL\x10\x03\x12\x14\n\x10HALT_KIND_SERVER\x10\x04\x12\x11\n\rHALT_KIND_ALL\x10\x05\x32\xeb\x01\n\x0bHaltService\x12K\n\nCreateHalt\x12\x1d.opspawn.v1.CreateHaltRequest\x1a\x1e.opspawn.v1.CreateHaltResponse\x12H\n\tListHalts\x12\x1c.opspawn.v1.ListHaltsRequest\x1a\x1d.opspawn.v1.ListHaltsResponse\x12\x45\n\x08LiftHalt\x12\x1b.opspawn.v1.LiftHaltRequest\x1a\x1c.opspawn.v1.LiftHaltResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'opspawn.v1.halt_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_HALTKIND']._serialized_start=734
-  _globals['_HALTKIND']._serialized_end=873
+  _globals['_HALTKIND']._serialized_start=785
+  _globals['_HALTKIND']._serialized_end=924
   _globals['_HALT']._serialized_start=79
   _globals['_HALT']._serialized_end=306
-  _globals['_CREATEHALTREQUEST']._serialized_start=308
-  _globals['_CREATEHALTREQUEST']._serialized_end=407
-  _globals['_CREATEHALTRESPONSE']._serialized_start=409
-  _globals['_CREATEHALTRESPONSE']._serialized_end=461
-  _globals['_LISTHALTSREQUEST']._serialized_start=463
-  _globals['_LISTHALTSREQUEST']._serialized_end=536
-  _globals['_LISTHALTSRESPONSE']._serialized_start=538
-  _globals['_LISTHALTSRESPONSE']._serialized_end=615
-  _globals['_LIFTHALTREQUEST']._serialized_start=617
-  _globals['_LIFTHALTREQUEST']._serialized_end=679
-  _globals['_LIFTHALTRESPONSE']._serialized_start=681
-  _globals['_LIFTHALTRESPONSE']._serialized_end=731
-  _globals['_HALTSERVICE']._serialized_start=876
-  _globals['_HALTSERVICE']._serialized_end=1111
+  _globals['_CREATEHALTREQUEST']._serialized_start=309
+  _globals['_CREATEHALTREQUEST']._serialized_end=458
+  _globals['_CREATEHALTRESPONSE']._serialized_start=460
+  _globals['_CREATEHALTRESPONSE']._serialized_end=512
+  _globals['_LISTHALTSREQUEST']._serialized_start=514
+  _globals['_LISTHALTSREQUEST']._serialized_end=587
+  _globals['_LISTHALTSRESPONSE']._serialized_start=589
+  _globals['_LISTHALTSRESPONSE']._serialized_end=666
+  _globals['_LIFTHALTREQUEST']._serialized_start=668
+  _globals['_LIFTHALTREQUEST']._serialized_end=730
+  _globals['_LIFTHALTRESPONSE']._serialized_start=732
+  _globals['_LIFTHALTRESPONSE']._serialized_end=782
+  _globals['_HALTSERVICE']._serialized_start=927
+  _globals['_HALTSERVICE']._serialized_end=1162
 # @@protoc_insertion_point(module_scope)

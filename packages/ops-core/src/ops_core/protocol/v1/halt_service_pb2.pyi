@@ -124,6 +124,7 @@ class CreateHaltRequest(_message.Message):
     TARGET_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     BY_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     kind: Global___HaltKind.ValueType
     """Of what kind it is."""
     target: _builtins.str
@@ -134,6 +135,8 @@ class CreateHaltRequest(_message.Message):
     """Why. The model is told it where a call is refused."""
     by: _builtins.str
     """Who halts it."""
+    idempotency_key: _builtins.str
+    """1 to 255 printable ASCII characters. The same key with the same order is the same halt, however often it is sent."""
     def __init__(
         self,
         *,
@@ -141,12 +144,15 @@ class CreateHaltRequest(_message.Message):
         target: _builtins.str = ...,
         reason: _builtins.str = ...,
         by: _builtins.str = ...,
+        idempotency_key: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "idempotency_key", b"idempotency_key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "kind", b"kind", "reason", b"reason", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "by", b"by", "idempotency_key", b"idempotency_key", "kind", b"kind", "reason", b"reason", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__idempotency_key: _TypeAlias = _typing.Literal["idempotency_key"]  # noqa: Y015
+    _WhichOneofArgType__idempotency_key: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__idempotency_key) -> _WhichOneofReturnType__idempotency_key | None: ...
 
 Global___CreateHaltRequest: _TypeAlias = CreateHaltRequest  # noqa: Y015
 

@@ -103,6 +103,7 @@ class Task(_message.Message):
     RUN_AFTER_FIELD_NUMBER: _builtins.int
     THREAD_ID_FIELD_NUMBER: _builtins.int
     APPROVALS_FIELD_NUMBER: _builtins.int
+    RETRIED_AS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """A UUID that sorts by the moment of submission."""
     agent: _builtins.str
@@ -119,6 +120,8 @@ class Task(_message.Message):
     """How often it was started, hand-overs and attempts that made progress not counted."""
     thread_id: _builtins.str
     """The conversation that it belongs to. Not set where there is none."""
+    retried_as: _builtins.str
+    """The task that carries it on. Not set where it was not retried."""
     @_builtins.property
     def error(self) -> Global___TaskError:
         """Why the task failed, or its last attempt did. Not set where nothing failed."""
@@ -177,17 +180,22 @@ class Task(_message.Message):
         run_after: _timestamp_pb2.Timestamp | None = ...,
         thread_id: _builtins.str | None = ...,
         approvals: _abc.Iterable[Global___Approval] | None = ...,
+        retried_as: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_output_json", b"_output_json", "_thread_id", b"_thread_id", "created_at", b"created_at", "error", b"error", "finished_at", b"finished_at", "output_json", b"output_json", "run_after", b"run_after", "started_at", b"started_at", "thread_id", b"thread_id", "updated_at", b"updated_at", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_output_json", b"_output_json", "_retried_as", b"_retried_as", "_thread_id", b"_thread_id", "created_at", b"created_at", "error", b"error", "finished_at", b"finished_at", "output_json", b"output_json", "retried_as", b"retried_as", "run_after", b"run_after", "started_at", b"started_at", "thread_id", b"thread_id", "updated_at", b"updated_at", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_output_json", b"_output_json", "_thread_id", b"_thread_id", "agent", b"agent", "approvals", b"approvals", "attempt", b"attempt", "created_at", b"created_at", "error", b"error", "finished_at", b"finished_at", "id", b"id", "input_json", b"input_json", "labels", b"labels", "output_json", b"output_json", "priority", b"priority", "run_after", b"run_after", "started_at", b"started_at", "status", b"status", "thread_id", b"thread_id", "updated_at", b"updated_at", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_output_json", b"_output_json", "_retried_as", b"_retried_as", "_thread_id", b"_thread_id", "agent", b"agent", "approvals", b"approvals", "attempt", b"attempt", "created_at", b"created_at", "error", b"error", "finished_at", b"finished_at", "id", b"id", "input_json", b"input_json", "labels", b"labels", "output_json", b"output_json", "priority", b"priority", "retried_as", b"retried_as", "run_after", b"run_after", "started_at", b"started_at", "status", b"status", "thread_id", b"thread_id", "updated_at", b"updated_at", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__output_json: _TypeAlias = _typing.Literal["output_json"]  # noqa: Y015
     _WhichOneofArgType__output_json: _TypeAlias = _typing.Literal["_output_json", b"_output_json"]  # noqa: Y015
+    _WhichOneofReturnType__retried_as: _TypeAlias = _typing.Literal["retried_as"]  # noqa: Y015
+    _WhichOneofArgType__retried_as: _TypeAlias = _typing.Literal["_retried_as", b"_retried_as"]  # noqa: Y015
     _WhichOneofReturnType__thread_id: _TypeAlias = _typing.Literal["thread_id"]  # noqa: Y015
     _WhichOneofArgType__thread_id: _TypeAlias = _typing.Literal["_thread_id", b"_thread_id"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__output_json) -> _WhichOneofReturnType__output_json | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__retried_as) -> _WhichOneofReturnType__retried_as | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__thread_id) -> _WhichOneofReturnType__thread_id | None: ...
 

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from ops_core.protocol.v1 import task_pb2 as opspawn_dot_v1_dot_task__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dopspawn/v1/task_service.proto\x12\nopspawn.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15opspawn/v1/task.proto\"\xe4\x03\n\x11\x43reateTaskRequest\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x12\n\ninput_json\x18\x02 \x01(\t\x12\x39\n\x06labels\x18\x03 \x03(\x0b\x32).opspawn.v1.CreateTaskRequest.LabelsEntry\x12\x10\n\x08priority\x18\x04 \x01(\x05\x12*\n\x06run_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x0ftimeout_seconds\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\"\n\x06\x62udget\x18\x07 \x01(\x0b\x32\x12.opspawn.v1.Budget\x12\x19\n\x0cmax_attempts\x18\x08 \x01(\x05H\x01\x88\x01\x01\x12\x1c\n\x0fidempotency_key\x18\t \x01(\tH\x02\x88\x01\x01\x12\x19\n\x0cwait_seconds\x18\n \x01(\x05H\x03\x88\x01\x01\x12\x16\n\tthread_id\x18\x0b \x01(\tH\x04\x88\x01\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x12\n\x10_timeout_secondsB\x0f\n\r_max_attemptsB\x12\n\x10_idempotency_keyB\x0f\n\r_wait_secondsB\x0c\n\n_thread_id\"E\n\x12\x43reateTaskResponse\x12\x1e\n\x04task\x18\x01 \x01(\x0b\x32\x10.opspawn.v1.Task\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"J\n\x17\x42\x61tchCreateTasksRequest\x12/\n\x08requests\x18\x01 \x03(\x0b\x32\x1d.opspawn.v1.CreateTaskRequest\"D\n\x18\x42\x61tchCreateTasksResponse\x12(\n\x07results\x18\x01 \x03(\x0b\x32\x17.opspawn.v1.BatchResult\"c\n\x0b\x42\x61tchResult\x12\x11\n\x07task_id\x18\x01 \x01(\tH\x00\x12&\n\x07refusal\x18\x02 \x01(\x0b\x32\x13.opspawn.v1.RefusalH\x00\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x08\x42\x08\n\x06result\"F\n\x07Refusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x12\n\x05\x66ield\x18\x03 \x01(\tH\x00\x88\x01\x01\x42\x08\n\x06_field\"!\n\x0eGetTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"1\n\x0fGetTaskResponse\x12\x1e\n\x04task\x18\x01 \x01(\x0b\x32\x10.opspawn.v1.Task\"\xdc\x01\n\x10ListTasksRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12(\n\x08statuses\x18\x03 \x03(\x0e\x32\x16.opspawn.v1.TaskStatus\x12\x12\n\x05\x61gent\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\x12\n\x05label\x18\x05 \x01(\tH\x01\x88\x01\x01\x12\x16\n\tthread_id\x18\x06 \x01(\tH\x02\x88\x01\x01\x12\x15\n\rwithout_texts\x18\x07 \x01(\x08\x42\x08\n\x06_agentB\x08\n\x06_labelB\x0c\n\n_thread_id\"M\n\x11ListTasksResponse\x12\x1f\n\x05tasks\x18\x01 \x03(\x0b\x32\x10.opspawn.v1.Task\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x11\x43\x61ncelTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"4\n\x12\x43\x61ncelTaskResponse\x12\x1e\n\x04task\x18\x01 \x01(\x0b\x32\x10.opspawn.v1.Task\"#\n\x10RetryTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"3\n\x11RetryTaskResponse\x12\x1e\n\x04task\x18\x01 \x01(\x0b\x32\x10.opspawn.v1.Task\"=\n\x14ListApprovalsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Y\n\x15ListApprovalsResponse\x12\'\n\tapprovals\x18\x01 \x03(\x0b\x32\x14.opspawn.v1.Approval\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xcd\x01\n\x15\x41nswerApprovalRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x13\n\x0b\x61pproval_id\x18\x02 \x01(\t\x12\x15\n\x08\x61pproved\x18\x03 \x01(\x08H\x00\x88\x01\x01\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\n\n\x02\x62y\x18\x05 \x01(\t\x12\x1b\n\x0e\x61rguments_json\x18\x06 \x01(\tH\x01\x88\x01\x01\x12\x13\n\x06\x64igest\x18\x07 \x01(\tH\x02\x88\x01\x01\x42\x0b\n\t_approvedB\x11\n\x0f_arguments_jsonB\t\n\x07_digest\"8\n\x16\x41nswerApprovalResponse\x12\x1e\n\x04task\x18\x01 \x01(\x0b\x32\x10.opspawn.v1.Task\"T\n\x10ListStepsRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x12\n\x05\x61\x66ter\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x42\x08\n\x06_after\"\\\n\x11ListStepsResponse\x12\x1f\n\x05steps\x18\x01 \x03(\x0b\x32\x10.opspawn.v1.Step\x12\x17\n\nnext_after\x18\x02 \x01(\x05H\x00\x88\x01\x01\x42\r\n\x0b_next_after\"A\n\x10WatchTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x12\n\x05\x61\x66ter\x18\x02 \x01(\x05H\x00\x88\x01\x01\x42\x08\n\x06_after\"e\n\x11WatchTaskResponse\x12 \n\x04step\x18\x01 \x01(\x0b\x32\x10.opspawn.v1.StepH\x00\x12%\n\x03\x65nd\x18\x02 \x01(\x0e\x32\x16.opspawn.v1.TaskStatusH\x00\x42\x07\n\x05\x65vent2\xa3\x06\n\x0bTaskService\x12K\n\nCreateTask\x12\x1d.opspawn.v1.CreateTaskRequest\x1a\x1e.opspawn.v1.CreateTaskResponse\x12]\n\x10\x42\x61tchCreateTasks\x12#.opspawn.v1.BatchCreateTasksRequest\x1a$.opspawn.v1.BatchCreateTasksResponse\x12\x42\n\x07GetTask\x12\x1a.opspawn.v1.GetTaskRequest\x1a\x1b.opspawn.v1.GetTaskResponse\x12H\n\tListTasks\x12\x1c.opspawn.v1.ListTasksRequest\x1a\x1d.opspawn.v1.ListTasksResponse\x12K\n\nCancelTask\x12\x1d.opspawn.v1.CancelTaskRequest\x1a\x1e.opspawn.v1.CancelTaskResponse\x12H\n\tRetryTask\x12\x1c.opspawn.v1.RetryTaskRequest\x1a\x1d.opspawn.v1.RetryTaskResponse\x12T\n\rListApprovals\x12 .opspawn.v1.ListApprovalsRequest\x1a!.opspawn.v1.ListApprovalsResponse\x12W\n\x0e\x41nswerApproval\x12!.opspawn.v1.AnswerApprovalRequest\x1a\".opspawn.v1.AnswerApprovalResponse\x12H\n\tListSteps\x12\x1c.opspawn.v1.ListStepsRequest\x1a\x1d.opspawn.v1.ListStepsResponse\x12J\n\tWatchTask\x12\x1c.opspawn.v1.WatchTaskRequest\x1a\x1d.opspawn.v1.WatchTaskResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dopspawn/v1/task_service.proto\x12\nopspawn.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15opspawn/v1/task.proto\"\xe4\x03\n\x11\x43reateTaskRequest\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x12\n\ninput_json\x18\x02 \x01(\t\x12\x39\n\x06labels\x18\x03 \x03(\x0b\x32).opspawn.v1.CreateTaskRequest.LabelsEntry\x12\x10\n\x08priority\x18\x04 \x01(\x05\x12*\n\x06run_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x0ftimeout_seconds\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\"\n\x06\x62udget\x18\x07 \x01(\x0b\x32\x12.opspawn.v1.Budget\x12\x19\n\x0cmax_attempts\x18\x08 \x01(\x05H\x01\x88\x01\x01\x12\x1c\n\x0fidempotency_key\x18\t \x01(\tH\x02\x88\x01\x01\x12\x19\n\x0cwait_seconds\x18\n \x01(\x05H\x03\x88\x01\x01\x12\x16\n\tthread_id\x18\x0b \x01(\tH\x04\x88\x01\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x12\n\x10_timeout_secondsB\x0f\n\r_max_attemptsB\x12\n\x10_idempotency_keyB\x0f\n\r_wait_secondsB\x0c\n\n_thread_id\"E\n\x12\x43reateTaskResponse\x12\x1e\n\x04task\x18\x01 \x01(\x0b\x32\x10.opspawn.v1.Task\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"|\n\x17\x42\x61tchCreateTasksRequest\x12/\n\x08requests\x18\x01 \x03(\x0b\x32\x1d.opspawn.v1.CreateTaskRequest\x12\x1c\n\x0fidempotency_key\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x12\n\x10_idempotency_key\"D\n\x18\x42\x61tchCreateTasksResponse\x12(\n\x07results\x18\x01 \x03(\x0b\x32\x17.opspawn.v1.BatchResult\"c\n\x0b\x42\x61tchResult\x12\x11\n\x07task_id\x18\x01 \x01(\tH\x00\x12&\n\x07refusal\x18\x02 \x01(\x0b\x32\x13.opspawn.v1.RefusalH\x00\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x08\x42\x08\n\x06result\"F\n\x07Refusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x12\n\x05\x66ield\x18\x03 \x01(\tH\x00\x88\x01\x01\x42\x08\n\x06_field\"!\n\x0eGetTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"1\n\x0fGetTaskResponse\x12\x1e\n\x04task\x18\x01 \x01(\x0b\x32\x10.opspawn.v1.Task\"\xdc\x01\n\x10ListTasksRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12(\n\x08statuses\x18\x03 \x03(\x0e\x32\x16.opspawn.v1.TaskStatus\x12\x12\n\x05\x61gent\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\x12\n\x05label\x18\x05 \x01(\tH\x01\x88\x01\x01\x12\x16\n\tthread_id\x18\x06 \x01(\tH\x02\x88\x01\x01\x12\x15\n\rwithout_texts\x18\x07 \x01(\x08\x42\x08\n\x06_agentB\x08\n\x06_labelB\x0c\n\n_thread_id\"M\n\x11ListTasksResponse\x12\x1f\n\x05tasks\x18\x01 \x03(\x0b\x32\x10.opspawn.v1.Task\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x11\x43\x61ncelTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"4\n\x12\x43\x61ncelTaskResponse\x12\x1e\n\x04task\x18\x01 \x01(\x0b\x32\x10.opspawn.v1.Task\"U\n\x10RetryTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x1c\n\x0fidempotency_key\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x12\n\x10_idempotency_key\"D\n\x11RetryTaskResponse\x12\x1e\n\x04task\x18\x01 \x01(\x0b\x32\x10.opspawn.v1.Task\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"=\n\x14ListApprovalsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Y\n\x15ListApprovalsResponse\x12\'\n\tapprovals\x18\x01 \x03(\x0b\x32\x14.opspawn.v1.Approval\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xcd\x01\n\x15\x41nswerApprovalRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x13\n\x0b\x61pproval_id\x18\x02 \x01(\t\x12\x15\n\x08\x61pproved\x18\x03 \x01(\x08H\x00\x88\x01\x01\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\n\n\x02\x62y\x18\x05 \x01(\t\x12\x1b\n\x0e\x61rguments_json\x18\x06 \x01(\tH\x01\x88\x01\x01\x12\x13\n\x06\x64igest\x18\x07 \x01(\tH\x02\x88\x01\x01\x42\x0b\n\t_approvedB\x11\n\x0f_arguments_jsonB\t\n\x07_digest\"8\n\x16\x41nswerApprovalResponse\x12\x1e\n\x04task\x18\x01 \x01(\x0b\x32\x10.opspawn.v1.Task\"T\n\x10ListStepsRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x12\n\x05\x61\x66ter\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x42\x08\n\x06_after\"\\\n\x11ListStepsResponse\x12\x1f\n\x05steps\x18\x01 \x03(\x0b\x32\x10.opspawn.v1.Step\x12\x17\n\nnext_after\x18\x02 \x01(\x05H\x00\x88\x01\x01\x42\r\n\x0b_next_after\"A\n\x10WatchTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x12\n\x05\x61\x66ter\x18\x02 \x01(\x05H\x00\x88\x01\x01\x42\x08\n\x06_after\"e\n\x11WatchTaskResponse\x12 \n\x04step\x18\x01 \x01(\x0b\x32\x10.opspawn.v1.StepH\x00\x12%\n\x03\x65nd\x18\x02 \x01(\x0e\x32\x16.opspawn.v1.TaskStatusH\x00\x42\x07\n\x05\x65vent2\xa3\x06\n\x0bTaskService\x12K\n\nCreateTask\x12\x1d.opspawn.v1.CreateTaskRequest\x1a\x1e.opspawn.v1.CreateTaskResponse\x12]\n\x10\x42\x61tchCreateTasks\x12#.opspawn.v1.BatchCreateTasksRequest\x1a$.opspawn.v1.BatchCreateTasksResponse\x12\x42\n\x07GetTask\x12\x1a.opspawn.v1.GetTaskRequest\x1a\x1b.opspawn.v1.GetTaskResponse\x12H\n\tListTasks\x12\x1c.opspawn.v1.ListTasksRequest\x1a\x1d.opspawn.v1.ListTasksResponse\x12K\n\nCancelTask\x12\x1d.opspawn.v1.CancelTaskRequest\x1a\x1e.opspawn.v1.CancelTaskResponse\x12H\n\tRetryTask\x12\x1c.opspawn.v1.RetryTaskRequest\x1a\x1d.opspawn.v1.RetryTaskResponse\x12T\n\rListApprovals\x12 .opspawn.v1.ListApprovalsRequest\x1a!.opspawn.v1.ListApprovalsResponse\x12W\n\x0e\x41nswerApproval\x12!.opspawn.v1.AnswerApprovalRequest\x1a\".opspawn.v1.AnswerApprovalResponse\x12H\n\tListSteps\x12\x1c.opspawn.v1.ListStepsRequest\x1a\x1d.opspawn.v1.ListStepsResponse\x12J\n\tWatchTask\x12\x1c.opspawn.v1.WatchTaskRequest\x1a\x1d.opspawn.v1.WatchTaskResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,45 +42,45 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATETASKRESPONSE']._serialized_start=588
   _globals['_CREATETASKRESPONSE']._serialized_end=657
   _globals['_BATCHCREATETASKSREQUEST']._serialized_start=659
-  _globals['_BATCHCREATETASKSREQUEST']._serialized_end=733
-  _globals['_BATCHCREATETASKSRESPONSE']._serialized_start=735
-  _globals['_BATCHCREATETASKSRESPONSE']._serialized_end=803
-  _globals['_BATCHRESULT']._serialized_start=805
-  _globals['_BATCHRESULT']._serialized_end=904
-  _globals['_REFUSAL']._serialized_start=906
-  _globals['_REFUSAL']._serialized_end=976
-  _globals['_GETTASKREQUEST']._serialized_start=978
-  _globals['_GETTASKREQUEST']._serialized_end=1011
-  _globals['_GETTASKRESPONSE']._serialized_start=1013
-  _globals['_GETTASKRESPONSE']._serialized_end=1062
-  _globals['_LISTTASKSREQUEST']._serialized_start=1065
-  _globals['_LISTTASKSREQUEST']._serialized_end=1285
-  _globals['_LISTTASKSRESPONSE']._serialized_start=1287
-  _globals['_LISTTASKSRESPONSE']._serialized_end=1364
-  _globals['_CANCELTASKREQUEST']._serialized_start=1366
-  _globals['_CANCELTASKREQUEST']._serialized_end=1402
-  _globals['_CANCELTASKRESPONSE']._serialized_start=1404
-  _globals['_CANCELTASKRESPONSE']._serialized_end=1456
-  _globals['_RETRYTASKREQUEST']._serialized_start=1458
-  _globals['_RETRYTASKREQUEST']._serialized_end=1493
-  _globals['_RETRYTASKRESPONSE']._serialized_start=1495
-  _globals['_RETRYTASKRESPONSE']._serialized_end=1546
-  _globals['_LISTAPPROVALSREQUEST']._serialized_start=1548
-  _globals['_LISTAPPROVALSREQUEST']._serialized_end=1609
-  _globals['_LISTAPPROVALSRESPONSE']._serialized_start=1611
-  _globals['_LISTAPPROVALSRESPONSE']._serialized_end=1700
-  _globals['_ANSWERAPPROVALREQUEST']._serialized_start=1703
-  _globals['_ANSWERAPPROVALREQUEST']._serialized_end=1908
-  _globals['_ANSWERAPPROVALRESPONSE']._serialized_start=1910
-  _globals['_ANSWERAPPROVALRESPONSE']._serialized_end=1966
-  _globals['_LISTSTEPSREQUEST']._serialized_start=1968
-  _globals['_LISTSTEPSREQUEST']._serialized_end=2052
-  _globals['_LISTSTEPSRESPONSE']._serialized_start=2054
-  _globals['_LISTSTEPSRESPONSE']._serialized_end=2146
-  _globals['_WATCHTASKREQUEST']._serialized_start=2148
-  _globals['_WATCHTASKREQUEST']._serialized_end=2213
-  _globals['_WATCHTASKRESPONSE']._serialized_start=2215
-  _globals['_WATCHTASKRESPONSE']._serialized_end=2316
-  _globals['_TASKSERVICE']._serialized_start=2319
-  _globals['_TASKSERVICE']._serialized_end=3122
+  _globals['_BATCHCREATETASKSREQUEST']._serialized_end=783
+  _globals['_BATCHCREATETASKSRESPONSE']._serialized_start=785
+  _globals['_BATCHCREATETASKSRESPONSE']._serialized_end=853
+  _globals['_BATCHRESULT']._serialized_start=855
+  _globals['_BATCHRESULT']._serialized_end=954
+  _globals['_REFUSAL']._serialized_start=956
+  _globals['_REFUSAL']._serialized_end=1026
+  _globals['_GETTASKREQUEST']._serialized_start=1028
+  _globals['_GETTASKREQUEST']._serialized_end=1061
+  _globals['_GETTASKRESPONSE']._serialized_start=1063
+  _globals['_GETTASKRESPONSE']._serialized_end=1112
+  _globals['_LISTTASKSREQUEST']._serialized_start=1115
+  _globals['_LISTTASKSREQUEST']._serialized_end=1335
+  _globals['_LISTTASKSRESPONSE']._serialized_start=1337
+  _globals['_LISTTASKSRESPONSE']._serialized_end=1414
+  _globals['_CANCELTASKREQUEST']._serialized_start=1416
+  _globals['_CANCELTASKREQUEST']._serialized_end=1452
+  _globals['_CANCELTASKRESPONSE']._serialized_start=1454
+  _globals['_CANCELTASKRESPONSE']._serialized_end=1506
+  _globals['_RETRYTASKREQUEST']._serialized_start=1508
+  _globals['_RETRYTASKREQUEST']._serialized_end=1593
+  _globals['_RETRYTASKRESPONSE']._serialized_start=1595
+  _globals['_RETRYTASKRESPONSE']._serialized_end=1663
+  _globals['_LISTAPPROVALSREQUEST']._serialized_start=1665
+  _globals['_LISTAPPROVALSREQUEST']._serialized_end=1726
+  _globals['_LISTAPPROVALSRESPONSE']._serialized_start=1728
+  _globals['_LISTAPPROVALSRESPONSE']._serialized_end=1817
+  _globals['_ANSWERAPPROVALREQUEST']._serialized_start=1820
+  _globals['_ANSWERAPPROVALREQUEST']._serialized_end=2025
+  _globals['_ANSWERAPPROVALRESPONSE']._serialized_start=2027
+  _globals['_ANSWERAPPROVALRESPONSE']._serialized_end=2083
+  _globals['_LISTSTEPSREQUEST']._serialized_start=2085
+  _globals['_LISTSTEPSREQUEST']._serialized_end=2169
+  _globals['_LISTSTEPSRESPONSE']._serialized_start=2171
+  _globals['_LISTSTEPSRESPONSE']._serialized_end=2263
+  _globals['_WATCHTASKREQUEST']._serialized_start=2265
+  _globals['_WATCHTASKREQUEST']._serialized_end=2330
+  _globals['_WATCHTASKRESPONSE']._serialized_start=2332
+  _globals['_WATCHTASKRESPONSE']._serialized_end=2433
+  _globals['_TASKSERVICE']._serialized_start=2436
+  _globals['_TASKSERVICE']._serialized_end=3239
 # @@protoc_insertion_point(module_scope)

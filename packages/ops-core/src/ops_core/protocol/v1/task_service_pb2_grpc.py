@@ -136,7 +136,9 @@ class TaskServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RetryTask(self, request, context):
-        """A new task that carries on what a failed or cancelled one has recorded, with a budget of its own.
+        """A new task that carries on what a failed or cancelled one has recorded, with a budget of its own. A task is retried
+        once: who asks again is told the task that carries it on. Approvals that were given are used by that one; after a
+        cancellation they are void.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

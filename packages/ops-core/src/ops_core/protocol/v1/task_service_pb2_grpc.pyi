@@ -51,7 +51,10 @@ class TaskServiceStub:
     may still say running. One that has ended stays as it is.
     """
     RetryTask: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.RetryTaskRequest, _task_service_pb2.RetryTaskResponse]
-    """A new task that carries on what a failed or cancelled one has recorded, with a budget of its own."""
+    """A new task that carries on what a failed or cancelled one has recorded, with a budget of its own. A task is retried
+    once: who asks again is told the task that carries it on. Approvals that were given are used by that one; after a
+    cancellation they are void.
+    """
     ListApprovals: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.ListApprovalsRequest, _task_service_pb2.ListApprovalsResponse]
     """Calls that wait for a person, in all tasks; those of the newest tasks first."""
     AnswerApproval: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.AnswerApprovalRequest, _task_service_pb2.AnswerApprovalResponse]
@@ -89,7 +92,10 @@ class TaskServiceAsyncStub(TaskServiceStub):
     may still say running. One that has ended stays as it is.
     """
     RetryTask: _aio.UnaryUnaryMultiCallable[_task_service_pb2.RetryTaskRequest, _task_service_pb2.RetryTaskResponse]  # type: ignore[assignment]
-    """A new task that carries on what a failed or cancelled one has recorded, with a budget of its own."""
+    """A new task that carries on what a failed or cancelled one has recorded, with a budget of its own. A task is retried
+    once: who asks again is told the task that carries it on. Approvals that were given are used by that one; after a
+    cancellation they are void.
+    """
     ListApprovals: _aio.UnaryUnaryMultiCallable[_task_service_pb2.ListApprovalsRequest, _task_service_pb2.ListApprovalsResponse]  # type: ignore[assignment]
     """Calls that wait for a person, in all tasks; those of the newest tasks first."""
     AnswerApproval: _aio.UnaryUnaryMultiCallable[_task_service_pb2.AnswerApprovalRequest, _task_service_pb2.AnswerApprovalResponse]  # type: ignore[assignment]
@@ -160,7 +166,10 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _task_service_pb2.RetryTaskRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_task_service_pb2.RetryTaskResponse, _abc.Awaitable[_task_service_pb2.RetryTaskResponse]]:
-        """A new task that carries on what a failed or cancelled one has recorded, with a budget of its own."""
+        """A new task that carries on what a failed or cancelled one has recorded, with a budget of its own. A task is retried
+        once: who asks again is told the task that carries it on. Approvals that were given are used by that one; after a
+        cancellation they are void.
+        """
 
     @_abc_1.abstractmethod
     def ListApprovals(

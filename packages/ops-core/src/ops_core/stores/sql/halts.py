@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import ColumnElement, Connection, and_, insert, literal_column, or_, select, update
 
-from ops_core.errors import HaltNotFound, TransitionRefused
+from ops_core.errors import HaltNotFound, IdempotencyConflict, TransitionRefused
 from ops_core.halt import Halt, HaltKind, NewHalt
 from ops_core.ports import HaltFilter
 from ops_core.stores.dialects import now
@@ -36,15 +36,34 @@ def not_all_halted(tenant: ColumnElement[str], agent: ColumnElement[str]) -> Col
 
 def put_halt(writing: Writing, tenant: str, new: NewHalt, new_id: str) -> Halt:
     """Halt something; that of a task which has ended is refused, as it would hold nothing."""
+    repeated = _repeated(writing, tenant, new)
+    if repeated is not None:
+        return repeated
     if new.kind is HaltKind.TASK:
         status = TaskStatus(row_of(writing.connection, tenant, new.target, locked=True).status)
         if status.terminal:
             message = f"the task is {status}: there is nothing to halt"
             raise TransitionRefused(message)
     values = {"kind": new.kind, "target": new.target, "reason": new.reason, "by": new.by}
+    if new.idempotency_key is not None:
+        values |= {"idempotency_key": new.idempotency_key, "fingerprint": new.fingerprint}
     added = insert(h).values(id=new_id, tenant=tenant, at=now(), **values).returning(h)
     writing.halts = True
     return halt_of(writing.execute(added).one())
+
+
+def _repeated(writing: Writing, tenant: str, new: NewHalt) -> Halt | None:
+    if new.idempotency_key is None:
+        return None
+    row = writing.execute(
+        select(h).where(h.c.tenant == tenant, h.c.idempotency_key == new.idempotency_key)
+    ).first()
+    if row is None:
+        return None
+    if row.fingerprint != new.fingerprint:
+        message = "this idempotency key was used for another halt"
+        raise IdempotencyConflict(message, field="Idempotency-Key")
+    return halt_of(row)
 
 
 def lift_halt(writing: Writing, tenant: str, halt_id: str, by: str, reason: str) -> Halt:

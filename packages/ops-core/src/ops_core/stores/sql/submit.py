@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from sqlalchemy import bindparam, func, insert, literal, select, update
+from sqlalchemy import Connection, bindparam, func, insert, literal, select, update
 
 from agentkit.codec import encode_step
 from agentkit.transcript import Recorded, RunRetried
@@ -120,9 +121,28 @@ def _known(writing: Writing, submitted: Sequence[Submitted]) -> dict[_Key, _Know
 
 def _repeated(one: Submitted, known: _Known) -> Inserted | IdempotencyConflict:
     if known.fingerprint != one.new.fingerprint:
-        message = "this idempotency key was used for a request with another body"
-        return IdempotencyConflict(message, field="Idempotency-Key")
+        return _key_is_used()
     return Inserted(task=known.task, created=False)
+
+
+def _key_is_used() -> IdempotencyConflict:
+    message = "this idempotency key was used for a request with another body"
+    return IdempotencyConflict(message, field="Idempotency-Key")
+
+
+def find_repeated(connection: Connection, new: NewTask) -> Inserted | None:
+    """The task that was accepted under the key of this one; ``None`` where there is none.
+
+    Raises:
+        IdempotencyConflict: the key was used for another request.
+    """
+    of_key = select(t).where(t.c.tenant == new.tenant, t.c.idempotency_key == new.idempotency_key)
+    row = None if new.idempotency_key is None else connection.execute(of_key).first()
+    if row is None:
+        return None
+    if row.fingerprint != new.fingerprint:
+        raise _key_is_used()
+    return Inserted(task=task_of(row), created=False)
 
 
 def _insert(
@@ -150,40 +170,81 @@ def _columns(one: Submitted) -> Given:
     return {**{f"new_{name}": value for name, value in one.values.items()}, "run_at": one.new.run_at}
 
 
-def retry_task(writing: Writing, tenant: str, task_id: str, new_id: str, *, refuse_busy: bool) -> Task:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """A task that is to be carried on by a new one.
+
+    Attributes:
+        tenant: whose it is.
+        task_id: its id.
+        new_id: of the new one.
+        refuse_busy: the new one is refused where it would have to wait for its turn in a thread.
+        idempotency_key: the same key for the same task is the same new task.
+    """
+
+    tenant: str
+    task_id: str
+    new_id: str
+    refuse_busy: bool = False
+    idempotency_key: str | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for the same task."""
+        return hashlib.sha256(f"retry {self.task_id}".encode()).hexdigest()
+
+
+def retry_task(writing: Writing, asked: Retry) -> Inserted:
     """A new task that starts with the steps of one that did not complete, its last step excepted.
+
+    A task is retried once: its approvals and what is left of its sums are used by one successor, never by two. Who asks
+    again is given the same one.
 
     In a thread it has a new turn, after all others, and is shown what the first one was shown: its steps follow from
     that.
     """
-    row = row_of(writing.connection, tenant, task_id)
-    if TaskStatus(row.status) not in (TaskStatus.FAILED, TaskStatus.CANCELLED):
+    row = row_of(writing.connection, asked.tenant, asked.task_id, locked=True)
+    new = _successor_of(task_of(row), asked)
+    repeated = find_repeated(writing.connection, new)
+    if repeated is not None:
+        return repeated
+    if row.retried_as is not None:
+        return Inserted(task=get_task(writing.connection, asked.tenant, row.retried_as), created=False)
+    status = TaskStatus(row.status)
+    if status not in (TaskStatus.FAILED, TaskStatus.CANCELLED):
         message = f"only a failed or cancelled task can be retried; this one is {row.status}"
         raise TransitionRefused(message)
-    task = task_of(row)
-    new = NewTask(
-        agent=task.agent, input=task.input, tenant=tenant, labels=task.labels, priority=task.priority,
-        timeout_seconds=task.timeout_seconds, budget=task.budget, max_attempts=task.max_attempts,
-        thread=None if task.thread_id is None else InThread(id=task.thread_id, refuse=refuse_busy),
-        trace=task.trace,
-    )  # fmt: skip
-    kept = task.steps - 1
     places: dict[str, threads.Place] = {}
     if new.thread is not None:
-        place = threads.take_place(writing, new, new_id, again=task_id)
+        place = threads.take_place(writing, new, asked.new_id, again=asked.task_id)
         if isinstance(place, ThreadBusy):
             raise place
-        places[new_id] = place
-    _insert(writing, [Submitted(new, new_task_values(new, new_id))], places)
-    if kept:
-        writing.execute(update(t).where(t.c.id == new_id).values(steps=kept + 1))
-        copied = select(s.c.tenant, literal(new_id), s.c.seq, literal(0), s.c.at, s.c.kind, s.c.body)
-        columns = ["tenant", "task_id", "seq", "epoch", "at", "kind", "body"]
-        writing.execute(insert(s).from_select(columns, copied.where(s.c.task_id == task_id, s.c.seq < kept)))
-        mark = RunRetried(of=task_id)
-        moment = writing.execute(select(now())).scalar_one()
-        add_steps(
-            writing,
-            [step_row((tenant, new_id, 0), Recorded(seq=kept, at=moment, step=mark), encode_step(mark))],
-        )
-    return get_task(writing.connection, tenant, new_id)
+        places[asked.new_id] = place
+    _insert(writing, [Submitted(new, new_task_values(new, asked.new_id))], places)
+    writing.execute(update(t).where(t.c.id == asked.task_id).values(retried_as=asked.new_id))
+    _copy_steps(writing, task_of(row), asked.new_id)
+    return Inserted(task=get_task(writing.connection, asked.tenant, asked.new_id), created=True)
+
+
+def _successor_of(task: Task, asked: Retry) -> NewTask:
+    return NewTask(
+        agent=task.agent, input=task.input, tenant=task.tenant, labels=task.labels, priority=task.priority,
+        timeout_seconds=task.timeout_seconds, budget=task.budget, max_attempts=task.max_attempts,
+        thread=None if task.thread_id is None else InThread(id=task.thread_id, refuse=asked.refuse_busy),
+        trace=task.trace, idempotency_key=asked.idempotency_key,
+        fingerprint=None if asked.idempotency_key is None else asked.fingerprint,
+    )  # fmt: skip
+
+
+def _copy_steps(writing: Writing, task: Task, new_id: str) -> None:
+    kept = task.steps - 1
+    if not kept:
+        return
+    writing.execute(update(t).where(t.c.id == new_id).values(steps=kept + 1))
+    copied = select(s.c.tenant, literal(new_id), s.c.seq, literal(0), s.c.at, s.c.kind, s.c.body)
+    columns = ["tenant", "task_id", "seq", "epoch", "at", "kind", "body"]
+    writing.execute(insert(s).from_select(columns, copied.where(s.c.task_id == task.id, s.c.seq < kept)))
+    mark = RunRetried(of=task.id, was="cancelled" if task.status is TaskStatus.CANCELLED else "failed")
+    moment = writing.execute(select(now())).scalar_one()
+    recorded = Recorded(seq=kept, at=moment, step=mark)
+    add_steps(writing, [step_row((task.tenant, new_id, 0), recorded, encode_step(mark))])

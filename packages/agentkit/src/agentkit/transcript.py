@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
@@ -448,22 +448,23 @@ def open_calls(transcript: Transcript) -> tuple[OpenCall, ...]:
                     answers[step.approval_id] = step
             case RunRetried(was="cancelled"):
                 approved = {id_ for id_, given in answers.items() if given.approved}
-                asked = {id_: pair for id_, pair in asked.items() if pair[0].approval_id not in approved}
+                asked = {of: pair for of, pair in asked.items() if pair[0].approval_id not in approved}
             case _:
                 pass
     calls: list[OpenCall] = []
     for call in reply.tool_calls:
         if call.id not in returned:
             question, until = asked.get(call.id, (None, None))
-            answer = answers.get(question.approval_id) if question else None
-            if question is not None and answer is not None and answer.digest not in ("", question.digest):
-                answer = None  # to another question
-            calls.append(
-                OpenCall(
-                    call=call, started=call.id in started, asked=question, answer=answer, expires_at=until
-                )
-            )
+            answer, began = _answer_to(question, answers), call.id in started
+            calls.append(OpenCall(call=call, started=began, asked=question, answer=answer, expires_at=until))
     return tuple(calls)
+
+
+def _answer_to(asked: ApprovalAsked | None, answers: Mapping[str, ApprovalGiven]) -> ApprovalGiven | None:
+    answer = None if asked is None else answers.get(asked.approval_id)
+    if asked is not None and answer is not None and answer.digest not in ("", asked.digest):
+        return None  # to another question
+    return answer
 
 
 def expiry(asked_at: float, asked: ApprovalAsked) -> float | None:

@@ -345,8 +345,7 @@ class ThreadingContract:
                     await store.cancel(TENANT, chance.choice(order[-8:]))
                 case "retry":
                     ended = await store.list(TENANT, TaskFilter(status=[TaskStatus.FAILED], limit=3))
-                    fresh = [task for task in ended if task.retried_as is None]
-                    order += [(await store.retry(TENANT, task.id)).task.id for task in fresh[:1]]
+                    order += [new.id for task in ended[:1] if (new := await retried(store, task.id))]
                 case _:
                     clock.advance(1)
                     await store.sweep()
@@ -360,3 +359,9 @@ class ThreadingContract:
         for thread in threads:
             turns = [places[task_id] for task_id in begun if known[task_id] == thread]
             assert turns == sorted(turns)
+
+
+async def retried(store: Store, task_id: str) -> Task | None:
+    """The new task that carries another one on; ``None`` where there is one already."""
+    inserted = await store.retry(TENANT, task_id)
+    return inserted.task if inserted.created else None

@@ -46,7 +46,9 @@ $(READY): requirements.lock $(PROJECTS)
 	  "$$chosen" -m venv --clear $(VENV); fi
 	@echo "setup: $$(grep -c '==' requirements.lock) locked dependencies"
 	@$(PIP) install -qq --no-compile --require-hashes --no-deps -r requirements.lock
-	@echo "setup: agentkit and ops-core, editable"
+	@echo "setup: opspawn-agentkit and opspawn, editable"
+	@# of an environment that was made when they were called otherwise
+	@$(PIP) uninstall -qq --yes agentkit ops-core
 	@$(PIP) install -qq --no-deps --no-build-isolation -e packages/agentkit -e packages/ops-core
 	@touch $@
 
@@ -141,11 +143,11 @@ lock: setup ## resolve requirements.lock anew, and the part of it that is run
 	@$(BIN)/uv --version >/dev/null 2>&1 || $(PIP) install -qq 'uv>=0.13,<0.14'
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes \
 	  --no-header --no-annotate --no-emit-index-url \
-	  --no-emit-package agentkit --no-emit-package ops-core \
+	  --no-emit-package opspawn-agentkit --no-emit-package opspawn \
 	  --all-extras --group pyproject.toml:dev --output-file requirements.lock $(PROJECTS)
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-header --no-annotate --no-emit-index-url \
-	  --no-emit-package agentkit --no-emit-package ops-core \
+	  --no-emit-package opspawn-agentkit --no-emit-package opspawn \
 	  $(RUN_EXTRAS) --constraint requirements.lock --output-file packages/ops-core/requirements.lock $(PROJECTS)
 
 clean: ## remove the environment, builds and caches

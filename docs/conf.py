@@ -1,14 +1,15 @@
 """How the documentation is built. Nothing is fetched: no intersphinx, no outside fonts or scripts."""
 
 import logging
-from importlib.metadata import version as version_of
 
 import mcp_types as _loaded  # noqa: F401  (autodoc would load it as for a type checker, and it cannot be loaded so)
+
+from ops_core import __version__
 
 project = "Opspawn"
 author = "The Opspawn authors"
 copyright = "the Opspawn authors, Apache-2.0"
-version = release = version_of("ops-core")
+version = release = __version__
 
 # The theme's colours set up logging for the whole process, and Alembic then tells of each plugin.
 logging.getLogger("alembic").setLevel(logging.WARNING)

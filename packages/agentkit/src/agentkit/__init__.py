@@ -31,6 +31,10 @@ from agentkit.ports import ToolContext
 from agentkit.tools import FunctionToolset, Tool, tool
 from agentkit.transcript import Recorded, Step, Turn
 
+__version__ = "0.1.0"
+__distribution__ = "opspawn-agentkit"
+"""Tells this package from another project's of the same name; ``opspawn`` looks at it before it imports anything."""
+
 __all__ = [
     "Actor",
     "Agent",

@@ -20,7 +20,7 @@ LEAST_OUTPUT_TOKENS = 256
 
 
 _UNKNOWN = (
-    "money is limited, and nobody knows what {model} costs: install agentkit[prices] if the model is a known "
+    "money is limited, and nobody knows what {model} costs: install opspawn-agentkit[prices] if the model is a known "
     'one, or give its price, in opspawn.toml as [prices."{model}"]'
 )
 

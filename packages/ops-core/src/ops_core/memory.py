@@ -27,7 +27,7 @@ class DatabaseMemory:
     """A :class:`~agentkit.ports.Memory` in the platform's own database.
 
     Every note of a scope is compared, exactly: made for up to some 100,000 notes in one scope, for which numpy
-    (extra ``agentkit[memory]``), or PostgreSQL's extension pgvector, is needed to be quick.
+    (extra ``opspawn-agentkit[memory]``), or PostgreSQL's extension pgvector, is needed to be quick.
 
     Args:
         store: where the notes are.

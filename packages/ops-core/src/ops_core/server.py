@@ -69,10 +69,10 @@ async def serving_all(
 
 
 def mcp_is_installed() -> bool:
-    """Whether the extra ``ops-core[mcp]`` is."""
+    """Whether the extra ``opspawn[mcp]`` is."""
     return find_spec("mcp") is not None
 
 
 def grpc_is_installed() -> bool:
-    """Whether the extra ``ops-core[grpc]`` is."""
+    """Whether the extra ``opspawn[grpc]`` is."""
     return all(find_spec(name) is not None for name in ("grpc", "grpc_health", "grpc_reflection"))

@@ -64,7 +64,7 @@ class Settings(BaseModel):
     grpc_port: Annotated[int, Field(ge=0, le=65535)] | None = Field(
         default=None,
         description="Port of gRPC; 0 for any free one. Where nothing is said it is the one after `OPSPAWN_PORT`, "
-        "8701 as a rule. Needs the extra `ops-core[grpc]`.",
+        "8701 as a rule. Needs the extra `opspawn[grpc]`.",
     )
     metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = Field(
         default=None,

@@ -5,11 +5,11 @@ import re
 import sqlite3
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+from ops_core import __version__
 from ops_core.cli.exits import MEANINGS
 from ops_core.settings import PREFIX, Settings
 
@@ -51,7 +51,7 @@ def test_help_loads_nothing_that_is_slow(arguments):
 
 
 def test_it_says_its_version(opspawn):
-    assert opspawn("--version").stdout == f"opspawn {version('ops-core')}\n"
+    assert opspawn("--version").stdout == f"opspawn {__version__}\n"
 
 
 def test_without_a_command_it_shows_its_commands(opspawn):

@@ -1,4 +1,4 @@
-"""Tools of servers that speak the Model Context Protocol. Needs the extra ``agentkit[mcp]``.
+"""Tools of servers that speak the Model Context Protocol. Needs the extra ``opspawn-agentkit[mcp]``.
 
 ::
 

@@ -173,7 +173,7 @@ class McpPool:
         """
         server = self.get(name)
         if find_spec("mcp") is None:
-            return "the SDK is not installed: install the extra agentkit[mcp]"
+            return "the SDK is not installed: install the extra opspawn-agentkit[mcp]"
         try:
             resolved = server.resolved(self._variables, self._folder)
         except UsageError as error:
@@ -229,7 +229,7 @@ class McpPool:
             try:
                 from agentkit.mcp.connection import Connection
             except ImportError:
-                raise UsageError("MCP needs the extra agentkit[mcp]") from None
+                raise UsageError("MCP needs the extra opspawn-agentkit[mcp]") from None
             here.connections[name] = Connection(
                 self.get(name),
                 self._surroundings(tokens=self.tokens, sandboxes=here.sandboxes, watch=self._watch),

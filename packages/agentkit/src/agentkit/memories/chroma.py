@@ -1,4 +1,4 @@
-"""Notes in a Chroma database in a folder. Needs the extra ``agentkit[chroma]``: some 90 packages, 350 MB."""
+"""Notes in a Chroma database in a folder. Needs the extra ``opspawn-agentkit[chroma]``: some 90 packages, 350 MB."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ChromaMemory:
         except ModuleNotFoundError as error:
             if error.name != "chromadb":
                 raise
-            raise UsageError("this memory needs chromadb: pip install 'agentkit[chroma]'") from None
+            raise UsageError("this memory needs chromadb: pip install 'opspawn-agentkit[chroma]'") from None
         self._chromadb: Any = chromadb
         self._path = path
         self._embeddings = embeddings

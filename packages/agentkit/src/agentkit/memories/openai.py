@@ -58,7 +58,7 @@ class OpenAIEmbeddings:
         except ModuleNotFoundError as error:
             if error.name != "httpx2":
                 raise
-            raise UsageError("the OpenAI wire needs httpx2: pip install 'agentkit[openai]'") from None
+            raise UsageError("the OpenAI wire needs httpx2: pip install 'opspawn-agentkit[openai]'") from None
         extras = (extras or Extras()).checked()
         self._name = f"{provider}:{name}"
         self._model = name

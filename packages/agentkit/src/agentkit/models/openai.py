@@ -168,7 +168,7 @@ class OpenAIModel:
         except ModuleNotFoundError as error:
             if error.name != "httpx2":
                 raise
-            raise UsageError("the OpenAI wire needs httpx2: pip install 'agentkit[openai]'") from None
+            raise UsageError("the OpenAI wire needs httpx2: pip install 'opspawn-agentkit[openai]'") from None
         extras = (extras or Extras()).checked()
         base_url = checked_url(base_url)
         self._base_url = base_url

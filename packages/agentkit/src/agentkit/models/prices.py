@@ -1,4 +1,4 @@
-"""What models cost: own prices first, then the tables of ``genai-prices`` (the extra ``agentkit[prices]``), offline."""
+"""Prices of models: own ones, then the tables of ``genai-prices`` (extra ``opspawn-agentkit[prices]``), offline."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class SdkModel(ABC):
 
             self._sdk: Any = self._load()
         except ModuleNotFoundError:
-            extra = f"agentkit[{self.own_name}]"
+            extra = f"opspawn-agentkit[{self.own_name}]"
             raise UsageError(f"{self.own_name} needs its SDK: pip install '{extra}'") from None
         self._endpoint = Endpoint(self._base_url, headers={}, timeout=timeout, client=client)
         self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()

@@ -30,7 +30,7 @@ from agentkit.sandbox.results import exited
 from agentkit.sandbox.running import Running
 from agentkit.sandbox.terms import CallLimits, Grants
 
-INSTALL = "install bubblewrap (`apt-get install bubblewrap`, or the extra `agentkit[jail]`)"
+INSTALL = "install bubblewrap (`apt-get install bubblewrap`, or the extra `opspawn-agentkit[jail]`)"
 
 _SEALED = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 

@@ -304,7 +304,7 @@ def _client_for(tools: Sequence[HttpTool], *, private: bool) -> GuardedClient:
     except ModuleNotFoundError as error:
         if error.name not in ("httpx2", "httpcore2"):
             raise
-        raise UsageError("tools over HTTP need httpx2: pip install 'agentkit[http]'") from None
+        raise UsageError("tools over HTTP need httpx2: pip install 'opspawn-agentkit[http]'") from None
     parts = [urlsplit(made.url) for made in tools]
     usual = {"https": 443, "http": 80}
     hosts = {(str(part.hostname), part.port or usual[part.scheme]) for part in parts}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from importlib.metadata import version
 
 from fastapi import FastAPI
 from starlette.routing import BaseRoute
 
+from ops_core import __version__
 from ops_core.api.agents import AgentRoutes
 from ops_core.api.bodies import Bodies, BodyRoute
 from ops_core.api.docs import add_docs
@@ -46,7 +46,7 @@ def create_api(ops: Ops, closing: asyncio.Event | None = None, routes: Sequence[
     closing = asyncio.Event() if closing is None else closing
     app = Application(
         title="Opspawn",
-        version=version("ops-core"),
+        version=__version__,
         description=DESCRIPTION,
         redirect_slashes=False,
         docs_url=None,

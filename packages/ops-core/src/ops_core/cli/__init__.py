@@ -6,9 +6,14 @@ import os
 import sys
 from io import TextIOWrapper
 
+from ops_core.cli.companion import problem_with_agentkit
+
 
 def main() -> None:
     """The program ``opspawn``."""
+    if (problem := problem_with_agentkit()) is not None:
+        print(f"opspawn: {problem}", file=sys.stderr)
+        _end(2)
     from ops_core.cli.app import app
 
     for stream in (sys.stdout, sys.stderr):

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ops_core import __version__
 from ops_core.cli import approvals, doctor, halts, mcp, memory, run, serve, tasks, threads, worker
 from ops_core.cli.exits import MEANINGS
 
@@ -25,9 +26,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
-        print(f"opspawn {version('ops-core')}")
+        print(f"opspawn {__version__}")
         raise typer.Exit
 
 

@@ -12,17 +12,20 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import asdict
 from functools import partial
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TypeVar
 
 import httpx2
 from rich.text import Text
 
+import agentkit
 from agentkit.errors import AgentkitError
+from ops_core import __version__
 from ops_core.apis import check_apis
 from ops_core.assembly import CONFIG_FILE, load_catalog
 from ops_core.cli.calling import call_models
+from ops_core.cli.companion import FORMER_NAMES, OURS
 from ops_core.cli.exits import Exit
 from ops_core.cli.findings import Finding, State
 from ops_core.cli.narration import counted
@@ -138,16 +141,15 @@ async def bounded(look: Callable[[], Result], seconds: float) -> Result:
 
 def _versions() -> Iterator[Finding]:
     about = "Versions"
-    yield Finding(
-        about=about, name="opspawn", state="ok", text=f"{version('ops-core')}, agentkit {version('agentkit')}"
-    )
+    yield Finding(about=about, name="opspawn", state="ok", text=__version__)
+    yield _companion()
     yield Finding(
         about=about, name="Python", state="ok", text=f"{platform.python_version()} on {platform.system()}"
     )
     if grpc_is_installed():
         yield Finding(about=about, name="gRPC", state="ok", text=version("grpcio"))
     else:
-        yield Finding(about=about, name="gRPC", state="note", text="off: install the extra ops-core[grpc]")
+        yield Finding(about=about, name="gRPC", state="note", text="off: install the extra opspawn[grpc]")
     found = sqlite3.sqlite_version
     if sqlite3.sqlite_version_info >= SAFE_SQLITE:
         yield Finding(about=about, name="SQLite", state="ok", text=found)
@@ -155,6 +157,25 @@ def _versions() -> Iterator[Finding]:
         safe = ".".join(map(str, SAFE_SQLITE))
         text = f"{found}: before {safe}, several processes that write to one store may damage it; let one process write"
         yield Finding(about=about, name="SQLite", state="warning", text=text)
+
+
+def _companion() -> Finding:
+    """Our agentkit; whether it is ours was looked at before. Where both were installed, files may be of either."""
+    name, text = "agentkit", f"{agentkit.__version__}, of {OURS}"
+    others = [each for each in FORMER_NAMES if _is_installed(each)]
+    if not others:
+        return Finding(about="Versions", name=name, state="ok", text=text)
+    text += f"; {' and '.join(others)}, of another project, may have replaced some of its files: "
+    text += f"`pip uninstall {' '.join(others)}`, then install opspawn again with --force-reinstall"
+    return Finding(about="Versions", name=name, state="warning", text=text)
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        version(distribution)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def _settings(settings: Settings, url: str | None) -> Iterator[Finding]:

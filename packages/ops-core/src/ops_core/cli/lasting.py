@@ -1,4 +1,4 @@
-"""The event loop of a process that lasts: uvloop where it is installed (extra ``ops-core[uvloop]``), else asyncio."""
+"""The event loop of a process that lasts: uvloop where it is installed (extra ``opspawn[uvloop]``), else asyncio."""
 
 from __future__ import annotations
 

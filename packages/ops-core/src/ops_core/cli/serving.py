@@ -36,8 +36,8 @@ async def serve_here(*, worker: bool = True, **overrides: Any) -> Exit:
                 {
                     "API": ", ".join(f"{url}/api/v1" for url in http),
                     "docs": f"{http[0]}/docs",
-                    "MCP": f"{http[0]}/mcp" if mcp_is_installed() else "off: install the extra ops-core[mcp]",
-                    "gRPC": ", ".join(grpc) or "off: install the extra ops-core[grpc]",
+                    "MCP": f"{http[0]}/mcp" if mcp_is_installed() else "off: install the extra opspawn[mcp]",
+                    "gRPC": ", ".join(grpc) or "off: install the extra opspawn[grpc]",
                     "store": without_secrets(settings.store_url),
                     "agents": ", ".join(ops.catalog.names) or "none",
                 }

@@ -24,7 +24,7 @@ async def serve_streams_here(*, worker: bool) -> Exit:
         ConfigError: the extra is not installed, or no client is at the other end of the streams.
     """
     if not mcp_is_installed():
-        raise ConfigError("this needs the extra ops-core[mcp]", field="mcp")
+        raise ConfigError("this needs the extra opspawn[mcp]", field="mcp")
     from ops_core.mcp_server.transports import serve_streams
 
     _check_streams()

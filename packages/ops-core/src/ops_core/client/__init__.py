@@ -41,7 +41,7 @@ def open_client(url: str) -> AbstractAsyncContextManager[Client]:
     if not url.startswith("grpc://"):
         return OpsClient(url)
     if find_spec("grpc") is None:
-        message = "gRPC is not installed: install the extra ops-core[grpc]"
+        message = "gRPC is not installed: install the extra opspawn[grpc]"
         raise ConfigError(message, field="url")
     from ops_core.client.over_grpc import GrpcClient
 

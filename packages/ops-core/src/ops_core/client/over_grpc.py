@@ -1,4 +1,4 @@
-"""The client of a server over gRPC. Needs the extra ``ops-core[grpc]``."""
+"""The client of a server over gRPC. Needs the extra ``opspawn[grpc]``."""
 
 from __future__ import annotations
 

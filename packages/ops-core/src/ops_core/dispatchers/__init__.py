@@ -65,7 +65,7 @@ def _unknown(scheme: str) -> ConfigError:
 def _missing(error: ModuleNotFoundError) -> Exception:
     if error.name not in ("dramatiq", "pika"):
         return error
-    message = "dispatcher_url: RabbitMQ needs the extra ops-core[rabbitmq]"
+    message = "dispatcher_url: RabbitMQ needs the extra opspawn[rabbitmq]"
     return ConfigError(message, field="dispatcher_url")
 
 

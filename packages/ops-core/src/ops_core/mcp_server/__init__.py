@@ -1,4 +1,4 @@
 """Agents as tools of an MCP server: over standard streams and over HTTP, with durable tasks.
 
-Needs the extra ``ops-core[mcp]``.
+Needs the extra ``opspawn[mcp]``.
 """

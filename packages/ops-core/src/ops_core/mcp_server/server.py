@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
-from importlib.metadata import version
 from typing import Any, cast
 
 import mcp_types as types
@@ -20,6 +19,7 @@ from agentkit.codec import kind_of
 from agentkit.errors import BadArguments
 from agentkit.mcp import Definition
 from agentkit.transcript import ApprovalAsked
+from ops_core import __version__
 from ops_core.assembly import Ops
 from ops_core.errors import InvalidRequest, OpsError, TaskNotFound
 from ops_core.intake import accept
@@ -69,7 +69,7 @@ class AgentServer:
         self._keep_ms = None if days is None else max(1, int(days * 86_400_000))
         self.server: Server[Any] = Server(
             "opspawn",
-            version=version("ops-core"),
+            version=__version__,
             instructions="Each tool is an agent that works on what it is given, and may take long.",
             on_list_tools=self._list_tools,
             on_call_tool=self._call_tool,

@@ -1,1 +1,1 @@
-"""The gRPC surface: the services of ``proto/opspawn/v1``. Needs the extra ``ops-core[grpc]``."""
+"""The gRPC surface: the services of ``proto/opspawn/v1``. Needs the extra ``opspawn[grpc]``."""

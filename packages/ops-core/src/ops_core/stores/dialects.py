@@ -208,7 +208,7 @@ def _postgresql_engine(url: URL, *, connections: int, isolation_level: Any) -> E
     try:
         from psycopg.types.string import StrDumperUnknown
     except ImportError:
-        raise _refused("PostgreSQL needs its driver: install the extra ops-core[postgres]") from None
+        raise _refused("PostgreSQL needs its driver: install the extra opspawn[postgres]") from None
 
     class TextDumper(StrDumperUnknown):
         """PostgreSQL has no NUL character, so a text with one equals nothing that is stored there: NULL."""

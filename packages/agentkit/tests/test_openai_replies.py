@@ -108,7 +108,7 @@ def test_the_older_function_call() -> None:
 
 def test_a_call_without_a_name_is_a_bad_response() -> None:
     with pytest.raises(ModelBadResponse, match="without a name"):
-        read({"tool_calls": [{"id": "a", "function": {"arguments": "{}"}}]})
+        read({"tool_calls": [{"id": "a", "function": {"arguments": '{"a": 1}'}}]})
 
 
 CALL = {"id": "a", "function": {"name": "add", "arguments": "{}"}}

@@ -13,12 +13,17 @@ from typing import Any
 
 import pytest
 
-from agentkit.errors import ModelError
+from agentkit import Agent, tool
+from agentkit.errors import ModelError, ModelMistaken
 from agentkit.messages import ModelReply, ModelRequest, ToolSpec, UserMessage
 from agentkit.models.anthropic import AnthropicModel
+from agentkit.models.breaker import Breaking
 from agentkit.models.google import GoogleModel
 from agentkit.models.openai import OpenAIModel, OpenRouterModel, ResponsesModel
 from agentkit.models.prices import Price, Prices
+from agentkit.models.resilient import ResilientModel
+from agentkit.models.retrying import Retries
+from agentkit.models.traffic import Traffic
 
 from .wire_server import JSON, KEY, STREAM, Answer, WireServer  # type: ignore[import-not-found]
 
@@ -74,27 +79,30 @@ async def read(recorded: Mapping[str, Any]) -> ModelReply | ModelError:
 
 def described(got: ModelReply | ModelError, asked: Mapping[str, Any]) -> dict[str, Any]:
     """``got`` in the words of the file, as far as it names them."""
+    facts: dict[str, Any] = {}
     if isinstance(got, ModelError):
-        facts: dict[str, Any] = {
+        facts = {
             "error": type(got).__name__,
             "billed": list(got.billed) if got.billed is not None else None,
             "billed_usd": got.billed_usd,
             "reason": getattr(got, "reason", ""),
         }
-    else:
+    got = got.reply if isinstance(got, ModelMistaken) else got
+    if isinstance(got, ModelReply):
         name = asked.get("priced_as", "own:m")
         paid = Prices(own={"own:m": PRICE}).billed(got.usage, name)
-        facts = {
+        facts |= {
             "text": got.text,
             "stop_reason": got.stop_reason.value,
             "calls": [[call.name, call.arguments] for call in got.tool_calls],
-            "problem": getattr(got, "problem", None),
+            "problem": got.problem,
             "usage": {name: getattr(got.usage, name) for name in asked.get("usage", ())},
             "cost_usd": paid.cost_usd,
         }
     return {name: facts.get(name) for name in asked if name != "priced_as"}
 
 
+@pytest.mark.filterwarnings("ignore:.* is not a valid FinishReason")  # what Google's SDK says of a new one
 @pytest.mark.parametrize("file", sorted(FOLDER.glob("*.json")), ids=lambda file: file.stem)
 async def test_it_is_read_as_it_is_meant(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -105,3 +113,40 @@ async def test_it_is_read_as_it_is_meant(file: Path, monkeypatch: pytest.MonkeyP
         name: value for name, value in expected.items() if name != "priced_as"
     }
     assert KEY not in repr(got) + str(got)
+
+
+# --- in a run ----------------------------------------------------------------------------------------------------
+
+MISTAKE = {
+    "message": "Tool call validation failed",
+    "type": "invalid_request_error",
+    "code": "tool_use_failed",
+}
+
+
+@pytest.mark.parametrize("wrote", ['{"name": "weather", "arguments": {"town": "Oslo"}}', "weather(Oslo)", ""])
+async def test_a_mistake_of_the_model_is_its_turn(server: WireServer, model: OpenAIModel, wrote: str) -> None:
+    asked: list[str] = []
+
+    @tool(effect="pure")
+    def weather(city: str) -> str:
+        """The weather in a city."""
+        asked.append(city)
+        return "7 degrees"
+
+    refused = {"error": {**MISTAKE, "failed_generation": wrote}}
+    for _ in range(2):
+        server.plan(Answer(status=400, chunks=[json.dumps(refused).encode()]))
+    usage = {"prompt_tokens": 12, "completion_tokens": 5, "total_tokens": 17}
+    last = {"choices": [{"message": {"content": "7 degrees"}, "finish_reason": "stop"}], "usage": usage}
+    server.plan(Answer(chunks=[json.dumps(last).encode()]))
+    traffic = Traffic(breaking=Breaking(failures=1))
+    chain = ResilientModel([model], traffic=traffic, retries=Retries(tries=1))
+    outcome = await Agent(chain, tools=[weather], prices=Prices(own={model.name: PRICE})).run(
+        "The weather in Oslo?"
+    )
+    assert outcome.unwrap() == "7 degrees"
+    assert (outcome.usage.model_calls, asked, len(server.journal)) == (3, [], 3)
+    assert traffic.circuits()[model.name].value == "closed"
+    assert outcome.usage.tokens.partial  # the two mistakes were billed, and not counted
+    assert "weather" in json.dumps(server.journal[-1].body["messages"])

@@ -17,6 +17,7 @@
     │   ├── ModelTimeout        nobody: the provider did not answer in time
     │   ├── ModelUnreachable    nobody: the connection failed
     │   ├── ModelBadResponse    the provider: what came back cannot be used
+    │   ├── ModelMistaken       the model: what it wrote was refused; a run shows it, and asks again
     │   └── ContentRefused      the user: the provider will not answer this
     ├── ToolError               the model: it is shown the text and may try otherwise
     │   ├── UnknownTool
@@ -40,6 +41,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 
 class Actor(StrEnum):
@@ -217,6 +219,25 @@ class ModelBadResponse(ModelError):
 
     code = "model_bad_response"
     transient = True
+
+
+class ModelMistaken(ModelError):
+    """The model made a mistake in form, and the provider tells of it as an error.
+
+    Attributes:
+        reply: what the model wrote, as a :class:`~agentkit.messages.ModelReply`; a run takes it as the model's turn,
+            so that the model is told what was wrong.
+        shown: so many of its parts were shown while they were written.
+    """
+
+    code = "model_mistaken"
+    actor = Actor.MODEL
+    transient = True
+
+    def __init__(self, message: str, reply: Any, shown: int = 0) -> None:
+        super().__init__(message)
+        self.reply = reply
+        self.shown = shown
 
 
 class ContentRefused(ModelError):

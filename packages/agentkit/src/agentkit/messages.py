@@ -38,6 +38,8 @@ class StopReason(StrEnum):
     """The model declined."""
     FILTERED = "filtered"
     """A filter of the provider withheld the reply, or the rest of it."""
+    UNFINISHED = "unfinished"
+    """The reply may not be whole: it was paused, or ended for a reason that nobody knows."""
 
 
 DECLINED = frozenset({StopReason.REFUSED, StopReason.FILTERED})
@@ -259,12 +261,14 @@ class ModelReply:
         stop_reason: why it stopped.
         usage: what it cost.
         model: ``provider:name`` of the model that answered.
+        problem: why the reply cannot be acted on, in words for the model: it made a mistake in form, or is not done.
     """
 
     parts: tuple[Part, ...]
     stop_reason: StopReason = StopReason.END
     usage: Usage = field(default_factory=Usage)
     model: str = ""
+    problem: str | None = None
 
     @property
     def text(self) -> str:

@@ -95,5 +95,6 @@ STOP_REASONS = {
     "length": "length",
     "refused": "content_filter",
     "filtered": "content_filter",
+    "unfinished": "error",
 }
 """Our stop reasons in the words of the conventions."""

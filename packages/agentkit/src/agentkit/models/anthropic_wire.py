@@ -20,7 +20,6 @@ from agentkit.messages import (
     Part,
     Reasoning,
     ReasoningDelta,
-    StopReason,
     Text,
     TextDelta,
     ToolCall,
@@ -30,6 +29,7 @@ from agentkit.messages import (
 )
 from agentkit.models.anthropic_output import native_schema
 from agentkit.models.call_ids import ANTHROPIC, CallIds
+from agentkit.models.finish_reasons import finished_reply
 from agentkit.models.openai_wire import Dialect, model_name
 from agentkit.models.output_tool import ABOUT, OUTPUT_TOOL, OutputTool, answered, output_tool
 from agentkit.models.usage import anthropic_usage
@@ -55,15 +55,6 @@ MAX_TOKENS = 16_384
 _BLOCK = "anthropic_block"  # the key in Reasoning.data
 _THOUGHTS = frozenset({"thinking", "redacted_thinking"})
 _CACHED: JsonObject = {"type": "ephemeral"}
-_REASONS: Mapping[str, StopReason] = {
-    "end_turn": StopReason.END,
-    "stop_sequence": StopReason.END,
-    "pause_turn": StopReason.END,
-    "tool_use": StopReason.TOOL_CALLS,
-    "max_tokens": StopReason.LENGTH,
-    "model_context_window_exceeded": StopReason.LENGTH,
-    "refusal": StopReason.REFUSED,
-}
 
 
 # --- the request -------------------------------------------------------------------------------------------------
@@ -195,18 +186,18 @@ def decode_reply(body: Mapping[str, Any], dialect: Dialect, schema: JsonObject |
     if not isinstance(content, list) or not reason:
         raise ModelBadResponse(f"{dialect.name} answered without a finished message")
     blocks = [as_object(block) for block in as_list(cast("object", content))]
+    blocks = [block for block in blocks if not (_is_call(block) and _draft(block).is_empty)]
     calls = iter(list(tool_calls([_draft(block) for block in blocks if _is_call(block)], dialect.name)))
     parts = [part for block in blocks for part in _parts(block, calls)]
-    stop_reason = _REASONS.get(reason, StopReason.END)
+    if reason == "tool_use" and not any(isinstance(part, ToolCall) for part in parts):
+        reason = "end_turn"
+    usage, model = usage_of(body), model_name(body, dialect)
+    reply = finished_reply(parts, finish_reason=reason, usage=usage, model=model)
     output = output_for(schema)
-    if output is not None:
-        parts, stop_reason = answered(parts, stop_reason, output)
-    if stop_reason is StopReason.TOOL_CALLS and not any(isinstance(part, ToolCall) for part in parts):
-        stop_reason = StopReason.END
-    usage = usage_of(body)
-    return ModelReply(
-        parts=tuple(parts), stop_reason=stop_reason, usage=usage, model=model_name(body, dialect)
-    )
+    if output is None:
+        return reply
+    parts, stop_reason = answered(reply.parts, reply.stop_reason, output)
+    return replace(reply, parts=tuple(parts), stop_reason=stop_reason)
 
 
 def usage_of(body: Mapping[str, Any]) -> Usage:
@@ -219,9 +210,12 @@ def _is_call(block: Mapping[str, Any]) -> bool:
 
 
 def _draft(block: Mapping[str, Any]) -> CallDraft:
-    given = block.get("input")
+    given, pieces = block.get("input"), [*map(as_text, as_list(block.get(_PIECES)))]
+    if any(pieces):  # they say it again where it was there from the start
+        given = "".join(pieces)
     arguments = given if isinstance(given, str) else json.dumps(given if given is not None else {})
-    return CallDraft(id=mend(as_text(block.get("id"))), name=as_text(block.get("name")), arguments=arguments)
+    call_id, name = mend(as_text(block.get("id"))), as_text(block.get("name"))
+    return CallDraft(id=call_id, name=name, arguments=arguments, pieces=pieces)
 
 
 def _parts(block: Mapping[str, Any], calls: Iterator[ToolCall]) -> Iterator[Part]:
@@ -237,11 +231,11 @@ def _parts(block: Mapping[str, Any], calls: Iterator[ToolCall]) -> Iterator[Part
 
 # --- streamed ----------------------------------------------------------------------------------------------------
 
+_PIECES = "agentkit_pieces"  # of the input of a call; no field of the wire
 _GROWING = {  # the field of each kind of delta: where it is added
     "text_delta": ("text", "text"),
     "thinking_delta": ("thinking", "thinking"),
     "signature_delta": ("signature", "signature"),
-    "input_json_delta": ("partial_json", "input"),
 }
 
 
@@ -255,6 +249,7 @@ class MessageDraft:
         self._body: dict[str, Any] = {}
         self._usage: dict[str, Any] = {}
         self._blocks: dict[int, dict[str, Any]] = {}
+        self._given: list[dict[str, Any]] = []
         self._reason: object = None
         self._ended = False
         self._counted = False
@@ -266,11 +261,13 @@ class MessageDraft:
             case "message_start":
                 self._body = dict(as_object(event.get("message")))
                 self._usage.update(as_object(self._body.get("usage")))
+                self._reason = self._body.get("stop_reason")
+                self._counted = self._reason is not None
+                self._given = [dict(as_object(each)) for each in as_list(self._body.get("content"))]
             case "content_block_start":
-                block = dict(as_object(event.get("content_block")))
-                if _is_call(block):
-                    block["input"] = ""
-                self._blocks[as_count(event.get("index"))] = block
+                index, block = as_count(event.get("index")), dict(as_object(event.get("content_block")))
+                yield from self._take_given(before=index)
+                self._blocks[index] = block
                 yield from self._told(block, as_text(block.get("text")) or as_text(block.get("thinking")))
             case "content_block_delta":
                 yield from self._grow(as_count(event.get("index")), as_object(event.get("delta")))
@@ -282,6 +279,7 @@ class MessageDraft:
                 self._counted = self._counted or told.get("output_tokens") is not None
                 self._usage.update({name: count for name, count in told.items() if count is not None})
             case "message_stop":
+                yield from self._take_given()
                 self._ended = True
                 if self._holds_back and (text := self._reply().text):
                     yield TextDelta(text=text)
@@ -321,6 +319,8 @@ class MessageDraft:
 
     def _grow(self, index: int, delta: Mapping[str, Any]) -> Iterator[Delta]:
         block, kind = self._blocks.get(index), as_text(delta.get("type"))
+        if block is not None and kind == "input_json_delta":
+            block.setdefault(_PIECES, []).append(as_text(delta.get("partial_json")))
         if block is None or kind not in _GROWING:
             return
         source, name = _GROWING[kind]
@@ -328,6 +328,13 @@ class MessageDraft:
         block[name] = as_text(block.get(name)) + piece
         if kind in {"text_delta", "thinking_delta"}:
             yield from self._told(block, piece)
+
+    def _take_given(self, before: int | None = None) -> Iterator[Delta]:
+        """Blocks that were whole at the start of the message; a block that is streamed takes the place of one."""
+        given, self._given = self._given[:before], []
+        for index, block in enumerate(given):
+            self._blocks.setdefault(index, block)
+            yield from self._told(block, as_text(block.get("text")) or as_text(block.get("thinking")))
 
     def _rest(self, index: int) -> Iterator[Delta]:
         """Half an emoji that nothing followed; none, as a rule."""

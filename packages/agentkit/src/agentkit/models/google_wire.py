@@ -22,7 +22,6 @@ from agentkit.messages import (
     Part,
     Reasoning,
     ReasoningDelta,
-    StopReason,
     Text,
     TextDelta,
     ToolCall,
@@ -30,6 +29,7 @@ from agentkit.messages import (
     Usage,
     UserMessage,
 )
+from agentkit.models.finish_reasons import finished_reply
 from agentkit.models.openai_wire import Dialect
 from agentkit.models.output_tool import ABOUT, OUTPUT_TOOL, OutputTool, answered, output_tool
 from agentkit.models.usage import google_usage
@@ -48,14 +48,6 @@ from agentkit.models.wire_json import (
 _THOUGHT = "google_thought"  # the key in Reasoning.data: this is a thought, with its signature or without
 _SIGNATURE = "google_signature"  # the key in Reasoning.data: the signature of the part that follows
 _NO_OUTPUT_BESIDE_TOOLS = re.compile(r"gemini-(1|2)(\D|$)")
-_FILTERED = frozenset(
-    {*{"SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "MODEL_ARMOR", "LANGUAGE"}}
-    | {*{"IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT", "IMAGE_RECITATION"}}
-)
-_BROKEN = frozenset(
-    {*{"MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "TOO_MANY_TOOL_CALLS", "MISSING_THOUGHT_SIGNATURE"}}
-    | {*{"MALFORMED_RESPONSE", "OTHER", "IMAGE_OTHER", "NO_IMAGE"}}
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,7 +193,7 @@ class ContentDraft:
         """Read what has come, and tell what of it is new for somebody who watches."""
         self._usage = as_object(body.get("usage_metadata")) or self._usage
         self._model = as_text(body.get("model_version")) or self._model
-        if as_object(body.get("prompt_feedback")).get("block_reason") is not None:
+        if _word(as_object(body.get("prompt_feedback")).get("block_reason")):
             self.blocked = True
         for candidate in map(as_object, as_list(body.get("candidates"))[:1]):
             for part in map(as_object, as_list(as_object(candidate.get("content")).get("parts"))):
@@ -239,24 +231,12 @@ class ContentDraft:
         parts = list(self._parts)
         for (place, _), call in zip(self._calls, list(calls), strict=True):
             parts[place] = call
-        reason = self._stop_reason(bool(self._calls))
-        if self._output is not None:
-            parts, reason = answered(parts, reason, self._output)
-        return ModelReply(
-            parts=tuple(parts),
-            stop_reason=reason,
-            usage=self.usage,
-            model=f"{self._dialect.provider}:{mend(self._model)[:200]}",
-        )
-
-    def _stop_reason(self, calls: bool) -> StopReason:
-        if self._reason in _FILTERED:
-            return StopReason.FILTERED
-        if self._reason == "MAX_TOKENS":
-            return StopReason.LENGTH
-        if self._reason in _BROKEN:
-            raise ModelBadResponse(f"{self._dialect.name} broke off its reply ({self._reason})")
-        return StopReason.TOOL_CALLS if calls else StopReason.END
+        model = f"{self._dialect.provider}:{mend(self._model)[:200]}"
+        reply = finished_reply(parts, finish_reason=self._reason, usage=self.usage, model=model)
+        if self._output is None:
+            return reply
+        parts, reason = answered(reply.parts, reply.stop_reason, self._output)
+        return replace(reply, parts=tuple(parts), stop_reason=reason)
 
     def _read(self, part: Mapping[str, Any]) -> Iterator[Delta]:
         signature = part.get("thought_signature")
@@ -269,7 +249,8 @@ class ContentDraft:
             return
         if signed:
             self._parts.append(Reasoning(text="", data=signed))
-        if call := as_object(part.get("function_call")):
+        call = as_object(part.get("function_call"))
+        if call.get("name") or call.get("args"):
             arguments = json.dumps(call.get("args") or {}, default=str)
             draft = CallDraft(
                 id=mend(as_text(call.get("id"))), name=as_text(call.get("name")), arguments=arguments
@@ -301,4 +282,5 @@ class ContentDraft:
 
 def _word(value: object) -> str:
     """A finish reason, which the SDK gives as a member of an enumeration."""
-    return as_text(getattr(value, "value", value))
+    word = as_text(getattr(value, "value", value))
+    return "" if word.endswith("_UNSPECIFIED") else word

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 from urllib.parse import urlsplit, urlunsplit
 
-from agentkit.errors import ModelBadResponse, ModelError, UsageError
+from agentkit.errors import ModelBadResponse, ModelError, ModelMistaken, UsageError
 from agentkit.messages import (
     Delta,
     ModelReply,
     ModelRequest,
+    Part,
     Reasoning,
     ReasoningDelta,
     Text,
@@ -30,6 +31,7 @@ from agentkit.models.access import (
     is_mistral,
     is_openai,
 )
+from agentkit.models.mistakes import mistaken_reply
 from agentkit.models.openai_stream import EventReader, ReplyDraft
 from agentkit.models.openai_wire import Dialect, decode_reply, encode_request, usage_of
 from agentkit.models.refusals import Refusal, charge, error_object, to_model_error
@@ -46,6 +48,10 @@ class Draft(Protocol):
 
     def feed(self, event: Mapping[str, Any]) -> Iterator[Delta]:
         """What is new for somebody who watches."""
+        ...
+
+    def said(self) -> Iterator[Part]:
+        """Reasoning and text, as far as they have come."""
         ...
 
     @property
@@ -217,6 +223,14 @@ class OpenAIModel:
             UsageError: the request cannot be expressed as JSON.
         """
         body = self._wire.encode(request, stream=on_delta is not None)
+        try:
+            return await self._answered(body, request, on_delta)
+        except ModelMistaken as mistaken:
+            if on_delta is not None:
+                _retell(mistaken.reply.parts[mistaken.shown :], on_delta)
+            raise
+
+    async def _answered(self, body: bytes, request: ModelRequest, on_delta: OnDelta | None) -> ModelReply:
         async with self._endpoint.post(body) as response:
             if response.status_code != 200:
                 raise await self._refusal(response)
@@ -225,7 +239,7 @@ class OpenAIModel:
             found = self._loaded(await self._endpoint.read(response), response)
         reply = self._decoded(found, request)
         if on_delta is not None:  # a server that does not know `stream`
-            _retell(reply, on_delta)
+            _retell(reply.parts, on_delta)
         return reply
 
     async def _streamed(
@@ -274,9 +288,11 @@ class OpenAIModel:
         except ValueError:
             found = None
         if error := self._wire.error_in(found):
-            refused, used = self._error(error, response), self._wire.usage_in(as_object(found))
+            used = self._wire.usage_in(as_object(found))
             if draft is not None and used.partial:
                 used = draft.usage
+            self._raise_if_mistaken(error, response, used, draft)
+            refused = self._error(error, response)
             charge(refused, used, begun=draft is not None and draft.begun)
             raise refused
         if not isinstance(found, dict):
@@ -291,9 +307,23 @@ class OpenAIModel:
         except (ValueError, ModelError):
             found = None
         # FastAPI and others: {"detail": …}; some put the error's fields on top
-        error = self._error(error_object(found) or as_object(found), response)
-        charge(error, self._wire.usage_in(as_object(found)), begun=False)
+        told, used = error_object(found) or as_object(found), self._wire.usage_in(as_object(found))
+        self._raise_if_mistaken(told, response, used)
+        error = self._error(told, response)
+        charge(error, used, begun=False)
         return error
+
+    def _raise_if_mistaken(
+        self, error: Mapping[str, Any], response: httpx2.Response, used: Usage, draft: Draft | None = None
+    ) -> None:
+        said = [] if draft is None else list(draft.said())
+        reply = mistaken_reply(error, response.status_code, said=said, usage=used, model=self.name)
+        if reply is not None:
+            mistaken = ModelMistaken(
+                f"{self.name}: {reply.problem or 'the call does not pass'}", reply, len(said)
+            )
+            charge(mistaken, used, begun=True)
+            raise mistaken
 
     def _error(self, error: Mapping[str, Any], response: httpx2.Response) -> ModelError:
         return to_model_error(
@@ -371,8 +401,8 @@ def _is_event_stream(response: httpx2.Response, *, asked: bool) -> bool:
     return "event-stream" in kind or (asked and "json" not in kind and "html" not in kind)
 
 
-def _retell(reply: ModelReply, on_delta: OnDelta) -> None:
-    for part in reply.parts:
+def _retell(parts: Sequence[Part], on_delta: OnDelta) -> None:
+    for part in parts:
         if isinstance(part, Text):
             on_delta(TextDelta(text=part.text))
         elif isinstance(part, Reasoning) and part.text:

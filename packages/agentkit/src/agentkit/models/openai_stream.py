@@ -6,15 +6,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from agentkit.errors import ModelBadResponse
+from agentkit.errors import ContentRefused, ModelBadResponse
 from agentkit.messages import Delta, ModelReply, Part, ReasoningDelta, Text, TextDelta, Usage
+from agentkit.models.finish_reasons import finished_reply
 from agentkit.models.openai_wire import (
     Dialect,
     arguments_of,
     content_of,
     details_of,
-    finished_reply,
     id_of,
+    is_filtered,
     model_name,
     raw_calls,
     reasoning_of,
@@ -97,6 +98,7 @@ class ReplyDraft:
         self._at: dict[int, CallDraft] = {}
         self._finish_reason: object = None
         self._refused = False
+        self._declined = False
         self._usage = UNCOUNTED
         self._model = f"{dialect.provider}:{dialect.model}"
 
@@ -104,6 +106,7 @@ class ReplyDraft:
         """What is new for somebody who watches."""
         if event.get("model"):
             self._model = model_name(event, self._dialect)
+        self._declined = self._declined or is_filtered(event.get("prompt_filter_results"))
         for choice in map(as_object, as_list(event.get("choices"))):
             if choice.get("index") in (0, None):
                 yield from self._read(as_object(choice.get("delta") or choice.get("message")))
@@ -127,20 +130,25 @@ class ReplyDraft:
 
         Raises:
             ModelBadResponse: it ended early.
+            ContentRefused: the provider's filter has declined the request.
         """
         if not self._finish_reason and not (done and (self._runs or self._calls)):
+            if self._declined:
+                raise ContentRefused(f"{self._model}: the provider's filter declined the request")
             raise ModelBadResponse(f"{self._model} stopped in the middle of its reply")
+        calls = [call for call in self._calls if not call.is_empty]
         return finished_reply(
-            [*self._said(), *tool_calls(self._calls, self._dialect.name)],
+            [*self.said(), *tool_calls(calls, self._dialect.name)],
             finish_reason=self._finish_reason,
             refused=self._refused,
             usage=self._usage,
             model=self._model,
         )
 
-    def _said(self) -> Iterator[Part]:
+    def said(self) -> Iterator[Part]:
+        """Reasoning and text, as far as they have come."""
         name, details = self._reasoning_field, self._details
-        if (name or details) and not any(run.is_thought for run in self._runs):
+        if (details or (name and self._calls)) and not any(run.is_thought for run in self._runs):
             yield reasoning_part(name, "", details)
         for run in self._runs:
             text = "".join(run.pieces)
@@ -210,7 +218,9 @@ class ReplyDraft:
         call.id = call.id or call_id
         if name != call.name:  # some send the name in pieces, some whole with every piece
             call.name += name
-        call.arguments += arguments_of(function)
+        piece = arguments_of(function)
+        call.arguments += piece
+        call.pieces.append(piece)
         self._outdate()
 
     def _continued(self, index: object, call_id: str, name: str) -> CallDraft | None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
-from agentkit.errors import ModelBadResponse
+from agentkit.errors import ContentRefused, ModelBadResponse
 from agentkit.messages import (
     AssistantMessage,
     Attachment,
@@ -32,6 +32,7 @@ from agentkit.messages import (
     UserMessage,
 )
 from agentkit.models.call_ids import MISTRAL, OPENAI_CHAT, OPENAI_RESPONSES, CallIds, IdRule
+from agentkit.models.finish_reasons import ending_of, finished_reply
 from agentkit.models.usage import openai_usage
 from agentkit.models.wire_json import (
     CallDraft,
@@ -203,18 +204,21 @@ def decode_reply(body: Mapping[str, Any], dialect: Dialect) -> ModelReply:
     choice = as_object(choices[0] if choices else None)
     message = as_object(choice.get("message"))
     if not message:
-        raise ModelBadResponse(f"{dialect.provider}:{dialect.model} answered without a message")
+        return _without_message(choice, body, dialect)
     parts: list[Part] = []
     name, reasoning = reasoning_of(message)
     details = details_of(message)
     pieces = list(content_of(message.get("content")))
     thought = reasoning + "".join(text for is_thought, text in pieces if is_thought)
-    if name or thought or details:
+    if (
+        thought or details or (name and as_list(message.get("tool_calls")))
+    ):  # DeepSeek wants it back with its calls
         parts.append(reasoning_part(name, thought, details))
     refusal = as_text(message.get("refusal"))
     if text := mend("".join(text for is_thought, text in pieces if not is_thought) + refusal):
         parts.append(Text(text=text))
-    parts.extend(tool_calls([_draft(raw) for raw in raw_calls(message)], dialect.name))
+    drafts = [_draft(raw) for raw in raw_calls(message)]
+    parts.extend(tool_calls([draft for draft in drafts if not draft.is_empty], dialect.name))
     return finished_reply(
         parts,
         finish_reason=choice.get("finish_reason"),
@@ -224,42 +228,27 @@ def decode_reply(body: Mapping[str, Any], dialect: Dialect) -> ModelReply:
     )
 
 
-def finished_reply(
-    parts: Iterable[Part], *, finish_reason: object, refused: bool, usage: Usage, model: str
-) -> ModelReply:
-    """The reply of these parts.
-
-    Raises:
-        ModelBadResponse: the server says that it gave up, or speaks of tool calls and sends none.
-    """
-    kept = tuple(parts)
-    calls = any(isinstance(part, ToolCall) for part in kept)
-    reason = stop_reason(finish_reason, calls=calls, refused=refused)
-    if reason is StopReason.TOOL_CALLS and not calls:
-        if not any(isinstance(part, Text) for part in kept):
-            raise ModelBadResponse(f"{model} announced tool calls and sent none")
-        reason = StopReason.END
-    if reason is None:
-        raise ModelBadResponse(f"{model} broke off its reply")
-    return ModelReply(parts=kept, stop_reason=reason, usage=usage, model=model)
+def _without_message(choice: Mapping[str, Any], body: Mapping[str, Any], dialect: Dialect) -> ModelReply:
+    """The reply of a choice that says only why it has none: Azure sends none where its filter has withheld it."""
+    reason = choice.get("finish_reason")
+    if is_filtered(body.get("prompt_filter_results")) and not reason:
+        raise ContentRefused(f"{dialect.name}: the provider's filter declined the request")
+    if is_filtered(choice.get("content_filter_results")):
+        reason = "content_filter"
+    if ending_of(reason).end in {StopReason.END, StopReason.TOOL_CALLS, StopReason.UNFINISHED}:
+        raise ModelBadResponse(f"{dialect.name} answered without a message")
+    usage, model = usage_of(body, dialect), model_name(body, dialect)
+    return finished_reply((), finish_reason=reason, refused=False, usage=usage, model=model)
 
 
-def stop_reason(finish_reason: object, *, calls: bool, refused: bool) -> StopReason | None:
-    """What ``finish_reason`` means; ``None`` where the server gave up.
-
-    A word that nobody has heard of is an ordinary end: the reply is complete, or the server would have said so.
-    """
-    word = as_text(finish_reason).lower()
-    if refused:
-        return StopReason.REFUSED
-    if word == "content_filter":
-        return StopReason.FILTERED
-    if word in {"length", "max_tokens"}:
-        return StopReason.LENGTH
-    if word in {"error", "abort"}:  # OpenRouter and vLLM
-        return None
-    # Some servers say "stop" beside their tool calls.
-    return StopReason.TOOL_CALLS if calls or word in {"tool_calls", "function_call"} else StopReason.END
+def is_filtered(results: object) -> bool:
+    """Whether Azure's filter results say of anything that it was withheld."""
+    if isinstance(results, list):
+        return any(map(is_filtered, cast("list[object]", results)))
+    found = as_object(results)
+    return found.get("filtered") is True or any(
+        is_filtered(value) for value in found.values() if isinstance(value, dict | list)
+    )
 
 
 def reasoning_of(message: Mapping[str, Any]) -> tuple[str, str]:
@@ -296,11 +285,13 @@ def content_of(content: object) -> Iterator[tuple[bool, str]]:
 
 
 def raw_calls(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The tool calls of a message (or delta), the one of the older ``function_call`` form included."""
+    """The tool calls of a message (or delta), the one of the older ``function_call`` form included.
+
+    Some servers fill every field of a message: a call that names nothing and holds nothing is none.
+    """
     calls = [as_object(raw) for raw in as_list(message.get("tool_calls"))]
-    if function := as_object(message.get("function_call")):
-        calls.append({"function": function})
-    return calls
+    calls.append({"function": as_object(message.get("function_call"))})
+    return [call for call in calls if id_of(call) or any(as_object(call.get("function")).values())]
 
 
 def arguments_of(function: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from agentkit.errors import ModelError, ModelRateLimited, ModelResting, ModelUnreachable
+from agentkit.errors import ModelError, ModelMistaken, ModelRateLimited, ModelResting, ModelUnreachable
 from agentkit.messages import BegunAnew, Delta, ModelReply, ModelRequest
 from agentkit.models import NO_ENDPOINTS, NamedEndpoint, opened
 from agentkit.models.bounds import likely_input_tokens
@@ -328,6 +328,9 @@ class _Answering:
                 raise
             error = ModelUnreachable(f"{model.name}: the connection was cancelled from within")
             raise error from None
+        except ModelMistaken as found:
+            mistaken: ModelReply = found.reply
+            return mistaken
         except ModelError as found:
             error = found
             if isinstance(found, ModelRateLimited) and found.retry_after is not None:

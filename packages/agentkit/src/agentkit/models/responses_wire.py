@@ -31,6 +31,7 @@ from agentkit.messages import (
     UserMessage,
 )
 from agentkit.models.call_ids import OPENAI_RESPONSES, CallIds
+from agentkit.models.finish_reasons import Fault, ending_of
 from agentkit.models.openai_wire import Dialect, model_name
 from agentkit.models.refusals import error_object
 from agentkit.models.stops import Cutter
@@ -190,8 +191,9 @@ def decode_response(body: Mapping[str, Any], dialect: Dialect, stops: Sequence[s
     parts = [part for item in map(as_object, output) for part in _parts(item, cutter, dialect)]
     if held := cutter.close():
         parts = _with_tail(parts, held)
-    refused = any(content.get("type") == "refusal" for content in _contents(output))
-    reason = _stop_reason(body, refused=refused, calls=any(isinstance(part, ToolCall) for part in parts))
+    refused = any(as_text(content.get("refusal")) for content in _contents(output))
+    calls = any(isinstance(part, ToolCall) for part in parts)
+    reason = _stop_reason(body, model, refused=refused, calls=calls)
     return ModelReply(parts=_unique(parts), stop_reason=reason, usage=response_usage(body), model=model)
 
 
@@ -212,7 +214,7 @@ def _parts(item: Mapping[str, Any], cutter: Cutter, dialect: Dialect) -> Iterato
                 name=as_text(item.get("name")),
                 arguments=as_text(item.get("arguments")),
             )
-            yield from tool_calls([draft], dialect.name)
+            yield from () if draft.is_empty else tool_calls([draft], dialect.name)
         case _:
             pass
 
@@ -251,10 +253,13 @@ def _contents(output: Sequence[Any]) -> Iterator[Mapping[str, Any]]:
         yield from map(as_object, as_list(item.get("content")))
 
 
-def _stop_reason(body: Mapping[str, Any], *, refused: bool, calls: bool) -> StopReason:
+def _stop_reason(body: Mapping[str, Any], model: str, *, refused: bool, calls: bool) -> StopReason:
     if body.get("status") == "incomplete":
-        why = as_object(body.get("incomplete_details")).get("reason")
-        return StopReason.FILTERED if why == "content_filter" else StopReason.LENGTH
+        ending = ending_of(as_object(body.get("incomplete_details")).get("reason"))
+        if ending.end is Fault.BROKEN:
+            raise ModelBadResponse(f"{model} broke off its reply ({ending.word})")
+        known = ending.end in {StopReason.FILTERED, StopReason.REFUSED}
+        return StopReason(ending.end) if known else StopReason.LENGTH
     if refused:
         return StopReason.REFUSED
     return StopReason.TOOL_CALLS if calls else StopReason.END
@@ -291,6 +296,11 @@ class ResponseDraft:
             self._items[as_count(event.get("output_index"))] = event.get("item")
         elif kind in _LAST_EVENTS:
             yield from self._end(as_object(event.get("response")))
+
+    def said(self) -> Iterator[Part]:
+        """Text, as far as it has been shown."""
+        if self._shown:
+            yield Text(text="".join(self._shown))
 
     @property
     def begun(self) -> bool:

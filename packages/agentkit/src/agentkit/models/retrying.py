@@ -13,6 +13,7 @@ from agentkit.errors import (
     ModelBadRequest,
     ModelBadResponse,
     ModelError,
+    ModelMistaken,
     ModelOverloaded,
     ModelRateLimited,
     ModelResting,
@@ -83,6 +84,8 @@ REACTIONS: Mapping[type[ModelError], Reaction] = {
     ModelTimeout: Reaction(retry=True, fallback=True, broken=True),
     ModelUnreachable: Reaction(retry=True, fallback=True, broken=True),
     ModelBadResponse: Reaction(retry=True, fallback=True, broken=True),
+    # one that is no turn of a run: the model may do better
+    ModelMistaken: Reaction(retry=True, fallback=True),
     # another provider has another key, and another model another window
     ModelAuthError: Reaction(retry=False, fallback=True),
     ContextTooLong: Reaction(retry=False, fallback=True),

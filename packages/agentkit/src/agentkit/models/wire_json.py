@@ -7,7 +7,7 @@ import json
 import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from agentkit.errors import ModelBadRequest, ModelBadResponse, UsageError
@@ -128,11 +128,24 @@ def sent_arguments(call: ToolCall) -> JsonObject:
 
 @dataclass(slots=True, kw_only=True)
 class CallDraft:
-    """A tool call as it came, before it is checked."""
+    """A tool call as it came, before it is checked.
+
+    Attributes:
+        id: empty where it has none.
+        name: of the tool.
+        arguments: as text, which should be JSON.
+        pieces: that the arguments came in, where it was more than one.
+    """
 
     id: str
     name: str
     arguments: str
+    pieces: list[str] = field(default_factory=list[str])
+
+    @property
+    def is_empty(self) -> bool:
+        """It names nothing and holds nothing: some servers fill every field of a message."""
+        return not self.name and self.arguments.strip() in {"", "{}"}
 
 
 def tool_calls(drafts: Iterable[CallDraft], model: str) -> Iterator[ToolCall]:
@@ -149,9 +162,28 @@ def tool_calls(drafts: Iterable[CallDraft], model: str) -> Iterator[ToolCall]:
         taken.add(call_id)
         arguments = _arguments(draft.arguments)
         if arguments is None:
+            arguments = _sent_again(draft)
+        if arguments is None:
             yield ToolCall(id=call_id, name=mend(draft.name), invalid=mend(draft.arguments))
         else:
             yield ToolCall(id=call_id, name=mend(draft.name), arguments=arguments)
+
+
+def _sent_again(draft: CallDraft) -> JsonObject | None:
+    """The arguments of a server that sends them whole once more, or all so far with each piece."""
+    pieces = [piece for piece in draft.pieces if piece]
+    if len(pieces) > 1 and all(map(str.startswith, pieces[1:], pieces)):
+        return _arguments(pieces[-1])
+    text, found, at = draft.arguments.strip(), list[Any](), 0
+    try:
+        while at < len(text):
+            value, at = _DECODER.raw_decode(text, at)
+            found.append(value)
+            at += len(text[at:]) - len(text[at:].lstrip())
+    except (ValueError, RecursionError):
+        return None
+    same = len(found) > 1 and all(value == found[0] for value in found)
+    return _arguments(json.dumps(found[0])) if same else None
 
 
 def _arguments(raw: str) -> JsonObject | None:

@@ -23,12 +23,20 @@ class NativePlanning:
         )
 
     def read(self, reply: ModelReply, brief: Brief) -> Reading:
-        """The reply's own parts; an empty or truncated reply is a problem."""
+        """The reply's own parts; an empty or truncated reply is a problem.
+
+        An output of a schema shows by itself whether it is whole.
+        """
         if reply.stop_reason is StopReason.LENGTH:
             problem = "Your reply was cut off at the token limit."
             return Reading(
                 parts=tuple(part for part in reply.parts if part not in reply.tool_calls), problem=problem
             )
+        wrong = reply.problem
+        if reply.stop_reason is StopReason.UNFINISHED:
+            wrong = wrong or "Your reply is not whole."
+        if wrong is not None and (brief.output_schema is None or not reply.text.strip()):
+            return Reading(parts=reply.parts, problem=wrong)
         if not reply.tool_calls and not reply.text.strip():
             return Reading(parts=reply.parts, problem="Your reply was empty.")
         return Reading(parts=reply.parts)

@@ -115,6 +115,8 @@ class ReActPlanning:
         """
         if reply.stop_reason in DECLINED:
             return Reading(parts=reply.parts)
+        if reply.stop_reason is StopReason.UNFINISHED:
+            return Reading(parts=reply.parts, problem=reply.problem or "Your reply is not whole.")
         cut_off = reply.stop_reason is StopReason.LENGTH
         if reply.tool_calls and not cut_off:
             return Reading(parts=reply.parts)

@@ -17,6 +17,33 @@ def test_other_variables_are_nobody_of_ours():
     assert read_settings({"PATH": "/bin", "OPSPAWNER": "x", "opspawn_port": "x"}) == Settings()
 
 
+@pytest.mark.parametrize(
+    "service", ["OPSPAWN", "OPSPAWN_GRPC", "OPSPAWN_METRICS", "OPSPAWN_WORKER", "OPSPAWN_API_V2"]
+)
+def test_variables_of_kubernetes_about_a_service_are_no_settings(service):
+    links = {
+        f"{service}_SERVICE_HOST": "10.96.12.7",
+        f"{service}_SERVICE_PORT": "8700",
+        f"{service}_SERVICE_PORT_HTTP": "8700",
+        f"{service}_PORT": "tcp://10.96.12.7:8700",
+        f"{service}_PORT_8700_TCP": "tcp://10.96.12.7:8700",
+        f"{service}_PORT_8700_TCP_PROTO": "tcp",
+        f"{service}_PORT_8700_TCP_PORT": "8700",
+        f"{service}_PORT_8700_TCP_ADDR": "10.96.12.7",
+        f"{service}_PORT_53_UDP": "udp://[fd00::7]:53",
+    }
+    assert read_settings({**links, "OPSPAWN_CONCURRENCY": "7"}) == Settings(concurrency=7)
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [("OPSPAWN_PORT", "tcp://"), ("OPSPAWN_PORTS", "tcp://1.2.3.4:5"), ("OPSPAWN_SERVICE", "x")],
+)
+def test_what_only_resembles_them_is_refused(name, value):
+    with pytest.raises(ConfigError, match=name):
+        read_settings({name: value})
+
+
 def test_every_setting_can_be_set():
     given = {
         "store_url": "sqlite:///here.db",

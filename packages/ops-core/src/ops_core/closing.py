@@ -13,7 +13,8 @@ from typing import Any, Literal, TypeVar
 
 Result = TypeVar("Result")
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Signals that ask a process to stop. A closed terminal sends SIGHUP; a process that ignores it (``nohup``) goes on."""
 
 ECHO_SECONDS = 0.3
 """Within so long, a second signal is the first one again: it came to the group, and from whoever passes it on."""
@@ -66,7 +67,7 @@ async def until_closing(closing: asyncio.Event) -> AsyncGenerator[None]:
 
 @contextmanager
 def stopped_by_signals(closing: asyncio.Event) -> Generator[None]:
-    """The first SIGINT or SIGTERM sets ``closing``; after that, a signal does what it does to any process."""
+    """The first SIGINT, SIGTERM or SIGHUP sets ``closing``; after that, a signal does what it does to any process."""
     if threading.current_thread() is not threading.main_thread():
         yield  # signals come to the main thread only; whoever runs us in another one stops us otherwise
         return
@@ -82,7 +83,8 @@ def stopped_by_signals(closing: asyncio.Event) -> Generator[None]:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
 
-    before = {number: signal.signal(number, stop) for number in _SIGNALS}
+    heeded = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in heeded}
     try:
         yield
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -131,7 +132,11 @@ def read_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
         ConfigError: a variable is unknown or its value wrong; the message names it, and never holds the value.
     """
     environ = os.environ if environ is None else environ
-    given = {name[len(PREFIX) :].lower(): value for name, value in environ.items() if name.startswith(PREFIX)}
+    given = {
+        name[len(PREFIX) :].lower(): value
+        for name, value in environ.items()
+        if name.startswith(PREFIX) and not _is_service_link(name[len(PREFIX) :], value)
+    }
     for name in given:
         if name not in Settings.model_fields:
             close = get_close_matches(name, Settings.model_fields, n=1)
@@ -147,6 +152,20 @@ def read_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
             f"{PREFIX}{'.'.join(map(str, item['loc'])).upper()}: {item['msg']}" for item in error.errors()
         )
         raise ConfigError(problems, field=str(error.errors()[0]["loc"][0])) from None
+
+
+_LINK_NAME = re.compile(r"(.+_)?SERVICE_(HOST|PORT(_.+)?)|(.+_)?PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?")
+_LINK_NAME_OF_PORT = re.compile(r"(.+_)?PORT")
+_LINK_ADDRESS = re.compile(r"(tcp|udp|sctp)://\S+:\d+")
+
+
+def _is_service_link(name: str, value: str) -> bool:
+    """Whether Kubernetes has set this variable: it describes each Service of a namespace to each pod, and a Service
+    called ``opspawn`` or ``opspawn-grpc`` shares our prefix (``enableServiceLinks``).
+    """
+    if _LINK_NAME.fullmatch(name):
+        return True
+    return bool(_LINK_NAME_OF_PORT.fullmatch(name) and _LINK_ADDRESS.fullmatch(value))
 
 
 def granted_secrets(names: Collection[str], environ: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from ops_core.closing import ECHO_SECONDS
+from ops_core.closing import ECHO_SECONDS, STOPPING
 from ops_core.worker import READY
 
 log = logging.getLogger("ops_core.supervisor")
@@ -138,7 +138,7 @@ class Supervisor:
         self._given_up: int | None = None
 
     async def run(self) -> int:
-        """Work until SIGINT or SIGTERM, or until no worker can be started; then the code of the last one that tried.
+        """Work until a signal asks to stop or no worker can be started; return the code of the last one that tried.
 
         Stopping takes ``stop_seconds`` at most. A second signal kills the workers.
         """
@@ -253,12 +253,13 @@ class Supervisor:
             if first[-1] - first[0] > ECHO_SECONDS:
                 self._at_once.set()
 
-        for number in (signal.SIGINT, signal.SIGTERM):
+        heeded = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
+        for number in heeded:
             loop.add_signal_handler(number, told)
         try:
             yield
         finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in heeded:
                 loop.remove_signal_handler(number)
 
 

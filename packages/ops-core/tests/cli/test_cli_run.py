@@ -163,7 +163,7 @@ def test_json_waits_without_asking(opspawn):
 # --- stopping and going on ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sent, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("sent, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)])
 def test_a_signal_lets_the_run_go_at_its_next_step(opspawn, sent, code):
     running = opspawn.start("run", "go", "--agent", "holder")
     opspawn.file("begun")

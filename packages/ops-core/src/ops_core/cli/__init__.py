@@ -11,6 +11,10 @@ from ops_core.cli.companion import problem_with_agentkit
 
 def main() -> None:
     """The program ``opspawn``."""
+    if os.getpid() == 1:
+        from ops_core.cli.init_process import split_from_init
+
+        split_from_init()
     if (problem := problem_with_agentkit()) is not None:
         print(f"opspawn: {problem}", file=sys.stderr)
         _end(2)

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from ops_core.cli.exits import Exit
+from ops_core.closing import STOPPING
 
 
 async def first_of(*things: Coroutine[Any, Any, Any]) -> None:
@@ -27,9 +28,13 @@ async def first_of(*things: Coroutine[Any, Any, Any]) -> None:
 
 @contextmanager
 def signals_to(interrupt: Callable[[Exit], None]) -> Generator[None]:
-    """Ctrl-C and SIGTERM call ``interrupt`` in the event loop, each time."""
+    """Ctrl-C, SIGTERM and a terminal that is closed call ``interrupt`` in the event loop, each time."""
     loop = asyncio.get_running_loop()
-    wanted = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED}
+    wanted = {
+        number: Exit.INTERRUPTED if number == signal.SIGINT else Exit.TERMINATED
+        for number in STOPPING
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
     before: dict[signal.Signals, Any] = {}
     for number, code in wanted.items():
         try:

@@ -13,7 +13,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from agentkit import FunctionToolset, ToolError, UsageError, tool
-from agentkit.errors import BadArguments
+from agentkit.errors import BadArguments, ResultUnavailable
 from agentkit.messages import ToolCall
 from agentkit.testing import ToolsetContract
 from agentkit.testing.toolsets import context
@@ -144,13 +144,16 @@ async def test_results_that_json_cannot_express_are_refused(returned):
         """Give something."""
         return returned
 
-    with pytest.raises(UsageError, match="JSON"):
+    with pytest.raises(ResultUnavailable, match=r"^give was carried out.*JSON"):
         await result_of(give)
 
 
 def test_bad_declarations_are_refused_when_they_are_made():
     def bare(a) -> None:
         """No annotation."""
+
+    def fine(a: int) -> None:
+        """One number."""
 
     def many(*numbers: int) -> None:
         """Any number."""
@@ -163,14 +166,14 @@ def test_bad_declarations_are_refused_when_they_are_made():
             _ = tool(effect="pure")(function).spec
     with pytest.raises(UsageError, match="letters"):
         tool(name="no spaces")(bare)
-    with pytest.raises(UsageError, match="not of a partial"):
+    with pytest.raises(UsageError, match=r"many.*numbers"):
         tool(effect="pure")(functools.partial(many, 1))
     with pytest.raises(UsageError, match="positive"):
         tool(timeout=0)(bare)
     with pytest.raises(ValueError, match="harmless"):
         tool(effect="harmless")(bare)  # type: ignore[call-overload]
     with pytest.raises(UsageError, match="two tools"):
-        FunctionToolset([bare, bare])
+        FunctionToolset([fine, fine])
 
 
 async def test_a_synchronous_tool_may_raise_anything():

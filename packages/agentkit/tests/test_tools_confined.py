@@ -17,7 +17,7 @@ from agentkit import Agent, Completed, FunctionToolset, ToolError, UsageError, t
 from agentkit.errors import BadArguments
 from agentkit.messages import Effect, ToolCall
 from agentkit.ports import ToolContext
-from agentkit.sandbox import Confinement, FunctionRaised, Grants, Limits, Sandboxes, ToolTimeout
+from agentkit.sandbox import Confinement, Grants, Limits, Sandboxes, ToolTimeout
 from agentkit.telemetry import Telemetry
 from agentkit.testing import ScriptedModel
 from agentkit.tools.confined import ConfinedTool, confined, import_name, preloaded
@@ -78,7 +78,7 @@ async def test_its_errors_are_those_of_a_tool(call):
         await call("twice", number="x")
     with pytest.raises(ToolError, match=r"^not today$"):
         await call("refuse")
-    with pytest.raises(FunctionRaised, match=r"explode raised ValueError: bang"):
+    with pytest.raises(ToolError, match=r"^explode failed with ValueError at tools.py:\d+$"):
         await call("explode", text="bang")
     began = time.monotonic()
     with pytest.raises(ToolTimeout):
@@ -147,7 +147,11 @@ async def test_what_a_tool_prints_is_logged_and_not_told_to_the_model(tools, cap
         agent = Agent(model, tools=told, telemetry=Telemetry(tracer_provider=tracer))
         outcome = await agent.run("go", run_id="r1")
     assert isinstance(outcome, Completed)
-    lines = [record.getMessage() for record in caplog.records if record.name == "agentkit.tools"]
+    lines = [
+        record.getMessage()
+        for record in caplog.records
+        if record.name == "agentkit.tools" and record.levelname == "INFO"
+    ]
     output = r"tool speak of run r1, output: key [secret SBX_KEY]\nforged\u001b[2J\u202e"
     errors = "tool speak of run r1, errors: " + "x" * 2000 + " … and 3001 more"
     assert lines == [output, errors] * 2

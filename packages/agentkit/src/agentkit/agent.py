@@ -122,6 +122,10 @@ class Agent(Generic[Deps, Output]):
     memory: AgentMemory | None = None
     telemetry: Telemetry = Telemetry()
 
+    def __post_init__(self) -> None:
+        """A function that cannot be a tool is refused here, and not in the middle of a run."""
+        _ = self._toolsets
+
     async def run(self, input: Input = None, **options: Unpack[RunOptions[Deps]]) -> Outcome[Output]:  # noqa: A002
         """Carry a run to its end, or as far as it goes without a person.
 

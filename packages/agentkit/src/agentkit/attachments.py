@@ -14,28 +14,26 @@ from __future__ import annotations
 import base64
 import binascii
 import mimetypes
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, cast
-from urllib.parse import urlsplit
 
 from agentkit.errors import UsageError
-from agentkit.messages import Attachment, JsonObject, JsonValue
+from agentkit.messages import (
+    ATTACHMENT_KEY,
+    MAX_ATTACHMENT_BYTES,
+    Attachment,
+    JsonObject,
+    JsonValue,
+)
 
-KEY = "$attachment"
-
-MAX_BYTES = 10 * 1024 * 1024
-"""Of one attachment: providers take little more, and it is stored with the run."""
+KEY, MAX_BYTES = ATTACHMENT_KEY, MAX_ATTACHMENT_BYTES
 MAX_TOTAL_BYTES = 20 * 1024 * 1024
 """Of all attachments of an input together."""
-MAX_URL = 2048
-MAX_NAME = 200
 
 Input: TypeAlias = "None | bool | int | float | str | Attachment | Sequence[Input] | Mapping[str, Input]"
 """What a run may be given: JSON, with attachments in it."""
 
-_MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,62}/[a-z0-9][a-z0-9.+-]{0,62}")
 _FIELDS = {"media_type", "data", "url", "name"}
 
 
@@ -65,33 +63,10 @@ def checked(attachment: Attachment) -> Attachment:
     Raises:
         UsageError: a field cannot be right; the message names it, and never holds what is in it.
     """
-    problem = _problem(attachment)
+    problem = attachment.problem
     if problem is not None:
         raise UsageError(f"an attachment {problem}")
     return attachment
-
-
-def _problem(attachment: Attachment) -> str | None:
-    if not _MEDIA_TYPE.fullmatch(attachment.media_type):
-        return "needs a media_type, for example image/png or application/pdf"
-    if (attachment.data is None) == (attachment.url is None):
-        return "has either data or a url"
-    if attachment.data is not None and not 0 < len(attachment.data) <= MAX_BYTES:
-        return f"holds {len(attachment.data)} bytes; from 1 to {MAX_BYTES} are taken"
-    if attachment.url is not None and not _is_url(attachment.url):
-        return f"has a url that does not begin with https:// and a host, or is longer than {MAX_URL}"
-    if len(attachment.name) > MAX_NAME or not attachment.name.isprintable():
-        return f"has a name that is longer than {MAX_NAME} or cannot be printed"
-    return None
-
-
-def _is_url(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return False
-    is_plain = len(url) <= MAX_URL and url.isprintable() and " " not in url
-    return is_plain and parts.scheme == "https" and bool(parts.hostname) and parts.username is None
 
 
 # --- JSON --------------------------------------------------------------------------------------------------------
@@ -99,14 +74,7 @@ def _is_url(url: str) -> bool:
 
 def to_json(attachment: Attachment) -> JsonObject:
     """``attachment`` as it stands in an input."""
-    told: dict[str, JsonValue] = {"media_type": attachment.media_type}
-    if attachment.data is not None:
-        told["data"] = base64.b64encode(attachment.data).decode()
-    if attachment.url is not None:
-        told["url"] = attachment.url
-    if attachment.name:
-        told["name"] = attachment.name
-    return {KEY: told}
+    return attachment.to_json()
 
 
 def from_json(value: Mapping[str, Any]) -> Attachment:

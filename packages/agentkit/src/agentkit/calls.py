@@ -11,13 +11,15 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
+from agentkit.boundary import task_here
 from agentkit.codec import to_json_text
 from agentkit.errors import (
-    AgentkitError,
     BadArguments,
     JournalError,
+    ResultUnavailable,
     RunError,
     RunReleased,
     ToolDenied,
@@ -41,6 +43,9 @@ from agentkit.ports import (
     Toolset,
     behind_nothing,
 )
+from agentkit.tools.results import failure, is_plain, text_of, to_result
+from agentkit.tools.results import place_of as place_of  # noqa: PLC0414  (whoever reports an error finds it here)
+from agentkit.tools.threads import Threads
 from agentkit.transcript import (
     ApprovalAsked,
     ApprovalGiven,
@@ -56,6 +61,9 @@ from agentkit.transcript import (
 
 MOST_OUTPUT = 4_000_000
 """Characters of JSON that the output of one call may have; every later request holds it too."""
+
+_MOST_LOOKS = 50_000
+"""Values of an output that are looked at in the event loop; a larger one is looked at in a thread."""
 
 log = logging.getLogger("agentkit")
 
@@ -105,6 +113,7 @@ class Caller:
     _deciding: asyncio.Lock = field(default_factory=asyncio.Lock)
     _under_way: list[ToolCall] = field(default_factory=list[ToolCall])
     _broken: threading.Event = field(default_factory=threading.Event)
+    _threads: Threads = field(default_factory=Threads)
 
     async def settle(self, owed: OpenCall, transcript: Transcript) -> None:
         """Carry out a call, refuse it, or ask a person about it, and record which; nothing once the run is stopped."""
@@ -260,26 +269,47 @@ class Caller:
             report=self._reporter(call),
             stopped=threading.Event(),
         )
-        timer = asyncio.timeout_at(until)
+        timer, task = asyncio.timeout_at(until), task_here()
         try:
             async with timer, self.kill_switch.passing(self._use_of(call)):
-                return _storable(call, await self.toolsets[call.name].call(call, context)), None
+                return await self._storable(call, await self.toolsets[call.name].call(call, context)), None
+        except ResultUnavailable as error:
+            log.warning("%s", error)
+            if error.__cause__ is not None:
+                log.debug("the result of %s: %s", call.name, text_of(error.__cause__))
+            return _carried_out(error, spec), None
         except ToolError as error:
             return None, error.as_run_error()
         except (JournalError, RunReleased):  # of a step that the meter records; or by the kill switch
             raise
         except TimeoutError as error:
             if timer.expired():
-                return None, ToolTimeout(f"{call.name} was given up after its time limit").as_run_error()
-            return None, _unexpected(call, error)
-        except asyncio.CancelledError as error:
-            if self._is_given_up():
-                raise
-            return None, _unexpected(call, error)  # a cancellation of the tool's own making
-        except (Exception, SystemExit) as error:  # noqa: BLE001  (a tool's own result, never the run's or worker's end)
-            return None, _unexpected(call, error)
+                return None, ToolTimeout(_out_of_time(spec)).as_run_error()
+            return None, failure(call.name, error).as_run_error()
+        except BaseException as error:  # a tool's own result, never the end of the run or of the worker
+            if not isinstance(error, Exception) and (self._is_given_up() or task_here() is not task):
+                raise  # the run was stopped, or the coroutine is being closed
+            return None, failure(call.name, error).as_run_error()
         finally:
             context.stopped.set()
+
+    async def _storable(self, call: ToolCall, output: JsonValue) -> JsonValue:
+        """The output as it is recorded. A toolset may return anything: it is converted as what a function returns is.
+
+        Raises:
+            ResultUnavailable: it cannot be recorded.
+        """
+        try:
+            if not is_plain(output, _MOST_LOOKS):
+                output = await self._threads.run(partial(to_result, call.name, output), call.name)
+            text = to_json_text(output)
+        except TranscriptError:
+            output = to_result(call.name, output)
+            text = to_json_text(output)
+        if len(text) > MOST_OUTPUT:
+            reason = f"it has {len(text)} characters, and at most {MOST_OUTPUT} are taken"
+            raise ResultUnavailable.of(call.name, reason)
+        return output
 
     def _use_of(self, call: ToolCall) -> ToolUse:
         uses: Callable[[ToolCall], tuple[str, str]] | None = getattr(self.toolsets[call.name], "uses", None)
@@ -314,16 +344,16 @@ class Caller:
         return min(given) if given else None
 
 
-def _storable(call: ToolCall, output: JsonValue) -> JsonValue:
-    try:
-        size = len(to_json_text(output))
-    except TranscriptError:
-        message = f"{call.name} returned something that JSON cannot express"
-        raise ToolError(message) from None
-    if size > MOST_OUTPUT:
-        message = f"{call.name} returned {size} characters; at most {MOST_OUTPUT} are taken: ask for less"
-        raise ToolError(message)
-    return output
+def _carried_out(error: ResultUnavailable, spec: ToolSpec) -> str:
+    """What the model is told in the place of a result that cannot be shown. It is no error: the call took effect."""
+    if spec.effect is Effect.PURE:
+        return f"{error}. The same call will not show it either; ask for less, or in another way."
+    return f"{error}. Do not call it again for the result: that would repeat what it did."
+
+
+def _out_of_time(spec: ToolSpec) -> str:
+    told = f"{spec.name} was given up after its time limit"
+    return told if spec.effect is Effect.PURE else f"{told}; it is not known whether it took effect"
 
 
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -369,21 +399,3 @@ def _remark_of(answer: ApprovalGiven) -> str:
     else:
         what = "A person has approved this call" if answer.reason else ""
     return f"{what}: {answer.reason}" if answer.reason else what
-
-
-def _unexpected(call: ToolCall, error: BaseException) -> RunError:
-    """An exception that is no ToolError: its text may hold secrets, so only its type and place are told."""
-    if isinstance(error, AgentkitError):
-        message = f"{call.name} failed: {error}"
-    else:
-        message = f"{call.name} failed with {type(error).__name__}"
-        log.warning("tool %s raised %s at %s", call.name, type(error).__name__, place_of(error))
-    return ToolError(message).as_run_error()
-
-
-def place_of(error: BaseException) -> str:
-    """Where an exception was raised, as ``file:line``: what can be told of it without its text."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else "unknown"

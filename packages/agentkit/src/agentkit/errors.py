@@ -25,6 +25,7 @@
     │   ├── ToolTimeout
     │   ├── ToolDenied
     │   │   └── ToolHalted      a person has switched the tool off
+    │   ├── ResultUnavailable   the call was carried out; only its result is missing
     │   ├── AddressRefused      a tool was to ask a server that it must not reach
     │   ├── McpUnavailable      the operator: an MCP server cannot be reached, or went away
     │   └── ToolQuarantined     the operator: a tool of an MCP server is to be approved first
@@ -41,7 +42,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 
 class Actor(StrEnum):
@@ -282,6 +283,25 @@ class ToolHalted(ToolDenied):
     """A person has switched this tool, or its server, off."""
 
     code = "tool_halted"
+
+
+class ResultUnavailable(ToolError):
+    """The call was carried out, and its result cannot be shown.
+
+    Attributes:
+        reason: why not.
+    """
+
+    code = "tool_result_unavailable"
+
+    def __init__(self, message: str | None = None, *, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    @classmethod
+    def of(cls, tool: str, reason: str) -> Self:
+        """The error for a tool, by its name."""
+        return cls(f"{tool} was carried out; its result cannot be shown: {reason}", reason=reason)
 
 
 class AddressRefused(ToolError):

@@ -5,11 +5,16 @@ The types follow what the wire formats of the providers have in common; nothing 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import base64
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TypeAlias
+from functools import cache
+from typing import Any, TypeAlias
+from urllib.parse import urlsplit
 
+from agentkit.errors import UsageError
 from agentkit.money import add_usd
 
 JsonValue: TypeAlias = "None | bool | int | float | str | Sequence[JsonValue] | Mapping[str, JsonValue]"
@@ -93,9 +98,40 @@ Part: TypeAlias = Text | Reasoning | ToolCall
 # --- messages ----------------------------------------------------------------------------------------------------
 
 
+ATTACHMENT_KEY = "$attachment"
+"""The only key of the JSON object that stands for an attachment."""
+
+MAX_ATTACHMENT_BYTES = 10 * 1024 * 1024
+"""Of one attachment: providers take little more, and it is stored with the run."""
+MAX_ATTACHMENT_URL = 2048
+MAX_ATTACHMENT_NAME = 200
+
+_MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,62}/[a-z0-9][a-z0-9.+-]{0,62}")
+
+
+class _AttachmentSerializer:
+    """What pydantic looks for on a value that knows its own JSON form; made when it first looks."""
+
+    def __get__(self, instance: object, owner: type[Attachment]) -> Any:
+        return _attachment_serializer()
+
+
+@cache
+def _attachment_serializer() -> Any:
+    from pydantic_core import SchemaSerializer, core_schema
+
+    return SchemaSerializer(core_schema.any_schema(serialization=_attachment_serialization()))
+
+
+def _attachment_serialization() -> Any:
+    from pydantic_core import core_schema
+
+    return core_schema.plain_serializer_function_ser_schema(Attachment.to_json)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attachment:
-    """An image or a document that a person hands in; exactly one of ``data`` and ``url`` is given.
+    """An image or a document that a person hands in or a tool returns; exactly one of ``data`` and ``url`` is given.
 
     Attributes:
         media_type: for example ``image/png`` or ``application/pdf``.
@@ -109,10 +145,59 @@ class Attachment:
     url: str | None = None
     name: str = ""
 
+    __pydantic_serializer__ = _AttachmentSerializer()
+
     @property
     def is_image(self) -> bool:
         """It is looked at, not read."""
         return self.media_type.startswith("image/")
+
+    @property
+    def problem(self) -> str | None:
+        """Why it cannot be one; names the field, and never holds what is in it."""
+        if not _MEDIA_TYPE.fullmatch(self.media_type):
+            return "needs a media_type, for example image/png or application/pdf"
+        if (self.data is None) == (self.url is None):
+            return "has either data or a url"
+        if self.data is not None and not 0 < len(self.data) <= MAX_ATTACHMENT_BYTES:
+            return f"holds {len(self.data)} bytes; from 1 to {MAX_ATTACHMENT_BYTES} are taken"
+        if self.url is not None and not _is_url(self.url):
+            return f"has a url that does not begin with https:// and a host, or is longer than {MAX_ATTACHMENT_URL}"
+        if len(self.name) > MAX_ATTACHMENT_NAME or not self.name.isprintable():
+            return f"has a name that is longer than {MAX_ATTACHMENT_NAME} or cannot be printed"
+        return None
+
+    def to_json(self) -> JsonObject:
+        """Its JSON form: an object whose only key is ``$attachment``.
+
+        Raises:
+            UsageError: it cannot be one.
+        """
+        if (problem := self.problem) is not None:
+            message = f"an attachment {problem}"
+            raise UsageError(message)
+        fields: dict[str, JsonValue] = {"media_type": self.media_type}
+        if self.data is not None:
+            fields["data"] = base64.b64encode(self.data).decode()
+        if self.url is not None:
+            fields["url"] = self.url
+        if self.name:
+            fields["name"] = self.name
+        return {ATTACHMENT_KEY: fields}
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Callable[[Any], Any]) -> Any:
+        """Where a field of a pydantic model is an attachment, it has the same JSON form."""
+        return {**handler(source), "serialization": _attachment_serialization()}
+
+
+def _is_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    is_plain = len(url) <= MAX_ATTACHMENT_URL and url.isprintable() and " " not in url
+    return is_plain and parts.scheme == "https" and bool(parts.hostname) and parts.username is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

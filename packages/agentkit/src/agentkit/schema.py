@@ -5,12 +5,15 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Callable, Mapping
-from functools import cached_property
-from typing import Any, Generic, TypeVar, get_type_hints
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cache, cached_property
+from itertools import islice
+from typing import Annotated, Any, Generic, TypeVar, cast, get_args, get_origin
 
-from agentkit.errors import BadArguments, UsageError
+from agentkit.codec import to_json_text
+from agentkit.errors import AgentkitError, BadArguments, TranscriptError, UsageError
 from agentkit.messages import JsonObject, JsonValue
+from agentkit.signatures import Signature, UnresolvedAnnotation
 
 Value = TypeVar("Value")
 
@@ -82,47 +85,97 @@ class OutputSchema(Generic[Value]):
 class ArgumentsSchema:
     """The parameters of a function as a JSON schema, and the way back from JSON arguments to Python values.
 
-    Args:
-        function: its annotated parameters become properties; its docstring's ``Args:`` section describes them.
-        skip: names of parameters that are not the model's to fill in.
+    A parameter is described by ``Field(description=…)``, by a text in its ``Annotated``, or by the docstring; the first
+    of these that is there counts.
 
-    Raises:
-        UsageError: a parameter has no annotation, or is ``*args`` or ``**kwargs``.
+    Args:
+        signature: each parameter becomes a property.
+        tool: what errors call the function.
+        skip: names of parameters that are not the model's to fill in.
     """
 
-    def __init__(self, function: Callable[..., Any], skip: frozenset[str] = frozenset()) -> None:
-        self._function = function
-        self._skip = skip
+    def __init__(self, signature: Signature, tool: str, skip: Collection[str] = ()) -> None:
+        self._signature = signature
+        self._tool = tool
+        self._parameters = [each for each in signature.parameters if each.name not in skip]
 
     @cached_property
-    def _model(self) -> Any:
-        from pydantic import ConfigDict, Field, create_model
+    def _compiled(self) -> tuple[Any, JsonObject]:
+        """The model that validates arguments, and its schema."""
+        for parameter in self._parameters:
+            self._check(parameter)
+        try:
+            return self._compile(self._parameters)
+        except Exception as error:  # noqa: BLE001  (pydantic has many ways to say that a type will not do)
+            for parameter in self._parameters:  # which one is it?
+                try:
+                    self._compile([parameter])
+                except Exception as cause:  # noqa: BLE001  (as above)
+                    raise self._refused(parameter, cause) from None
+            message = f"tool {self._tool}: its parameters cannot be declared together: {_first_line(error)}"
+            raise UsageError(message) from None
 
-        described = _described_parameters(inspect.getdoc(self._function) or "")
-        hints = type_hints_of(self._function)
+    def _check(self, parameter: inspect.Parameter) -> None:
+        name = parameter.name
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            stars = "*" if parameter.kind is parameter.VAR_POSITIONAL else "**"
+            message = f"tool {self._tool}: parameter {name} is declared as {stars}{name}, which a model "
+            message += "cannot fill in: declare each parameter by its name"
+            raise UsageError(message)
+        if name not in self._signature.hints:
+            message = f"tool {self._tool}: parameter {name} needs an annotation that says its type"
+            raise UsageError(message)
+
+    def _refused(self, parameter: inspect.Parameter, cause: Exception) -> UsageError:
+        kind = UnresolvedAnnotation if getattr(cause, "code", "") in _UNRESOLVED else UsageError
+        hint = self._signature.hints[parameter.name]
+        shown = getattr(hint, "__qualname__", None) or str(hint)
+        return kind(
+            f"tool {self._tool}: parameter {parameter.name} cannot be filled in by a model as {shown[:200]}: "
+            f"{_first_line(cause)}"
+        )
+
+    def _compile(self, parameters: Sequence[inspect.Parameter]) -> tuple[Any, JsonObject]:
+        """Fields have names of our own: that of a parameter may be an attribute of a model, or begin with _."""
+        from pydantic import ConfigDict, create_model
+
+        described = _described_parameters(self._signature.doc)
         given: dict[str, Any] = {}
-        for name, parameter in inspect.signature(self._function).parameters.items():
-            if name in self._skip:
-                continue
-            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or name not in hints:
-                message = f"tool {self._function.__name__}: parameter {name} needs a name and an annotation"
-                raise UsageError(message)
+        for index, parameter in enumerate(parameters):
             default = ... if parameter.default is parameter.empty else parameter.default
-            given[name] = (hints[name], Field(default, description=described.get(name)))
-        return create_model(self._function.__name__, __config__=ConfigDict(extra="forbid"), **given)
-
-    @cached_property
-    def json_schema(self) -> JsonObject:
-        """JSON schema of an object with the parameters as properties."""
-        schema: dict[str, Any] = self._model.model_json_schema()
+            given[f"p{index}"] = (self._hint(parameter.name, described.get(parameter.name)), default)
+        model: Any = create_model("Arguments", __config__=ConfigDict(extra="forbid"), **given)
+        schema: dict[str, Any] = model.model_json_schema(schema_generator=_schema_generator())
+        json.dumps(schema, allow_nan=False)
         schema.pop("title", None)
         for prop in schema.get("properties", {}).values():
             prop.pop("title", None)
         schema.setdefault("properties", {})
-        return schema
+        return model, schema
+
+    def _hint(self, name: str, described: str | None) -> Any:
+        """The annotation with what is known besides; what it says itself comes later, and so goes before that."""
+        from pydantic import Field
+
+        hint = self._signature.hints[name]
+        said: tuple[Any, ...] = ()
+        if get_origin(hint) is Annotated:
+            hint, said = get_args(hint)[0], get_args(hint)[1:]
+        texts = [each if isinstance(each, str) else getattr(each, "documentation", None) for each in said]
+        description = next((text for text in texts if isinstance(text, str)), described)
+        return Annotated[hint, Field(alias=name, description=description), *said]
+
+    @property
+    def json_schema(self) -> JsonObject:
+        """JSON schema of an object with the parameters as properties.
+
+        Raises:
+            UsageError: a parameter has no annotation, one that JSON cannot express, or is ``*args`` or ``**kwargs``.
+        """
+        return self._compiled[1]
 
     def validate(self, arguments: JsonObject) -> dict[str, Any]:
-        """Keyword arguments for the function.
+        """The arguments of the function, by the names of its parameters.
 
         Raises:
             BadArguments: they do not fit; the message names each field, for the model.
@@ -131,51 +184,132 @@ class ArgumentsSchema:
         from pydantic_core import PydanticSerializationError, to_json
 
         try:
-            model = self._model.model_validate_json(to_json(arguments))
+            model = self._compiled[0].model_validate_json(to_json(arguments))
         except ValidationError as error:
-            raise BadArguments(_explain(f"{self._function.__name__}: bad arguments", error)) from None
+            raise BadArguments(_explain(f"{self._tool}: bad arguments", error)) from None
         except PydanticSerializationError:  # half a surrogate pair, for one
             what = "they hold what JSON cannot express"
-            raise BadArguments(f"{self._function.__name__}: bad arguments: {what}") from None
-        return {name: getattr(model, name) for name in self._model.model_fields}
+            raise BadArguments(f"{self._tool}: bad arguments: {what}") from None
+        return {each.name: getattr(model, f"p{index}") for index, each in enumerate(self._parameters)}
+
+
+_UNRESOLVED = frozenset({"class-not-fully-defined", "undefined-annotation"})
+"""Codes of pydantic's errors for a class that names one that is defined later."""
+
+
+@cache
+def _schema_generator() -> Any:
+    from pydantic.json_schema import GenerateJsonSchema
+    from pydantic_core import PydanticSerializationError
+
+    class Generator(GenerateJsonSchema):
+        """A default that JSON cannot express is left out of the schema; the function receives it all the same."""
+
+        def encode_default(self, dft: Any) -> Any:
+            encoded = super().encode_default(dft)
+            try:
+                json.dumps(encoded, allow_nan=False)
+            except (TypeError, ValueError) as error:
+                raise PydanticSerializationError(str(error)) from None
+            return encoded
+
+        def emit_warning(self, kind: Any, detail: str) -> None:
+            """It would only say what is said above."""
+
+    return Generator
+
+
+# --- values as JSON ----------------------------------------------------------------------------------------------
+
+MOST_ITEMS = 1_000_000
+"""Of an iterable: one that never ends is given up there."""
 
 
 def to_json_value(value: Any) -> JsonValue:
-    """Whatever a tool returned as plain JSON: dataclasses, models, dates, paths, … become what they look like.
+    """``value`` as plain JSON: dataclasses, models, dates, paths, iterables, attachments … become what they look like.
+
+    Halves of surrogate pairs, which no text may hold, become ``?``. Reading a value may take long, and may run code of
+    whoever has made it.
 
     Raises:
-        UsageError: JSON cannot express it (this includes NaN and infinity).
+        UsageError: JSON cannot express it (this includes NaN and infinity); the text says why. Where reading it raised,
+            that is its cause.
     """
-    if value is None or isinstance(value, str | bool | int):
-        return value
-    from pydantic_core import PydanticSerializationError, to_json
+    if value is None or type(value) in (bool, int):
+        return value  # type: ignore[no-any-return]
+    from pydantic_core import to_jsonable_python
 
     try:
-        plain: JsonValue = json.loads(
-            to_json(value, inf_nan_mode="constants"), parse_constant=_refuse_constant
-        )
-    except (PydanticSerializationError, ValueError, RecursionError) as error:
-        message = f"a {type(value).__name__} cannot be expressed as JSON: {error}"
-        raise UsageError(message) from None
-    return plain
+        try:
+            plain = to_jsonable_python(value, inf_nan_mode="constants", fallback=_expanded)
+        except UnicodeEncodeError:  # in a key: those it does not leave as they are
+            plain = to_jsonable_python(_whole(value), inf_nan_mode="constants", fallback=_expanded)
+        return _checked(plain)
+    except MemoryError:
+        raise
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(_why_not(value, error)) from error
 
 
-def type_hints_of(function: Callable[..., Any]) -> Mapping[str, Any]:
-    """The annotations of a tool's function.
-
-    Raises:
-        UsageError: one cannot be resolved.
-    """
+def _checked(plain: Any) -> JsonValue:
+    """What is left of an attempt to convert a value, where it is JSON."""
     try:
-        return get_type_hints(function, include_extras=True)
-    except (NameError, TypeError) as error:
-        message = f"tool {function.__name__}: an annotation cannot be resolved: {error}"
-        raise UsageError(message) from None
+        to_json_text(plain)
+    except TranscriptError:
+        plain = _whole(plain)
+        try:
+            json.dumps(plain, allow_nan=False)
+        except ValueError:
+            message = "it holds NaN or infinity, which JSON cannot express"
+            raise UsageError(message) from None
+    return plain  # type: ignore[no-any-return]
 
 
-def summary_of(function: Callable[..., Any]) -> str:
-    """A function's docstring up to its ``Args:`` section: what the model reads about a tool."""
-    text = inspect.getdoc(function) or ""
+def _expanded(value: Any) -> Any:
+    """What pydantic does not know: mappings and iterables of other kinds."""
+    if isinstance(value, Mapping):
+        return dict(cast("Mapping[str, Any]", value))
+    if isinstance(value, Iterable) and not isinstance(value, memoryview):
+        items = list(islice(cast("Iterable[object]", value), MOST_ITEMS + 1))
+        if len(items) > MOST_ITEMS:
+            message = f"it goes on for more than {MOST_ITEMS} items"
+            raise UsageError(message)
+        return items
+    message = f"a {type(value).__name__} cannot be expressed as JSON"
+    raise UsageError(message)
+
+
+def _why_not(value: Any, error: Exception) -> str:
+    """Why it is no JSON; without the texts of others' exceptions, which may hold anything."""
+    text, cause = str(error), error.__cause__
+    if isinstance(error, UnicodeDecodeError):
+        return "bytes that are no text cannot be expressed as JSON: a picture or a file is an Attachment"
+    if text.startswith("Circular reference"):
+        return "it refers to itself, which JSON cannot express"
+    if isinstance(error, RecursionError) or text.startswith("Maximum serialization depth"):
+        return "it is nested too deeply to be expressed as JSON"
+    if isinstance(cause, AgentkitError):
+        return str(cause)
+    what = type(error if cause is None else cause).__name__
+    return f"a {type(value).__name__} cannot be expressed as JSON: reading it raised {what}"
+
+
+def _whole(value: Any) -> Any:
+    """Containers and texts without halves of surrogate pairs: names of files may hold them."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode(errors="replace").decode()
+    if isinstance(value, dict):
+        fields = cast("dict[str, Any]", value)
+        return {_whole(name): _whole(field) for name, field in fields.items()}
+    if type(value) in (list, tuple):
+        return [_whole(item) for item in value]
+    return value
+
+
+def summary_of(text: str) -> str:
+    """A docstring up to its ``Args:`` section: what the model reads about a tool."""
     return re.split(r"^(?:Args|Returns|Raises|Yields):\s*$", text, maxsplit=1, flags=re.MULTILINE)[0].strip()
 
 
@@ -193,6 +327,10 @@ def _explain(what: str, error: Any) -> str:
     """What is wrong, field by field; without the values, which may be private."""
     problems = [f"{'.'.join(map(str, item['loc'])) or 'value'}: {item['msg']}" for item in error.errors()[:8]]
     return f"{what}: {'; '.join(problems)}"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:300]
 
 
 def _without_fence(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Self, cast
 from urllib.parse import quote
@@ -12,6 +13,27 @@ from urllib.parse import quote
 SHORTEST = 8
 """Characters; what is shorter may be a word of the text itself."""
 
+SECRET = "[secret]"  # noqa: S105  (what stands in its place)
+
+_KEYS = [
+    re.compile(pattern)
+    for pattern in (
+        r"(?<![\w-])(?:sk|rk|pk)-[\w-]{16,}",  # OpenAI, Anthropic, OpenRouter and their like
+        r"(?<![\w-])AIza[\w-]{30,}",
+        r"(?<![\w-])(?:gh[pousr]_|github_pat_)\w{20,}",
+        r"(?<![\w-])(?:AKIA|ASIA)[0-9A-Z]{16}(?!\w)",
+        r"(?<![\w-])xox[a-z]-[\w-]{10,}",
+        r"(?<![\w-])eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,}",  # a JSON web token
+        r"(?i)(?<=bearer )[\w.~+/=-]{16,}",
+        r"(?<=://)[^\s/@:]+:[^\s/@]+(?=@)",  # name and password in an address
+        r"-----BEGIN [A-Z ]*PRIVATE KEY-----[^-]*(?:-----END [A-Z ]*PRIVATE KEY-----)?",
+    )
+]
+_NAMED = re.compile(
+    r"""(?ix) (?P<name> (?:password|passwd|pwd|secret|token|cookie|credentials?|authorization|api[-_ ]?key)
+    ["']? \s* [=:] \s* ["']? (?:(?:basic|bearer)\s+)? ) [^\s"',;&]+"""
+)
+_SHORT_KEY = re.compile(r"(?<![\w-])(?:sk|rk|pk)-[\w-]{3,}")
 _NO_SECRETS = frozenset({"accept", "accept-encoding", "accept-language", "content-type", "user-agent"})
 
 
@@ -67,6 +89,18 @@ class Secrets:
         if isinstance(value, list | tuple):
             return [self.hidden(each) for each in cast("Iterable[Any]", value)]
         return value
+
+
+def without_keys(text: str) -> str:
+    """``text`` without what has the form of a key, a token or a password in an address."""
+    for pattern in _KEYS:
+        text = pattern.sub(SECRET, text)
+    return text
+
+
+def redacted(text: str) -> str:
+    """``text`` for a log: also without what is named as a secret, ``password=…``. In doubt it is cut out."""
+    return _SHORT_KEY.sub(SECRET, _NAMED.sub(rf"\g<name>{SECRET}", without_keys(text)))
 
 
 def _password_in(given: str) -> str:

@@ -23,6 +23,7 @@ from agentkit.errors import TranscriptError, UsageError
 from agentkit.messages import BegunAnew, Delta, ModelReply, ModelRequest, ReasoningDelta, TextDelta
 from agentkit.models import opened
 from agentkit.ports import Model, OnDelta
+from agentkit.secrecy import SECRET, without_keys
 from agentkit.testing.canonical import canonical, differences
 from agentkit.testing.models import pieces
 from agentkit.transcript import ModelReplied
@@ -31,22 +32,6 @@ Record: TypeAlias = Literal["once", "never", "always"]
 """When the real model is called: where there is no recording yet, never, or always (which records anew)."""
 
 VERSION = 1
-SECRET = "[secret]"  # noqa: S105  (what stands in its place)
-
-_LOOKS_SECRET = [
-    re.compile(pattern)
-    for pattern in (
-        r"(?<![\w-])(?:sk|rk|pk)-[\w-]{16,}",  # OpenAI, Anthropic, OpenRouter and their like
-        r"(?<![\w-])AIza[\w-]{30,}",
-        r"(?<![\w-])(?:gh[pousr]_|github_pat_)\w{20,}",
-        r"(?<![\w-])(?:AKIA|ASIA)[0-9A-Z]{16}(?!\w)",
-        r"(?<![\w-])xox[a-z]-[\w-]{10,}",
-        r"(?<![\w-])eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,}",  # a JSON web token
-        r"(?i)(?<=bearer )[\w.~+/=-]{16,}",
-        r"(?<=://)[^\s/@:]+:[^\s/@]+(?=@)",  # name and password in an address
-        r"-----BEGIN [A-Z ]*PRIVATE KEY-----[^-]*(?:-----END [A-Z ]*PRIVATE KEY-----)?",
-    )
-]
 _MOST_TOLD = 6
 
 
@@ -83,9 +68,7 @@ class _Terms:
     def _cut(self, text: str) -> str:
         for secret in self.secrets:
             text = text.replace(secret, SECRET)
-        for pattern in _LOOKS_SECRET:
-            text = pattern.sub(SECRET, text)
-        return text
+        return without_keys(text)
 
     def _blur(self, text: str) -> str:
         for pattern in self.ignore:

@@ -11,14 +11,17 @@ from typing import Any, cast
 
 from agentkit import semconv
 from agentkit.characters import visible
-from agentkit.errors import ToolError, UsageError
+from agentkit.errors import ResultUnavailable, ToolError, UsageError
 from agentkit.messages import JsonValue, ToolCall
 from agentkit.ports import ToolContext
+from agentkit.sandbox.errors import BadResult, FunctionRaised, NoResult, ResultTooLarge
 from agentkit.sandbox.port import CallTerms
 from agentkit.sandbox.sandboxes import Sandboxes
 from agentkit.sandbox.terms import CallLimits, Confinement
-from agentkit.tools.functions import Tool
+from agentkit.secrecy import redacted
+from agentkit.tools.functions import Tool, as_tool
 from agentkit.tools.programs import ProgramTool
+from agentkit.tools.results import from_envelope
 from agentkit.tracing import annotate
 
 _CALL = "agentkit.tools.inside:call"
@@ -93,6 +96,7 @@ class ConfinedTool(Tool):
 
         Raises:
             BadArguments: they do not fit.
+            ResultUnavailable: the function has returned what cannot be handed over.
             ToolError: as raised by the function, or because of how the call ended.
             SandboxUnavailable: there is no sandbox here.
         """
@@ -114,15 +118,18 @@ class ConfinedTool(Tool):
             "arguments": call.arguments,
             "context": _told(context),
         }
-        returned = await sandbox.call_on(_CALL, given, terms)
-        match returned.value:
-            case {"value": value}:
-                return value
-            case {"error": str(text)}:
-                raise ToolError(text)
-            case _:
-                message = f"{self.name} left something else than a result"
-                raise ToolError(message)
+        try:
+            envelope = (await sandbox.call_on(_CALL, given, terms)).value
+        except NoResult:
+            raise
+        except (BadResult, ResultTooLarge) as error:  # it has returned, and then it was too much
+            raise ResultUnavailable.of(self.name, str(error)) from None
+        except FunctionRaised as error:  # before or behind the function itself
+            what = {"failed": f"{self.name} failed with {error.type}", "code": ToolError.code}
+            raise from_envelope({**what, "text": redacted(error.message)}, self.name) from None
+        if isinstance(envelope, Mapping) and "value" in envelope:
+            return envelope["value"]
+        raise from_envelope(envelope if isinstance(envelope, Mapping) else {}, self.name)
 
 
 def confined(
@@ -167,7 +174,7 @@ def preloaded(
 def _as_tool(given: Any) -> Tool | None:
     if isinstance(given, Tool):
         return given
-    return None if hasattr(given, "specs") else Tool(cast("Callable[..., Any]", given))
+    return None if hasattr(given, "specs") else as_tool(cast("Callable[..., Any]", given))
 
 
 def _confinement(tool: Tool, usual: str, terms: Mapping[str, Confinement]) -> Confinement:
@@ -187,7 +194,7 @@ def _placed(
     if not isinstance(made, ProgramTool):
         why = None
         if import_name(made) is None:
-            why = "it cannot be imported by name (it is a closure, a method, or of a script)"
+            why = "it cannot be imported by name (it is a closure, a method, a partial, an object, or of a script)"
         elif made.takes_context and has_deps:
             why = "its context holds dependencies, which stay in this process"
         if why is not None:

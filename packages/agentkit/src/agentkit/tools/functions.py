@@ -2,29 +2,47 @@
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
-from typing import Any, Literal, get_origin, overload
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, overload
 
 from agentkit.errors import UnknownTool, UsageError
 from agentkit.messages import Effect, JsonObject, JsonValue, ToolCall, ToolSpec
 from agentkit.ports import ToolContext
 from agentkit.sandbox.terms import Confinement
-from agentkit.schema import ArgumentsSchema, summary_of, to_json_value, type_hints_of
+from agentkit.schema import ArgumentsSchema, summary_of
+from agentkit.signatures import (
+    AnyFunction,
+    Function,
+    Signature,
+    UnresolvedAnnotation,
+    is_async,
+    name_of,
+    names_of_caller,
+    needs_object,
+    signature_of,
+)
+from agentkit.tools.results import is_pending, is_plain, settle, to_result
 from agentkit.tools.threads import Threads
 
-Function = Callable[..., Any]
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]{0,63}")
 
 
 class Tool:
     """A function that a model may call. Still callable as the plain function.
 
+    In the body of a class it is the tool of a method: ``obj.method`` is a tool whose calls reach ``obj``.
+
     Args:
-        function: sync or async; a parameter annotated with ``ToolContext`` receives the context and is not shown to
-            the model. A synchronous function has a thread for itself while it runs, and never blocks the event loop.
+        function: a function, a method of an object, a partial or any other callable. A parameter annotated with
+            ``ToolContext`` receives the context and is not shown to the model; nor is an argument that a partial has
+            bound by name. An asynchronous function runs in the event loop, any other has a thread for itself while it
+            runs and never blocks the loop; what it returns is awaited, collected and converted to JSON as a part of
+            the call.
         name: what the model calls it; the function's name where not given.
         effect: what repeating a call would do.
         timeout: seconds after which a call is given up. A thread cannot be stopped from outside: the run goes on
@@ -35,12 +53,13 @@ class Tool:
             in this process; a worker, or :func:`agentkit.tools.confined.confined`, sees to the sandbox.
 
     Raises:
-        UsageError: it is no function, the name is not usable, or the timeout is not positive.
+        UsageError: it cannot be called, the name is not usable, the timeout is not positive, or a parameter is not one
+            that a model can fill in. The message names the tool and the parameter.
     """
 
     def __init__(
         self,
-        function: Function,
+        function: AnyFunction,
         *,
         name: str | None = None,
         effect: Effect | str = Effect.UNSAFE,
@@ -48,11 +67,12 @@ class Tool:
         approval: bool = False,
         sandbox: str | Confinement | None = None,
     ) -> None:
-        if not hasattr(function, "__name__"):
+        found = name or name_of(function)
+        if found is None:
             message = f"a tool is made of a function, not of a {type(function).__name__}: wrap it in one"
             raise UsageError(message)
-        self.function = function
-        self.name = name or function.__name__
+        self.function: Any = function
+        self.name = found
         if not _NAME.fullmatch(self.name):
             message = f"a tool cannot be called {self.name!r}: letters, digits, _ and -, at most 64"
             raise UsageError(message)
@@ -64,37 +84,68 @@ class Tool:
         self.approval = approval
         self.confinement = sandbox if isinstance(sandbox, Confinement) else Confinement(sandbox=sandbox)
         self._threads = Threads()
+        self._names: Mapping[str, Any] = {}
+        self._needs_object = needs_object(function)
         self.__doc__ = function.__doc__
+        try:
+            _ = self._schema
+        except (
+            UnresolvedAnnotation
+        ):  # of a local class; or it is defined later, and the first use looks again
+            self._names = names_of_caller()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **kwargs)
+
+    def __get__(self, instance: object, owner: type[Any] | None = None) -> Tool:
+        """The tool of a method, bound to an object; any other tool as it is."""
+        if not self._needs_object and not isinstance(self.function, staticmethod):
+            return self
+        if instance is None and not isinstance(self.function, classmethod | staticmethod):
+            return self
+        bound = copy(self)
+        bound.function = self.function.__get__(instance, owner)
+        bound._needs_object = False  # noqa: SLF001  (its own kind)
+        return bound
 
     def __repr__(self) -> str:
         return f"<Tool {self.name} ({self.effect})>"
 
     @cached_property
-    def _context_parameter(self) -> str | None:
-        for name, hint in type_hints_of(self.function).items():
-            if name != "return" and (hint is ToolContext or get_origin(hint) is ToolContext):
-                return name
-        return None
+    def _signature(self) -> Signature:
+        if not self._needs_object:
+            return signature_of(self.function, self.name, self._names)
+        function = self.function.__func__ if isinstance(self.function, classmethod) else self.function
+        found = signature_of(function, self.name, self._names)
+        return replace(found, parameters=found.parameters[1:])
+
+    @cached_property
+    def _context_parameters(self) -> frozenset[str]:
+        return frozenset(name for name, hint in self._signature.hints.items() if _is_context(hint))
 
     @cached_property
     def _schema(self) -> ArgumentsSchema:
-        skip = frozenset({self._context_parameter} if self._context_parameter else ())
-        return ArgumentsSchema(self.function, skip)
+        schema = ArgumentsSchema(self._signature, self.name, self._context_parameters)
+        _ = schema.json_schema
+        return schema
 
     @cached_property
     def spec(self) -> ToolSpec:
         """The tool as a model sees it.
 
         Raises:
-            UsageError: a parameter has no annotation, or one that JSON cannot express.
+            UsageError: an annotation names something that is not defined, or it is a method without an object.
         """
+        if self._needs_object:
+            message = (
+                f"tool {self.name} is a method: hand over that of an object, `thing.{self.name}`, and not "
+            )
+            message += "that of its class"
+            raise UsageError(message)
         return ToolSpec(
             name=self.name,
-            description=summary_of(self.function),
             parameters=self._schema.json_schema,
+            description=summary_of(self._signature.doc),
             effect=self.effect,
             timeout_seconds=self.timeout,
             approval=self.approval,
@@ -111,7 +162,7 @@ class Tool:
     @property
     def takes_context(self) -> bool:
         """One of its parameters receives the context."""
-        return self._context_parameter is not None
+        return bool(self._context_parameters)
 
     def prepared(self, arguments: JsonObject, context: ToolContext[Any]) -> dict[str, Any]:
         """What the function is called with, from JSON arguments.
@@ -119,16 +170,24 @@ class Tool:
         Raises:
             BadArguments: they do not fit.
         """
-        given = self._schema.validate(arguments)
-        if self._context_parameter:
-            given[self._context_parameter] = context
-        return given
+        return {**self._schema.validate(arguments), **dict.fromkeys(self._context_parameters, context)}
+
+    def invoke(self, arguments: Mapping[str, Any]) -> Any:
+        """Call the function with prepared arguments; what it returns may have to be awaited."""
+        named = dict(arguments)
+        places = [
+            named.pop(each.name)
+            for each in self._signature.parameters
+            if each.kind is each.POSITIONAL_ONLY and each.name in named
+        ]
+        return self.function(*places, **named)
 
     async def call(self, call: ToolCall, context: ToolContext[Any]) -> JsonValue:
         """Validate the arguments, call the function, and return its result as JSON.
 
         Raises:
             BadArguments: the arguments do not fit.
+            ResultUnavailable: the function has returned what JSON cannot express.
             ToolError: as raised by the function itself.
         """
         if self.confinement.sandbox in {"pool", "jail"}:
@@ -138,15 +197,50 @@ class Tool:
             message += "agent to a worker, or the tool to agentkit.tools.confined.confined"
             raise UsageError(message)
         arguments = self.prepared(call.arguments, context)
-        if inspect.iscoroutinefunction(self.function):
-            result = await self.function(**arguments)
-        else:
-            result = await self._threads.run(self.function, arguments, context.stopped)
-        return to_json_value(result)
+        try:
+            return await self._result_of(arguments)
+        finally:
+            context.stopped.set()
+
+    async def _result_of(self, arguments: Mapping[str, Any]) -> JsonValue:
+        """Whether a function is asynchronous is seen from what it returns; its declaration only spares a thread."""
+        value = self.invoke(arguments) if is_async(self.function) else await self._in_thread(arguments)
+        if isinstance(value, _Converted):
+            return value.result
+        value = await settle(value)
+        if is_plain(value):
+            return to_result(self.name, value)
+        converted: JsonValue = await self._threads.run(partial(to_result, self.name, value), self.name)
+        return converted
+
+    async def _in_thread(self, arguments: Mapping[str, Any]) -> Any:
+        def work() -> Any:
+            value = self.invoke(arguments)
+            return value if is_pending(value) else _Converted(to_result(self.name, value))
+
+        return await self._threads.run(work, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Converted:
+    """A result that is JSON already."""
+
+    result: JsonValue
+
+
+def _is_context(hint: Any) -> bool:
+    """Whether a parameter receives the context: also within ``Annotated`` and beside ``None``."""
+    if hint is ToolContext or get_origin(hint) is ToolContext:
+        return True
+    if get_origin(hint) is Annotated:
+        return _is_context(get_args(hint)[0])
+    if get_origin(hint) in (Union, UnionType):
+        return any(map(_is_context, get_args(hint)))
+    return False
 
 
 @overload
-def tool(function: Function, /) -> Tool: ...
+def tool(function: AnyFunction, /) -> Tool: ...
 @overload
 def tool(
     *,
@@ -155,9 +249,9 @@ def tool(
     timeout: float | None = None,
     approval: bool = False,
     sandbox: Literal["inprocess", "pool", "jail"] | Confinement | None = None,
-) -> Callable[[Function], Tool]: ...
+) -> Callable[[AnyFunction], Tool]: ...
 def tool(
-    function: Function | None = None,
+    function: AnyFunction | None = None,
     /,
     *,
     effect: Effect | str = Effect.UNSAFE,
@@ -165,16 +259,24 @@ def tool(
     timeout: float | None = None,
     approval: bool = False,
     sandbox: str | Confinement | None = None,
-) -> Tool | Callable[[Function], Tool]:
+) -> Tool | Callable[[AnyFunction], Tool]:
     """Make a :class:`Tool` of a function; see there for the arguments.
 
     A tool that declares no effect counts as ``unsafe``: after a crash a person is asked before it is called again.
     """
 
-    def wrap(wrapped: Function) -> Tool:
+    def wrap(wrapped: AnyFunction) -> Tool:
         return Tool(wrapped, name=name, effect=effect, timeout=timeout, approval=approval, sandbox=sandbox)
 
     return wrap if function is None else wrap(function)
+
+
+def as_tool(given: Tool | AnyFunction) -> Tool:
+    """A tool as it is; of anything else that can be called, an ``unsafe`` one."""
+    inner = getattr(given, "__func__", None)
+    if isinstance(inner, Tool):  # a method of a class, made of a tool: `@classmethod` over `@tool`
+        return inner.__get__(cast("Any", given).__self__)
+    return given if isinstance(given, Tool) else Tool(given)
 
 
 class FunctionToolset:
@@ -190,7 +292,7 @@ class FunctionToolset:
     def __init__(self, tools: Iterable[Tool | Function]) -> None:
         self._tools: dict[str, Tool] = {}
         for given in tools:
-            made = given if isinstance(given, Tool) else Tool(given)
+            made = as_tool(given)
             if made.name in self._tools:
                 message = f"two tools are called {made.name}"
                 raise UsageError(message)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import inspect
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from agentkit.errors import ToolError
 from agentkit.messages import JsonObject, JsonValue
 from agentkit.ports import ToolContext
-from agentkit.sandbox.confined.calling import report
-from agentkit.schema import to_json_value
-from agentkit.tools.functions import Tool
+from agentkit.sandbox.confined.calling import report, told
+from agentkit.tools.functions import Tool, as_tool
+from agentkit.tools.results import is_pending, settle, to_envelope, to_result
 
 
 @cache
@@ -28,7 +26,7 @@ def found(name: str) -> Tool:
     there: Any = importlib.import_module(module)
     for attribute in attributes.split("."):
         there = getattr(there, attribute)
-    return there if isinstance(there, Tool) else Tool(there)
+    return as_tool(there)
 
 
 def warm(name: str) -> None:
@@ -37,17 +35,21 @@ def warm(name: str) -> None:
 
 
 def call(tool: str, arguments: JsonObject, context: Mapping[str, Any]) -> dict[str, JsonValue]:
-    """Call a tool; under ``value`` what it returned, or under ``error`` what it wants the model to know."""
-    made = found(tool)
+    """Call a tool; under ``value`` what it returned, or how it ended otherwise (see :func:`to_envelope`).
+
+    Raises:
+        MemoryError, OSError: a limit of the sandbox was reached.
+    """
+    name = tool.rpartition(":")[2]
     try:
+        made = found(tool)
+        name = made.name
         given = made.prepared(arguments, ToolContext(deps=None, report=report, **context))
-        result = made.function(**given)
-        if inspect.isawaitable(result):
-            result = asyncio.run(_awaited(result))
-    except ToolError as error:
-        return {"error": str(error)}
-    return {"value": to_json_value(result)}
-
-
-async def _awaited(result: Any) -> Any:
-    return await result
+        value = made.invoke(given)
+        if is_pending(value):
+            value = asyncio.run(settle(value))
+        return {"value": to_result(name, value)}
+    except BaseException as error:
+        if told(error)["kind"] != "error":
+            raise
+        return to_envelope(error, name)

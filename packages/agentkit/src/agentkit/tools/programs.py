@@ -11,7 +11,8 @@ from agentkit.ports import ToolContext
 from agentkit.sandbox.backend import Backend
 from agentkit.sandbox.port import CallTerms, Exited
 from agentkit.sandbox.terms import Confinement
-from agentkit.tools.functions import Function, Tool
+from agentkit.signatures import Function
+from agentkit.tools.functions import Tool
 
 Run: TypeAlias = Callable[[Backend, Mapping[str, Any], CallTerms], Awaitable[Exited]]
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
 
-from agentkit.errors import ToolError
+from agentkit.tools.results import failure
 
 Work: TypeAlias = Callable[[], None]
 
@@ -32,32 +32,24 @@ class Threads:
     def __init__(self) -> None:
         self._idle: deque[SimpleQueue[Work]] = deque()
 
-    async def run(
-        self, function: Callable[..., Any], arguments: dict[str, Any], stopped: threading.Event
-    ) -> Any:
-        """What ``function`` returns or raises. Sets ``stopped`` when nobody waits for it any more.
+    async def run(self, work: Callable[[], Any], name: str) -> Any:
+        """What ``work`` returns or raises, called in a thread with the context variables of the caller.
 
         Raises:
-            ToolError: it raised what no future can hold.
+            ToolError: it raised what would end a task or a process: that is the end of this call alone.
         """
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Any] = loop.create_future()
+        future: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
         context = contextvars.copy_context()
 
         def deliver(result: Any, error: BaseException | None) -> None:
-            if future.done():
-                return
-            if error is None:
-                future.set_result(result)
-            elif isinstance(error, Exception) and not isinstance(error, StopIteration):
-                future.set_exception(error)
-            else:  # a future refuses StopIteration; SystemExit would end the whole process
-                future.set_exception(ToolError(f"{function.__name__} raised {type(error).__name__}"))
+            if not future.done():  # an exception is handed over as a value: a future refuses some
+                future.set_result((result, error))
 
-        def work() -> None:
+        def call() -> None:
             result, error = None, None
             try:
-                result = context.run(function, **arguments)
+                result = context.run(work)
             except BaseException as raised:  # noqa: BLE001  (handed over to the awaiting side, whatever it is)
                 error = raised
             with suppress(
@@ -65,11 +57,13 @@ class Threads:
             ):  # the loop has ended before the function did: nobody waits for the result
                 loop.call_soon_threadsafe(deliver, result, error)
 
-        self._start(work, f"tool-{function.__name__}")
-        try:
-            return await future
-        finally:
-            stopped.set()
+        self._start(call, f"tool-{name}")
+        result, error = await future
+        if error is None:
+            return result
+        if isinstance(error, Exception) and not isinstance(error, StopIteration | StopAsyncIteration):
+            raise error
+        raise failure(name, error)
 
     def _start(self, work: Work, name: str) -> None:
         try:

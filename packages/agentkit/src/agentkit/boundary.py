@@ -1,0 +1,50 @@
+"""The boundary to code that is not ours: tools, policies, models, memories, watchers.
+
+``except Exception`` lets a BaseException pass: that of a Rust extension that panics, ``sys.exit()`` in a tool, a group
+of them. It would end the task, or with asyncio the whole event loop and every other run in it. At this boundary it is
+an error of that code like any other, unless it is meant for the task that runs it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+
+def task_here() -> asyncio.Task[Any] | None:
+    """The task that runs this code; ``None`` outside of one."""
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # there is no event loop
+        return None
+
+
+def is_meant_for(task: asyncio.Task[Any] | None, error: BaseException) -> bool:
+    """Whether an exception is meant for the task itself: it is being cancelled, or its coroutine is being closed."""
+    if isinstance(error, Exception):
+        return False
+    return task is None or task_here() is not task or task.cancelling() > 0
+
+
+@contextmanager
+def guarded(what: str) -> Generator[None, None, None]:
+    """Around a call of code that is not ours, in a task.
+
+    Args:
+        what: what the error calls it, for example ``the policy``.
+
+    Raises:
+        RuntimeError: the code raised a BaseException of its own making, which is the cause.
+    """
+    task = task_here()
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException as error:
+        if is_meant_for(task, error):
+            raise
+        message = f"{what} raised {type(error).__name__}"
+        raise RuntimeError(message) from error

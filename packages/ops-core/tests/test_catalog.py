@@ -428,6 +428,19 @@ def test_a_function_that_cannot_be_a_tool_is_refused_with_its_place(tmp_path: Pa
         read_catalog(file)
 
 
+def test_a_tool_that_cannot_be_declared_is_named_with_its_parameter(tmp_path: Path):
+    name = f"broken_tool_{abs(hash(tmp_path))}"
+    (tmp_path / f"{name}.py").write_text(
+        "from agentkit import tool\n@tool\ndef send(to: str, by) -> None: ...\n"
+    )
+    file = tmp_path / "opspawn.toml"
+    file.write_text(f'[agents.a]\ntools = ["{name}:send"]\n')
+    with pytest.raises(
+        ConfigError, match=rf"agents\.a\.tools\.0: {name} breaks.*tool send: parameter by needs"
+    ):
+        read_catalog(file)
+
+
 @pytest.mark.parametrize(
     "text", ["def make(): raise ValueError('secret')", "def make(needed): ...", "async def make(): ..."]
 )

@@ -189,7 +189,7 @@ class TestOnLinux:
             assert await call("process") != os.getpid()
             assert await call("told") is True
             assert await call("read", path=str(folder / "data" / "note.txt")) == "noted"
-            with pytest.raises(ToolError, match="read raised"):
+            with pytest.raises(ToolError, match="read failed with FileNotFoundError"):
                 await call("read", path=str(folder / "private.txt"))
             assert await call("calculator", expression="6*7") == 42
         confined = {tool.name for tool in tools if isinstance(tool, ConfinedTool)}

@@ -188,6 +188,9 @@ def _called(function: Any, path: str) -> Any:
         return function()
     except ConfigError:
         raise
+    except UsageError as error:
+        message = f"app: {path} breaks when it is called: {error}"
+        raise ConfigError(message, field="app") from error
     except Exception as error:
         message = f"app: {path} breaks when it is called: {type(error).__name__} at {place_of(error)}"
         raise ConfigError(message, field="app") from error

@@ -24,6 +24,7 @@ from agentkit.sandbox import Confinement, Grants, Trusted
 from agentkit.telemetry import Telemetry
 from agentkit.tools import HttpToolset, Tool
 from agentkit.tools.everyday import everyday_tools
+from agentkit.tools.functions import as_tool
 from agentkit.tools.programs import ProgramTool, python_tool, shell_tool
 from ops_core.catalog import Catalog
 from ops_core.config import AgentTable, ConfigFile, problems_of
@@ -209,8 +210,8 @@ def _checked_tool(tool: Any, where: str) -> Any:
     if not callable(tool):
         message = f"{where} is neither a tool, a function, a toolset, nor a list of these"
         raise ConfigError(message, field="config")
-    made = tool if isinstance(tool, Tool) else Tool(tool)
     try:
+        made = as_tool(tool)
         _ = made.spec
     except (UsageError, TypeError, ValueError) as error:
         message = f"{where} cannot be a tool: {error}"

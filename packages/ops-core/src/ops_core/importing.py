@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agentkit.calls import place_of
+from agentkit.errors import UsageError
 from ops_core.errors import ConfigError
 
 
@@ -27,6 +28,9 @@ def import_object(path: str, directory: Path, field: str) -> Any:
         found: Any = importlib.import_module(module_name)
     except ImportError as error:
         message = f"{field}: cannot import {module_name}: {error}"
+        raise ConfigError(message, field=field) from error
+    except UsageError as error:  # a tool or an agent that cannot be one: the text says which and why
+        message = f"{field}: {module_name} breaks when it is imported: {error}"
         raise ConfigError(message, field=field) from error
     except (Exception, SystemExit) as error:
         what = f"{type(error).__name__} at {place_of(error)}"

@@ -124,7 +124,10 @@ class ResponsesProvider(WireProvider):  # type: ignore[misc]
         return _read_request(asked.body)
 
     def thought_sent(self, reply: ModelReply) -> object:
-        return [item for item in response(reply)["output"] if item["type"] == "reasoning"]
+        items = [item for item in response(reply)["output"] if item["type"] == "reasoning"]
+        return [
+            {name: value for name, value in item.items() if name != "id"} for item in items
+        ]  # nothing is stored
 
     def thought_heard(self, body: Mapping[str, Any]) -> object:
         return [item for item in body["input"] if item.get("type") == "reasoning"]

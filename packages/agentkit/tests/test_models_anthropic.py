@@ -215,7 +215,7 @@ def test_hidden_reasoning_goes_back_as_it_came() -> None:
     "word, reason",
     [
         ("stop_sequence", StopReason.END),
-        ("pause_turn", StopReason.UNFINISHED),
+        ("pause_turn", StopReason.PAUSED),
         ("model_context_window_exceeded", StopReason.LENGTH),
         ("tool_use", StopReason.END),  # without a call
         ("of_the_future", StopReason.UNFINISHED),
@@ -274,11 +274,8 @@ def test_anything_is_a_reply_that_can_be_stored_or_a_bad_response(pieces: Any) -
     except ModelBadResponse:
         return
     for part in reply.parts:
-        held = (part.id, part.name, part.invalid) if isinstance(part, ToolCall) else (part.text,)
-        for text in held:
-            (text or "").encode()
-        if isinstance(part, Reasoning):
-            to_json_text(part.data)
+        text = [part.id, part.name, part.invalid] if isinstance(part, ToolCall) else getattr(part, "text", "")
+        to_json_text([text, part.data])
 
 
 # --- construction ------------------------------------------------------------------------------------------------

@@ -19,7 +19,17 @@ from agentkit.errors import (
     TranscriptError,
 )
 from agentkit.limits import Limits
-from agentkit.messages import DECLINED, ModelReply, ModelRequest, Part, Reasoning, Text, ToolCall, Usage
+from agentkit.messages import (
+    DECLINED,
+    ModelReply,
+    ModelRequest,
+    Part,
+    Reasoning,
+    StopReason,
+    Text,
+    ToolCall,
+    Usage,
+)
 from agentkit.models.prices import Prices
 from agentkit.models.resilient import CallFailed, OutOfTime, ResilientModel
 from agentkit.models.retrying import Again, GiveUp, Next, NextModel
@@ -168,7 +178,8 @@ class Asker:
         declined = reply.stop_reason in DECLINED
         said = [part for part in reading.parts if not (declined and isinstance(part, ToolCall))]
         parts = _with_unique_ids([_storable(part) for part in said], place)
-        problem = None if declined else self._problem_with(reading)
+        unjudged = declined or reply.stop_reason is StopReason.PAUSED
+        problem = None if unjudged else self._problem_with(reading)
         return ModelReplied(
             parts=parts,
             stop_reason=reply.stop_reason,
@@ -284,13 +295,14 @@ def _storable(part: Part) -> Part:
                 text.encode()
             case ToolCall():
                 to_json_text([part.name, part.arguments, part.invalid])
+            case _:
+                pass
     except UnicodeEncodeError:
         return replace(cast("Text", part), text=_whole(cast("Text", part).text))
     except TranscriptError:
         call = cast("ToolCall", part)
-        return ToolCall(
-            id=call.id, name=_whole(call.name), invalid=_whole(call.invalid or repr(call.arguments))
-        )
+        invalid = _whole(call.invalid or repr(call.arguments))
+        return replace(call, name=_whole(call.name), arguments={}, invalid=invalid)
     return part
 
 

@@ -11,6 +11,7 @@ field does not need a new version; a new meaning does.
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, fields
@@ -19,7 +20,19 @@ from functools import cache
 from typing import Any, cast
 
 from agentkit.errors import Actor, RunError, TranscriptError
-from agentkit.messages import JsonObject, JsonValue, Part, Reasoning, StopReason, Text, ToolCall, Usage
+from agentkit.messages import (
+    Attachment,
+    JsonObject,
+    JsonValue,
+    Opaque,
+    Part,
+    Reasoning,
+    Source,
+    StopReason,
+    Text,
+    ToolCall,
+    Usage,
+)
 from agentkit.transcript import (
     ApprovalAsked,
     ApprovalGiven,
@@ -60,7 +73,14 @@ _STEPS: Mapping[str, type[Any]] = {
     "embedded": Embedded,
     "finished": Finished,
 }
-_PARTS: Mapping[str, type[Any]] = {"text": Text, "reasoning": Reasoning, "tool_call": ToolCall}
+_PARTS: Mapping[str, type[Any]] = {
+    "text": Text,
+    "reasoning": Reasoning,
+    "tool_call": ToolCall,
+    "opaque": Opaque,
+    "source": Source,
+    "attachment": Attachment,
+}
 _KIND_OF: Mapping[type[Any], str] = {cls: kind for kinds in (_STEPS, _PARTS) for kind, cls in kinds.items()}
 
 
@@ -191,6 +211,8 @@ def _dump(value: Any) -> dict[str, JsonValue]:
         field = getattr(value, name)
         if field is default or (type(field) is type(default) and field == default):
             continue
+        if isinstance(value, Attachment) and isinstance(field, bytes):
+            field = base64.b64encode(field).decode()
         body[name] = field if type(field) in _AS_THEY_ARE else _plain(field)
     return body
 
@@ -247,6 +269,10 @@ def _notes(stored: Any) -> tuple[Note, ...]:
     return tuple(_load(Note, note) for note in cast("list[dict[str, Any]]", stored))
 
 
+def _bytes(stored: Any) -> bytes | None:
+    return None if stored is None else base64.b64decode(stored, validate=True)
+
+
 def _usage(stored: Any) -> Usage | None:
     return None if stored is None else _load(Usage, stored)
 
@@ -263,6 +289,7 @@ _NESTED: Mapping[tuple[type[Any], str], Callable[[Any], Any]] = {
     (ModelReplied, "parts"): _parts,
     (ModelReplied, "stop_reason"): StopReason,
     (ModelReplied, "usage"): _usage,
+    (Attachment, "data"): _bytes,
     (Summarised, "usage"): _usage,
     (Recalled, "notes"): _notes,
     (Embedded, "usage"): _usage,

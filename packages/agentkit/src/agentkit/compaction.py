@@ -20,7 +20,10 @@ from agentkit.messages import (
     JsonValue,
     Message,
     ModelRequest,
+    Opaque,
     Part,
+    Reasoning,
+    Source,
     Text,
     ToolCall,
     ToolMessage,
@@ -182,15 +185,18 @@ def _size(step: Step) -> float:
 
 
 def _size_of_part(part: Part) -> float:
-    if isinstance(part, ToolCall):
-        return (
-            _OVERHEAD
-            + _size_of(part.name)
-            + _size_of(part.arguments if part.invalid is None else part.invalid)
-        )
-    if isinstance(part, Text):
-        return _size_of(part.text)
-    return _size_of(part.text) + _size_of(part.data or "")
+    match part:
+        case Source():
+            return 0.0  # it is not sent back
+        case Attachment():
+            return _size_of_attachment(part)
+        case Opaque():
+            size = _OVERHEAD
+        case ToolCall(name=name, arguments=arguments, invalid=invalid):
+            size = _OVERHEAD + _size_of(name) + _size_of(arguments if invalid is None else invalid)
+        case _:
+            size = _size_of(part.text)
+    return size + _size_of(part.data or "")
 
 
 def _size_of_brief(brief: Brief) -> float:
@@ -356,14 +362,16 @@ def _told(message: Message, clip: int) -> Iterator[str]:
         case UserMessage(text=text, attachments=attachments):
             handed = "".join(f" [{_named(each)}]" for each in attachments)
             yield f"User:{handed} {_clipped(text, clip)}"
-        case ToolMessage(name=name, content=content, is_error=is_error):
+        case ToolMessage(name=name, content=content, is_error=is_error):  # its attachments are named in it
             yield f"{name} {'failed' if is_error else 'returned'}: {_clipped(content, clip)}"
         case AssistantMessage(parts=parts):
             for part in parts:
                 if isinstance(part, ToolCall):
                     given = part.invalid if part.invalid is not None else as_text(part.arguments)
                     yield f"The agent called {part.name}: {_clipped(given, clip)}"
-                elif part.text.strip():
+                elif isinstance(part, Attachment):
+                    yield f"The agent made: {part.name or part.media_type}"
+                elif isinstance(part, Text | Reasoning) and part.text.strip():
                     yield f"The agent {'said' if isinstance(part, Text) else 'thought'}: {_clipped(part.text, clip)}"
 
 

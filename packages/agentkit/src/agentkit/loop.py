@@ -178,7 +178,7 @@ def next_owed(
         )
     turn = last_turn(transcript)
     reply = turn[0].step if turn else None
-    if isinstance(reply, ModelReplied) and not reply.tool_calls and reply.problem is None:
+    if isinstance(reply, ModelReplied) and reply.is_last_word:
         return Conclude(_concluded(reply, work.output))
     if work.memory is not None and work.memory.owes_recall(transcript):
         return Recall()
@@ -399,7 +399,7 @@ class Loop:
         """With the end of the run, where nothing else is owed after it: nothing is done between the two."""
         seconds_left = self._seconds_left()
         memory = self.work.memory
-        is_last = not reply.tool_calls and reply.problem is None
+        is_last = reply.is_last_word
         if (memory is not None and memory.keeps_outcomes) or self._ends_otherwise:
             is_last = False
         if is_last and (seconds_left is None or seconds_left > 0):

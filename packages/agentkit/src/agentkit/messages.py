@@ -44,7 +44,9 @@ class StopReason(StrEnum):
     FILTERED = "filtered"
     """A filter of the provider withheld the reply, or the rest of it."""
     UNFINISHED = "unfinished"
-    """The reply may not be whole: it was paused, or ended for a reason that nobody knows."""
+    """The reply may not be whole: it ended for a reason that nobody knows."""
+    PAUSED = "paused"
+    """The provider works on tools of its own, and goes on when it is sent what it has said so far."""
 
 
 DECLINED = frozenset({StopReason.REFUSED, StopReason.FILTERED})
@@ -56,18 +58,24 @@ DECLINED = frozenset({StopReason.REFUSED, StopReason.FILTERED})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Text:
-    """Text, from a person or from the model."""
+    """Text, from a person or from the model.
+
+    Attributes:
+        text: the words.
+        data: what the provider needs back with it, verbatim; see :class:`Opaque`.
+    """
 
     text: str
+    data: JsonObject | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reasoning:
-    """What a model says to itself; replayed to the same provider unchanged.
+    """What a model says to itself.
 
     Attributes:
         text: the readable part, which may be empty.
-        data: what the provider needs back verbatim (signatures, encrypted parts).
+        data: what the provider needs back verbatim (signatures, encrypted parts); see :class:`Opaque`.
     """
 
     text: str
@@ -84,18 +92,43 @@ class ToolCall:
         name: the tool's name.
         arguments: a JSON object.
         invalid: the raw text, where what the model sent was not a JSON object; ``arguments`` is then empty.
+        data: what the provider needs back with it, verbatim; see :class:`Opaque`.
     """
 
     id: str
     name: str
     arguments: JsonObject = field(default_factory=dict[str, JsonValue])
     invalid: str | None = None
+    data: JsonObject | None = None
 
 
-Part: TypeAlias = Text | Reasoning | ToolCall
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opaque:
+    """An item of a reply that only its provider can read: a search that it made, code that it ran.
+
+    It goes back in its place, to the endpoint and model that wrote it and to no other; to those the conversation is
+    told without it. The same is true of the ``data`` of other parts.
+
+    Attributes:
+        data: the item in the words of its wire, and under ``issuer`` who wrote it.
+    """
+
+    data: JsonObject
 
 
-# --- messages ----------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """What a reply refers to.
+
+    Attributes:
+        url: where it is; empty for a document that was handed in.
+        title: what it is called; may be empty.
+        quote: what of it is quoted; may be empty.
+    """
+
+    url: str
+    title: str = ""
+    quote: str = ""
 
 
 ATTACHMENT_KEY = "$attachment"
@@ -131,7 +164,9 @@ def _attachment_serialization() -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attachment:
-    """An image or a document that a person hands in or a tool returns; exactly one of ``data`` and ``url`` is given.
+    """An image, a document or a recording; exactly one of ``data`` and ``url`` is given.
+
+    A person hands it in, a tool returns it, or a model makes it.
 
     Attributes:
         media_type: for example ``image/png`` or ``application/pdf``.
@@ -200,6 +235,12 @@ def _is_url(url: str) -> bool:
     return is_plain and parts.scheme == "https" and bool(parts.hostname) and parts.username is None
 
 
+Part: TypeAlias = Text | Reasoning | ToolCall | Opaque | Source | Attachment
+
+
+# --- messages ----------------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserMessage:
     """What a person (or the loop, when it corrects the model) says.
@@ -229,12 +270,14 @@ class ToolMessage:
         name: the tool's name.
         content: the output as the model shall read it: a text as it is, anything else as JSON.
         is_error: the call failed and ``content`` says why.
+        attachments: what the tool returned to be looked at, in the order of its marks in ``content``.
     """
 
     call_id: str
     name: str
     content: str
     is_error: bool = False
+    attachments: tuple[Attachment, ...] = ()
 
 
 Message: TypeAlias = UserMessage | AssistantMessage | ToolMessage
@@ -342,7 +385,7 @@ class ModelReply:
     """One reply of a model.
 
     Attributes:
-        parts: text, reasoning and tool calls in the model's order.
+        parts: text, reasoning, tool calls, sources and what else there is, in the model's order.
         stop_reason: why it stopped.
         usage: what it cost.
         model: ``provider:name`` of the model that answered.
@@ -364,6 +407,11 @@ class ModelReply:
     def tool_calls(self) -> tuple[ToolCall, ...]:
         """The calls in their order."""
         return tuple(part for part in self.parts if isinstance(part, ToolCall))
+
+    @property
+    def attachments(self) -> tuple[Attachment, ...]:
+        """Images and recordings that the model has made."""
+        return tuple(part for part in self.parts if isinstance(part, Attachment))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -96,5 +96,6 @@ STOP_REASONS = {
     "refused": "content_filter",
     "filtered": "content_filter",
     "unfinished": "error",
+    "paused": "stop",
 }
 """Our stop reasons in the words of the conventions."""

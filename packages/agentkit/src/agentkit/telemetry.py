@@ -24,13 +24,16 @@ from agentkit import semconv
 from agentkit.errors import AgentkitError
 from agentkit.messages import (
     AssistantMessage,
+    Attachment,
     Delta,
     JsonValue,
     Message,
     ModelReply,
     ModelRequest,
+    Opaque,
     Part,
     Reasoning,
+    Source,
     Text,
     ToolCall,
     ToolMessage,
@@ -375,6 +378,12 @@ def _part(part: Part) -> Attributes:
             return {"type": "reasoning", "content": text}
         case ToolCall(id=call_id, name=name, arguments=arguments):
             return {"type": "tool_call", "id": call_id, "name": name, "arguments": arguments}
+        case Attachment(media_type=media_type, name=name):
+            return {"type": "file", "mime_type": media_type, "name": name}
+        case Source(url=url, title=title):
+            return {"type": "source", "url": url, "title": title}
+        case Opaque():
+            return {"type": "opaque"}  # only its provider can read it
 
 
 def _said(role: str, parts: Sequence[Attributes]) -> Attributes:

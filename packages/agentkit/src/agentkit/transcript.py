@@ -13,7 +13,17 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from agentkit.errors import RunError
-from agentkit.messages import JsonObject, JsonValue, Part, StopReason, Text, ToolCall, Usage
+from agentkit.messages import (
+    Attachment,
+    JsonObject,
+    JsonValue,
+    Part,
+    Source,
+    StopReason,
+    Text,
+    ToolCall,
+    Usage,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +51,7 @@ class ModelReplied:
     """The model answered.
 
     Attributes:
-        parts: text, reasoning and tool calls; the ids of calls are unique within the run.
+        parts: as in :class:`~agentkit.messages.ModelReply`; the ids of calls are unique within the run.
         stop_reason: why the model stopped.
         usage: what the call cost.
         model: ``provider:name``.
@@ -65,6 +75,21 @@ class ModelReplied:
     def tool_calls(self) -> tuple[ToolCall, ...]:
         """The calls in their order."""
         return tuple(part for part in self.parts if isinstance(part, ToolCall))
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """What the reply refers to, in its order."""
+        return tuple(part for part in self.parts if isinstance(part, Source))
+
+    @property
+    def attachments(self) -> tuple[Attachment, ...]:
+        """Images and recordings that the model has made."""
+        return tuple(part for part in self.parts if isinstance(part, Attachment))
+
+    @property
+    def is_last_word(self) -> bool:
+        """Nothing follows: it calls no tool, nothing is wrong with it, and the provider has not only paused."""
+        return not self.tool_calls and self.problem is None and self.stop_reason is not StopReason.PAUSED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,11 +51,6 @@ def is_openai(base_url: str) -> bool:
     return f".{host}".endswith((".openai.com", ".openai.azure.com"))
 
 
-def is_mistral(base_url: str) -> bool:
-    """Whether this is Mistral's own service."""
-    return f".{urlsplit(base_url).hostname or ''}".endswith(".mistral.ai")
-
-
 def checked_url(base_url: str) -> str:
     """``base_url``, where it can be one.
 

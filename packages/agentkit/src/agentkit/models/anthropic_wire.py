@@ -17,9 +17,11 @@ from agentkit.messages import (
     Message,
     ModelReply,
     ModelRequest,
+    Opaque,
     Part,
     Reasoning,
     ReasoningDelta,
+    Source,
     Text,
     TextDelta,
     ToolCall,
@@ -30,6 +32,7 @@ from agentkit.messages import (
 from agentkit.models.anthropic_output import native_schema
 from agentkit.models.call_ids import ANTHROPIC, CallIds
 from agentkit.models.finish_reasons import finished_reply
+from agentkit.models.issuers import issued, opaque, own
 from agentkit.models.openai_wire import Dialect, model_name
 from agentkit.models.output_tool import ABOUT, OUTPUT_TOOL, OutputTool, answered, output_tool
 from agentkit.models.usage import anthropic_usage
@@ -52,8 +55,10 @@ from agentkit.models.wire_json import (
 MAX_TOKENS = 16_384
 """Of a reply, where the request names no bound: the wire demands one, and every current model takes this."""
 
-_BLOCK = "anthropic_block"  # the key in Reasoning.data
+_BLOCK = "anthropic_block"  # the key in Reasoning.data and Opaque.data
+_CITED, _CALL = "anthropic_citations", "anthropic_call"  # the keys in Text.data and ToolCall.data
 _THOUGHTS = frozenset({"thinking", "redacted_thinking"})
+_MARKABLE = frozenset({"text", "tool_use", "tool_result", "image", "document", None})
 _CACHED: JsonObject = {"type": "ephemeral"}
 
 
@@ -105,7 +110,7 @@ def _mark_for_the_cache(body: dict[str, Any]) -> None:
     fixed = body.get("system") or body.get("tools")
     blocks = body["messages"][-1]["content"] if body["messages"] else ()
     for marked in (fixed, blocks):
-        if marked:
+        if marked and marked[-1].get("type") in _MARKABLE:
             marked[-1] = {**marked[-1], "cache_control": _CACHED}
 
 
@@ -116,6 +121,8 @@ def _messages(messages: Sequence[Message], dialect: Dialect) -> list[dict[str, A
     for message in messages:
         role = "assistant" if isinstance(message, AssistantMessage) else "user"
         blocks = list(_blocks(message, dialect, ids))
+        while role == "assistant" and blocks and blocks[-1]["type"] in _THOUGHTS:
+            blocks.pop()  # a thought that nothing follows is refused
         if said and said[-1]["role"] == role:
             said[-1]["content"].extend(blocks)
         elif blocks:  # a reply without a word is refused
@@ -134,21 +141,26 @@ def _blocks(message: Message, dialect: Dialect, ids: CallIds) -> Iterator[dict[s
             yield {"type": "tool_result", "tool_use_id": ids.of(call_id), "content": content, **failed}
         case AssistantMessage(parts=parts):
             for part in parts:
-                yield from _said(part, ids)
+                if not isinstance(part, Source | Attachment):
+                    yield from _said(part, own(part, dialect.issuer), ids)
 
 
-def _said(part: Part, ids: CallIds) -> Iterator[dict[str, Any]]:
+def _said(
+    part: Text | Reasoning | ToolCall | Opaque, data: Mapping[str, Any], ids: CallIds
+) -> Iterator[dict[str, Any]]:
     match part:
-        case Reasoning(data=data):
-            block = as_object((data or {}).get(_BLOCK))
-            if block.get("type") in _THOUGHTS:
+        case Reasoning() | Opaque():
+            if block := as_object(data.get(_BLOCK)):
                 yield dict(block)
         case ToolCall():
+            kept = data.get(_CALL)
             name, given = safe_name(part.name), json.loads(dump_json(sent_arguments(part)))
-            yield {"type": "tool_use", "id": ids.of(part.id), "name": name, "input": given}
+            call_id = ids.of(part.id, own=as_object(kept).get("id") == part.id)
+            yield {"type": "tool_use", **as_object(kept), "id": call_id, "name": name, "input": given}
         case Text(text=text):
             if text.strip():  # a blank one is refused
-                yield {"type": "text", "text": text}
+                cited = {"citations": data[_CITED]} if data.get(_CITED) else {}
+                yield {"type": "text", "text": text, **cited}
 
 
 def _attachment(attachment: Attachment, dialect: Dialect) -> dict[str, Any]:
@@ -186,9 +198,10 @@ def decode_reply(body: Mapping[str, Any], dialect: Dialect, schema: JsonObject |
     if not isinstance(content, list) or not reason:
         raise ModelBadResponse(f"{dialect.name} answered without a finished message")
     blocks = [as_object(block) for block in as_list(cast("object", content))]
-    blocks = [block for block in blocks if not (_is_call(block) and _draft(block).is_empty)]
-    calls = iter(list(tool_calls([_draft(block) for block in blocks if _is_call(block)], dialect.name)))
-    parts = [part for block in blocks for part in _parts(block, calls)]
+    blocks = [block for block in blocks if not (_is_call(block) and _draft(block, dialect).is_empty)]
+    drafts = [_draft(block, dialect) for block in blocks if _is_call(block)]
+    calls = iter(list(tool_calls(drafts, dialect.name)))
+    parts = [part for block in blocks for part in _parts(block, calls, dialect)]
     if reason == "tool_use" and not any(isinstance(part, ToolCall) for part in parts):
         reason = "end_turn"
     usage, model = usage_of(body), model_name(body, dialect)
@@ -209,24 +222,52 @@ def _is_call(block: Mapping[str, Any]) -> bool:
     return block.get("type") == "tool_use"
 
 
-def _draft(block: Mapping[str, Any]) -> CallDraft:
+def _draft(block: Mapping[str, Any], dialect: Dialect) -> CallDraft:
     given, pieces = block.get("input"), [*map(as_text, as_list(block.get(_PIECES)))]
     if any(pieces):  # they say it again where it was there from the start
         given = "".join(pieces)
     arguments = given if isinstance(given, str) else json.dumps(given if given is not None else {})
     call_id, name = mend(as_text(block.get("id"))), as_text(block.get("name"))
-    return CallDraft(id=call_id, name=name, arguments=arguments, pieces=pieces)
+    data = issued(dialect.issuer, **{_CALL: _kept_of_call(block)})
+    return CallDraft(id=call_id, name=name, arguments=arguments, pieces=pieces, data=data)
 
 
-def _parts(block: Mapping[str, Any], calls: Iterator[ToolCall]) -> Iterator[Part]:
+def _kept_of_call(block: Mapping[str, Any]) -> dict[str, Any]:
+    call_id, caller = mend(as_text(block.get("id"))), as_object(block.get("caller"))
+    kept: dict[str, Any] = {}
+    if caller.get("type", "direct") != "direct":  # code of the provider's waits for the result
+        kept["caller"] = mended(dict(caller))
+    if call_id and not ANTHROPIC.fits(call_id):  # whoever makes such an id takes it back
+        kept["id"] = call_id
+    return kept
+
+
+def _parts(block: Mapping[str, Any], calls: Iterator[ToolCall], dialect: Dialect) -> Iterator[Part]:
     kind = block.get("type")
     if _is_call(block):
         yield next(calls)
     elif kind == "text":
         if text := mend(as_text(block.get("text"))):
-            yield Text(text=text)
+            cited = mended(list(as_list(block.get("citations"))))
+            yield Text(text=text, data=issued(dialect.issuer, **{_CITED: cited}))
     elif isinstance(kind, str) and kind in _THOUGHTS:
-        yield Reasoning(text=mend(as_text(block.get("thinking"))), data={_BLOCK: mended(dict(block))})
+        data = issued(dialect.issuer, **{_BLOCK: mended(dict(block))})
+        yield Reasoning(text=mend(as_text(block.get("thinking"))), data=data)
+    elif isinstance(
+        kind, str
+    ):  # a tool of the provider's own has been at work, or it has shortened the conversation
+        yield from opaque(issued(dialect.issuer, **{_BLOCK: _whole(mended(dict(block)))}))
+
+
+def _whole(block: dict[str, Any]) -> dict[str, Any]:
+    """A block with its input as an object, also where that has arrived in pieces."""
+    pieces = [*map(as_text, as_list(block.pop(_PIECES, None)))]
+    if any(pieces):
+        try:
+            block["input"] = json.loads("".join(pieces))
+        except ValueError:
+            block["input"] = {}
+    return block
 
 
 # --- streamed ----------------------------------------------------------------------------------------------------
@@ -236,6 +277,7 @@ _GROWING = {  # the field of each kind of delta: where it is added
     "text_delta": ("text", "text"),
     "thinking_delta": ("thinking", "thinking"),
     "signature_delta": ("signature", "signature"),
+    "compaction_delta": ("content", "content"),
 }
 
 
@@ -321,6 +363,8 @@ class MessageDraft:
         block, kind = self._blocks.get(index), as_text(delta.get("type"))
         if block is not None and kind == "input_json_delta":
             block.setdefault(_PIECES, []).append(as_text(delta.get("partial_json")))
+        if block is not None and kind == "citations_delta":
+            block["citations"] = [*as_list(block.get("citations")), delta.get("citation")]
         if block is None or kind not in _GROWING:
             return
         source, name = _GROWING[kind]

@@ -15,8 +15,9 @@ from agentkit.messages import (
     JsonValue,
     Message,
     ModelRequest,
-    Reasoning,
-    Text,
+    Opaque,
+    Part,
+    Source,
     ToolCall,
     ToolMessage,
     UserMessage,
@@ -67,8 +68,9 @@ def _message(message: Message) -> int:
             return _bytes(text) + sum(map(_attachment, attachments))
         case AssistantMessage(parts=parts):
             return sum(map(_part, parts))
-        case ToolMessage(call_id=call_id, name=name, content=content):
-            return _bytes(call_id) + _bytes(name) + _bytes(content)
+        case ToolMessage(call_id=call_id, name=name, content=content, attachments=attachments):
+            said = _bytes(call_id) + _bytes(name) + _bytes(content)
+            return said + sum(_OF_A_MESSAGE + _attachment(each) for each in attachments)
 
 
 def _attachment(attachment: Attachment) -> int:
@@ -78,14 +80,19 @@ def _attachment(attachment: Attachment) -> int:
     return _OF_A_DOCUMENT if attachment.data is None else _OF_AN_IMAGE + 2 * len(attachment.data)
 
 
-def _part(part: Text | Reasoning | ToolCall) -> int:
+def _part(part: Part) -> int:
     match part:
-        case Text(text=text):
-            return _bytes(text)
-        case Reasoning(text=text, data=data):
-            return _bytes(text) + (0 if data is None else _json(data))
+        case Source():
+            return 0  # it is not sent back
+        case Attachment():
+            return _attachment(part)
         case ToolCall(id=call_id, name=name, arguments=arguments, invalid=invalid):
-            return _OF_A_MESSAGE + _bytes(call_id) + _bytes(name) + _json(arguments) + _bytes(invalid or "")
+            size = _OF_A_MESSAGE + _bytes(call_id) + _bytes(name) + _json(arguments) + _bytes(invalid or "")
+        case Opaque():
+            size = _OF_A_MESSAGE
+        case _:
+            size = _bytes(part.text)
+    return size + (0 if part.data is None else _json(part.data))
 
 
 def _bytes(text: str) -> int:

@@ -46,7 +46,7 @@ _ENDS: tuple[tuple[End, str], ...] = (
         "prohibited_content model_armor guardrail_intervened image_safety image_recitation",
     ),
     (StopReason.FILTERED, "image_prohibited_content"),
-    (StopReason.UNFINISHED, "pause_turn"),
+    (StopReason.PAUSED, "pause_turn"),
     (
         Fault.BROKEN,
         "error abort aborted cancelled canceled failed timeout network_error insufficient_system_resource",
@@ -112,8 +112,6 @@ def problem_with(ending: Ending) -> str | None:
         return f"Your tool call could not be read ({ending.word}). Call a tool by its exact name, with a JSON object."
     if ending.end is not StopReason.UNFINISHED:
         return None
-    if ending.word == "pause_turn":
-        return "Your turn was paused before it was done."
     return f"Your reply ended for a reason that is not known ({ending.word}), so it may not be whole."
 
 

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from agentkit.errors import ModelBadResponse
 from agentkit.messages import (
@@ -19,9 +19,11 @@ from agentkit.messages import (
     Message,
     ModelReply,
     ModelRequest,
+    Opaque,
     Part,
     Reasoning,
     ReasoningDelta,
+    Source,
     Text,
     TextDelta,
     ToolCall,
@@ -30,7 +32,8 @@ from agentkit.messages import (
     UserMessage,
 )
 from agentkit.models.finish_reasons import finished_reply
-from agentkit.models.openai_wire import Dialect
+from agentkit.models.issuers import issued, opaque, own
+from agentkit.models.openai_wire import NO_SIGNATURE, SIGNS_CALLS, Dialect
 from agentkit.models.output_tool import ABOUT, OUTPUT_TOOL, OutputTool, answered, output_tool
 from agentkit.models.usage import google_usage
 from agentkit.models.wire_json import (
@@ -45,6 +48,8 @@ from agentkit.models.wire_json import (
     tool_calls,
 )
 
+_PART = "google_part"  # the key in Opaque.data
+_UNSIGNED = {"thought_signature": NO_SIGNATURE.encode()}
 _THOUGHT = "google_thought"  # the key in Reasoning.data: this is a thought, with its signature or without
 _SIGNATURE = "google_signature"  # the key in Reasoning.data: the signature of the part that follows
 _NO_OUTPUT_BESIDE_TOOLS = re.compile(r"gemini-(1|2)(\D|$)")
@@ -90,14 +95,14 @@ def encode_request(request: ModelRequest, dialect: Dialect) -> Asked:
         config["max_output_tokens"] = request.max_tokens
     if request.temperature is not None:
         config["temperature"] = request.temperature
-    return Asked(contents=_contents(request.messages), config=config, output=output)
+    return Asked(contents=_contents(request.messages, dialect), config=config, output=output)
 
 
 def _tool(name: str, description: str, schema: JsonObject) -> dict[str, Any]:
     return {"name": name, "description": description, "parameters_json_schema": schema}
 
 
-def _contents(messages: Sequence[Message]) -> list[dict[str, Any]]:
+def _contents(messages: Sequence[Message], dialect: Dialect) -> list[dict[str, Any]]:
     """Results of tools that follow each other are one content: all that were asked for must be in it."""
     contents: list[dict[str, Any]] = []
     before: Message | None = None
@@ -111,7 +116,7 @@ def _contents(messages: Sequence[Message]) -> list[dict[str, Any]]:
                     contents.append({"role": "user", "parts": []})
                 contents[-1]["parts"].append(_result(message))
             case AssistantMessage(parts=said):
-                if parts := list(_said(said)):
+                if parts := list(_said(said, dialect)):
                     contents.append({"role": "model", "parts": parts})
         before = message
     return contents
@@ -132,27 +137,40 @@ def _result(message: ToolMessage) -> dict[str, Any]:
     }
 
 
-def _said(parts: Sequence[Part]) -> Iterator[dict[str, Any]]:
+def _said(parts: Sequence[Part], dialect: Dialect) -> Iterator[dict[str, Any]]:
     signature: dict[str, Any] = {}
+    # a call that another model has made needs a mark
+    unsigned = _UNSIGNED if SIGNS_CALLS.search(dialect.model) and not _is_signed(parts, dialect) else {}
     for part in parts:
+        if isinstance(part, Source | Attachment):
+            continue
         if isinstance(part, Reasoning):
-            data = part.data or {}
+            data = own(part, dialect.issuer)
             signed = _signature(data.get(_SIGNATURE))
             if data.get(_THOUGHT) is True:
                 yield {"text": part.text, "thought": True, **signed}
             elif signed:
                 signature = signed
             continue
-        if isinstance(part, ToolCall):
+        if isinstance(part, Opaque):
+            if item := as_object(own(part, dialect.issuer).get(_PART)):
+                yield {**restored(item), **signature}
+        elif isinstance(part, ToolCall):
             arguments = json.loads(dump_json(sent_arguments(part)))
             # also an id that we made: calls and results are told apart by it
             call = {"id": part.id, "name": safe_name(part.name), "args": arguments}
-            yield {"function_call": call, **signature}
+            yield {"function_call": call, **(signature or unsigned)}
+            unsigned = {}  # of calls that belong together, only the first has one
         elif part.text or signature:
             yield {"text": part.text, **signature}
         signature = {}
     if signature:
         yield {"text": "", **signature}
+
+
+def _is_signed(parts: Sequence[Part], dialect: Dialect) -> bool:
+    thoughts = (part for part in parts if isinstance(part, Reasoning))
+    return any(_SIGNATURE in own(part, dialect.issuer) for part in thoughts)
 
 
 def _signature(data: object) -> dict[str, bytes]:
@@ -248,7 +266,7 @@ class ContentDraft:
                 yield ReasoningDelta(text=text)
             return
         if signed:
-            self._parts.append(Reasoning(text="", data=signed))
+            self._parts.append(Reasoning(text="", data=issued(self._dialect.issuer, **signed)))
         call = as_object(part.get("function_call"))
         if call.get("name") or call.get("args"):
             arguments = json.dumps(call.get("args") or {}, default=str)
@@ -261,13 +279,20 @@ class ContentDraft:
             self._say(text, signed)
             if self._output is None:
                 yield TextDelta(text=text)
+        elif item := {name: kept(part[name]) for name in _WORK if part.get(name) is not None}:
+            self._parts.extend(opaque(issued(self._dialect.issuer, **{_PART: item})))
 
     def _think(self, text: str, signed: Mapping[str, str]) -> None:
         last = self._parts[-1] if self._parts else None
-        if isinstance(last, Reasoning) and last.data == {_THOUGHT: True}:
-            self._parts[-1] = Reasoning(text=last.text + text, data={_THOUGHT: True, **signed})
+        data = issued(self._dialect.issuer, **{_THOUGHT: True, **signed})
+        if (
+            isinstance(last, Reasoning)
+            and _THOUGHT in (last.data or {})
+            and _SIGNATURE not in (last.data or {})
+        ):
+            self._parts[-1] = Reasoning(text=last.text + text, data=data)
         else:
-            self._parts.append(Reasoning(text=text, data={_THOUGHT: True, **signed}))
+            self._parts.append(Reasoning(text=text, data=data))
 
     def _say(self, text: str, signed: Mapping[str, str]) -> None:
         """Pieces without a signature are one text."""
@@ -278,6 +303,34 @@ class ContentDraft:
             self._parts[-1] = Text(text=last.text + text)
         else:
             self._parts.append(Text(text=text))
+
+
+_WORK = ("executable_code", "code_execution_result", "tool_call", "tool_response")
+"""What a part holds that tools of the provider's own have done."""
+_BYTES = "$bytes"
+
+
+def kept(value: Any) -> Any:
+    """A value of the SDK as JSON."""
+    if isinstance(value, bytes):
+        return {_BYTES: base64.b64encode(value).decode()}
+    if isinstance(value, Mapping):
+        items = cast("Mapping[str, Any]", value).items()
+        return {name: kept(each) for name, each in items}
+    if isinstance(value, list):
+        return [kept(each) for each in as_list(value)]
+    value = getattr(value, "value", value)
+    return mend(value) if isinstance(value, str) else value
+
+
+def restored(value: Any) -> Any:
+    """The inverse of :func:`kept`."""
+    if isinstance(value, Mapping):
+        fields = cast("Mapping[str, Any]", value)
+        if set(fields) == {_BYTES}:
+            return base64.b64decode(fields[_BYTES])
+        return {name: restored(each) for name, each in fields.items()}
+    return [restored(each) for each in as_list(cast("object", value))] if isinstance(value, list) else value
 
 
 def _word(value: object) -> str:

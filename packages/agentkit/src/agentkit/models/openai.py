@@ -28,7 +28,6 @@ from agentkit.models.access import (
     Extras,
     checked_key,
     checked_url,
-    is_mistral,
     is_openai,
 )
 from agentkit.models.mistakes import mistaken_reply
@@ -180,9 +179,8 @@ class OpenAIModel:
         self._base_url = base_url
         self._name = f"{provider}:{name}"
         official = is_openai(base_url)
-        mistral = is_mistral(base_url) or provider == "mistral"
         self._wire = self._speaking(
-            Dialect(provider=provider, model=name, official=official, mistral=mistral, more=extras.body)
+            Dialect(provider=provider, model=name, base_url=base_url, official=official, more=extras.body)
         )
         self._secret = checked_key(api_key)
         headers = {

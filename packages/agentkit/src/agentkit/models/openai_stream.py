@@ -10,12 +10,17 @@ from agentkit.errors import ContentRefused, ModelBadResponse
 from agentkit.messages import Delta, ModelReply, Part, ReasoningDelta, Text, TextDelta, Usage
 from agentkit.models.finish_reasons import finished_reply
 from agentkit.models.openai_wire import (
+    KEPT_OF_A_CALL,
+    KEPT_OF_A_MESSAGE,
     Dialect,
     arguments_of,
     content_of,
     details_of,
     id_of,
     is_filtered,
+    kept,
+    kept_of_call,
+    kept_of_message,
     model_name,
     raw_calls,
     reasoning_of,
@@ -95,6 +100,8 @@ class ReplyDraft:
         self._reasoning_field = ""
         self._details: list[dict[str, Any]] = []
         self._calls: list[CallDraft] = []
+        self._kept: dict[str, Any] = {}
+        self._kept_of: dict[int, dict[str, Any]] = {}
         self._at: dict[int, CallDraft] = {}
         self._finish_reason: object = None
         self._refused = False
@@ -138,22 +145,29 @@ class ReplyDraft:
             raise ModelBadResponse(f"{self._model} stopped in the middle of its reply")
         calls = [call for call in self._calls if not call.is_empty]
         return finished_reply(
-            [*self.said(), *tool_calls(calls, self._dialect.name)],
+            [
+                *self.said(),
+                *tool_calls(map(self._whole, calls), self._dialect.name),
+                *kept_of_message(self._kept, self._dialect),
+            ],
             finish_reason=self._finish_reason,
             refused=self._refused,
             usage=self._usage,
             model=self._model,
         )
 
+    def _whole(self, call: CallDraft) -> CallDraft:
+        return replace(call, data=kept_of_call(self._kept_of.get(id(call), {}), self._dialect))
+
     def said(self) -> Iterator[Part]:
         """Reasoning and text, as far as they have come."""
         name, details = self._reasoning_field, self._details
         if (details or (name and self._calls)) and not any(run.is_thought for run in self._runs):
-            yield reasoning_part(name, "", details)
+            yield reasoning_part(self._dialect, name, "", details)
         for run in self._runs:
             text = "".join(run.pieces)
             if run.is_thought:
-                yield reasoning_part(name, text, details)
+                yield reasoning_part(self._dialect, name, text, details)
                 details = []
             else:
                 yield Text(text=text)
@@ -171,6 +185,7 @@ class ReplyDraft:
             yield from self._say(refusal, is_thought=False)
         for raw in raw_calls(delta):
             self._read_call(raw)
+        self._kept.update(kept(delta, KEPT_OF_A_MESSAGE))
 
     def _read_detail(self, piece: Mapping[str, Any]) -> None:
         """Pieces of one detail follow each other with the same index and type."""
@@ -221,6 +236,7 @@ class ReplyDraft:
         piece = arguments_of(function)
         call.arguments += piece
         call.pieces.append(piece)
+        self._kept_of.setdefault(id(call), {}).update(kept(raw, KEPT_OF_A_CALL))
         self._outdate()
 
     def _continued(self, index: object, call_id: str, name: str) -> CallDraft | None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 from agentkit.errors import ContentRefused, ModelBadResponse
 from agentkit.messages import (
@@ -21,6 +22,7 @@ from agentkit.messages import (
     Message,
     ModelReply,
     ModelRequest,
+    Opaque,
     Part,
     Reasoning,
     StopReason,
@@ -33,6 +35,7 @@ from agentkit.messages import (
 )
 from agentkit.models.call_ids import MISTRAL, OPENAI_CHAT, OPENAI_RESPONSES, CallIds, IdRule
 from agentkit.models.finish_reasons import ending_of, finished_reply
+from agentkit.models.issuers import issued, issuer_of, opaque, own
 from agentkit.models.usage import openai_usage
 from agentkit.models.wire_json import (
     CallDraft,
@@ -56,6 +59,17 @@ REASONING_FIELDS = ("reasoning_content", "reasoning")
 _OF_MISTRAL = re.compile(r"(?i)(mis|mix|mini)tral|codestral|devstral|magistral|pixtral|voxtral")
 
 _FIELD, _DETAILS = "openai_field", "openai_details"  # the keys in Reasoning.data
+_CALL, _MESSAGE = "openai_call", "openai_message"  # the keys in ToolCall.data and Opaque.data
+
+KEPT_OF_A_CALL = ("extra_content", "provider_specific_fields", "thought_signature")
+"""Fields of a call that servers want back: Google's, and those of gateways."""
+KEPT_OF_A_MESSAGE = ("extra_content", "provider_specific_fields", "thinking_blocks")
+
+NO_SIGNATURE = "skip_thought_signature_validator"
+"""What Google asks for in the place of the signature of a call that another model has made."""
+SIGNS_CALLS = re.compile(r"gemini-([3-9]|\d\d)")
+"""Models that refuse a call without a signature."""
+_WANT_REASONING = (".deepseek.com", ".moonshot.ai", ".moonshot.cn", ".kimi.com")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,17 +79,17 @@ class Dialect:
     Attributes:
         provider: the part before the colon in the names of its models.
         model: the model's name there.
+        base_url: where it is; opaque data goes back to where it came from only.
         official: it is OpenAI's own, where ``max_tokens`` is replaced by ``max_completion_tokens``.
         routed: it is OpenRouter, which tells the cost in dollars and fetches documents.
-        mistral: it is Mistral's own, which takes ids of nine letters or digits.
         more: further fields of each body, as they are.
     """
 
     provider: str
     model: str
     official: bool
+    base_url: str = ""
     routed: bool = False
-    mistral: bool = False
     more: JsonObject = field(default_factory=dict[str, JsonValue])
 
     @property
@@ -84,9 +98,27 @@ class Dialect:
         return f"{self.provider}:{self.model}"
 
     @property
+    def issuer(self) -> str:
+        """Who wrote the opaque data of its replies."""
+        return issuer_of(self.name, self.base_url)
+
+    @property
+    def wants_signatures(self) -> bool:
+        """Its calls are signed, and one of another model needs a mark that it is not."""
+        return self._is_at(".googleapis.com") and SIGNS_CALLS.search(self.model) is not None
+
+    @property
+    def wants_reasoning(self) -> bool:
+        """It refuses a call without the reasoning before it, which one of another model does not have."""
+        return self._is_at(*_WANT_REASONING)
+
+    def _is_at(self, *hosts: str) -> bool:
+        return f".{urlsplit(self.base_url).hostname or ''}".endswith(hosts)
+
+    @property
     def id_rule(self) -> IdRule | None:
         """What it asks of the ids of calls in Chat Completions."""
-        if self.mistral or _OF_MISTRAL.search(self.model):
+        if self.provider == "mistral" or self._is_at(".mistral.ai") or _OF_MISTRAL.search(self.model):
             return MISTRAL  # also of servers that run its models
         if self.official or (self.routed and self.model.startswith("openai/")):
             return OPENAI_CHAT
@@ -151,7 +183,7 @@ def _message(message: Message, dialect: Dialect, ids: CallIds) -> dict[str, Any]
                 "content": f"Error: {content}" if is_error else content,
             }
         case AssistantMessage(parts=parts):
-            return _assistant(parts, ids)
+            return _assistant(parts, dialect, ids)
 
 
 def _attachment(attachment: Attachment, dialect: Dialect) -> dict[str, Any]:
@@ -166,19 +198,25 @@ def _attachment(attachment: Attachment, dialect: Dialect) -> dict[str, Any]:
     return {"type": "file", "file": file}
 
 
-def _assistant(parts: Sequence[Part], ids: CallIds) -> dict[str, Any]:
-    calls = [_call(part, ids) for part in parts if isinstance(part, ToolCall)]
+def _assistant(parts: Sequence[Part], dialect: Dialect, ids: CallIds) -> dict[str, Any]:
+    calls = [_call(part, dialect, ids) for part in parts if isinstance(part, ToolCall)]
     text = "".join(part.text for part in parts if isinstance(part, Text))
     said: dict[str, Any] = {"role": "assistant", "content": text or (None if calls else "")}
     if calls:
         said["tool_calls"] = calls
     for part in parts:  # DeepSeek refuses a conversation from which the reasoning before a call is missing
-        if isinstance(part, Reasoning) and part.data is not None:
-            _think(said, part.text, part.data)
+        if isinstance(part, Reasoning):
+            _think(said, part.text, own(part, dialect.issuer))
+        elif isinstance(part, Opaque):
+            said.update(as_object(own(part, dialect.issuer).get(_MESSAGE)))
+    if calls and dialect.wants_reasoning:
+        said.setdefault(REASONING_FIELDS[0], " ")
+    if calls and dialect.wants_signatures and "extra_content" not in calls[0]:
+        calls[0]["extra_content"] = {"google": {"thought_signature": NO_SIGNATURE}}
     return said
 
 
-def _think(said: dict[str, Any], text: str, data: JsonObject) -> None:
+def _think(said: dict[str, Any], text: str, data: Mapping[str, Any]) -> None:
     name, details = data.get(_FIELD), data.get(_DETAILS)
     if details:  # OpenRouter's, of which the text is only the readable part
         said["reasoning_details"] = [*said.get("reasoning_details", ()), *as_list(details)]
@@ -186,9 +224,10 @@ def _think(said: dict[str, Any], text: str, data: JsonObject) -> None:
         said[name] = said.get(name, "") + text
 
 
-def _call(call: ToolCall, ids: CallIds) -> dict[str, Any]:
+def _call(call: ToolCall, dialect: Dialect, ids: CallIds) -> dict[str, Any]:
     function = {"name": safe_name(call.name), "arguments": dump_json(sent_arguments(call))}
-    return {"id": ids.of(call.id), "type": "function", "function": function}
+    kept = as_object(own(call, dialect.issuer).get(_CALL))
+    return {"id": ids.of(call.id), "type": "function", "function": function, **kept}
 
 
 # --- the reply ---------------------------------------------------------------------------------------------------
@@ -213,12 +252,13 @@ def decode_reply(body: Mapping[str, Any], dialect: Dialect) -> ModelReply:
     if (
         thought or details or (name and as_list(message.get("tool_calls")))
     ):  # DeepSeek wants it back with its calls
-        parts.append(reasoning_part(name, thought, details))
+        parts.append(reasoning_part(dialect, name, thought, details))
     refusal = as_text(message.get("refusal"))
     if text := mend("".join(text for is_thought, text in pieces if not is_thought) + refusal):
         parts.append(Text(text=text))
-    drafts = [_draft(raw) for raw in raw_calls(message)]
+    drafts = [_draft(raw, dialect) for raw in raw_calls(message)]
     parts.extend(tool_calls([draft for draft in drafts if not draft.is_empty], dialect.name))
+    parts.extend(kept_of_message(message, dialect))
     return finished_reply(
         parts,
         finish_reason=choice.get("finish_reason"),
@@ -263,12 +303,27 @@ def details_of(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [detail for detail in map(as_object, as_list(message.get("reasoning_details"))) if detail]
 
 
-def reasoning_part(name: str, text: str, details: Sequence[Mapping[str, Any]] = ()) -> Reasoning:
-    """Reasoning that goes back to the same wire in the field it came in, and to no other provider's."""
-    data: dict[str, Any] = {_FIELD: name} if name else {}
-    if details:
-        data[_DETAILS] = mended(list(details))
-    return Reasoning(text=mend(text), data=data or None)
+def reasoning_part(
+    dialect: Dialect, name: str, text: str, details: Sequence[Mapping[str, Any]] = ()
+) -> Reasoning:
+    """Reasoning that goes back in the field it came in."""
+    data = issued(dialect.issuer, **{_FIELD: name, _DETAILS: mended(list(details))})
+    return Reasoning(text=mend(text), data=data)
+
+
+def kept_of_call(raw: Mapping[str, Any], dialect: Dialect) -> JsonObject | None:
+    """What the server wants back with a call."""
+    return issued(dialect.issuer, **{_CALL: kept(raw, KEPT_OF_A_CALL)})
+
+
+def kept_of_message(message: Mapping[str, Any], dialect: Dialect) -> Iterator[Opaque]:
+    """What the server wants back with a message."""
+    return opaque(issued(dialect.issuer, **{_MESSAGE: kept(message, KEPT_OF_A_MESSAGE)}))
+
+
+def kept(found: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """These fields, where there is something in them."""
+    return {name: mended(found[name]) for name in names if found.get(name)}
 
 
 def content_of(content: object) -> Iterator[tuple[bool, str]]:
@@ -302,9 +357,14 @@ def arguments_of(function: Mapping[str, Any]) -> str:
     return json.dumps(arguments)
 
 
-def _draft(raw: Mapping[str, Any]) -> CallDraft:
+def _draft(raw: Mapping[str, Any], dialect: Dialect) -> CallDraft:
     function = as_object(raw.get("function"))
-    return CallDraft(id=id_of(raw), name=as_text(function.get("name")), arguments=arguments_of(function))
+    return CallDraft(
+        id=id_of(raw),
+        name=as_text(function.get("name")),
+        arguments=arguments_of(function),
+        data=kept_of_call(raw, dialect),
+    )
 
 
 def id_of(raw: Mapping[str, Any]) -> str:

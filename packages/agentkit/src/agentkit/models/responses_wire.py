@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from agentkit.errors import ModelBadResponse
+from agentkit.errors import ModelBadRequest, ModelBadResponse
 from agentkit.messages import (
     AssistantMessage,
     Attachment,
@@ -18,9 +19,11 @@ from agentkit.messages import (
     Message,
     ModelReply,
     ModelRequest,
+    Opaque,
     Part,
     Reasoning,
     ReasoningDelta,
+    Source,
     StopReason,
     Text,
     TextDelta,
@@ -32,6 +35,7 @@ from agentkit.messages import (
 )
 from agentkit.models.call_ids import OPENAI_RESPONSES, CallIds
 from agentkit.models.finish_reasons import Fault, ending_of
+from agentkit.models.issuers import issued, opaque, own
 from agentkit.models.openai_wire import Dialect, model_name
 from agentkit.models.refusals import error_object
 from agentkit.models.stops import Cutter
@@ -53,7 +57,16 @@ from agentkit.models.wire_json import (
     tool_calls,
 )
 
-_ITEM = "openai_item"  # the key in Reasoning.data
+_ITEM = "openai_item"  # the key in Reasoning.data and Opaque.data
+_PHASE = "openai_phase"  # the key in Text.data
+_TO_BE_ANSWERED = frozenset(
+    {*{"computer_call", "custom_tool_call", "local_shell_call", "shell_call", "apply_patch_call"}}
+    | {"mcp_approval_request"}
+)
+_NOT_ANSWERED = (
+    "{model} sent a {kind}, which an agent cannot answer: it comes from a tool in the endpoint's body; "
+    "take that tool out of it (for an MCP server, set require_approval to never)"
+)
 _DOES_NOT_REASON = re.compile(r"gpt-3|gpt-4|chatgpt|-chat")
 _LAST_EVENTS = frozenset(
     {"response.completed", "response.incomplete", "response.failed", "response.cancelled"}
@@ -107,7 +120,7 @@ def encode_request(request: ModelRequest, dialect: Dialect, *, stream: bool) -> 
     if request.instructions:
         body["instructions"] = request.instructions
     ids = CallIds(OPENAI_RESPONSES)
-    body["input"] = [item for message in request.messages for item in _items(message, ids)]
+    body["input"] = [item for message in request.messages for item in _items(message, dialect, ids)]
     if not _DOES_NOT_REASON.search(dialect.model):
         body["include"] = ["reasoning.encrypted_content"]
     if request.tools:
@@ -130,7 +143,7 @@ def _tool(spec: ToolSpec) -> dict[str, Any]:
     return {"type": "function", **function, "strict": False}
 
 
-def _items(message: Message, ids: CallIds) -> Iterator[dict[str, Any]]:
+def _items(message: Message, dialect: Dialect, ids: CallIds) -> Iterator[dict[str, Any]]:
     match message:
         case UserMessage(text=text, attachments=()):
             yield {"role": "user", "content": text}
@@ -141,7 +154,7 @@ def _items(message: Message, ids: CallIds) -> Iterator[dict[str, Any]]:
             output = f"Error: {content}" if is_error else content
             yield {"type": "function_call_output", "call_id": ids.of(call_id), "output": output}
         case AssistantMessage(parts=parts):
-            yield from _said(parts, ids)
+            yield from _said(parts, dialect, ids)
 
 
 def _attachment(attachment: Attachment) -> dict[str, Any]:
@@ -156,22 +169,33 @@ def _attachment(attachment: Attachment) -> dict[str, Any]:
     return {"type": "input_file", "filename": name, "file_data": as_data_url(attachment)}
 
 
-def _said(parts: Sequence[Part], ids: CallIds) -> Iterator[dict[str, Any]]:
+def _said(parts: Sequence[Part], dialect: Dialect, ids: CallIds) -> Iterator[dict[str, Any]]:
     thoughts: list[dict[str, Any]] = []  # one that nothing follows is refused
     for part in parts:
         if isinstance(part, Reasoning):
-            item = as_object((part.data or {}).get(_ITEM))
-            if item.get("encrypted_content"):  # one that the provider would have to have stored
-                thoughts.append(dict(item))
+            thoughts.extend(_thoughts(own(part, dialect.issuer)))
+            continue
+        if isinstance(part, Source | Attachment):
             continue
         yield from thoughts
         thoughts = []
-        if isinstance(part, ToolCall):
+        if isinstance(part, Opaque):
+            if item := as_object(own(part, dialect.issuer).get(_ITEM)):
+                yield dict(item)
+        elif isinstance(part, ToolCall):
             arguments = dump_json(sent_arguments(part))
             call = {"call_id": ids.of(part.id), "name": safe_name(part.name), "arguments": arguments}
             yield {"type": "function_call", **call}
         elif part.text:
-            yield {"role": "assistant", "content": part.text}
+            phase = own(part, dialect.issuer).get(_PHASE)
+            yield {"role": "assistant", "content": part.text, **({"phase": phase} if phase else {})}
+
+
+def _thoughts(data: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Reasoning as it goes back: whole in itself, and without the id of something that the server has not stored."""
+    item = as_object(data.get(_ITEM))
+    if item.get("encrypted_content") or item.get("content"):
+        yield {name: value for name, value in item.items() if name not in {"id", "status"}}
 
 
 # --- the reply ---------------------------------------------------------------------------------------------------
@@ -205,9 +229,9 @@ def _parts(item: Mapping[str, Any], cutter: Cutter, dialect: Dialect) -> Iterato
             contents = map(as_object, as_list(item.get("content")))
             texts = (as_text(each.get("text")) or as_text(each.get("refusal")) for each in contents)
             if text := mend("".join(cutter.feed(each) for each in texts)):
-                yield Text(text=text)
+                yield Text(text=text, data=issued(dialect.issuer, **{_PHASE: as_text(item.get("phase"))}))
         case "reasoning":
-            yield Reasoning(text=_thought(item), data={_ITEM: mended(dict(item))})
+            yield Reasoning(text=_thought(item), data=issued(dialect.issuer, **{_ITEM: mended(dict(item))}))
         case "function_call":
             draft = CallDraft(
                 id=mend(as_text(item.get("call_id"))),
@@ -215,6 +239,10 @@ def _parts(item: Mapping[str, Any], cutter: Cutter, dialect: Dialect) -> Iterato
                 arguments=as_text(item.get("arguments")),
             )
             yield from () if draft.is_empty else tool_calls([draft], dialect.name)
+        case str(kind) if kind in _TO_BE_ANSWERED:
+            raise ModelBadRequest(_NOT_ANSWERED.format(model=dialect.name, kind=kind))
+        case str():  # a tool of the provider's own has been at work
+            yield from opaque(issued(dialect.issuer, **{_ITEM: mended(dict(item))}))
         case _:
             pass
 
@@ -224,7 +252,7 @@ def _with_tail(parts: Sequence[Part], held: str) -> list[Part]:
     for place in range(len(parts) - 1, -1, -1):
         part = parts[place]
         if isinstance(part, Text):
-            return [*parts[:place], Text(text=part.text + held), *parts[place + 1 :]]
+            return [*parts[:place], Text(text=part.text + held, data=part.data), *parts[place + 1 :]]
     return [*parts, Text(text=held)]
 
 
@@ -234,9 +262,7 @@ def _unique(parts: Sequence[Part]) -> tuple[Part, ...]:
     found: list[Part] = []
     for part in parts:
         if isinstance(part, ToolCall) and part.id in taken:
-            part = ToolCall(  # noqa: PLW2901
-                id=f"{part.id}_{len(taken)}", name=part.name, arguments=part.arguments, invalid=part.invalid
-            )
+            part = replace(part, id=f"{part.id}_{len(taken)}")  # noqa: PLW2901
         if isinstance(part, ToolCall):
             taken.add(part.id)
         found.append(part)

@@ -61,7 +61,13 @@ class SdkModel(ABC):
         self._secret = checked_key(api_key)
         self._timeout = timeout
         more = self._extras.body
-        self._dialect = Dialect(provider=provider or self.own_name, model=name, official=False, more=more)
+        self._dialect = Dialect(
+            provider=provider or self.own_name,
+            model=name,
+            base_url=self._base_url,
+            official=False,
+            more=more,
+        )
         try:
             from agentkit.models.endpoint import Endpoint
 

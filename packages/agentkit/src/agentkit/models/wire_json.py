@@ -141,6 +141,7 @@ class CallDraft:
     name: str
     arguments: str
     pieces: list[str] = field(default_factory=list[str])
+    data: JsonObject | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -164,9 +165,10 @@ def tool_calls(drafts: Iterable[CallDraft], model: str) -> Iterator[ToolCall]:
         if arguments is None:
             arguments = _sent_again(draft)
         if arguments is None:
-            yield ToolCall(id=call_id, name=mend(draft.name), invalid=mend(draft.arguments))
+            invalid = mend(draft.arguments)
+            yield ToolCall(id=call_id, name=mend(draft.name), invalid=invalid, data=draft.data)
         else:
-            yield ToolCall(id=call_id, name=mend(draft.name), arguments=arguments)
+            yield ToolCall(id=call_id, name=mend(draft.name), arguments=arguments, data=draft.data)
 
 
 def _sent_again(draft: CallDraft) -> JsonObject | None:

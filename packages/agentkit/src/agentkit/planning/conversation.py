@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from agentkit.attachments import split_input
@@ -17,7 +17,9 @@ from agentkit.messages import (
     ModelReply,
     ModelRequest,
     Part,
+    Reasoning,
     Text,
+    ToolCall,
     ToolMessage,
     ToolSpec,
     UserMessage,
@@ -122,7 +124,7 @@ def messages(transcript: Transcript) -> Iterator[Message]:
                 yield user_message(given)
             case ModelReplied(parts=parts, problem=problem):
                 reply = step
-                yield AssistantMessage(parts=parts)
+                yield AssistantMessage(parts=attributed(parts, step.model))
                 if problem is not None:
                     yield UserMessage(text=f"{problem}\nPlease reply again.")
             case ToolReturned():
@@ -132,6 +134,24 @@ def messages(transcript: Transcript) -> Iterator[Message]:
             case _:
                 pass
     yield from _returned(results, reply)
+
+
+def attributed(parts: tuple[Part, ...], model: str) -> tuple[Part, ...]:
+    """The parts of a reply, each of whose opaque data says who wrote it: in older transcripts the step alone does.
+
+    Args:
+        parts: of the reply.
+        model: ``provider:name`` of the model that answered.
+    """
+    return tuple(
+        replace(part, data={"issuer": model, **part.data})
+        if model
+        and isinstance(part, Text | Reasoning | ToolCall)
+        and part.data is not None
+        and "issuer" not in part.data
+        else part
+        for part in parts
+    )
 
 
 def _returned(results: Sequence[ToolReturned], reply: ModelReplied | None) -> Iterator[Message]:

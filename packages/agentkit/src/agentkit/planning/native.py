@@ -23,10 +23,12 @@ class NativePlanning:
         )
 
     def read(self, reply: ModelReply, brief: Brief) -> Reading:
-        """The reply's own parts; an empty or truncated reply is a problem.
+        """The reply's own parts; an empty or truncated reply is a problem, one that is only paused is not.
 
         An output of a schema shows by itself whether it is whole.
         """
+        if reply.stop_reason is StopReason.PAUSED:
+            return Reading(parts=reply.parts)
         if reply.stop_reason is StopReason.LENGTH:
             problem = "Your reply was cut off at the token limit."
             return Reading(
@@ -37,6 +39,6 @@ class NativePlanning:
             wrong = wrong or "Your reply is not whole."
         if wrong is not None and (brief.output_schema is None or not reply.text.strip()):
             return Reading(parts=reply.parts, problem=wrong)
-        if not reply.tool_calls and not reply.text.strip():
+        if not (reply.tool_calls or reply.attachments or reply.text.strip()):
             return Reading(parts=reply.parts, problem="Your reply was empty.")
         return Reading(parts=reply.parts)

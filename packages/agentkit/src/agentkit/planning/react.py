@@ -20,6 +20,7 @@ from agentkit.messages import (
     Message,
     ModelReply,
     ModelRequest,
+    Opaque,
     Part,
     Reasoning,
     StopReason,
@@ -32,6 +33,7 @@ from agentkit.planning.conversation import (
     Brief,
     Reading,
     as_text,
+    attributed,
     earlier_messages,
     in_order_of_calls,
     recalled_messages,
@@ -113,14 +115,14 @@ class ReActPlanning:
         whole up to such an observation. An input that is no JSON object, and cannot be taken for one, becomes a call
         with ``invalid``: the other calls of the reply are still carried out, and the model is told beside this one.
         """
-        if reply.stop_reason in DECLINED:
+        if reply.stop_reason in DECLINED or reply.stop_reason is StopReason.PAUSED:
             return Reading(parts=reply.parts)
         if reply.stop_reason is StopReason.UNFINISHED:
             return Reading(parts=reply.parts, problem=reply.problem or "Your reply is not whole.")
         cut_off = reply.stop_reason is StopReason.LENGTH
         if reply.tool_calls and not cut_off:
             return Reading(parts=reply.parts)
-        reasoning = tuple(part for part in reply.parts if isinstance(part, Reasoning))
+        reasoning = tuple(part for part in reply.parts if not isinstance(part, Text | ToolCall))
         parsed = parse(reply.text, brief.tools)
         whole = any(isinstance(part, ToolCall) for part in parsed.parts) and parsed.is_cut
         problem = "it was cut off at the token limit; be shorter" if cut_off and not whole else parsed.problem
@@ -196,8 +198,11 @@ def _conversation(transcript: Transcript) -> Iterator[Message]:
 
 
 def _spoken(reply: ModelReplied) -> tuple[Part, ...]:
-    """The turn in our format; reasoning that a provider wants back verbatim stays as it is."""
-    kept = [part for part in reply.parts if isinstance(part, Reasoning) and part.data is not None]
+    """The turn in our format; what a provider wants back verbatim stays as it is."""
+    if reply.stop_reason is StopReason.PAUSED:
+        return reply.parts
+    parts = attributed(reply.parts, reply.model)
+    kept = [part for part in parts if isinstance(part, Reasoning | Opaque) and part.data is not None]
     if reply.problem is not None and reply.problem.startswith(UNREADABLE):
         text = reply.text.strip()
     else:
@@ -210,6 +215,8 @@ def _blocks(reply: ModelReplied) -> Iterator[str]:
     for part in reply.parts:
         if isinstance(part, ToolCall):
             yield _action(part)
+        elif not isinstance(part, Text | Reasoning):
+            continue
         elif part.text.strip() and (calls if isinstance(part, Text) else part.data is None):
             yield f"Thought: {escaped(part.text.strip())}"
     if not calls and reply.text.strip():

@@ -60,6 +60,11 @@ def _said(value: Any, ids: dict[str, str]) -> Iterator[tuple[str, Json]]:
             continue
         if field.name in _IDS and isinstance(found, str):
             yield field.name, ids.setdefault(found, f"#{len(ids) + 1}")
+        elif field.name == "data" and isinstance(
+            found, Mapping
+        ):  # which endpoint wrote it says nothing to a model
+            told = {key: each for key, each in cast("Mapping[str, Any]", found).items() if key != "issuer"}
+            yield field.name, _plain(told, ids)
         elif field.name == "data" and isinstance(found, str) and len(found) > _LONGEST_DATA:
             yield field.name, _digest(found.encode())
         else:

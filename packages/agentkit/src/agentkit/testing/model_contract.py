@@ -161,7 +161,7 @@ class ConversationContract:
     """
 
     streamed: bool = False
-    stop_reasons: frozenset[StopReason] = frozenset(StopReason) - {StopReason.UNFINISHED}
+    stop_reasons: frozenset[StopReason] = frozenset(StopReason) - {StopReason.UNFINISHED, StopReason.PAUSED}
     """Those that the provider has a word for."""
     takes: frozenset[str] = frozenset({"stop", "max_tokens", "temperature"})
     """The bounds that the provider knows."""

@@ -15,6 +15,7 @@ from agentkit.messages import (
     ModelReply,
     ModelRequest,
     Part,
+    Reasoning,
     StopReason,
     Text,
     TextDelta,
@@ -181,6 +182,7 @@ def _characters(parts: Sequence[Part]) -> int:
     return sum(
         len(part.name) + len(json.dumps(part.arguments)) if isinstance(part, ToolCall) else len(part.text)
         for part in parts
+        if isinstance(part, Text | Reasoning | ToolCall)
     )
 
 

@@ -60,7 +60,10 @@ async def provider(server: WireServer) -> AsyncIterator[AnthropicProvider]:
 
 
 class TestWhole(ModelContract):
-    stop_reasons = ModelContract.stop_reasons - {StopReason.FILTERED}  # its one word for both is "refusal"
+    stop_reasons = ModelContract.stop_reasons - {
+        StopReason.PAUSED,
+        StopReason.FILTERED,
+    }  # its one word for both is "refusal"
     takes = frozenset({"stop", "max_tokens"})
     counts = frozenset({"cached_tokens", "cache_write_tokens", "reasoning_tokens"})
 

@@ -42,7 +42,13 @@ RESPONSE_CALL = {
     "name": "weather",
     "arguments": '{"city":"Oslo"}',
 }
-THOUGHT: dict[str, Any] = {"type": "reasoning", "id": "rs_1", "status": None, "summary": [], "encrypted_content": SECRET}
+THOUGHT: dict[str, Any] = {
+    "type": "reasoning",
+    "id": "rs_1",
+    "status": None,
+    "summary": [],
+    "encrypted_content": SECRET,
+}
 SIGNED = {"google": {"thought_signature": SECRET}}
 CALLS = {
     "chat, reasoning": ("chat", body("chat", calls=[Call("call_1")], reasoning_content=f"Oslo {SECRET}")),

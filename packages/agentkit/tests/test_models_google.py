@@ -65,7 +65,7 @@ AS_THE_SDK_TELLS_IT: Expected = {**EXPECTED, Fault.ERROR_INSIDE: (ModelBadRespon
 
 
 class TestWhole(ModelContract):
-    stop_reasons = ModelContract.stop_reasons - {StopReason.PAUSED, StopReason.REFUSED}
+    stop_reasons = ModelContract.stop_reasons - {StopReason.REFUSED}
     expected: Expected = AS_THE_SDK_TELLS_IT
 
 

@@ -98,7 +98,9 @@ def test_what_a_file_says_of_tools(folder):
     assert told.tools["read"] == Confinement(
         limits=CallLimits(seconds=7, memory_bytes=100_000_000),
         grants=Grants(read=(folder / "data",)),
+        folder=str(folder),
     )
+    assert told.tools["told"].folder is None  # nothing there is granted to it
     intranet = HostRule(host="intranet", port=8080, private=True)
     assert told.tools["told"].grants.rules == (HostRule(host="api.example.com"), intranet)
 

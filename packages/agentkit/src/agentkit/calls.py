@@ -227,7 +227,8 @@ class Caller:
         if self._may_not_begin():
             return
         began = time.monotonic()  # not the loop's: some loops look at the clock once a turn only
-        output, error = await self._result_of(call, spec)
+        remarks = [remark] if remark else []
+        output, error = await self._result_of(call, spec, remarks.append)
         await self._drop_own_cancellation()
         seconds = round(time.monotonic() - began, 6)
         returned = ToolReturned(
@@ -236,7 +237,7 @@ class Caller:
             output=output,
             error=error,
             seconds=seconds,
-            remark=remark,
+            remark="; ".join(remarks),
             ruling=ruling,
         )
         await self.record(returned)
@@ -257,7 +258,9 @@ class Caller:
         while task.cancelling():
             task.uncancel()
 
-    async def _result_of(self, call: ToolCall, spec: ToolSpec) -> tuple[JsonValue, RunError | None]:
+    async def _result_of(
+        self, call: ToolCall, spec: ToolSpec, remark: Callable[[str], None]
+    ) -> tuple[JsonValue, RunError | None]:
         until = self._deadline_of(spec)
         context = ToolContext(
             deps=self.deps,
@@ -266,6 +269,7 @@ class Caller:
             idempotency_key=f"{self.run_id}:{_in_a_key(call.id)}",
             deadline=until,
             meter=self.meter,
+            remark=remark,
             report=self._reporter(call),
             stopped=threading.Event(),
         )

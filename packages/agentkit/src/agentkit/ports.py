@@ -87,6 +87,7 @@ class ToolContext(Generic[Deps]):
             can recognise a repeated request.
         deadline: when the call is given up, in :func:`time.monotonic` seconds; ``None`` for never.
         meter: counts in the run's budget what the tool spends on embeddings.
+        remark: adds a sentence that is recorded with the result of the call and shown to the model before it.
         report: shows progress (any short text) to whoever watches, from any thread; never stored.
         stopped: set as soon as the call is given up; a long synchronous tool should look at it.
     """
@@ -97,6 +98,7 @@ class ToolContext(Generic[Deps]):
     idempotency_key: str
     deadline: float | None = None
     meter: Meter = UNCOUNTED
+    remark: Callable[[str], None] = field(default=lambda _text: None)
     report: Callable[[str], None] = field(default=lambda _text: None)
     stopped: threading.Event = field(default_factory=threading.Event)
 

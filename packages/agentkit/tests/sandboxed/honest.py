@@ -6,6 +6,7 @@ import datetime as dt
 import decimal
 import io
 import json
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -210,3 +211,34 @@ async def fetch_by_httpx(url):
 
     async with httpx2.AsyncClient() as client:
         return [(await client.get(url)).text, await asyncio.to_thread(sync)]
+
+
+def connect(host, port, how):
+    """Ask for a connection as clients do, and say in words of one's own that it failed, or nothing."""
+    try:
+        if how == "http":
+            import urllib.request
+
+            urllib.request.urlopen(f"http://{host}:{port}/", timeout=5).close()
+        elif how == "asyncio":
+            import asyncio
+
+            asyncio.run(asyncio.open_connection(host, port))
+        elif how == "socket":
+            with socket.socket() as plain:
+                plain.settimeout(5)
+                plain.connect((host, port))
+        else:
+            socket.create_connection((host, port), timeout=5).close()
+    except OSError as error:
+        if how == "swallowed":
+            return "went on"
+        raise RuntimeError("all connection attempts failed") from error
+    return "connected"
+
+
+def keep(path: str, text: str) -> str:
+    """Write a file, and the folders above it."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(text)
+    return str(Path(path).resolve())

@@ -108,7 +108,14 @@ class ToolTable(_Strict):
             secrets=self.secrets,
         )
         own = self.limits.over(limits) if self.limits.model_fields_set else None
-        return Confinement(sandbox=self.sandbox, limits=own, grants=grants)
+        # a relative path means the same in the tool as in the file, where something there is granted
+        there = any(
+            true.is_relative_to(folder) or folder.is_relative_to(true)
+            for true in (Path(path).resolve() for path in (*grants.read, *grants.write))
+        )
+        return Confinement(
+            sandbox=self.sandbox, limits=own, grants=grants, folder=str(folder) if there else None
+        )
 
 
 class SandboxTable(_Strict):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
 from agentkit.sandbox.broker import Broker
+from agentkit.sandbox.connections import Connections
 from agentkit.sandbox.custody import Custody
 from agentkit.sandbox.doors import network
 from agentkit.sandbox.port import CallTerms, CallUsage
@@ -28,6 +30,7 @@ class Ending:
         stderr: what it printed to standard error.
         result: what it left as its result.
         usage: what it took.
+        refused: see :class:`~agentkit.sandbox.connections.Connections`.
     """
 
     status: int
@@ -36,6 +39,7 @@ class Ending:
     stderr: str
     result: bytes
     usage: CallUsage
+    refused: Mapping[str, str]
 
 
 async def carry(child: Custody, terms: CallTerms, stdin: int | None) -> Ending:
@@ -78,14 +82,17 @@ async def carry(child: Custody, terms: CallTerms, stdin: int | None) -> Ending:
         await child.ended()
         for stream in (stdout, stderr, result):
             stream.close()
-    return _ending(child, (stdout, stderr, result), time.monotonic() - began, doors.connections.carried_bytes)
+    return _ending(child, (stdout, stderr, result), time.monotonic() - began, doors.connections)
 
 
-def _ending(child: Custody, streams: tuple[Stream, ...], seconds: float, carried: int) -> Ending:
+def _ending(child: Custody, streams: tuple[Stream, ...], seconds: float, connections: Connections) -> Ending:
     report = child.report()
     stdout, stderr, result = streams
     usage = CallUsage(
-        seconds=seconds, cpu_seconds=report["cpu"], memory_bytes=report["memory"], network_bytes=carried
+        seconds=seconds,
+        cpu_seconds=report["cpu"],
+        memory_bytes=report["memory"],
+        network_bytes=connections.carried_bytes,
     )
     return Ending(
         status=report["status"],
@@ -94,4 +101,5 @@ def _ending(child: Custody, streams: tuple[Stream, ...], seconds: float, carried
         stderr=stderr.text(),
         result=bytes(result.data),
         usage=usage,
+        refused=connections.refused,
     )

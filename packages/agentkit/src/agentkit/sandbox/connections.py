@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import TypeAlias
 
 from agentkit.addresses import is_public
+from agentkit.sandbox.confined.refusals import MOST
 from agentkit.sandbox.terms import HostRule
 
 CONNECT_SECONDS = 10.0
@@ -38,6 +39,11 @@ class Connections:
         rules: which hosts are granted.
         what: what the log calls the child.
         most_bytes: that all its connections together may carry; ``None`` for any number.
+
+    Attributes:
+        carried_bytes: so far.
+        refused: what was asked for in vain, with ``hosts`` where it is not granted, and ``private`` where its address
+            is not public.
     """
 
     def __init__(self, rules: tuple[HostRule, ...], what: str, most_bytes: int | None) -> None:
@@ -48,6 +54,7 @@ class Connections:
         self._hosts_at: dict[str, set[str]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.carried_bytes = 0
+        self.refused: dict[str, str] = {}
 
     async def resolved(self, host: str, port: int) -> list[str]:
         """The addresses of a granted host, all of which may be connected to; with port 0, of one granted at any.
@@ -61,6 +68,7 @@ class Connections:
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
         addresses = list(dict.fromkeys(str(each[4][0]) for each in found))[:_MOST_ADDRESSES]
         if not rule.private and not all(map(is_public, addresses)):
+            self._note(f"{host}:{port}", "private")
             raise self._denied(f"{host} has an address that is not public")
         for address in addresses:
             self._hosts_at.setdefault(address, set()).add(host)
@@ -127,11 +135,16 @@ class Connections:
     def _rule(self, host: str, port: int) -> HostRule:
         rule = self._covering(host, port)
         if rule is None:
+            self._note(f"{host}:{port}", "hosts")
             raise self._denied(f"{host}:{port} is not among the granted hosts")
         return rule
 
     def _covering(self, host: str, port: int) -> HostRule | None:
         return next((rule for rule in self._rules if rule.covers(host, port or rule.port)), None)
+
+    def _note(self, asked: str, why: str) -> None:
+        if len(self.refused) < MOST:
+            self.refused.setdefault(asked, why)
 
     def _denied(self, why: str) -> Denied:
         log.info("%s asked for a connection and was refused: %.200r", self._what, why)

@@ -167,7 +167,7 @@ class ForkingBackend(Backend):
         ending = await self._carried(task, terms, what)
         if ending.stdout or ending.stderr:
             terms.printed(secrets.hidden(ending.stdout), secrets.hidden(ending.stderr))
-        return returned(ending, terms.limits, what, secrets)
+        return returned(ending, terms, what, secrets)
 
     def _granted(self, terms: CallTerms) -> Secrets:
         return Secrets(terms.grants.environment(self._secrets).items(), shortest=1)
@@ -203,6 +203,7 @@ class ForkingBackend(Backend):
             "read": [held.as_sent() for held in grants.held_read],
             "write": [held.as_sent() for held in grants.held_write],
             "hosts": bool(grants.rules),
+            "cwd": terms.folder if isinstance(terms, CallTerms) else None,
             "environment": {**ENVIRONMENT, **grants.environment(self._secrets)},
         }
 

@@ -40,12 +40,16 @@ class Returned:
         stdout: what it printed.
         stderr: what it printed to standard error.
         usage: what it took.
+        refused: what it asked for in vain and went on without, in words.
+        left: which files it left in its own folder, in words; they have ended with it.
     """
 
     value: JsonValue
     stdout: str = ""
     stderr: str = ""
     usage: CallUsage = CallUsage()
+    refused: tuple[str, ...] = ()
+    left: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +78,7 @@ class CallTerms:
         grants: what it may reach.
         deadline: when it is killed at the latest, in :func:`time.monotonic` seconds; ``None`` for the limits alone.
         name: what errors call it; the name of the function or program where not given.
+        folder: from where a function takes relative paths; its own folder where not given.
         report: shown what a function reports while it works; called in the event loop.
         printed: shown what a function printed, to its output and to its errors, once it has ended, however it did.
     """
@@ -82,6 +87,7 @@ class CallTerms:
     grants: Grants = Grants()
     deadline: float | None = None
     name: str = ""
+    folder: str | None = None
     report: Callable[[str], None] = field(default=lambda _text: None)
     printed: Callable[[str, str], None] = field(default=lambda _output, _errors: None)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Sequence
 from typing import Any
 
 from agentkit.errors import ToolError, ToolTimeout
@@ -21,7 +22,8 @@ from agentkit.sandbox.errors import (
     ToolStopped,
     TooManyProcesses,
 )
-from agentkit.sandbox.port import Exited, Returned
+from agentkit.sandbox.port import CallTerms, Exited, Returned
+from agentkit.sandbox.remarks import left_behind, refusals
 from agentkit.sandbox.terms import MIB, CallLimits, ProgramLimits
 from agentkit.secrecy import Secrets
 
@@ -94,18 +96,23 @@ def check(ending: Ending, limits: CallLimits, what: str) -> int:
     return exit_code(ending.status)
 
 
-def returned(ending: Ending, limits: CallLimits, what: str, secrets: Secrets) -> Returned:
+def returned(ending: Ending, terms: CallTerms, what: str, secrets: Secrets) -> Returned:
     """What a function returned.
 
     Raises:
         ToolTimeout, ToolStopped, ToolCrashed, FunctionRaised, BadResult: it returned nothing.
     """
+    limits = terms.limits
     code = check(ending, limits, what)
     if not ending.result:
         how = "" if code == 0 else f" (exit status {code})"
         message = f"{what} ended without a result{how}"
         raise NoResult(message)
     envelope = _parsed(ending.result, what)
+    if not isinstance(envelope, dict):
+        message = f"{what} left something else than a result"
+        raise BadResult(message)
+    refused = tuple(secrets.hidden(each) for each in refusals(envelope, terms, ending.refused))
     match envelope:
         case {"value": value}:
             return Returned(
@@ -113,9 +120,11 @@ def returned(ending: Ending, limits: CallLimits, what: str, secrets: Secrets) ->
                 stdout=secrets.hidden(ending.stdout),
                 stderr=secrets.hidden(ending.stderr),
                 usage=ending.usage,
+                refused=refused,
+                left=secrets.hidden(left_behind(envelope, terms)),
             )
         case {"raised": {"type": str(kind), "message": str(text), "kind": str(group)}}:
-            raise _raised(kind, secrets.hidden(text), group, limits, what)
+            raise _raised(kind, with_refusals(secrets.hidden(text), refused), group, limits, what)
         case _:
             message = f"{what} left something else than a result"
             raise BadResult(message)
@@ -133,6 +142,13 @@ def exited(ending: Ending, limits: CallLimits, what: str, secrets: Secrets) -> E
         stderr=secrets.hidden(ending.stderr),
         usage=ending.usage,
     )
+
+
+def with_refusals(text: str, refused: Sequence[str]) -> str:
+    """The text of an error, and what the sandbox refused before it."""
+    if not refused:
+        return text
+    return f"{text}{'. ' if text else ''}The sandbox refused: {'; '.join(refused)}"
 
 
 def _raised(kind: str, text: str, group: str, limits: CallLimits, what: str) -> ToolError:

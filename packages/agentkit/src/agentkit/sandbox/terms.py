@@ -194,11 +194,13 @@ class Confinement:
         sandbox: ``pool``, ``jail`` or ``inprocess``; ``None`` for what is usual where it runs.
         limits: what a call may use; ``None`` for what is usual in the sandbox.
         grants: what a call may reach.
+        folder: from where calls take relative paths, above or at a granted path; their own folder where not given.
     """
 
     sandbox: str | None = None
     limits: CallLimits | None = None
     grants: Grants = Grants()
+    folder: str | None = None
 
     def __post_init__(self) -> None:
         if self.sandbox not in {None, "inprocess", "pool", "jail"}:

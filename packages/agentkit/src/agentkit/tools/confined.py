@@ -16,6 +16,8 @@ from agentkit.messages import JsonValue, ToolCall
 from agentkit.ports import ToolContext
 from agentkit.sandbox.errors import BadResult, FunctionRaised, NoResult, ResultTooLarge
 from agentkit.sandbox.port import CallTerms
+from agentkit.sandbox.remarks import refusals
+from agentkit.sandbox.results import with_refusals
 from agentkit.sandbox.sandboxes import Sandboxes
 from agentkit.sandbox.terms import CallLimits, Confinement
 from agentkit.secrecy import redacted
@@ -108,6 +110,7 @@ class ConfinedTool(Tool):
             grants=confinement.grants,
             deadline=context.deadline,
             name=self.name,
+            folder=confinement.folder,
             report=context.report,
             printed=_Printed(self.name, context.run_id),
         )
@@ -119,7 +122,7 @@ class ConfinedTool(Tool):
             "context": _told(context),
         }
         try:
-            envelope = (await sandbox.call_on(_CALL, given, terms)).value
+            returned = await sandbox.call_on(_CALL, given, terms)
         except NoResult:
             raise
         except (BadResult, ResultTooLarge) as error:  # it has returned, and then it was too much
@@ -127,9 +130,17 @@ class ConfinedTool(Tool):
         except FunctionRaised as error:  # before or behind the function itself
             what = {"failed": f"{self.name} failed with {error.type}", "code": ToolError.code}
             raise from_envelope({**what, "text": redacted(error.message)}, self.name) from None
-        if isinstance(envelope, Mapping) and "value" in envelope:
+        if returned.left:
+            context.remark(returned.left)
+        for each in (*returned.refused, *([returned.left] if returned.left else [])):
+            log.info("tool %s of run %s: %s", self.name, context.run_id, each)
+        envelope = returned.value if isinstance(returned.value, Mapping) else {}
+        if "value" in envelope:
             return envelope["value"]
-        raise from_envelope(envelope if isinstance(envelope, Mapping) else {}, self.name)
+        error = from_envelope(envelope, self.name)
+        refused = (*returned.refused, *refusals({"paths": envelope.get("paths")}, terms))
+        error.args = (with_refusals(str(error), refused),)
+        raise error
 
 
 def confined(

@@ -11,6 +11,7 @@ from typing import Any
 from agentkit.messages import JsonObject, JsonValue
 from agentkit.ports import ToolContext
 from agentkit.sandbox.confined.calling import report, told
+from agentkit.sandbox.confined.refusals import paths_of
 from agentkit.tools.functions import Tool, as_tool
 from agentkit.tools.results import is_pending, settle, to_envelope, to_result
 
@@ -52,4 +53,4 @@ def call(tool: str, arguments: JsonObject, context: Mapping[str, Any]) -> dict[s
     except BaseException as error:
         if told(error)["kind"] != "error":
             raise
-        return to_envelope(error, name)
+        return {**to_envelope(error, name), "paths": list(paths_of(error))}

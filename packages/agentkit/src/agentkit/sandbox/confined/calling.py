@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any, TextIO
 
 from . import network
+from .refusals import remarks
 
 RESULT, CONTROL = 3, 4
 """The descriptors of a child, beside the usual three."""
@@ -64,6 +65,8 @@ def settle_in(spec: dict[str, Any]) -> None:
     set_environment(spec["environment"])
     load(spec["path"], ())
     threading.stack_size(_THREAD_STACK_BYTES)
+    if spec.get("cwd"):
+        os.chdir(spec["cwd"])
     sys.stdin, sys.stdout, sys.stderr = os.fdopen(0, closefd=False), _printing(1), _printing(2)
     if spec.get("doors"):
         network.explain()
@@ -88,10 +91,10 @@ def call(spec: dict[str, Any]) -> None:
     try:
         value = _value_of(find(spec["function"]), spec["arguments"])
     except BaseException as error:  # noqa: BLE001  (whatever it is, it is what is told)
-        finish(json.dumps({"raised": told(error)}))
+        finish(json.dumps({"raised": told(error), **remarks(spec, error)}))
         return
     try:
-        text = json.dumps({"value": value}, allow_nan=False)
+        text = json.dumps({"value": value, **remarks(spec, None)}, allow_nan=False)
     except BaseException as error:  # noqa: BLE001  (a result may do anything when it is looked at)
         raised = told(error)
         finish(json.dumps({"raised": raised if raised["kind"] == "memory" else {**raised, "kind": "json"}}))

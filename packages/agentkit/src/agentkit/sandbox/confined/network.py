@@ -7,6 +7,7 @@ those of asyncio. A jail has a loopback with doors in it, see :mod:`agentkit.san
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -14,7 +15,10 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from .refusals import note_host
+
 _MOST_ANSWER_BYTES = 4096
+_OUT_OF_REACH = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ECONNREFUSED, errno.EACCES, errno.EPERM}
 _INTERNET = (socket.AF_INET, socket.AF_INET6)
 _plain = socket.socket
 _plain_getaddrinfo = socket.getaddrinfo
@@ -129,6 +133,8 @@ def offer(descriptor: int | None) -> None:
     """Let sockets go through the broker, or say what is missing where nothing is granted."""
     if descriptor is None:
         socket.create_connection = _refused  # type: ignore[assignment]
+        socket.getaddrinfo = _explaining(_no_network)
+        socket.socket = socket.SocketType = RefusedSocket  # type: ignore[misc, assignment]
         return
     broker = Broker(os.dup(descriptor))
     BrokeredSocket.broker = broker
@@ -141,19 +147,61 @@ def offer(descriptor: int | None) -> None:
 
 def explain() -> None:
     """In a jail with doors: say what is missing where a name has no address."""
+    socket.getaddrinfo = _explaining(_not_granted)
+    socket.socket = socket.SocketType = RefusedSocket  # type: ignore[misc, assignment]
 
-    def resolved(host: Any, *more: Any, **others: Any) -> Any:
+
+class RefusedSocket(socket.socket):
+    """A socket that remembers which host it could not be connected to."""
+
+    def __init__(self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None) -> None:  # noqa: A002
         try:
-            return _plain_getaddrinfo(host, *more, **others)
-        except socket.gaierror:
-            raise PermissionError(f"{host} is not among the granted hosts") from None
+            super().__init__(family, type, proto, fileno)
+        except PermissionError:
+            if family in {-1, *_INTERNET}:
+                note_host("", 0)
+            raise
 
-    socket.getaddrinfo = resolved
+    def connect(self, address: Any) -> None:
+        """As that of any socket.
+
+        Raises:
+            OSError: it cannot be reached, or is not granted.
+        """
+        try:
+            super().connect(address)
+        except OSError as error:
+            if error.errno in _OUT_OF_REACH and self.family in _INTERNET:
+                note_host(address[0], address[1])
+            raise
+
+
+def _no_network(host: Any) -> str:
+    return f"no network in the sandbox: {host} is not among the granted hosts"
+
+
+def _not_granted(host: Any) -> str:
+    return f"{host} is not among the granted hosts"
+
+
+def _explaining(words: Callable[[Any], str]) -> Callable[..., Any]:
+    """``getaddrinfo`` that says what is missing where a name has no address."""
+
+    def resolved(host: Any, port: Any = None, *more: Any, **others: Any) -> Any:
+        try:
+            return _plain_getaddrinfo(host, port, *more, **others)
+        except socket.gaierror:
+            if host is None:
+                raise
+            note_host(host, port)
+            raise PermissionError(words(host)) from None
+
+    return resolved
 
 
 def _refused(address: tuple[str, int], *_more: Any, **_others: Any) -> socket.socket:
-    message = f"no network in the sandbox: {address[0]} is not among the granted hosts"
-    raise PermissionError(message)
+    note_host(*address[:2])
+    raise PermissionError(_no_network(address[0]))
 
 
 def _resolving(broker: Broker) -> Callable[..., Any]:

@@ -75,7 +75,7 @@ async def test_a_path_that_was_not_granted_is_named(box, tmp_path):
     (tmp_path / "shown").mkdir()
     (tmp_path / "hidden.txt").write_text("hidden")
     terms = replace(TERMS, grants=Grants(read=(tmp_path / "shown",)))
-    for path in (tmp_path / "hidden.txt", Path("/root/hidden.txt"), Path("/etc/shadow")):
+    for path in (tmp_path / "hidden.txt", Path("/srv/hidden.txt"), Path("/etc/shadow")):
         with pytest.raises(FunctionRaised) as error:
             await call(box, "read", terms, path=str(path))
         assert f"file: {path} was not granted" in str(error.value)

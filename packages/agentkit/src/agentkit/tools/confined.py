@@ -15,7 +15,7 @@ from agentkit.errors import ResultUnavailable, ToolError, UsageError
 from agentkit.messages import JsonValue, ToolCall
 from agentkit.ports import ToolContext
 from agentkit.sandbox.errors import BadResult, FunctionRaised, NoResult, ResultTooLarge
-from agentkit.sandbox.port import CallTerms
+from agentkit.sandbox.port import CallTerms, Returned
 from agentkit.sandbox.remarks import refusals
 from agentkit.sandbox.results import with_refusals
 from agentkit.sandbox.sandboxes import Sandboxes
@@ -130,17 +130,20 @@ class ConfinedTool(Tool):
         except FunctionRaised as error:  # before or behind the function itself
             what = {"failed": f"{self.name} failed with {error.type}", "code": ToolError.code}
             raise from_envelope({**what, "text": redacted(error.message)}, self.name) from None
-        if returned.left:
-            context.remark(returned.left)
-        for each in (*returned.refused, *([returned.left] if returned.left else [])):
-            log.info("tool %s of run %s: %s", self.name, context.run_id, each)
+        self._tell(returned, context)
         envelope = returned.value if isinstance(returned.value, Mapping) else {}
         if "value" in envelope:
             return envelope["value"]
-        error = from_envelope(envelope, self.name)
+        failure = from_envelope(envelope, self.name)
         refused = (*returned.refused, *refusals({"paths": envelope.get("paths")}, terms))
-        error.args = (with_refusals(str(error), refused),)
-        raise error
+        failure.args = (with_refusals(str(failure), refused),)
+        raise failure
+
+    def _tell(self, returned: Returned, context: ToolContext[Any]) -> None:
+        for each in (*returned.refused, *([returned.left] if returned.left else [])):
+            log.info("tool %s of run %s: %s", self.name, context.run_id, each)
+        if returned.left:
+            context.remark(returned.left)
 
 
 def confined(

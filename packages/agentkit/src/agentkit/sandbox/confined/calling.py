@@ -91,15 +91,19 @@ def call(spec: dict[str, Any]) -> None:
     try:
         value = _value_of(find(spec["function"]), spec["arguments"])
     except BaseException as error:  # noqa: BLE001  (whatever it is, it is what is told)
-        finish(json.dumps({"raised": told(error), **remarks(spec, error)}))
+        finish(json.dumps({"raised": told(error), **remarks(spec, _own_folder(), error)}))
         return
     try:
-        text = json.dumps({"value": value, **remarks(spec, None)}, allow_nan=False)
+        text = json.dumps({"value": value, **remarks(spec, _own_folder(), None)}, allow_nan=False)
     except BaseException as error:  # noqa: BLE001  (a result may do anything when it is looked at)
         raised = told(error)
         finish(json.dumps({"raised": raised if raised["kind"] == "memory" else {**raised, "kind": "json"}}))
         return
     finish(text)
+
+
+def _own_folder() -> str:
+    return os.environ.get("TMPDIR", "")
 
 
 def _value_of(function: Any, arguments: dict[str, Any]) -> Any:

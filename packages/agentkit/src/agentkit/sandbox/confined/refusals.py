@@ -29,11 +29,12 @@ def note_host(host: Any, port: Any) -> None:
         _hosts.append(shown[:_MOST_TEXT])
 
 
-def remarks(spec: dict[str, Any], error: BaseException | None) -> dict[str, Any]:
+def remarks(spec: dict[str, Any], own: str, error: BaseException | None) -> dict[str, Any]:
     """What is to be told beside the result of a call, as parts of its envelope; raises nothing.
 
     Args:
         spec: of the call.
+        own: the folder of its own files.
         error: what the function raised.
     """
     found: dict[str, Any] = {}
@@ -42,7 +43,7 @@ def remarks(spec: dict[str, Any], error: BaseException | None) -> dict[str, Any]
             found["paths"] = paths
         if names := [name for name in _hosts if name] or _hosts:
             found["hosts"] = names
-        if error is None and (left := _left(spec)):
+        if error is None and (left := _left(spec, own)):
             found["left"] = [len(left), left[:MOST]]
     except Exception:  # noqa: BLE001  (an exception may do anything when it is looked at)
         return {}
@@ -69,12 +70,11 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
             yield each
             left += [each.__context__, each.__cause__]
             if isinstance(each, BaseExceptionGroup):
-                left += each.exceptions
+                left += each.exceptions  # pyright: ignore[reportUnknownMemberType]
 
 
-def _left(spec: dict[str, Any]) -> list[str]:
+def _left(spec: dict[str, Any], own: str) -> list[str]:
     """Files in the call's own folder, by their names in there; not those with a dot, which are caches and settings."""
-    own = os.environ.get("TMPDIR", "")
     if not os.path.isdir(own):
         return []
     shown = {str(part[0]) for part in (*spec["read"], *spec["write"])} | set(spec["path"])

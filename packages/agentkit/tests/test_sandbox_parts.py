@@ -3,6 +3,7 @@
 import asyncio
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import pytest
 from agentkit.addresses import is_public
 from agentkit.errors import UsageError
 from agentkit.sandbox import HostRule
-from agentkit.sandbox.confined.mounts import importable, outermost
+from agentkit.sandbox.confined.modules import Modules, files_of
+from agentkit.sandbox.confined.mounts import outermost
 from agentkit.sandbox.confined.syscalls import NUMBERS
-from agentkit.sandbox.forkserver import is_supported
+from agentkit.sandbox.forkserver import is_supported, libraries
 from agentkit.sandbox.opening import open_sandbox
 
 
@@ -80,22 +82,88 @@ def test_the_numbers_of_system_calls_are_those_of_the_headers(machine, header):
     assert compared == {name: int(found[name]) for name in compared}
 
 
-def test_of_a_folder_only_what_can_be_imported_is_shown(tmp_path):
-    for name in (
-        "module.py",
-        "native.cpython-311-x86_64-linux-gnu.so",
-        ".env",
-        "notes.db",
-        "opspawn.toml",
-        "id_rsa",
-    ):
-        (tmp_path / name).touch()
-    (tmp_path / "package").mkdir()
-    (tmp_path / "package" / "__init__.py").touch()
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "private.csv").touch()
-    names = {Path(path).name for path in importable(str(tmp_path))}
-    assert names == {"module.py", "native.cpython-311-x86_64-linux-gnu.so", "package"}
+MODULES = {
+    "module.py",
+    "native.cpython-311-x86_64-linux-gnu.so",
+    "__pycache__/module.cpython-311.pyc",
+    "app.dist-info/METADATA",
+    "package/__init__.py",
+    "package/py.typed",
+    "package/sub/deep/inner.py",
+    "package/sub/mod.py",
+    "package/templates/page.html",
+    "package/data/deep/table.csv",
+    "linked/mod.py",
+}
+OTHERS = {
+    ".env",
+    "notes.db",
+    "opspawn.toml",
+    "id_rsa",
+    "data/private.csv",
+    "package/.env",
+    "package/.secret.py",
+    "package/.git/hook.py",
+    "package/credentials.json",
+    "package/sub/key.pem",
+    "package/templates/.hidden.html",
+    "package/templates/private.txt",
+    "__pycache__/.env",
+    "app.dist-info/.env",
+    "not-a-name/mod.py",
+}
+
+
+def laid_out(folder, names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A folder of a project, with a package that declares its data, and other things beside and in it."""
+    folder = tmp_path / "project" / "src"
+    laid_out(folder, MODULES - {"linked/mod.py"} | OTHERS)
+    laid_out(tmp_path, {"elsewhere/mod.py", "elsewhere/.env"})
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    (folder / "package" / "sub" / "again").symlink_to("..")
+    declared = (
+        '[tool.setuptools.package-data]\n"*" = ["*.html"]\npackage = ["templates/*.html", "data/**/*.csv"]\n'
+    )
+    (tmp_path / "project" / "pyproject.toml").write_text(declared + 'other = ["../*"]\n')
+    return folder
+
+
+def test_of_a_folder_only_modules_and_declared_data_are_shown(project):
+    found = {name for name in files_of(str(project)) if "again" not in name}
+    assert found == MODULES
+    assert not any("/." in name or name.startswith(".") for name in files_of(str(project)))
+
+
+def test_copies_of_modules_follow_the_folder(project, tmp_path):
+    modules = Modules(str(tmp_path / "copies"), ("/usr",))
+    (tmp_path / "copies").mkdir()
+    modules.update([str(project), "/usr/share", "/does/not/exist"])
+    assert list(modules.copies) == [str(project)]
+    copy = Path(modules.copies[str(project)])
+    assert (copy / "package" / "sub" / "mod.py").read_text() == "package/sub/mod.py"
+    assert (copy / "module.py").stat().st_mtime_ns == (project / "module.py").stat().st_mtime_ns
+    assert not (copy / "package" / ".env").exists()
+    (project / "later.py").write_text("later")
+    (project / "package" / "sub" / "mod.py").unlink()
+    (project / "package" / "late.env").write_text("secret")
+    modules.update([str(project)])
+    assert (copy / "later.py").read_text() == "later"
+    assert not (copy / "package" / "sub" / "mod.py").exists()
+    assert not (copy / "package" / "late.env").exists()
+
+
+def test_an_environment_in_the_folder_of_a_project_does_not_show_the_project(tmp_path, monkeypatch):
+    laid_out(tmp_path, {".env", "lib/python3.11/os.py", "bin/python", "pyvenv.cfg"})
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    own = {path for path in libraries() if path.startswith(str(tmp_path))}
+    assert own == {str(tmp_path / name) for name in ("lib", "bin", "pyvenv.cfg")}
 
 
 def test_what_lies_within_another_path_is_not_shown_twice(tmp_path):

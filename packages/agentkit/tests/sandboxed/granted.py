@@ -34,3 +34,15 @@ def readable(paths):
 
 def identity():
     return os.getuid()
+
+
+def listed(paths):
+    """Which of these folders can be looked into."""
+    found = []
+    for path in paths:
+        try:
+            os.listdir(path)
+        except OSError:
+            continue
+        found.append(path)
+    return found

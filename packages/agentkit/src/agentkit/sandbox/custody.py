@@ -39,6 +39,7 @@ class Custody:
     Attributes:
         supervisor: connection to it, for this child alone.
         spec: what is to be done.
+        mounts: descriptors of mounts of what is granted, in its order; ``None`` where the supervisor makes one.
         deadline: when it is killed at the latest, in :func:`time.monotonic` seconds.
         seconds: after which it is killed, from when it began; ``None`` for no such limit, and then the deadline is one
             of beginning alone.
@@ -49,6 +50,7 @@ class Custody:
 
     supervisor: socket.socket
     spec: Mapping[str, Any]
+    mounts: Sequence[int | None] = ()
     deadline: float | None = None
     seconds: float | None = None
     over: str | None = None
@@ -73,9 +75,10 @@ class Custody:
         Raises:
             NeverBegan: there is no supervisor any more.
         """
-        length, body = wire.packed(dict(self.spec))
+        length, body = wire.packed({**self.spec, "mounts": [mount is not None for mount in self.mounts]})
+        mounts = [mount for mount in self.mounts if mount is not None]
         try:
-            socket.send_fds(self.supervisor, [length], descriptors)
+            socket.send_fds(self.supervisor, [length], (*descriptors, *reversed(mounts)))
             await self._loop.sock_sendall(self.supervisor, body)
         except OSError:
             raise NeverBegan from None

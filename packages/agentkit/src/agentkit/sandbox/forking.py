@@ -10,8 +10,8 @@ import socket
 import tempfile
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +24,7 @@ from agentkit.sandbox.carrying import Ending, carry
 from agentkit.sandbox.custody import Custody, NeverBegan
 from agentkit.sandbox.errors import SandboxUnavailable
 from agentkit.sandbox.forkserver import ENVIRONMENT, ForkServer, Plan, is_supported
+from agentkit.sandbox.id_mapping import mapped_mounts
 from agentkit.sandbox.port import CallTerms, ProgramTerms, Returned
 from agentkit.sandbox.results import returned
 from agentkit.sandbox.terms import CallLimits
@@ -133,21 +134,21 @@ class ForkingBackend(Backend):
 
     async def _supervisor(self, terms: Terms) -> socket.socket:
         server = await self._serving()
+        path = self._plan.folders()
         if self._is_usual(terms):
-            path = self._plan.folders()
             while self._spares:
                 made_for, spare = self._spares.popleft()
                 if made_for == path and _is_waiting(spare):
                     return spare
                 spare.close()
-        return server.supervisor(None)
+        return server.supervisor(None, path)
 
     def _make_ahead(self) -> None:
         """As many supervisors as shall wait; they get ready once a call has ended, not while it wants a processor."""
         with suppress(OSError):  # the fork server is gone: the next call sees to it
             while self._server is not None and len(self._spares) < self._ahead:
                 spec = self._usual()
-                self._spares.append((spec["path"], self._server.supervisor(spec)))
+                self._spares.append((spec["path"], self._server.supervisor(spec, spec["path"])))
 
     def _usual(self) -> dict[str, Any]:
         """The terms for which supervisors are made ahead."""
@@ -180,19 +181,25 @@ class ForkingBackend(Backend):
             for _ in range(TRIES):
                 try:
                     supervisor = await self._supervisor(terms)
-                    child = Custody(
-                        supervisor=supervisor,
-                        spec=spec,
-                        deadline=terms.deadline,
-                        seconds=terms.limits.seconds,
-                    )
-                    return await carry(child, terms, stdin)
+                    with self._mounts(terms) as mounts:
+                        child = Custody(
+                            supervisor=supervisor,
+                            spec=spec,
+                            mounts=mounts,
+                            deadline=terms.deadline,
+                            seconds=terms.limits.seconds,
+                        )
+                        return await carry(child, terms, stdin)
                 except (NeverBegan, BrokenPipeError, ConnectionResetError):
                     continue
                 finally:  # once whoever called has the result
                     asyncio.get_running_loop().call_soon(self._make_ahead)
         message = f"the sandbox {self.name!r} could not begin {what}: its processes are gone as soon as they are made"
         raise SandboxUnavailable(message)
+
+    def _mounts(self, terms: Terms) -> AbstractContextManager[Sequence[int | None]]:
+        """Mounts of what is granted, where the worker is root."""
+        return mapped_mounts(terms.grants, None if self._server is None else self._server.id_map)
 
     def _spec(self, terms: Terms) -> dict[str, Any]:
         grants = terms.grants

@@ -53,6 +53,10 @@ ENVIRONMENT = {
 """All that a child finds in its environment, beside the secrets that it was granted."""
 
 
+_PARTS = ("bin", "lib", "lib32", "lib64", "libexec", "include", "share", "ssl", "pyvenv.cfg")
+"""Of a folder in which Python is installed; it may be that of a project, with other things beside."""
+
+
 Preload: TypeAlias = str | tuple[str, str]
 
 
@@ -93,9 +97,10 @@ class Plan:
 def libraries() -> list[str]:
     """Folders of the interpreter and of installed packages, which a child reads as a whole."""
     paths = sysconfig.get_paths()
-    found = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix, CONFINED}
+    found = {str(Path(sys.executable).resolve().parent), CONFINED}
+    for prefix in {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix}:
+        found |= {str(Path(prefix, part)) for part in _PARTS}
     found |= {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    found |= {str(Path(sys.executable).resolve().parent)}
     found |= {
         folder for folder in (*site.getsitepackages(), site.getusersitepackages()) if folder in sys.path
     }
@@ -107,11 +112,17 @@ class ForkServer:
 
     Args:
         plan: see there.
+
+    Attributes:
+        found: what it found on this machine.
+        id_map: descriptor of a namespace of users in which what root owns belongs to tools; where the worker is root.
+        root: its folder.
     """
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.found: dict[str, Any] = {}
+        self.id_map: int | None = None
         self.root = ""
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: socket.socket | None = None
@@ -145,6 +156,8 @@ class ForkServer:
 
     def _start(self) -> dict[str, Any]:
         self.root = tempfile.mkdtemp(prefix="agentkit-sandbox-")
+        for name in ("root", "modules"):
+            Path(self.root, name).mkdir()
         here, there = socket.socketpair()
         self._connection = here
         here.settimeout(START_SECONDS)
@@ -164,7 +177,10 @@ class ForkServer:
             answer = wire.receive(here)
         except OSError as error:
             return {"event": "unable", "why": str(error)}
-        return {} if answer is None else answer[0]
+        if answer is None:
+            return {}
+        self.id_map = next(iter(answer[1]), None)
+        return answer[0]
 
     def _config(self) -> dict[str, Any]:
         programs = {
@@ -175,7 +191,8 @@ class ForkServer:
         }
         return {
             "programs": programs if self.plan.bubblewrap else {},
-            "root": self.root,
+            "root": f"{self.root}/root",
+            "modules": f"{self.root}/modules",
             "path": self.plan.folders(),
             "libraries": libraries(),
             # a jail loads them itself
@@ -183,11 +200,12 @@ class ForkServer:
             "without": list(self.plan.without),
         }
 
-    def supervisor(self, usual: Mapping[str, Any] | None) -> socket.socket:
+    def supervisor(self, usual: Mapping[str, Any] | None, path: Sequence[str]) -> socket.socket:
         """A connection to a new supervisor.
 
         Args:
             usual: the terms of the call that it will serve, where they are known before the call itself.
+            path: folders of modules.
 
         Raises:
             OSError: the fork server is gone.
@@ -196,7 +214,7 @@ class ForkServer:
         here, there = socket.socketpair()
         with there:
             try:
-                wire.send(self._connection, {"usual": usual}, (there.fileno(),))
+                wire.send(self._connection, {"usual": usual, "path": list(path)}, (there.fileno(),))
             except BaseException:
                 here.close()
                 raise
@@ -207,6 +225,9 @@ class ForkServer:
         """End it, and with it every supervisor and every call."""
         if self._connection is not None:
             self._connection.close()
+        if self.id_map is not None:
+            os.close(self.id_map)
+            self.id_map = None
         process, self._process = self._process, None
         if process is not None:
             await asyncio.to_thread(_ended, process)

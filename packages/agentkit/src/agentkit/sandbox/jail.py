@@ -125,10 +125,10 @@ class Jail(ForkingBackend):
         for _ in range(TRIES):
             try:
                 supervisor = await self._supervisor(terms)
-                running = Running(
-                    Custody(supervisor=supervisor, spec=spec, deadline=terms.deadline), terms, what
-                )
-                await running.start()
+                with self._mounts(terms) as mounts:
+                    child = Custody(supervisor=supervisor, spec=spec, mounts=mounts, deadline=terms.deadline)
+                    running = Running(child, terms, what)
+                    await running.start()
             except (NeverBegan, BrokenPipeError, ConnectionResetError):
                 continue
             return running

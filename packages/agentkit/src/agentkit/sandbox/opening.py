@@ -21,7 +21,7 @@ class SandboxOptions(TypedDict, total=False):
     Attributes:
         limits: of calls for which nothing else is said.
         path: folders in which functions are looked for; ``sys.path`` of this process where not given. Of a folder that
-            holds no installed packages, children read modules and packages, and no other file.
+            holds no installed packages, children read modules, and data that packages declare, and no other file.
         preload: loaded once, outside of any confinement, so that calls need not: modules, or functions as
             ``package.module:name``; one in a pair with a text is also called with it. What is not named is loaded by
             each call, in its child.

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import landlock, seccomp, wire
+from .access import UNPRIVILEGED, check_access
 from .calling import CONTROL, call, settle_in
 from .kernel import (
     CLONE_NEWUSER,
@@ -25,12 +26,10 @@ from .kernel import (
     prctl,
     unshare,
 )
-from .mounts import DEVICES, SYSTEM, importable, open_granted
+from .modules import Modules, files_of, is_within
+from .mounts import DEVICES, SYSTEM, open_granted
 from .proc import Proc
 from .rlimits import MOST_SIGNALS, limit_to
-
-UNPRIVILEGED = 65530
-"""The id of children whose worker is root."""
 
 SEEN_ID = 1000
 """What a child in a namespace of its own takes its id for."""
@@ -52,7 +51,9 @@ class Ground:
         has_nobody: who owns nothing can still read the interpreter.
         libraries: folders of the interpreter and its packages.
         path: of Python, when the fork server began.
-        readable: all that the root of mounts shows.
+        readable: what the root of mounts shows as it is.
+        modules: what it shows of folders of modules.
+        id_map: a namespace of users in which what root owns is nobody's; until the worker has it.
         programs: of a fork server of jails: bubblewrap, and what runs in a jail; empty for one of functions.
     """
 
@@ -66,6 +67,8 @@ class Ground:
     libraries: tuple[str, ...]
     path: tuple[str, ...]
     readable: tuple[str, ...]
+    modules: Modules
+    id_map: int | None
     programs: Mapping[str, str]
 
     @property
@@ -74,13 +77,12 @@ class Ground:
         return self.namespaces and self.is_root
 
 
-def owner_of(ground: Ground, spec: dict[str, Any]) -> int:
+def owner_of(ground: Ground) -> int:
     """The id of the child, as its namespace of users (or the machine, where there is none) calls it.
 
-    Where the worker is root the child is nobody, unless paths are granted: then they are as open to it as they are
-    to the worker, and only its capabilities are gone.
+    Where the worker is root the child is nobody, whatever is granted to it: a grant opens its own paths and no others.
     """
-    nobody = ground.is_root and ground.has_nobody and not (spec["read"] or spec["write"])
+    nobody = ground.is_root and ground.has_nobody
     if ground.namespaces:
         return 1 if nobody else 0
     return UNPRIVILEGED if nobody else os.geteuid()
@@ -148,7 +150,9 @@ def confine(ground: Ground, usual: dict[str, Any]) -> None:
     os.setsid()
     os.umask(0o077)
     os.chdir(usual["folder"])
-    become(owner_of(ground, usual), ground)
+    become(owner_of(ground), ground)
+    if ground.is_root and os.getuid() != 0:
+        check_access(usual)
     os.close(ground.proc.descriptor)
     with suppress(OSError):  # there were none
         drop_capabilities()
@@ -198,9 +202,8 @@ def _limit(ground: Ground, limits: dict[str, Any], held: int) -> None:
 def _rules(ground: Ground, spec: dict[str, Any]) -> list[tuple[str | int, int]]:
     rules: list[tuple[str | int, int]] = [(path, landlock.READ) for path in (*SYSTEM, *ground.libraries)]
     for folder in spec["path"]:
-        if not is_within(folder, ground.libraries):
-            rules.append((folder, landlock.LIST))
-            rules += [(path, landlock.READ) for path in importable(folder)]
+        if not is_within(folder, (*SYSTEM, *ground.libraries)):
+            rules += _rules_of_modules(ground, folder)
     rules += [(path, landlock.WRITE) for path in (*DEVICES, spec["folder"])]
     rules += [(open_granted(granted), landlock.READ) for granted in spec["read"]]
     rules += [(open_granted(granted), landlock.WRITE) for granted in spec["write"]]
@@ -209,6 +212,8 @@ def _rules(ground: Ground, spec: dict[str, Any]) -> list[tuple[str | int, int]]:
     return rules
 
 
-def is_within(path: str, folders: tuple[str, ...]) -> bool:
-    """``path`` is one of the folders, or below one."""
-    return any(path == folder or path.startswith(folder + "/") for folder in folders)
+def _rules_of_modules(ground: Ground, folder: str) -> list[tuple[str | int, int]]:
+    if ground.namespaces or os.path.isfile(folder):  # what lies there is a copy
+        return [(folder, landlock.READ)]
+    files = [(os.path.join(folder, file), landlock.READ) for file in files_of(folder)]
+    return [(folder, landlock.LIST), *files]

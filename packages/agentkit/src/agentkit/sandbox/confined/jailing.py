@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .child import Ground, is_within
-from .mounts import GROUP, PASSWD, SYSTEM, WORK, Granted, importable, outermost
+from .child import Ground
+from .modules import is_within
+from .mounts import GROUP, PASSWD, WORK, outermost
 
 JAIL = 3
 """The descriptor at which a jail finds its supervisor."""
@@ -24,13 +25,16 @@ SCRATCH = (WORK, "/dev/shm")  # noqa: S108  (in the jail)
 _TABLES = ("/etc/passwd", "/etc/group", "/etc/hosts", "/etc/nsswitch.conf")
 
 
-def arguments(ground: Ground, terms: Mapping[str, Any], staged: Mapping[str, str]) -> list[str]:
+def arguments(
+    ground: Ground, terms: Mapping[str, Any], staged: Mapping[str, str], copies: Mapping[str, str]
+) -> list[str]:
     """The program that makes a jail on these terms, with its arguments; within it the launcher waits.
 
     Args:
         ground: of the fork server, which knows the programs.
         terms: paths that are granted, folders of modules, and bytes of the jail's own files.
         staged: where what was granted is mounted, by its path.
+        copies: where copies of folders of modules are, by their paths.
     """
     disk = str(terms["limits"]["disk"])
     programs = ground.programs
@@ -39,15 +43,14 @@ def arguments(ground: Ground, terms: Mapping[str, Any], staged: Mapping[str, str
         *("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
         *_identity(ground, listens=bool(terms["doors"])),
         *("--die-with-parent", "--new-session", "--hostname", "jail"),
-        *_shown(ground, terms["path"]),
+        *_shown(ground, copies),
         *_tabled(tables(terms)),
         # read-only: whoever has the id of root outside could write to the settings of the kernel, capabilities or not
         *("--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev", "--remount-ro", "/dev"),
         *("--perms", "1777", "--size", disk, "--tmpfs", "/dev/shm"),  # noqa: S108  (in the jail)
         *("--perms", "1777", "--size", disk, "--tmpfs", WORK),
-        *_shown(ground, terms["path"], below=WORK),
-        *_granted("--ro-bind", terms["read"], staged),
-        *_granted("--bind", terms["write"], staged),
+        *_shown(ground, copies, below=WORK),
+        *_granted(ground, terms, staged, copies),
         *("--remount-ro", "/", "--chdir", WORK),
         *(
             "--",
@@ -87,24 +90,29 @@ def _identity(ground: Ground, *, listens: bool) -> list[str]:
     return kept if ground.has_two_ids else ["--unshare-user", "--uid", "1000", "--gid", "1000", *kept]
 
 
-def _shown(ground: Ground, folders: Sequence[str], below: str = "") -> list[str]:
+def _shown(ground: Ground, copies: Mapping[str, str], below: str = "") -> list[str]:
     found: list[str] = []
     made = {"/", WORK}
-    paths = [*SYSTEM, *ground.libraries]
-    for folder in folders:
-        if not is_within(folder, ground.libraries):
-            paths += importable(folder)
-    for path in outermost(paths):
+    for path in sorted({*outermost(ground.readable), *copies}):
         if path.startswith(WORK + "/") == bool(below):
-            parents = [parent for parent in _parents(path) if parent not in made]
-            made.update(parents)
-            # open to everybody: bubblewrap would give them the modes that they have outside
-            found += [part for parent in parents for part in ("--perms", "0755", "--dir", parent)]
-            if os.path.islink(path):
+            found += _folders_to(path, made, copies)
+            if path not in copies and os.path.islink(path):
                 found += ["--symlink", os.readlink(path), path]
             else:
-                found += ["--ro-bind", path, path]
+                found += ["--ro-bind", copies.get(path, path), path]
     return found
+
+
+def _folders_to(path: str, made: set[str], places: Iterable[str]) -> list[str]:
+    """The folders above a path, open to everybody: bubblewrap would give them the modes that they have outside.
+
+    Those among the jail's own files are also writable, whoever its processes are.
+    """
+    parents = [parent for parent in _parents(path) if parent not in made and not is_within(parent, places)]
+    made.update(parents)
+    modes = ["0777" if parent.startswith(WORK + "/") else "0755" for parent in parents]
+    made_so = zip(modes, parents, strict=True)
+    return [part for mode, parent in made_so for part in ("--perms", mode, "--dir", parent)]
 
 
 def _parents(path: str) -> list[str]:
@@ -114,5 +122,14 @@ def _parents(path: str) -> list[str]:
     return found[::-1]
 
 
-def _granted(option: str, granted: Sequence[Granted], staged: Mapping[str, str]) -> list[str]:
-    return [part for path, *_ in granted for part in (option, staged[str(path)], str(path))]
+def _granted(
+    ground: Ground, terms: Mapping[str, Any], staged: Mapping[str, str], copies: Mapping[str, str]
+) -> list[str]:
+    found: list[str] = []
+    made = {"/", WORK}
+    shown = [*ground.readable, *copies, *staged]
+    for option, granted in (("--ro-bind", terms["read"]), ("--bind", terms["write"])):
+        for path in (str(path) for path, *_ in granted):
+            others = [other for other in shown if other != path]
+            found += [*_folders_to(path, made, others), option, staged[path], path]
+    return found

@@ -37,6 +37,7 @@ _CAPABILITY_VERSION_3 = 0x2008_0522
 _AT_EMPTY_PATH, _AT_RECURSIVE = 0x1000, 0x8000
 _CLONE_TREE = 1 | 0x8_0000 | _AT_EMPTY_PATH | _AT_RECURSIVE  # OPEN_TREE_CLONE, O_CLOEXEC
 _MOVE_FROM_DESCRIPTOR = 4
+_MOUNT_ATTR_IDMAP = 0x10_0000
 
 libc: Any = ctypes.CDLL(None, use_errno=True)
 
@@ -146,6 +147,22 @@ def attach_mount(mounted: int, target: str) -> None:
     nothing, path = (ctypes.create_string_buffer(os.fsencode(each)) for each in ("", target))
     arguments = mounted, ctypes.addressof(nothing), -100, ctypes.addressof(path)
     syscall(SYS_MOVE_MOUNT, *arguments, _MOVE_FROM_DESCRIPTOR)
+
+
+def map_mount_ids(mounted: int, namespace: int) -> None:
+    """Have a mount, with all below it, show owners as a namespace of users maps them.
+
+    Args:
+        mounted: what :func:`clone_mount` made, and was not attached yet.
+        namespace: descriptor of the namespace.
+
+    Raises:
+        OSError: the kernel refused, or the file system cannot.
+    """
+    given = ctypes.create_string_buffer(struct.pack("=QQQQ", _MOUNT_ATTR_IDMAP, 0, 0, namespace), 32)
+    nothing = ctypes.create_string_buffer(b"")
+    flags = _AT_EMPTY_PATH | _AT_RECURSIVE
+    syscall(SYS_MOUNT_SETATTR, mounted, ctypes.addressof(nothing), flags, ctypes.addressof(given), 32)
 
 
 def pivot_root(new_root: str) -> None:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from . import seccomp, wire
+from .access import check_access
 from .calling import call, load, set_environment, settle_in
 from .kernel import (
     CLONE_NEWUSER,
@@ -98,11 +99,12 @@ def _arrange_descriptors(descriptors: list[int]) -> None:
 def _confine(terms: dict[str, Any]) -> None:
     os.umask(0o077)
     proc = Proc(OUTER_PROC)  # closed before anything runs that is not trusted
-    if terms["two_ids"]:  # the worker is root: be nobody, unless paths are granted, and count alone
-        owner = 0 if terms["read"] or terms["write"] else 1
+    if terms["two_ids"]:  # the worker is root: be nobody, and count alone
+        owner = 1
         os.setgroups([])
         os.setresgid(owner, owner, owner)
         os.setresuid(owner, owner, owner)
+        check_access(terms)
         prctl(PR_SET_DUMPABLE, 1)
         unshare(CLONE_NEWUSER)
         ids = ((1000, owner),)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -13,12 +13,29 @@ from typing import TypeAlias
 from .kernel import attach_mount, clone_mount, mount, pivot_root, restrict_mount
 
 SYSTEM = (
-    *("/usr", "/lib", "/lib32", "/lib64", "/libx32", "/bin", "/sbin"),
+    *("/lib", "/lib32", "/lib64", "/libx32", "/bin", "/sbin", "/nix/store"),
+    *(f"/usr/{name}" for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32")),
+    *(f"/usr/{name}" for name in ("libexec", "share", "include", "games")),
+    *(
+        f"/usr/local/{name}"
+        for name in ("bin", "sbin", "lib", "lib32", "lib64", "libexec", "share", "include")
+    ),
     *("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime", "/etc/mime.types"),
-    *("/etc/ssl", "/etc/pki", "/etc/ca-certificates", "/etc/alternatives", "/etc/fonts", "/etc/magic"),
-    *("/etc/services", "/etc/protocols", "/nix/store"),
+    *("/etc/ssl/certs", "/etc/ssl/openssl.cnf", "/etc/ssl/cert.pem", "/etc/ssl/ca-bundle.pem"),
+    *(
+        "/etc/pki/tls/certs",
+        "/etc/pki/tls/cert.pem",
+        "/etc/pki/tls/openssl.cnf",
+        "/etc/pki/ca-trust/extracted",
+    ),
+    *("/etc/ca-certificates", "/var/lib/ca-certificates", "/etc/crypto-policies"),
+    *("/etc/alternatives", "/etc/fonts", "/etc/magic", "/etc/services", "/etc/protocols"),
 )
-"""Programs, libraries and public tables of a distribution: nothing in them is anybody's own."""
+"""Programs, libraries and public tables of a distribution: nothing in them is anybody's own.
+
+Not ``/usr`` as a whole: applications, with their configuration, lie in ``/usr/src`` and ``/usr/local``; and nothing of
+``/etc`` but what everybody may know.
+"""
 
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 
@@ -29,10 +46,11 @@ PASSWD, GROUP = "tool:x:1000:1000:tool:/tmp:/bin/sh\n", "tool:x:1000:\n"
 
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_BIND, _MS_REC, _MS_PRIVATE = 2, 4, 8, 0x1000, 0x4000, 0x40000
 _READ_ONLY, _NO_SET_UID, _NO_DEVICES = 1, 2, 4
+_WITH_MOUNT = 3
 
 
 Granted: TypeAlias = Sequence[str | int]
-"""A path with the numbers of the device and inode that must be found there."""
+"""A path, the numbers of the device and inode that must be found there, and a descriptor of a mount of it, if any."""
 
 
 def open_granted(granted: Granted) -> int:
@@ -41,7 +59,7 @@ def open_granted(granted: Granted) -> int:
     Raises:
         OSError: something else is there by now.
     """
-    path, *identity = granted
+    path, *identity = granted[:3]
     descriptor = os.open(str(path), os.O_PATH | os.O_CLOEXEC)
     found = os.fstat(descriptor)
     if [found.st_dev, found.st_ino] != identity:
@@ -73,18 +91,21 @@ def make_private() -> None:
     mount("none", "/", None, _MS_REC | _MS_PRIVATE)
 
 
-def build(root: str, readable: Iterable[str]) -> None:
+def build(root: str, readable: Iterable[str], copies: Mapping[str, str]) -> None:
     """Make a root at ``root`` that shows these paths, under their own names, and a few devices.
 
     What lies below the folder of the call's own files is left to :func:`enter`.
+
+    Args:
+        root: a folder.
+        readable: paths that are shown as they are.
+        copies: paths in the place of which others are shown.
 
     Raises:
         OSError: the kernel refused.
     """
     mount("tmpfs", root, "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=0755,size=1m,nr_inodes=4096")
-    for path in outermost(readable):
-        if not is_own(path):
-            _show(root, path)
+    _show_all(root, readable, copies, own=False)
     for device in DEVICES:
         _touch(root + device)
         mount(device, root + device, None, _MS_BIND)
@@ -109,15 +130,18 @@ def attach(granted: Granted, target: str, *, writable: bool) -> None:
     Raises:
         OSError: something else is there, or the kernel refused.
     """
-    descriptor = open_granted(granted)
-    mounted = clone_mount(descriptor)
+    if len(granted) > _WITH_MOUNT:
+        descriptor = mounted = int(granted[_WITH_MOUNT])
+    else:
+        descriptor = open_granted(granted)
+        mounted = clone_mount(descriptor)
     if stat.S_ISDIR(os.fstat(descriptor).st_mode):
         os.makedirs(target, exist_ok=True)
     elif not os.path.exists(target):
         _touch(target)
     attach_mount(mounted, target)
-    os.close(mounted)
-    os.close(descriptor)
+    for each in {mounted, descriptor}:
+        os.close(each)
     restrict_mount(target, _attributes(writable=writable), recursive=True)
 
 
@@ -125,17 +149,23 @@ def _attributes(*, writable: bool) -> int:
     return _NO_SET_UID | _NO_DEVICES | (0 if writable else _READ_ONLY)
 
 
-def _show(root: str, path: str) -> None:
-    if os.path.islink(path):
-        os.makedirs(os.path.dirname(root + path), exist_ok=True)
-        with suppress(FileExistsError):
-            os.symlink(os.readlink(path), root + path)
+def _show_all(root: str, readable: Iterable[str], copies: Mapping[str, str], *, own: bool) -> None:
+    for path in sorted({*outermost(readable), *copies}):
+        if is_own(path) == own:
+            _show(root, path, copies.get(path, path))
+
+
+def _show(root: str, path: str, source: str) -> None:
+    if os.path.islink(source):
+        if not os.path.lexists(root + path):
+            os.makedirs(os.path.dirname(root + path), exist_ok=True)
+            os.symlink(os.readlink(source), root + path)
         return
-    if os.path.isdir(path):
+    if os.path.isdir(source):
         os.makedirs(root + path, exist_ok=True)
-    else:
+    elif not os.path.lexists(root + path):
         _touch(root + path)
-    mount(path, root + path, None, _MS_BIND | _MS_REC)
+    mount(source, root + path, None, _MS_BIND | _MS_REC)
     restrict_mount(root + path, _attributes(writable=False), recursive=True)
 
 
@@ -155,6 +185,7 @@ class Scene:
 
     Attributes:
         readable: paths.
+        copies: paths in the place of which others are shown.
         granted_read: see :data:`Granted`.
         granted_write: as above.
         disk: bytes of the call's own files.
@@ -162,6 +193,7 @@ class Scene:
     """
 
     readable: Sequence[str]
+    copies: Mapping[str, str]
     granted_read: Sequence[Granted]
     granted_write: Sequence[Granted]
     disk: int
@@ -180,15 +212,13 @@ def enter(root: str, scene: Scene, *, built: bool) -> None:
         OSError: the kernel refused.
     """
     if not built:
-        build(root, scene.readable)
+        build(root, scene.readable, scene.copies)
         _grant(root, scene, own=False)
         seal(root)
     options = f"mode=0700,size={max(scene.disk, 4096)},nr_inodes={most_files(scene.disk)}"
     options += f",uid={scene.owner},gid={scene.owner}"
     mount("tmpfs", root + WORK, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, options)
-    for path in outermost(scene.readable):
-        if is_own(path):
-            _show(root, path)
+    _show_all(root, scene.readable, scene.copies, own=True)
     _grant(root, scene, own=True)
     pivot_root(root)
 
@@ -201,40 +231,6 @@ def _grant(root: str, scene: Scene, *, own: bool) -> None:
                 attach(granted, root + path, writable=writable)
 
 
-def shown(folder: str, landlock: int) -> list[str]:
-    """What a root of mounts shows of a folder of Python's search path.
-
-    With Landlock the whole folder, so that modules are found that are made later: of it only what can be imported may
-    be read then. Not so where Landlock must allow everything: below the folder of the call's own files.
-    """
-    return [folder] if landlock and not is_own(folder) else importable(folder)
-
-
 def is_own(path: str) -> bool:
     """It lies below the folder of the call's own files."""
     return path.startswith(WORK + "/")
-
-
-def importable(folder: str) -> list[str]:
-    """What Python could import from a folder of its search path: modules and packages, and no other file."""
-    try:
-        entries = list(os.scandir(folder))
-    except OSError:
-        return [folder] if os.path.isfile(folder) else []  # a zip file, for one
-    return [entry.path for entry in entries if _is_importable(entry.name, entry.path)]
-
-
-def _is_importable(name: str, path: str) -> bool:
-    if name.endswith((".py", ".pyc", ".so", ".pth", ".dist-info", ".egg-info")) or name == "__pycache__":
-        return True
-    return name.isidentifier() and _is_package(path)
-
-
-def _is_package(path: str) -> bool:
-    try:
-        if not stat.S_ISDIR(os.stat(path).st_mode):
-            return False
-        with os.scandir(path) as entries:
-            return any(entry.name.endswith((".py", ".so")) for entry in entries)
-    except OSError:
-        return False

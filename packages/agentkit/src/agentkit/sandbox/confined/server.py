@@ -14,8 +14,9 @@ from functools import partial
 from typing import Any
 
 from . import landlock, seccomp, supervisor, wire
+from .access import UNPRIVILEGED
 from .calling import load
-from .child import UNPRIVILEGED, Ground, is_within
+from .child import Ground
 from .kernel import (
     CLONE_NEWIPC,
     CLONE_NEWNET,
@@ -28,7 +29,8 @@ from .kernel import (
     unmount,
     unshare,
 )
-from .mounts import SYSTEM, Scene, build, enter, make_private, seal, shown
+from .modules import Modules
+from .mounts import SYSTEM, Scene, build, enter, make_private, seal
 from .proc import Ids, Proc
 
 _MNT_DETACH = 2
@@ -62,9 +64,10 @@ def main(connection: int) -> None:
         "seccomp": ground.filter is not None,
         "two_ids": ground.has_two_ids,
     }
-    wire.send(
-        worker, {"event": "ready", **found, "problems": problems, "tasks": len(os.listdir("/proc/self/task"))}
-    )
+    ready = {"event": "ready", **found, "problems": problems, "tasks": len(os.listdir("/proc/self/task"))}
+    wire.send(worker, ready, () if ground.id_map is None else (ground.id_map,))
+    if ground.id_map is not None:
+        os.close(ground.id_map)
     _serve(ground, worker)
     _clear(ground)
 
@@ -73,6 +76,9 @@ def _serve(ground: Ground, worker: socket.socket) -> None:
     server = os.getpid()
     while (received := wire.receive(worker)) is not None:
         message, (connection,) = received
+        if ground.namespaces or ground.programs:
+            with suppress(OSError):  # what cannot be copied cannot be imported
+                ground.modules.update(message["path"])
         with warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore", DeprecationWarning
@@ -91,7 +97,7 @@ def _clear(ground: Ground) -> None:
     if ground.namespaces:
         with suppress(OSError):
             unmount(ground.root, _MNT_DETACH)
-    shutil.rmtree(ground.root, ignore_errors=True)
+    shutil.rmtree(os.path.dirname(ground.root), ignore_errors=True)
 
 
 # --- the ground ---------------------------------------------------------------------------------------------------
@@ -103,18 +109,20 @@ def _settle(config: dict[str, Any]) -> Ground:
     proc = Proc(os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     version = 0 if "landlock" in without else landlock.abi()
     libraries = tuple(config["libraries"])
-    readable = [*SYSTEM, *libraries]
-    for folder in config["path"]:
-        if not is_within(folder, libraries):
-            readable += shown(folder, version)
-    taking = partial(_take_namespaces, proc, config, tuple(readable))
+    modules = Modules(config["modules"], (*SYSTEM, *libraries))
+    readable = [*SYSTEM, *libraries, *(folder for folder in config["path"] if os.path.isfile(folder))]
+    taking = partial(_take_namespaces, proc, config, tuple(readable), modules)
     is_root = os.geteuid() == 0
     filtered = "seccomp" not in without and seccomp.is_known()
     can = "namespaces" not in without and _works(taking)
+    id_map = _id_map(proc) if can and is_root else None
     if can:
         taking(try_it=False)
+    elif config["programs"]:
+        _copy_modules(modules, config["path"], tuple(readable))
     elif is_root:
-        os.chmod(config["root"], 0o711)  # noqa: S103  (children of another id pass through to their own folder)
+        for folder in (os.path.dirname(config["root"]), config["root"]):
+            os.chmod(folder, 0o711)  # noqa: S103  (children of another id pass through to their own folder)
     return Ground(
         proc=proc,
         root=config["root"],
@@ -126,16 +134,23 @@ def _settle(config: dict[str, Any]) -> Ground:
         libraries=libraries,
         path=tuple(config["path"]),
         readable=tuple(readable),
+        modules=modules,
+        id_map=id_map,
         programs=config["programs"],
     )
 
 
-def _is_open(folder: str) -> bool:
-    """Everybody may go there."""
-    parts = [folder]
+def _copy_modules(modules: Modules, path: list[str], readable: tuple[str, ...]) -> None:
+    modules.update(path)
+    modules.make_room([*readable, *modules.copies])
+
+
+def _is_open(path: str) -> bool:
+    """Everybody may go there, or read it."""
+    parts = [path]
     while parts[-1] != "/":
         parts.append(os.path.dirname(parts[-1]))
-    return all(os.stat(part).st_mode & 0o001 for part in parts)
+    return all(os.stat(part).st_mode & (0o001 if os.path.isdir(part) else 0o004) for part in parts)
 
 
 def _works(taking: Callable[..., None]) -> bool:
@@ -152,7 +167,9 @@ def _works(taking: Callable[..., None]) -> bool:
         return answer.read(1) == b"+"
 
 
-def _take_namespaces(proc: Proc, config: dict[str, Any], readable: tuple[str, ...], *, try_it: bool) -> None:
+def _take_namespaces(
+    proc: Proc, config: dict[str, Any], readable: tuple[str, ...], modules: Modules, *, try_it: bool
+) -> None:
     """Namespaces of users, mounts, network, IPC and names; for jails, which take the others themselves, of users."""
     for_functions = not config["programs"]
     own = os.geteuid(), os.getegid()
@@ -164,11 +181,22 @@ def _take_namespaces(proc: Proc, config: dict[str, Any], readable: tuple[str, ..
         proc.map_ids("self", ((0, own[0]),), ((0, own[1]),))
     if for_functions:
         make_private()
-        build(config["root"], readable)
+    if not try_it:
+        _copy_modules(modules, config["path"], readable)
+    if for_functions:
+        build(config["root"], readable, modules.copies)
         seal(config["root"])
         if try_it:
             unshare(CLONE_NEWNS | CLONE_NEWPID)
-            scene = Scene(readable=readable, granted_read=(), granted_write=(), disk=1 << 20, owner=0)
+            nothing: tuple[str, ...] = ()
+            scene = Scene(
+                readable=readable,
+                copies={},
+                granted_read=nothing,
+                granted_write=nothing,
+                disk=1 << 20,
+                owner=0,
+            )
             enter(config["root"], scene, built=True)
 
 
@@ -194,4 +222,34 @@ def _helped_by_root(proc: Proc, ids: Ids) -> Generator[None]:
             raise PermissionError(errno.EPERM, "the ids of a namespace cannot be set")
     finally:
         for descriptor in (hears, says, done):
+            os.close(descriptor)
+
+
+def _id_map(proc: Proc) -> int | None:
+    """A namespace of users in which what root owns is nobody's: mounts that have it are as open to a child as to root.
+
+    ``None`` where the kernel does not make one.
+    """
+    hears, says = os.pipe()
+    done, tells = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with suppress(OSError):
+            unshare(CLONE_NEWUSER)
+            os.write(says, b"+")
+            os.close(tells)
+            os.read(done, 1)
+        os._exit(0)
+    os.close(says)
+    try:
+        if os.read(hears, 1) != b"+":
+            return None
+        ids = f"0 {UNPRIVILEGED} 1\n1 1 {UNPRIVILEGED - 1}\n"
+        for name in ("gid_map", "uid_map"):
+            proc.write(f"{child}/{name}", ids)
+        return os.open(f"{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc.descriptor)
+    except OSError:
+        return None
+    finally:
+        for descriptor in (hears, done, tells):
             os.close(descriptor)

@@ -25,7 +25,7 @@ from .kernel import (
     prctl,
     unshare,
 )
-from .mounts import WORK, Scene, attach, enter, is_own, make_private, shown
+from .mounts import WORK, Scene, attach, enter, make_private
 from .proc import Use
 from .watching import Watch, bury
 
@@ -101,6 +101,7 @@ def _serve_function(ground: Ground, worker: socket.socket, usual: dict[str, Any]
         unshare(CLONE_NEWNS | CLONE_NEWPID)
     received = wire.receive(worker) if usual is None else None
     if received is not None:
+        _take_mounts(received)
         usual = received[0]
     if usual is None:
         return
@@ -124,28 +125,42 @@ def _serve_function(ground: Ground, worker: socket.socket, usual: dict[str, Any]
 
 def _set_the_scene(ground: Ground, spec: dict[str, Any]) -> str | None:
     """Make what the child sees; the folder of its files, where that must be removed afterwards."""
-    owner = child.owner_of(ground, spec)
+    owner = child.owner_of(ground)
     spec["folders"] = {}
     if ground.namespaces:
         spec["folder"] = WORK
-        others = [folder for folder in spec["path"] if not child.is_within(folder, ground.libraries)]
-        own = [path for folder in others if is_own(folder) for path in shown(folder, ground.landlock)]
-        new = [folder for folder in others if folder not in ground.path and not is_own(folder)]
-        more = [path for folder in new for path in shown(folder, ground.landlock)]
+        new = {folder for folder in spec["path"] if folder not in ground.path}
+        granted = [*spec["read"], *spec["write"]]
+        ground.modules.make_room([*(str(path) for path, *_ in granted), *new])
         scene = Scene(
-            readable=[*ground.readable, *own, *more],
+            readable=[*ground.readable, *(folder for folder in new if os.path.isfile(folder))],
+            copies=_copies(ground, spec["path"]),
             granted_read=spec["read"],
             granted_write=spec["write"],
             disk=spec["limits"]["disk"],
             owner=owner,
         )
-        enter(ground.root, scene, built=not (more or spec["read"] or spec["write"]))
+        enter(ground.root, scene, built=not (new or granted))
         return None
     folder = tempfile.mkdtemp(dir=ground.root)
     os.chown(folder, owner, -1)
     spec["folder"] = folder
     spec["folders"] = {"TMPDIR": folder, "HOME": folder}
     return folder
+
+
+def _copies(ground: Ground, path: list[str]) -> dict[str, str]:
+    copies = ground.modules.copies
+    return {folder: copies[folder] for folder in path if folder in copies}
+
+
+def _take_mounts(received: tuple[dict[str, Any], list[int]]) -> None:
+    """Put the mounts that came with a call beside the paths that they are of."""
+    spec, descriptors = received
+    granted = [*spec["read"], *spec["write"]]
+    for each, mounted in zip(granted, spec.pop("mounts", ()), strict=False):
+        if mounted:
+            each.append(descriptors.pop())
 
 
 def _watched(
@@ -178,12 +193,13 @@ def _watched(
 def _serve_jail(ground: Ground, worker: socket.socket, usual: dict[str, Any] | None) -> None:
     received = wire.receive(worker) if usual is None else None
     if received is not None:
+        _take_mounts(received)
         usual = received[0]
     if usual is None:
         return
     here, there = socket.socketpair()
     hears, says = os.pipe()
-    jail = jailing.arguments(ground, usual, _staged(ground, usual))
+    jail = jailing.arguments(ground, usual, _staged(ground, usual), _copies(ground, usual["path"]))
     tables = jailing.tables(usual)
     pid, pidfd = _forked(lambda: _become_jail(jail, (there.fileno(), ground.proc.descriptor), says, tables))
     there.close()
@@ -213,6 +229,7 @@ def _staged(ground: Ground, terms: dict[str, Any]) -> dict[str, str]:
     granted = [(each, False) for each in terms["read"]] + [(each, True) for each in terms["write"]]
     if not granted:
         return {}
+    ground.modules.make_room(str(path) for (path, *_), _writable in granted)
     unshare(CLONE_NEWNS)
     make_private()
     mount("tmpfs", ground.root, "tmpfs", 0, "mode=0700,size=1m")

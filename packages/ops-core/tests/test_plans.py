@@ -1,41 +1,138 @@
 """Statements that run all the time find their rows through an index made for them, however many old tasks there are."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Executable, bindparam, select, text
+from sqlalchemy import Connection, Executable, bindparam, select, text, update
 
+from ops_core.ports import TaskFilter
 from ops_core.stores import migrations, open_store
 from ops_core.stores.dialects import now
-from ops_core.stores.sql import leases, upkeep
+from ops_core.stores.sql import leases, look, progress, upkeep
 from ops_core.stores.tables import task as t
+from ops_core.task import TaskStatus
 
 FILL = """INSERT INTO task (id, tenant, agent, status, input, labels, priority, run_after, max_attempts, created_at,
     updated_at, finished_at) SELECT 'old-' || n, 'tenant', 'agent', 'completed', '1', '{{}}', 0, 1.0, 5, 1.0, 1.0,
     1.0 + n FROM {numbers}"""
 NUMBERS = {
-    "sqlite": """(WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 5000)
+    "sqlite": """(WITH RECURSIVE numbers(n) AS (SELECT {first} UNION ALL SELECT n + 1 FROM numbers WHERE n < {last})
         SELECT n FROM numbers) AS numbers""",
-    "postgresql": "generate_series(1, 5000) AS numbers(n)",
+    "postgresql": "generate_series({first}, {last}) AS numbers(n)",
 }
 
 
-@pytest.fixture
-def connection(url: str) -> Iterator[Connection]:
+def fill(connection: Connection, first: int, last: int) -> None:
+    numbers = NUMBERS[connection.dialect.name].format(first=first, last=last)
+    connection.execute(text(FILL.format(numbers=numbers)))
+
+
+def analyse(connection: Connection) -> None:
+    connection.execute(text("ANALYZE"))
+
+
+def new(_connection: Connection) -> None:
+    """Nothing was ever stored, and nobody has counted."""
+
+
+def unanalysed(connection: Connection) -> None:
+    fill(connection, 1, 5000)
+
+
+def small(connection: Connection) -> None:
+    fill(connection, 1, 3)
+    analyse(connection)
+
+
+def stale(connection: Connection) -> None:
+    """Counted after a quiet night, in a burst."""
+    small(connection)
+    fill(connection, 4, 5000)
+
+
+def analysed(connection: Connection) -> None:
+    fill(connection, 1, 5000)
+    analyse(connection)
+
+
+@contextmanager
+def filled(url: str, with_: Callable[[Connection], None]) -> Iterator[Connection]:
     store = open_store(url)
     migrations.upgrade(store)
     engine = store.migration_engine
     with engine.begin() as connection:
-        connection.execute(text(FILL.format(numbers=NUMBERS[connection.dialect.name])))
-        connection.execute(text("ANALYZE"))
+        with_(connection)
     with engine.begin() as connection:
         yield connection
     engine.dispose()
 
 
+@pytest.fixture
+def connection(url: str) -> Iterator[Connection]:
+    with filled(url, analysed) as connection:
+        yield connection
+
+
+@pytest.fixture(params=[new, unanalysed, small, stale, analysed])
+def whatever_was_counted(request, url: str) -> Iterator[Connection]:
+    with filled(url, request.param) as connection:
+        yield connection
+
+
+BY_ID: dict[str, Executable] = {
+    "a step": progress._append._statement,
+    "an end": progress._finish._statement,
+    "a task": look._one_task,
+    "a task and whether it asks": look._one_task_asked,
+    "a task that is let go": update(t).where(*progress.fence).values(lease_owner=None),
+}
+
+
+@pytest.mark.parametrize("which", BY_ID)
+def test_a_task_is_found_by_its_key_whatever_was_counted(whatever_was_counted: Connection, which):
+    statement = BY_ID[which]
+    found = plan(whatever_was_counted, statement, **KEY)
+    key = "sqlite_autoindex_task_1 (id=?)" if whatever_was_counted.dialect.name == "sqlite" else "pk_task"
+    assert key in found
+    assert "ix_task" not in found
+    assert "Seq Scan" not in found
+    assert "SCAN task" not in found
+
+
+KEY = {"of_task": "old-1", "of_tenant": "tenant", "of_epoch": 1}
+
+
+def test_steps_are_found_by_the_key_of_their_task_whatever_was_counted(whatever_was_counted: Connection):
+    found = plan(whatever_was_counted, look._steps_after, of_task="old-1", of_tenant="tenant", after=3)
+    key = "sqlite_autoindex_step_1" if whatever_was_counted.dialect.name == "sqlite" else "pk_step"
+    assert key in found
+    assert "Seq Scan" not in found
+
+
+@pytest.mark.parametrize(
+    "wanted, index",
+    [
+        (TaskFilter(), "ix_task_listed"),
+        (TaskFilter(status=(TaskStatus.FAILED,)), "ix_task_listed_by_status"),
+        (TaskFilter(agent="another"), "ix_task_listed_by_agent"),
+    ],
+)
+def test_a_list_begins_at_its_place(connection: Connection, wanted, index):
+    conditions = look._conditions("tenant", replace(wanted, before="old-2"))
+    found = plan(connection, look._page_of_tasks(conditions, wanted))
+    assert re.search(rf"(using|INDEX) {index}\b", found)
+    if connection.dialect.name == "postgresql":
+        assert re.search(r"Index Cond: .*id.*<", found)
+
+
 def plan(connection: Connection, statement: Executable, **given: object) -> str:
     """How the database goes about it, as it would with a prepared statement that knows none of its values."""
-    compiled = statement.compile(connection.engine)  # type: ignore[attr-defined]
+    compiled: Any = statement.compile(connection.engine, compile_kwargs={"render_postcompile": True})  # type: ignore[attr-defined]
+    given = {**{name: 1 for name, value in compiled.params.items() if value is None}, **given}
     if connection.dialect.name == "sqlite":
         values = {**compiled.params, **given}
         bound = tuple(values[name] for name in compiled.positiontup)

@@ -45,6 +45,20 @@ def database() -> str:
     return "postgresql"
 
 
+@pytest.mark.parametrize("own", ["-c search_path=public", "-c lock_timeout=3s -c application_name=mine"])
+def test_options_of_the_url_are_added_to_ours(url: str, own: str):
+    asked = make_url(url).update_query_dict({"options": own})
+    store = open_store(asked.render_as_string(hide_password=False))
+    with store.migration_engine.connect() as connection:
+
+        def shown(name: str) -> str:
+            return connection.execute(text(f"SHOW {name}")).scalar_one()
+
+        assert (shown("statement_timeout"), shown("enable_seqscan")) == ("30s", "off")
+        assert shown("lock_timeout") == ("3s" if "lock_timeout" in own else "10s")
+    store.migration_engine.dispose()
+
+
 async def test_tasks_that_many_claim_at_once_are_each_claimed_once(url: str):
     taken: list[str] = []
 

@@ -12,6 +12,7 @@ from ops_core.stores.rows import AnyRow, ending_values
 from ops_core.stores.sql.look import get_task, row_of
 from ops_core.stores.sql.progress import NO_LEASE, add_steps, step_row
 from ops_core.stores.sql.threads import pass_on
+from ops_core.stores.tables import checked
 from ops_core.stores.tables import task as t
 from ops_core.stores.writing import Writing
 from ops_core.task import Task, TaskStatus, Verb, statuses_that
@@ -35,7 +36,7 @@ def end_task(writing: Writing, row: AnyRow, step: Finished) -> bool:
     """End a task that no live worker holds; ``False`` where it was changed since ``row`` was read."""
     ended = (
         update(t)
-        .where(t.c.id == row.id, t.c.epoch == row.epoch, t.c.status == row.status)
+        .where(t.c.id == row.id, t.c.epoch == row.epoch, checked(t.c.status) == row.status)
         .values(
             **ending_values(step), **NO_LEASE, epoch=t.c.epoch + 1, steps=t.c.steps + 1,
             finished_at=now(), updated_at=now(),
@@ -65,8 +66,8 @@ def answer_approval(
         raise ApprovalExpired(message)
     answered = (
         update(t)
-        .where(t.c.tenant == tenant, t.c.id == task_id, t.c.steps == seen)
-        .where(t.c.status.in_(OPEN))
+        .where(t.c.id == task_id, checked(t.c.tenant) == tenant, t.c.steps == seen)
+        .where(checked(t.c.status).in_(OPEN))
         .values(steps=t.c.steps + 1, updated_at=now(), run_after=case((waiting, now()), else_=t.c.run_after))
         .returning(t.c.steps, t.c.epoch, t.c.updated_at)
     )

@@ -11,11 +11,11 @@ from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, liter
 from agentkit.transcript import ApprovalAsked, ApprovalGiven, Recorded, expiry
 from ops_core.errors import TaskNotFound
 from ops_core.ports import PAGE_BYTES, ApprovalFilter, Page, TaskFilter
-from ops_core.stores.dialects import byte_length, now
+from ops_core.stores.dialects import by_moment, byte_length, now
 from ops_core.stores.rows import AnyRow, recorded_of, task_of
+from ops_core.stores.tables import checked, task_label, turn
 from ops_core.stores.tables import step as s
 from ops_core.stores.tables import task as t
-from ops_core.stores.tables import task_label, turn
 from ops_core.task import Approval, Task, Verb, statuses_that
 
 LOOKED_AT = 200
@@ -24,7 +24,7 @@ LOOKED_AT = 200
 LAST_ID = "g"
 """Behind all ids of tasks, which are hexadecimal."""
 
-_one_task = select(t).where(t.c.tenant == bindparam("of_tenant"), t.c.id == bindparam("of_task"))
+_one_task = select(t).where(t.c.id == bindparam("of_task"), checked(t.c.tenant) == bindparam("of_tenant"))
 _is_about_approval = s.c.kind.in_(
     [literal_column("'approval_asked'", s.c.kind.type), literal_column("'approval_given'", s.c.kind.type)]
 )  # written into the statement, as the partial index has it
@@ -33,7 +33,7 @@ _one_task_asked = _one_task.add_columns(_asked.label("asked"), now().label("mome
 _asking = (
     select(t.c.id, t.c.agent, now().label("moment"))
     .where(t.c.status.in_(statuses_that(Verb.CANCEL)), t.c.steps > 1, _asked)
-    .order_by(t.c.id.desc())
+    .order_by(by_moment(t.c.id).desc())
     .limit(LOOKED_AT)
 )
 _questions_and_answers = (
@@ -80,7 +80,7 @@ def list_approvals(connection: Connection, tenant: str, wanted: ApprovalFilter) 
     before = LAST_ID if wanted.before is None else wanted.before[0]
     including = wanted.before is not None
     while len(found) < wanted.limit:
-        compared = t.c.id <= before if including else t.c.id < before
+        compared = by_moment(t.c.id) <= before if including else by_moment(t.c.id) < before
         rows = connection.execute(_asking.where(compared, t.c.tenant == tenant)).all()
         steps = _approval_steps(connection, [row.id for row in rows])
         for row in rows:
@@ -133,13 +133,20 @@ def _no_task(task_id: str) -> TaskNotFound:
 
 def list_tasks(connection: Connection, tenant: str, wanted: TaskFilter) -> Page[Task]:
     """Tasks of this tenant, newest first (their ids sort by the moment of submission)."""
+    rows = connection.execute(_page_of_tasks(_conditions(tenant, wanted), wanted)).all()
+    page = Page(task_of(row) for row in rows[: wanted.limit])
+    page.more = bool(rows) and rows[0].found > len(page)
+    return page
+
+
+def _conditions(tenant: str, wanted: TaskFilter) -> Sequence[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = [t.c.tenant == tenant]
     if wanted.status:
         conditions.append(t.c.status.in_(wanted.status))
     if wanted.agent is not None:
         conditions.append(t.c.agent == wanted.agent)
     if wanted.before is not None:
-        conditions.append(t.c.id < wanted.before)
+        conditions.append(by_moment(t.c.id) < wanted.before)
     if wanted.thread is not None:
         of_thread = select(turn.c.task_id).where(turn.c.tenant == tenant, turn.c.thread_id == wanted.thread)
         conditions.append(t.c.id.in_(of_thread))
@@ -149,10 +156,7 @@ def list_tasks(connection: Connection, tenant: str, wanted: TaskFilter) -> Page[
         if given:
             labelled.append(task_label.c.value == value)
         conditions.append(t.c.id.in_(select(task_label.c.task_id).where(*labelled)))
-    rows = connection.execute(_page_of_tasks(conditions, wanted)).all()
-    page = Page(task_of(row) for row in rows[: wanted.limit])
-    page.more = bool(rows) and rows[0].found > len(page)
-    return page
+    return conditions
 
 
 def _page_of_tasks(conditions: Sequence[ColumnElement[bool]], wanted: TaskFilter) -> Select[*tuple[Any, ...]]:
@@ -162,9 +166,12 @@ def _page_of_tasks(conditions: Sequence[ColumnElement[bool]], wanted: TaskFilter
     """
     size = byte_length(t.c.input) + func.coalesce(byte_length(t.c.output), 0) if wanted.texts else literal(0)
     some = (
-        select(t.c.id, size.label("size")).where(*conditions).order_by(t.c.id.desc()).limit(wanted.limit + 1)
+        select(t.c.id, size.label("size"))
+        .where(*conditions)
+        .order_by(by_moment(t.c.id).desc())
+        .limit(wanted.limit + 1)
     ).subquery()
-    before = func.sum(some.c.size).over(order_by=some.c.id.desc()) - some.c.size
+    before = func.sum(some.c.size).over(order_by=by_moment(some.c.id).desc()) - some.c.size
     sized = select(some.c.id, before.label("bytes_before"), func.count().over().label("found")).subquery()
     columns = [column for column in t.c if wanted.texts or column not in (t.c.input, t.c.output)]
     texts = [] if wanted.texts else [literal("null").label("input"), literal("null").label("output")]
@@ -172,7 +179,7 @@ def _page_of_tasks(conditions: Sequence[ColumnElement[bool]], wanted: TaskFilter
         select(*columns, *texts, sized.c.found)
         .join(sized, sized.c.id == t.c.id)
         .where(sized.c.bytes_before < wanted.max_bytes)
-        .order_by(t.c.id.desc())
+        .order_by(by_moment(t.c.id).desc())
     )
 
 

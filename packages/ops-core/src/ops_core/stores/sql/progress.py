@@ -15,7 +15,7 @@ from ops_core.stores.dialects import now
 from ops_core.stores.many import Found, Given, Many, NewRows
 from ops_core.stores.rows import ending_values, used_by
 from ops_core.stores.sql.threads import pass_on
-from ops_core.stores.tables import is_running
+from ops_core.stores.tables import checked, is_still_running
 from ops_core.stores.tables import step as s
 from ops_core.stores.tables import task as t
 from ops_core.stores.writing import Writing
@@ -25,9 +25,9 @@ NO_LEASE: Mapping[str, Any] = {"lease_owner": None, "lease_until": None}
 
 fence = (
     t.c.id == bindparam("of_task"),
-    t.c.tenant == bindparam("of_tenant"),
+    checked(t.c.tenant) == bindparam("of_tenant"),
     t.c.epoch == bindparam("of_epoch"),
-    is_running,
+    is_still_running,
 )
 """The task is still the holder's."""
 

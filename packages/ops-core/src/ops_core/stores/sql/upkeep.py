@@ -15,7 +15,7 @@ from ops_core.stores.sql.decide import end_task
 from ops_core.stores.sql.leases import any_due
 from ops_core.stores.sql.progress import NO_LEASE, progressed
 from ops_core.stores.sql.threads import forget_empty, idle_threads, may_be_purged, sweep_threads
-from ops_core.stores.tables import is_open, is_running, step, task_label, turn
+from ops_core.stores.tables import is_open, is_running, is_still_running, step, task_label, turn
 from ops_core.stores.tables import task as t
 from ops_core.stores.writing import Writing
 from ops_core.task import TaskStatus, Verb, out_of_time, transition
@@ -64,7 +64,7 @@ def _release_lost(writing: Writing, row: AnyRow) -> bool:
     """An attempt that recorded something before its worker died is not held against the task."""
     released = (
         update(t)
-        .where(t.c.id == row.id, t.c.epoch == row.epoch, is_running)
+        .where(t.c.id == row.id, t.c.epoch == row.epoch, is_still_running)
         .values(
             status=transition(TaskStatus.RUNNING, Verb.RELEASE),
             attempt=t.c.attempt - case((progressed, 1), else_=0),

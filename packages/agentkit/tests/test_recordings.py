@@ -27,6 +27,7 @@ from agentkit.testing import RecordingDiffers, ScriptedModel, replay
 from agentkit.testing.canonical import canonical
 from agentkit.testing.models import as_reply
 from agentkit.tools.everyday import everyday_tools
+from agentkit.transcript import ToolReturned
 
 from .openai_server import events  # type: ignore[import-not-found]
 from .wire_server import KEY, WireServer, as_events  # type: ignore[import-not-found]
@@ -299,6 +300,60 @@ def test_ids_of_calls_are_no_difference():
     crossed = request("a1", "b2")
     crossed = replace(crossed, messages=(crossed.messages[0], *reversed(crossed.messages[1:])))
     assert canonical(crossed) != canonical(request("a1", "b2"))
+
+
+@pytest.mark.parametrize("planning", ["native", "react"])
+async def test_which_parallel_call_ends_first_is_no_difference(path, planning):
+    """The model, and so a recording, is told the results in the order of the calls."""
+    if planning == "react":
+        call = 'Thought: both.\nAction: {name}\nAction Input: {{"number": {n}}}\n'
+        calls: Any = "".join(call.format(name="wait_for", n=number) for number in (1, 2, 3)).strip()
+        script = [calls, "Thought: done.\nFinal Answer: 6"]
+    else:
+        calls = [ToolCall(id=f"c{n}", name="wait_for", arguments={"number": n}) for n in (1, 2, 3)]
+        script = [calls, "6"]
+
+    def agent(model, order):
+        ended = {0: asyncio.Event(), **{number: asyncio.Event() for number in order}}
+        ended[0].set()
+        before = dict(zip(order, (0, *order), strict=False))
+
+        @tool(effect="pure")
+        async def wait_for(number: int) -> int:
+            """Ends in an order of the test's own."""
+            await ended[before[number]].wait()
+            asyncio.get_running_loop().call_soon(ended[number].set)
+            return number
+
+        return Agent(model, tools=[wait_for], planning=planning)
+
+    told: list[Any] = []
+    with replay(path, model=ScriptedModel(script)) as model:
+        outcome = await agent(model, (1, 2, 3)).run("Add them.")
+        assert outcome.unwrap() == "6"
+    for order in ((3, 2, 1), (2, 3, 1)):
+        with replay(path, record="never") as model:
+            outcome = await agent(model, order).run("Add them.")
+        assert outcome.unwrap() == "6"
+        told.append([one.step.output for one in outcome.transcript if isinstance(one.step, ToolReturned)])
+    assert told == [[3, 2, 1], [2, 3, 1]], "in the transcript they stand as they came back"
+
+
+def test_a_recording_in_the_order_of_completion_is_still_replayed(path):
+    """As releases before this one wrote it."""
+    calls = [ToolCall(id=f"c{n}", name="add", arguments={"a": n, "b": 1}) for n in (1, 2)]
+    with replay(path, model=ScriptedModel([calls, "2 and 3"])) as model:
+        run(model)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    new = [message for message in lines[2]["request"]["messages"] if message["is"] == "tool_message"]
+    assert [message["content"] for message in new] == ["2", "3"]
+    lines[2]["request"]["messages"] = [
+        *[message for message in lines[2]["request"]["messages"] if message not in new],
+        *reversed(new),
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with replay(path, record="never") as model:
+        assert run(model).unwrap() == "2 and 3"
 
 
 def test_a_recording_of_the_first_release_is_replayed(tmp_path):

@@ -12,9 +12,10 @@ import json
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast, get_args
 
@@ -63,7 +64,7 @@ class _Terms:
 
     def compared(self, request: dict[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = _in_texts_of(request, self._blur)
-        return found
+        return found | {"messages": list(_in_order_of_calls(found.get("messages", [])))}
 
     def _cut(self, text: str) -> str:
         for secret in self.secrets:
@@ -74,6 +75,18 @@ class _Terms:
         for pattern in self.ignore:
             text = pattern.sub("…", text)
         return text
+
+
+def _in_order_of_calls(messages: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Results that stand together, in the order of their calls; earlier releases told them as they came back."""
+    for is_result, group in groupby(messages, lambda message: message.get("is") == "tool_message"):
+        found = list(group)
+        yield from sorted(found, key=_number_of_call) if is_result else found
+
+
+def _number_of_call(message: dict[str, Any]) -> int:
+    number = str(message.get("call_id", "")).removeprefix("#")
+    return int(number) if number.isdecimal() else 0
 
 
 @contextmanager

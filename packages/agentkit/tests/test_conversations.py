@@ -1,10 +1,16 @@
 """Runs that follow each other: what a run is shown of those before it."""
 
+import json
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
 import pytest
+from pydantic import BaseModel
 
 from agentkit import Agent, Completed, MemoryJournal, Turn, tool
 from agentkit.errors import UsageError
-from agentkit.messages import AssistantMessage, Text, ToolCall, UserMessage
+from agentkit.messages import AssistantMessage, Attachment, Text, ToolCall, UserMessage
 from agentkit.testing.models import ScriptedModel
 from agentkit.transcript import RunStarted, digest_of
 
@@ -89,3 +95,44 @@ def test_turns_have_one_digest_only():
     assert digest_of(()) == ""
     as_text, as_json = (digest_of([Turn(input=given)]) for given in ("1", 1))
     assert as_text != as_json
+
+
+class Count(BaseModel):
+    n: int
+    on: date = date(2026, 5, 1)
+
+
+@dataclass
+class Point:
+    x: float
+
+
+@pytest.mark.parametrize("output", [Count, Point, list[Count]], ids=str)
+async def test_earlier_turns_hold_what_runs_were_given_and_have_returned(output):
+    """Models, dataclasses and attachments stand as they are; a run that is carried on finds the same digest."""
+    given: Any = ["What is this?", Attachment(media_type="image/png", data=b"\x89PNG", name="a.png")]
+    texts = {Count: '{"n": 1}', Point: '{"x": 1.5}', list[Count]: '[{"n": 1}, {"n": 2}]'}
+    first = await Agent(ScriptedModel([texts[output]]), output=output).run(given)
+    earlier = [Turn(input=given, output=first.unwrap()), Turn(input=Count(n=7), output={Point(x=2).x: None})]
+    journal, model = MemoryJournal(), ScriptedModel(["Kim."])
+    outcome = await Agent(model).run("Who?", earlier=earlier, journal=journal)
+    assert outcome.unwrap() == "Kim."
+    (question, answer, other, *_rest) = model.requests[0].messages
+    assert question.attachments == (given[1],)
+    told = json.loads(answer.parts[0].text)
+    assert (told["n"] if output is Count else told["x"] if output is Point else len(told)) in (1, 1.5, 2)
+    assert json.loads(other.text) == {"n": 7, "on": "2026-05-01"}
+    again = await Agent(ScriptedModel([])).run("Who?", earlier=earlier, journal=MemoryJournal(journal.steps))
+    assert again.unwrap() == "Kim."
+
+
+@pytest.mark.parametrize(
+    "given", ["half \ud83d", {"text": "half \ud83d"}, ["half \ud83d"]], ids=["text", "object", "list"]
+)
+async def test_half_a_character_is_refused_wherever_it_stands(given):
+    model = ScriptedModel([])
+    options: Any
+    for options in ({}, {"earlier": [Turn(input=given)]}, {"earlier": [Turn(input="x", output=given)]}):
+        with pytest.raises(UsageError, match="surrogate"):
+            await Agent(model).run("fine" if options else given, **options)
+    assert model.requests == []

@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any, cast
 
 import pytest
+from pydantic import AfterValidator
 from sqlalchemy import text
 
 from agentkit.agent import Agent
@@ -383,3 +384,20 @@ async def test_a_worker_deletes_what_ended_before_the_time_that_tasks_are_kept(f
             with pytest.raises(TaskNotFound):
                 while True:
                     await ops.engine.get(DEFAULT_TENANT, task.id)
+
+
+async def test_replies_that_a_broken_validator_refuses_are_paid_for_once_and_counted(engine: Engine):
+    """It raises what no validator should; the run fails in its first attempt, and says what was wrong."""
+
+    def look_up(n: int) -> int:
+        return {1: 2}[n]
+
+    model = ScriptedModel(["7"] * 4)
+    agent = Agent(model, name="agent", output=cast("Any", Annotated[int, AfterValidator(look_up)]))
+    task = await submit(engine)
+    async with working(engine, agent):
+        now = await ended(engine, task)
+    assert (now.status, now.attempt, now.model_calls) == (TaskStatus.FAILED, 1, 4)
+    assert now.error is not None
+    assert (now.error.code, "KeyError" in now.error.message) == ("no_progress", True)
+    assert len(model.requests) == 4

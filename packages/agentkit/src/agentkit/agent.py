@@ -6,7 +6,8 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, replace
+from copy import copy
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from functools import cached_property
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypedDict, Unpack, cast
@@ -18,13 +19,14 @@ from agentkit.control import Control, Host
 from agentkit.errors import BadArguments, ToolDenied, UnknownTool, UsageError
 from agentkit.journals import MemoryJournal
 from agentkit.limits import Limits
-from agentkit.loop import Event, Loop, OnEvent, Work
+from agentkit.loop import Event, Loop, OnEvent
 from agentkit.memories import AgentMemory
 from agentkit.messages import JsonValue, ToolCall, ToolSpec
 from agentkit.models.prices import Prices
 from agentkit.models.resilient import ResilientModel, open_chain
 from agentkit.models.retrying import Retries
 from agentkit.models.windows import window_of
+from agentkit.next_step import Work
 from agentkit.outcomes import Completed, Outcome
 from agentkit.planning import Brief, NativePlanning, Planning, ReActPlanning
 from agentkit.policies import SecurityPolicy
@@ -59,8 +61,8 @@ class RunOptions(TypedDict, Generic[Deps], total=False):
         run_id: the run's id, part of every idempotency key; made up where not given.
         limits: tightens the agent's own limits.
         control: to stop the run from outside.
-        earlier: the turns of the conversation before this run, oldest first; a run that is carried on must be given
-            the same ones again.
+        earlier: the turns of the conversation before this run, oldest first, with what earlier runs were given and
+            what they returned; a run that is carried on must be given the same ones again.
         scope: whose memory it is; the agent's own where not given.
         on_event: called with each step and delta, in the event loop; must not block. What it raises is logged once,
             and the run goes on. Models stream only with it.
@@ -126,6 +128,13 @@ class Agent(Generic[Deps, Output]):
         """A function that cannot be a tool is refused here, and not in the middle of a run."""
         _ = self._toolsets
 
+    def __getstate__(self) -> dict[str, Any]:
+        """The declaration alone: what was worked out from it is worked out again where it is unpickled or copied."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def __deepcopy__(self, memo: object) -> Agent[Deps, Output]:
+        return copy(self)  # it never changes; an open model cannot be made twice
+
     async def run(self, input: Input = None, **options: Unpack[RunOptions[Deps]]) -> Outcome[Output]:  # noqa: A002
         """Carry a run to its end, or as far as it goes without a person.
 
@@ -152,11 +161,11 @@ class Agent(Generic[Deps, Output]):
         if not isinstance(deps, self.deps):
             message = f"agent {self.name}: deps must be a {self.deps.__name__}, not a {type(deps).__name__}"
             raise UsageError(message)
-        earlier = tuple(options.get("earlier", ()))
+        earlier = options["earlier"] = tuple(map(_stored, options.get("earlier", ())))
         given = RunStarted(
             run_id=options.get("run_id") or uuid.uuid4().hex,
             agent=self.name,
-            input=to_json_value(checked_input(input)),
+            input=_json(input),
             earlier=len(earlier),
             earlier_digest=digest_of(earlier),
         )
@@ -249,6 +258,7 @@ class Agent(Generic[Deps, Output]):
         raise UsageError(message)
 
     async def _work(self, model: ResilientModel, options: RunOptions[Deps], watch: Watch | None) -> Work:
+        earlier = tuple(options.get("earlier", ()))
         by_name: dict[str, Toolset] = {}
         specs: dict[str, ToolSpec] = {}
         memory = self._remembering(options.get("scope"))
@@ -263,7 +273,7 @@ class Agent(Generic[Deps, Output]):
             model = model.each(watch.model)
             by_name = {name: watch.toolset(toolset, specs) for name, toolset in by_name.items()}
         return Work(
-            asker=self._asker(model, self._offered(specs), tuple(options.get("earlier", ()))),
+            asker=self._asker(model, self._offered(specs), earlier),
             toolsets=by_name,
             specs=specs,
             policy=self.policy,
@@ -320,6 +330,19 @@ class Agent(Generic[Deps, Output]):
             message = f"agent {self.name}: the recorded output no longer fits the type of the output: {error}"
             raise UsageError(message) from None
         return Completed(run_id=outcome.run_id, transcript=outcome.transcript, output=output)
+
+
+def _json(given: Any) -> JsonValue:
+    """What a run was given, or has produced, as its journal holds it.
+
+    Raises:
+        UsageError: JSON cannot express it.
+    """
+    return to_json_value(checked_input(given))
+
+
+def _stored(turn: Turn) -> Turn:
+    return replace(turn, input=_json(turn.input), output=_json(turn.output))
 
 
 def _is_toolset(given: AnyTool) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, cast
 
+from agentkit.calls import place_of
 from agentkit.codec import to_json_text
 from agentkit.compaction import Gauge, Shorten, summary_request, without_outputs
 from agentkit.errors import (
@@ -46,6 +48,8 @@ from agentkit.transcript import (
     Summarised,
     Transcript,
 )
+
+log = logging.getLogger("agentkit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,10 +175,18 @@ class Asker:
             raise
         except AgentkitError as error:
             return Unanswered(error.as_run_error(), final=is_the_runs_own(error))
-        return replace(reply, usage=self.prices.billed(reply.usage, *_names(reply.model, calls.model)))
+        return replace(reply, usage=self._billed(reply.usage, *_names(reply.model, calls.model)))
+
+    def _billed(self, usage: Usage, *models: str) -> Usage:
+        """A price of the developer's own that cannot be computed is an unknown one."""
+        try:
+            return self.prices.billed(usage, *models)
+        except Exception as error:  # noqa: BLE001
+            log.error("the cost of a call is not known: %s at %s", type(error).__name__, place_of(error))
+            return usage
 
     def _read(self, reply: ModelReply, place: _Place, seconds: float) -> ModelReplied:
-        reading = self.planning.read(reply, self.brief)
+        reading = self._reading(reply)
         declined = reply.stop_reason in DECLINED
         said = [part for part in reading.parts if not (declined and isinstance(part, ToolCall))]
         parts = _with_unique_ids([_storable(part) for part in said], place)
@@ -189,6 +201,15 @@ class Asker:
             problem=problem,
         )
 
+    def _reading(self, reply: ModelReply) -> Reading:
+        """A reply was paid for: a fault in reading it must not keep it out of the journal."""
+        try:
+            return self.planning.read(reply, self.brief)
+        except Exception as error:  # noqa: BLE001
+            log.error("a reply cannot be read: %s at %s", type(error).__name__, place_of(error))
+            said = tuple(part for part in reply.parts if isinstance(part, Text))
+            return Reading(parts=said, problem="Your reply could not be read.")
+
     def _problem_with(self, reading: Reading) -> str | None:
         said = ModelReplied(parts=reading.parts)
         if reading.problem is not None or said.tool_calls:
@@ -196,6 +217,8 @@ class Asker:
         try:
             self.output.from_text(said.text)
         except BadArguments as error:
+            if error.__cause__ is not None:
+                log.warning("%s, at %s", error, place_of(error.__cause__))
             return str(error)
         return None
 

@@ -113,11 +113,11 @@ def checked_input(given: Input) -> JsonValue:
     """``given`` with every attachment in its JSON form.
 
     Raises:
-        UsageError: an attachment is not as it must be, or all of them together are larger than
+        UsageError: an attachment or a text is not as it must be, or all of them together are larger than
             :data:`MAX_TOTAL_BYTES`.
     """
     if isinstance(given, str):
-        return given
+        return _whole(given)
     sizes: list[int] = []
     try:
         plain: JsonValue = _plain(given, sizes)
@@ -128,7 +128,18 @@ def checked_input(given: Input) -> JsonValue:
     return plain
 
 
+def _whole(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        message = f"a text holds half of a surrogate pair (character {error.start}), which is no text"
+        raise UsageError(message) from None
+    return text
+
+
 def _plain(value: Any, sizes: list[int]) -> Any:
+    if isinstance(value, str):
+        return _whole(value)
     if isinstance(value, Attachment):
         sizes.append(len(checked(value).data or b""))
         return to_json(value)
@@ -136,7 +147,7 @@ def _plain(value: Any, sizes: list[int]) -> Any:
         fields = cast("Mapping[str, Any]", value)
         if KEY in fields:
             sizes.append(len(from_json(fields).data or b""))
-        return {name: _plain(field, sizes) for name, field in fields.items()}
+        return {_plain(name, sizes): _plain(field, sizes) for name, field in fields.items()}
     if isinstance(value, list | tuple):
         return [_plain(item, sizes) for item in cast("Sequence[Any]", value)]
     return value

@@ -76,6 +76,11 @@ class RunError:
     retry_after: float | None = None
 
 
+def remade(kind: type[Exception], args: tuple[Any, ...]) -> Exception:
+    """An exception as it was pickled or copied; its attributes follow."""
+    return kind.__new__(kind, *args)
+
+
 class AgentkitError(Exception):
     """Root of everything this library raises on purpose."""
 
@@ -85,6 +90,10 @@ class AgentkitError(Exception):
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or (type(self).__doc__ or "").strip().split("\n", maxsplit=1)[0])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle and copy every error of the tree, whatever its constructor wants to be given."""
+        return remade, (type(self), self.args), self.__dict__
 
     def as_run_error(self) -> RunError:
         """The same facts as a storable value."""

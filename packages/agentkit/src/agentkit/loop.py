@@ -9,18 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias, cast
 
-from agentkit.asking import Answer, Asker, TimeUp, Unanswered, Wanted
+from agentkit.asking import Answer, TimeUp, Unanswered, Wanted
 from agentkit.calls import Caller, ToolProgress, place_of
-from agentkit.compaction import Context, Gauge, Shorten, due, forced
+from agentkit.compaction import Gauge, Shorten, forced
 from agentkit.control import Control, Host, cancel_and_wait, resolve
 from agentkit.errors import (
-    Actor,
-    ContentRefused,
     ContextTooLong,
     JournalError,
     LimitReached,
@@ -28,19 +26,26 @@ from agentkit.errors import (
     RunReleased,
     UsageError,
 )
-from agentkit.limits import Limits
 from agentkit.messages import (
-    DECLINED,
     Delta,
     JsonValue,
-    StopReason,
-    ToolSpec,
 )
 from agentkit.metering import RunMeter
+from agentkit.next_step import (
+    CallModel,
+    CallTools,
+    Conclude,
+    Ended,
+    Recall,
+    Wait,
+    Work,
+    concluded,
+    failed,
+    next_owed,
+    out_of_time,
+)
 from agentkit.outcomes import Cancelled, Completed, Failed, Outcome, Waiting
-from agentkit.ports import Journal, Policy, Toolset
-from agentkit.remembering import Remembering
-from agentkit.schema import OutputSchema
+from agentkit.ports import Journal
 from agentkit.tally import Tally
 from agentkit.transcript import (
     ApprovalAsked,
@@ -54,11 +59,8 @@ from agentkit.transcript import (
     Step,
     Summarised,
     ToolStarted,
-    Transcript,
     beginning,
     ending,
-    last_turn,
-    open_calls,
 )
 
 Event: TypeAlias = Recorded | Delta | ToolProgress
@@ -71,151 +73,6 @@ _BEGINNINGS = (ModelAsked, ToolStarted, ApprovalAsked, Finished)
 all the same, a reply that was paid for or the result of a call, is a fact and is kept."""
 
 log = logging.getLogger("agentkit")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """What a run needs of its agent.
-
-    Attributes:
-        asker: asks the model.
-        toolsets: the toolset of each tool, by name.
-        specs: the tools by name.
-        policy: decides about each call.
-        output: the type of the output.
-        limits: the budget.
-        patience: so many turns in a row may bring the run no further.
-        context: what is done when the conversation outgrows the model.
-        memory: what outlives the run.
-        reserves: what a call may cost is recorded before it is made, whatever the limits are.
-    """
-
-    asker: Asker
-    toolsets: Mapping[str, Toolset]
-    specs: Mapping[str, ToolSpec]
-    policy: Policy
-    output: OutputSchema[Any]
-    limits: Limits
-    patience: int
-    context: Context = Context()
-    memory: Remembering | None = None
-    reserves: bool = False
-
-
-# --- what is owed ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class CallModel:
-    """The model is to be asked."""
-
-
-@dataclass(frozen=True, slots=True)
-class Recall:
-    """What is remembered is to be looked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class CallTools:
-    """These calls have no result and wait for nobody."""
-
-    calls: tuple[OpenCall, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Nothing can be done before these questions are answered."""
-
-    on: tuple[ApprovalAsked, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Conclude:
-    """The run is over and this is to be recorded."""
-
-    step: Finished
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """The run is over and that is recorded."""
-
-    step: Finished
-
-
-Owed: TypeAlias = CallModel | Recall | Shorten | CallTools | Wait | Conclude | Ended
-
-
-def next_owed(
-    transcript: Transcript,
-    tally: Tally,
-    work: Work,
-    since_last: float = 0.0,
-    gauge: Gauge | None = None,
-    at: float = 0.0,
-) -> Owed:
-    """What a run with this transcript owes next. Pure.
-
-    Args:
-        transcript: all steps so far, the first of them a :class:`RunStarted`.
-        tally: its sums.
-        work: the agent.
-        since_last: seconds since the last step was recorded or loaded.
-        gauge: how large its conversation is, where the model's window is known.
-        at: this moment, by the journal's clock.
-    """
-    finished = ending(transcript)
-    if finished is not None:
-        return Ended(finished)
-    seconds_left = work.limits.seconds_left(tally, since_last)
-    if seconds_left is not None and seconds_left <= 0:
-        return Conclude(_failed(_out_of_time(work.limits)))
-    calls = open_calls(transcript)
-    if calls:
-        ready = tuple(owed for owed in calls if not owed.waits(at))
-        return (
-            CallTools(ready) if ready else Wait(tuple(owed.asked for owed in calls if owed.asked is not None))
-        )
-    turn = last_turn(transcript)
-    reply = turn[0].step if turn else None
-    if isinstance(reply, ModelReplied) and reply.is_last_word:
-        return Conclude(_concluded(reply, work.output))
-    if work.memory is not None and work.memory.owes_recall(transcript):
-        return Recall()
-    return _another_turn(tally, work, gauge)
-
-
-def _another_turn(tally: Tally, work: Work, gauge: Gauge | None) -> Owed:
-    """Limits are looked at between turns only: a transcript that ends here can always be carried on."""
-    faults = tally.faulty_turns
-    if faults > work.patience:
-        message = f"{faults} turns in a row brought the run no further (malformed or repeated failing calls or replies)"
-        return Conclude(_failed(RunError(code="no_progress", message=message, actor=Actor.DEVELOPER)))
-    try:
-        work.limits.check(tally)
-    except LimitReached as error:
-        return Conclude(_failed(error.as_run_error()))
-    return (due(gauge, work.context) if gauge is not None else None) or CallModel()
-
-
-def _concluded(reply: ModelReplied, output: OutputSchema[Any]) -> Finished:
-    if reply.stop_reason in DECLINED:
-        who = "the model" if reply.stop_reason is StopReason.REFUSED else "a filter of the provider"
-        return _failed(
-            ContentRefused(f"{who} declined: {reply.text.strip() or 'no reason given'}").as_run_error()
-        )
-    return Finished(status="completed", output=output.from_text(reply.text))
-
-
-def _failed(error: RunError) -> Finished:
-    return Finished(status="failed", error=error)
-
-
-def _out_of_time(limits: Limits) -> RunError:
-    return LimitReached(f"the run has used its {limits.seconds:g} seconds").as_run_error()
-
-
-# --- doing it ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(kw_only=True)
@@ -358,7 +215,7 @@ class Loop:
             case TimeUp():
                 return None
             case Unanswered(error, final=True):
-                await self._record(_failed(error))
+                await self._record(failed(error))
                 return None
             case Unanswered(error):
                 return Failed(run_id=self._run_id, transcript=tuple(self.steps), error=error, resumable=True)
@@ -403,7 +260,7 @@ class Loop:
         if (memory is not None and memory.keeps_outcomes) or self._ends_otherwise:
             is_last = False
         if is_last and (seconds_left is None or seconds_left > 0):
-            await self._record(reply, _concluded(reply, self.work.output))
+            await self._record(reply, concluded(reply, self.work.output))
         else:
             await self._record(reply)
 
@@ -476,7 +333,7 @@ class Loop:
         """
         self._look()
         if self._is_out_of_time:
-            raise LimitReached(_out_of_time(self.work.limits).message)
+            raise LimitReached(out_of_time(self.work.limits).message)
 
     async def _append(self, step: Step, *more: Step) -> Recorded:
         """The one durable line; gives the first step as recorded."""

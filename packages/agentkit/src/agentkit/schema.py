@@ -54,16 +54,25 @@ class OutputSchema(Generic[Value]):
         Raises:
             BadArguments: the text does not satisfy the schema; the message names what is wrong, for the model.
         """
+        value = self.parsed(text)
+        self.validate(value)
+        return value
+
+    def parsed(self, text: str) -> JsonValue:
+        """As :meth:`from_text`, without the validators of the type: for a text that has passed them.
+
+        Raises:
+            BadArguments: the text is not JSON.
+        """
         if self.free_text:
             return text
         try:
-            value = json.loads(_without_fence(text), parse_constant=_refuse_constant)
+            value: JsonValue = json.loads(_without_fence(text), parse_constant=_refuse_constant)
             json.dumps(value, allow_nan=False)  # a number that no float can hold was read as infinity
         except (ValueError, RecursionError) as error:
             message = f"The answer must be JSON that satisfies the schema, and nothing else: {error}"
             raise BadArguments(message) from None
-        self.validate(value)
-        return value  # type: ignore[no-any-return]
+        return value
 
     def validate(self, value: JsonValue) -> Value:
         """The typed output, from its JSON form.
@@ -79,6 +88,13 @@ class OutputSchema(Generic[Value]):
             output: Value = self._adapter.validate_json(json.dumps(value))
         except ValidationError as error:
             raise BadArguments(_explain("The answer does not satisfy the schema", error)) from None
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a validator of the type; its text may hold what is private
+            message = (
+                f"The answer does not satisfy the schema: its validation failed with {type(error).__name__}"
+            )
+            raise BadArguments(message) from error
         return output
 
 

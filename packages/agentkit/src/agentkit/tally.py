@@ -194,6 +194,14 @@ class Tally:
         """
         return self._faults + 1 if self._turn is not None and self._turn.faulty else 0
 
+    @property
+    def last_problem(self) -> str:
+        """What was wrong with the last turn, as its model was told it; empty where nothing was."""
+        return "" if self._turn is None else self._turn.problem[:_MOST_WORDS]
+
+
+_MOST_WORDS = 500
+
 
 class _Turn:
     """One reply and what became of its calls."""
@@ -206,6 +214,11 @@ class _Turn:
     @property
     def wishes(self) -> list[tuple[str, str]]:
         return sorted((call.name, repr(call.arguments)) for call in self.reply.tool_calls)
+
+    @property
+    def problem(self) -> str:
+        failed = (error.message for error in self.errors.values() if error is not None)
+        return self.reply.problem or next(failed, "")
 
     @property
     def faulty(self) -> bool:

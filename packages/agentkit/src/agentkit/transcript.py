@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from agentkit.errors import RunError
 from agentkit.messages import (
@@ -326,13 +326,13 @@ class Turn:
     """A run that has ended, as the later runs of its conversation see it: what was asked, and what came of it.
 
     Attributes:
-        input: what the run was to work on.
-        output: what it has produced, where it completed.
+        input: what the run was to work on, as ``Agent.run`` was given it.
+        output: what it has produced, where it completed, as ``Agent.run`` returned it.
         status: how it ended.
     """
 
-    input: JsonValue
-    output: JsonValue = None
+    input: Any
+    output: Any = None
     status: FinalStatus = "completed"
 
 

@@ -27,7 +27,9 @@ Each surface (HTTP, command line) has one table from these classes to its own co
 
 from __future__ import annotations
 
-from agentkit.errors import Actor
+from typing import Any
+
+from agentkit.errors import Actor, remade
 
 
 class OpsError(Exception):
@@ -45,6 +47,10 @@ class OpsError(Exception):
     def __init__(self, message: str | None = None, *, field: str | None = None) -> None:
         super().__init__(message or (type(self).__doc__ or "").strip().split("\n", maxsplit=1)[0])
         self.field = field
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle and copy every error of the tree, whatever its constructor wants to be given."""
+        return remade, (type(self), self.args), self.__dict__
 
 
 class InvalidRequest(OpsError):

@@ -11,10 +11,27 @@ import random
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
-from agentkit.errors import ModelError, ModelMistaken, ModelRateLimited, ModelResting, ModelUnreachable
-from agentkit.messages import BegunAnew, Delta, ModelReply, ModelRequest
+from agentkit.errors import (
+    ModelBadResponse,
+    ModelError,
+    ModelMistaken,
+    ModelRateLimited,
+    ModelResting,
+    ModelUnreachable,
+)
+from agentkit.messages import (
+    BegunAnew,
+    Delta,
+    ModelReply,
+    ModelRequest,
+    Reasoning,
+    StopReason,
+    Text,
+    ToolCall,
+    Usage,
+)
 from agentkit.models import NO_ENDPOINTS, NamedEndpoint, opened
 from agentkit.models.bounds import likely_input_tokens
 from agentkit.models.limiter import Limiter
@@ -322,7 +339,9 @@ class _Answering:
         began, model = _now(), link.model
         error: ModelError | None = None
         try:
-            return await _in_time(self.guard, model.reply(request, self.shown.listener(model.name)))
+            return checked(
+                await _in_time(self.guard, model.reply(request, self.shown.listener(model.name))), model.name
+            )
         except asyncio.CancelledError:
             if _is_being_cancelled():
                 raise
@@ -340,6 +359,26 @@ class _Answering:
             if self.chain.traffic.on_call is not None:
                 code = None if error is None else error.code
                 self.chain.traffic.on_call(CallEnded(model=model.name, seconds=_now() - began, error=code))
+
+
+def checked(reply: object, model: str) -> ModelReply:
+    """What a model has returned, where it is a reply: one that cannot be recorded is of no use to a run.
+
+    Raises:
+        ModelBadResponse: it is none.
+    """
+    if not isinstance(reply, ModelReply):
+        raise ModelBadResponse(f"{model} returned a {type(reply).__name__}, not a ModelReply")
+    parts: object = reply.parts
+    if not isinstance(parts, Sequence) or not all(
+        isinstance(part, Text | Reasoning | ToolCall) for part in cast("Sequence[object]", parts)
+    ):
+        raise ModelBadResponse(f"{model} returned parts that are neither Text nor Reasoning nor ToolCall")
+    if not isinstance(cast("object", reply.usage), Usage):
+        raise ModelBadResponse(f"{model} returned a usage that is none")
+    if reply.stop_reason not in list(StopReason):
+        raise ModelBadResponse(f"{model} returned the stop reason {reply.stop_reason!r}, which is none")
+    return reply
 
 
 async def _in_time(guard: Guard, work: Coroutine[Any, Any, Result]) -> Result:

@@ -168,6 +168,15 @@ def in_order_of_calls(results: Sequence[ToolReturned], reply: ModelReplied | Non
     return sorted(results, key=lambda returned: order.get(returned.call_id, len(order)))
 
 
+def cut_off(reply: ModelReply) -> str:
+    """What a model is told of a reply that was cut: the limit stays, so that the same reply would be cut again."""
+    after = f" after {reply.usage.output_tokens} tokens" if reply.usage.output_tokens else ""
+    return (
+        f"Your reply was cut off at the token limit{after}. The limit stays the same: write less, or do the work in "
+        "smaller steps."
+    )
+
+
 def user_message(given: JsonValue) -> UserMessage:
     """The input of a run as the model reads it."""
     shown, attachments = split_input(given)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agentkit.messages import ModelReply, ModelRequest, StopReason
-from agentkit.planning.conversation import Brief, Conversation, Reading, earlier_messages
+from agentkit.planning.conversation import Brief, Conversation, Reading, cut_off, earlier_messages
 from agentkit.transcript import Transcript
 
 
@@ -30,7 +30,7 @@ class NativePlanning:
         if reply.stop_reason is StopReason.PAUSED:
             return Reading(parts=reply.parts)
         if reply.stop_reason is StopReason.LENGTH:
-            problem = "Your reply was cut off at the token limit."
+            problem = cut_off(reply)
             return Reading(
                 parts=tuple(part for part in reply.parts if part not in reply.tool_calls), problem=problem
             )

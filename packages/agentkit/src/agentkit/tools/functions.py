@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from importlib import import_module
+from operator import attrgetter
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, overload
 
@@ -110,6 +113,23 @@ class Tool:
 
     def __repr__(self) -> str:
         return f"<Tool {self.name} ({self.effect})>"
+
+    def __copy__(self) -> Tool:
+        made = object.__new__(type(self))
+        made.__dict__.update(self.__dict__)
+        return made
+
+    def __deepcopy__(self, memo: object) -> Tool:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by name where ``@tool`` has left the tool in the place of its function, else by its parts."""
+        module, name = getattr(self.function, "__module__", ""), getattr(self.function, "__qualname__", "")
+        with suppress(ImportError, AttributeError):
+            if _named(module, name) is self:
+                return _named, (module, name)
+        own = {key: value for key, value in self.__dict__.items() if key in _PARTS}
+        return _of_parts, (type(self), own)
 
     @cached_property
     def _signature(self) -> Signature:
@@ -237,6 +257,18 @@ def _is_context(hint: Any) -> bool:
     if get_origin(hint) in (Union, UnionType):
         return any(map(_is_context, get_args(hint)))
     return False
+
+
+_PARTS = frozenset({"function", "name", "effect", "timeout", "approval", "confinement", "__doc__"})
+
+
+def _named(module: str, name: str) -> Any:
+    return attrgetter(name)(import_module(module))
+
+
+def _of_parts(kind: type[Tool], parts: dict[str, Any]) -> Tool:
+    given = {key: value for key, value in parts.items() if key not in ("function", "confinement", "__doc__")}
+    return kind(parts["function"], sandbox=parts["confinement"], **given)
 
 
 @overload

@@ -82,7 +82,7 @@ async def test_an_error_text_holds_the_providers_words_and_the_request(
 ) -> None:
     body = {
         "error": {
-            "message": "secret",
+            "message": "no such thing",
             "code": "bad_thing",
             "type": "invalid_request_error",
             "param": "n[0].x",
@@ -93,7 +93,8 @@ async def test_an_error_text_holds_the_providers_words_and_the_request(
         await model.reply(HELLO)
     assert str(caught.value) == (
         "test:tiny: the provider refuses the request "
-        "(status 400, code bad_thing, type invalid_request_error, param n[0].x, request req_7)"
+        "(status 400, code bad_thing, type invalid_request_error, param n[0].x, request req_7): "
+        "no such thing"
     )
 
 

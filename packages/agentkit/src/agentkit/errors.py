@@ -35,7 +35,7 @@
 
     RunReleased                 (a BaseException) nobody: the run was let go and may be resumed
 
-An exception's text never holds a key, a prompt or a tool's arguments.
+An exception's text never holds a key, a prompt or a tool's arguments; a provider's own words are in it without them.
 """
 
 from __future__ import annotations
@@ -142,12 +142,15 @@ class ModelError(AgentkitError):
         billed: input and output tokens that are billed for the call all the same; ``None`` where nobody knows. An
             adapter sets it where it knows more than the kind of the error says.
         billed_usd: what the provider says that these cost; ``None`` where it does not say.
+        reason: the provider's own words, as far as they may be passed on: without keys, without what they quote of the
+            request, and short. They are in the error's text as well.
     """
 
     code = "model_error"
     actor = Actor.PROVIDER
     billed: tuple[int, int] | None = None
     billed_usd: float | None = None
+    reason: str = ""
 
 
 class ModelBadRequest(ModelError):

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from agentkit.errors import ModelBadResponse, ModelError, UsageError
 from agentkit.messages import Usage
 from agentkit.models.access import OPENAI_URL, Extras, checked_key, checked_url
-from agentkit.models.refusals import Refusal, error_object, to_model_error
+from agentkit.models.error_bodies import error_object
+from agentkit.models.refusals import Refusal, to_model_error
 from agentkit.models.wire_json import as_count, as_list, as_object, dump_json, load_json
 from agentkit.ports import UNCOUNTED, Meter
 

@@ -10,8 +10,9 @@ from agentkit.errors import ModelBadResponse, ModelError, ModelTimeout, ModelUnr
 from agentkit.messages import ModelReply, ModelRequest
 from agentkit.models.access import ANTHROPIC_URL
 from agentkit.models.anthropic_wire import MessageDraft, decode_reply, encode_request, usage_of
+from agentkit.models.error_bodies import error_object, refused_object
 from agentkit.models.openai_stream import EventReader
-from agentkit.models.refusals import charge, error_object
+from agentkit.models.refusals import charge
 from agentkit.models.sdk import SdkModel
 from agentkit.models.usage import UNCOUNTED
 from agentkit.models.wire_json import as_object, load_json
@@ -113,10 +114,8 @@ class AnthropicModel(SdkModel):
         except ValueError:
             found = None
         if error := error_object(found):
-            refused, used = (
-                self._error(error, response.status_code, response.headers),
-                usage_of(as_object(found)),
-            )
+            refused = self._error(error, response.status_code, response.headers, response)
+            used = usage_of(as_object(found))
             charge(refused, used, begun=draft is not None and draft.begun)
             raise refused
         if not isinstance(found, dict):
@@ -132,7 +131,9 @@ class AnthropicModel(SdkModel):
             yield
         except sdk.APIStatusError as error:
             response = error.response
-            raise self._error(error_object(error.body), response.status_code, response.headers) from None
+            text = error.body if isinstance(error.body, str) else ""
+            told = refused_object(None if text else error.body, text)
+            raise self._error(told, response.status_code, response.headers, response) from None
         except sdk.APITimeoutError:
             raise ModelTimeout(f"{self.name} did not answer in time") from None
         except sdk.APIConnectionError as error:

@@ -86,7 +86,9 @@ class Endpoint:
         request = httpx2.Request(
             "POST", self._parsed, content=body, headers=self._headers, extensions=self._extensions
         )
-        return await lanes.handle_async_request(request)
+        response = await lanes.handle_async_request(request)
+        response.request = request  # for what an error quotes of it
+        return response
 
     async def chunks(self, response: httpx2.Response) -> AsyncGenerator[bytes, None]:
         """The body as it arrives.

@@ -95,7 +95,7 @@ class GoogleClient(SdkModel):
             if seconds := re.fullmatch(r"(\d+(\.\d+)?)s", as_text(detail.get("retryDelay"))):
                 headers.setdefault("retry-after", seconds[1])
         words = {"type": as_text(found.get("status")), "message": found.get("message")}
-        return self._error(words, status, headers)
+        return self._error(words, status, headers, error.response)
 
 
 class GoogleModel(GoogleClient):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, cast
@@ -30,10 +30,11 @@ from agentkit.models.access import (
     checked_url,
     is_openai,
 )
+from agentkit.models.error_bodies import error_object, refused_object
 from agentkit.models.mistakes import mistaken_reply
 from agentkit.models.openai_stream import EventReader, ReplyDraft
 from agentkit.models.openai_wire import Dialect, decode_reply, encode_request, usage_of
-from agentkit.models.refusals import Refusal, charge, error_object, to_model_error
+from agentkit.models.refusals import Refusal, charge, sent_with, to_model_error
 from agentkit.models.responses_wire import ResponsesWire
 from agentkit.models.wire_json import as_object, load_json
 from agentkit.ports import OnDelta
@@ -183,6 +184,7 @@ class OpenAIModel:
             Dialect(provider=provider, model=name, base_url=base_url, official=official, more=extras.body)
         )
         self._secret = checked_key(api_key)
+        self._also_secret = tuple(extras.headers.values())
         headers = {
             **_headers(self._secret),
             **{name.lower(): value for name, value in extras.headers.items()},
@@ -295,17 +297,19 @@ class OpenAIModel:
             raise refused
         if not isinstance(found, dict):
             kind = response.headers.get("content-type", "without a type").split(";")[0][:64]
-            raise ModelBadResponse(f"{self.name} sent no JSON object where one was due (status 200, {kind})")
+            said = self._told({"message": text.decode(errors="replace")}, response).reason()
+            why = f"status 200, {kind}" + (f": {said}" if said else "")
+            raise ModelBadResponse(f"{self.name} sent no JSON object where one was due ({why})")
         return cast("Mapping[str, Any]", found)
 
     async def _refusal(self, response: httpx2.Response) -> ModelError:
         """What a status other than 200 says; its body may be anything, or break off."""
-        try:
-            found = load_json(await self._endpoint.read(response))
-        except (ValueError, ModelError):
-            found = None
-        # FastAPI and others: {"detail": …}; some put the error's fields on top
-        told, used = error_object(found) or as_object(found), self._wire.usage_in(as_object(found))
+        text, found = b"", None
+        with suppress(ValueError, ModelError):
+            text = await self._endpoint.read(response)
+            found = load_json(text)
+        told = refused_object(found, text.decode(errors="replace"))
+        used = self._wire.usage_in(as_object(found))
         self._raise_if_mistaken(told, response, used)
         error = self._error(told, response)
         charge(error, used, begun=False)
@@ -317,21 +321,26 @@ class OpenAIModel:
         said = [] if draft is None else list(draft.said())
         reply = mistaken_reply(error, response.status_code, said=said, usage=used, model=self.name)
         if reply is not None:
+            reason = self._told(error, response).reason()
             mistaken = ModelMistaken(
-                f"{self.name}: {reply.problem or 'the call does not pass'}", reply, len(said)
+                f"{self.name}: the model's reply was refused: {reason}", reply, len(said)
             )
+            mistaken.reason = reason
             charge(mistaken, used, begun=True)
             raise mistaken
 
     def _error(self, error: Mapping[str, Any], response: httpx2.Response) -> ModelError:
-        return to_model_error(
-            Refusal(
-                model=self.name,
-                status=response.status_code,
-                error=error,
-                headers=response.headers,
-                secret=self._secret,
-            )
+        return to_model_error(self._told(error, response))
+
+    def _told(self, error: Mapping[str, Any], response: httpx2.Response) -> Refusal:
+        return Refusal(
+            model=self.name,
+            status=response.status_code,
+            error=error,
+            headers=response.headers,
+            secret=self._secret,
+            sent=sent_with(response),
+            also_secret=self._also_secret,
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from agentkit.errors import ContentRefused, ModelBadResponse
 from agentkit.messages import Delta, ModelReply, Part, ReasoningDelta, Text, TextDelta, Usage
+from agentkit.models.error_bodies import as_error_line
 from agentkit.models.finish_reasons import finished_reply
 from agentkit.models.openai_wire import (
     KEPT_OF_A_CALL,
@@ -78,6 +79,8 @@ class EventReader:
             if self._data:
                 data, self._data = b"\n".join(self._data), []
                 yield data
+        elif name == b"error":  # llama-box
+            yield as_error_line(value.strip())
         elif name and name not in _FIELDS:  # an empty name is a comment
             raise ModelBadResponse("the stream holds what is no server-sent event")
 

@@ -1,17 +1,14 @@
-"""What a provider's error means, as our tree.
-
-A provider's message may quote the prompt, or the key, so it is never passed on: only its short words are (``code``,
-``type``, ``param``, the request's id), where they look like words.
-"""
+"""What a provider's error means, as our tree, and what of its words is passed on."""
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, cast
 
 from agentkit.errors import (
     ContentRefused,
@@ -25,22 +22,46 @@ from agentkit.errors import (
     ModelTimeout,
 )
 from agentkit.messages import Usage
-from agentkit.models.wire_json import as_object, as_text
+from agentkit.models.context_errors import is_too_long
+from agentkit.models.error_bodies import message_of
+from agentkit.models.provider_reason import provider_reason
+
+log = logging.getLogger("agentkit.models")
 
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.:\[\]-]{0,63}")
-_TOO_LONG_WORDS = {"context_length_exceeded", "exceed_context_size_error", "string_above_max_length"}
-_TOO_LONG_TEXT = re.compile(  # vLLM, llama.cpp, Anthropic, Google: they have no word for it
-    r"maximum context length|exceeds the available context size|prompt is too long"
-    r"|exceeds the maximum number of tokens",
-    re.IGNORECASE,
+
+
+def _any_of(*patterns: str) -> re.Pattern[str]:
+    return re.compile("|".join(patterns), re.IGNORECASE)
+
+
+# the numbers are z.ai's, and those after "base_" MiniMax's
+_NO_CREDIT = _any_of(
+    "insufficient_(user_)?(quota|balance|credits?|funds)(_error)?|exceeded_current_quota_error|payment_required",
+    "billing_(hard_limit_reached|not_active|error)|credit_balance_too_low|arrearage|1113|base_1008",
 )
-_NO_CREDIT = {
-    "insufficient_quota",
-    "insufficient_balance",
-    "billing_hard_limit_reached",
-    "billing_not_active",
-}
-_REFUSED = {"content_filter", "content_policy_violation", "invalid_prompt"}
+_NO_CREDIT_TEXT = _any_of(
+    "credit balance is too low|insufficient (account )?(balance|credits?|funds)|(out of|not enough|no) credits",
+    "exhausted (all )?(your )?credits|no remaining credits|not enough balance|specified api usage limits",
+    "overdue[ -]payment|arrears|余额不足|欠费",
+)
+_BAD_KEY = _any_of(
+    "invalid_api_key|incorrect_api_key|api_key_invalid|authentication_(error|failed)|invalid_authentication(_error)?",
+    "unauthorized|unauthenticated|100[0-4]|base_1004|base_2049",
+)
+_BAD_KEY_TEXT = _any_of(
+    r"(invalid|incorrect|wrong|missing|expired|malformed|no|bad) (api|access|auth|bearer)[ _-]?(key|token)",
+    r"api[ _-]?key[^.]{0,30}\b(not valid|invalid|expired|missing|incorrect|not found|required|revoked|disabled)",
+    r"authentication (failed|required|error)|invalid (authentication|credentials)|unauthori[sz]ed|unauthenticated",
+)
+_REFUSED = _any_of(
+    "content_filter|content_policy_violation|invalid_prompt|data_?inspection_?failed|sensitive_words_detected",
+    "responsibleaipolicyviolation|1301|base_1026|base_1027",
+)
+_REFUSED_TEXT = _any_of("blocked by content filtering|content management policy")
+_TOO_FAST = _any_of(
+    "rate_limit_exceeded|rate_limit_error|rate_limited|too_many_requests|tokens|130[235]|base_1002|base_1039"
+)
 _STATUS_OF_WORD: Mapping[str, int] = {
     "rate_limit_exceeded": 429,
     "rate_limit_error": 429,
@@ -64,6 +85,10 @@ _STATUS_OF_WORD: Mapping[str, int] = {
 }
 
 
+_LONG = 100_000
+"""A request of more bytes is long."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
     """What is known of a request that failed.
@@ -74,6 +99,9 @@ class Refusal:
         error: the provider's error object; empty where it sent none.
         headers: of the HTTP response, with lower-case names.
         secret: never to be passed on.
+        sent: the request, as JSON in bytes. Without it none of the provider's words are passed on, since nobody could
+            tell what they quote.
+        also_secret: further texts that are not.
     """
 
     model: str
@@ -81,6 +109,25 @@ class Refusal:
     error: Mapping[str, Any]
     headers: Mapping[str, str]
     secret: str | None
+    sent: object = None
+    also_secret: Sequence[str] = ()
+
+    @property
+    def message(self) -> str:
+        """The provider's words for it, as they are."""
+        return message_of(self.error)
+
+    def reason(self) -> str:
+        """The provider's words for it, as far as they may be passed on."""
+        if self.sent is None:
+            return ""
+        secrets = [each for each in (self.secret, *self.also_secret) if each]
+        return provider_reason(self.message, sent=self.sent, secrets=secrets)
+
+    def kinds(self) -> set[str]:
+        """Its code and its type, which some have as a number."""
+        found = (self.error.get(name) for name in ("code", "type", "status"))
+        return {str(each).lower() for each in found if isinstance(each, str | int)}
 
     def words(self) -> dict[str, str]:
         """The provider's own short words for it, where they are words."""
@@ -98,15 +145,13 @@ class Refusal:
         return self.secret is not None and len(self.secret) >= 8 and self.secret in word
 
 
-def error_object(body: object) -> Mapping[str, Any]:
-    """The error in a body or in an event; empty where there is none."""
-    found = as_object(body)
-    error = found.get("error")
-    if isinstance(error, str) and error:
-        return {"message": error}
-    if found.get("object") == "error":  # vLLM
-        return found
-    return as_object(error)
+def sent_with(response: object) -> bytes | None:
+    """The body of the request that a response of httpx answers; ``None`` where it is not known."""
+    try:
+        found = cast("Any", response).request.content
+    except (AttributeError, RuntimeError):
+        return None
+    return found if isinstance(found, bytes) else None
 
 
 def to_model_error(refusal: Refusal) -> ModelError:
@@ -118,10 +163,14 @@ def to_model_error(refusal: Refusal) -> ModelError:
     kind, sentence = _classify(refusal)
     words = refusal.words()
     details = ", ".join([f"status {refusal.status}", *(f"{name} {word}" for name, word in words.items())])
-    message = f"{refusal.model}: {sentence} ({details})"
-    if issubclass(kind, ModelRateLimited | ModelOverloaded):
-        return kind(message, retry_after=retry_after(refusal.headers, datetime.now(UTC)))
-    return kind(message)
+    reason = refusal.reason()
+    message = f"{refusal.model}: {sentence} ({details})" + (f": {reason}" if reason else "")
+    log.debug("%s", message)
+    error = kind(message)
+    if isinstance(error, ModelRateLimited | ModelOverloaded):
+        error.retry_after = retry_after(refusal.headers, datetime.now(UTC))
+    error.reason = reason
+    return error
 
 
 def charge(error: ModelError, usage: Usage, *, begun: bool) -> None:
@@ -140,25 +189,33 @@ def charge(error: ModelError, usage: Usage, *, begun: bool) -> None:
 
 
 def _classify(refusal: Refusal) -> tuple[type[ModelError], str]:
-    words = {word.lower() for name, word in refusal.words().items() if name in {"code", "type"}}
+    words, text = refusal.kinds(), refusal.message[:1000]
     status = _status(refusal, words)
-    wordy = _TOO_LONG_TEXT.search(as_text(refusal.error.get("message"))[:300]) and status in {
-        200,
-        400,
-        413,
-        422,
-        500,
-    }
-    if words & _TOO_LONG_WORDS or wordy:
-        return ContextTooLong, "the conversation does not fit the model's context"
-    text = as_text(refusal.error.get("message"))[:300]
-    if words & _NO_CREDIT or status == 402 or "credit balance is too low" in text:
+    if _one_is(_NO_CREDIT, words) or status == 402 or _NO_CREDIT_TEXT.search(text):
         return ModelAuthError, "the account has no credit left"
-    if words & _REFUSED or "blocked by content filtering" in text:
+    if _one_is(_TOO_FAST, words) and status in {200, 400, 403, 413, 500}:
+        status = 429
+    if is_too_long(refusal.error, text, status) or _has_no_words_for_it(refusal, text):
+        return ContextTooLong, "the conversation does not fit the model's context"
+    if _one_is(_BAD_KEY, words) or (status in {200, 400, 422, 500} and _BAD_KEY_TEXT.search(text)):
+        return ModelAuthError, _KEY
+    if _one_is(_REFUSED, words) or _REFUSED_TEXT.search(text):
         return ContentRefused, "the provider's filter declined the request"
     if words & {"model_not_found"}:
         status = 404
     return _BY_STATUS.get(status) or _by_class(status)
+
+
+def _one_is(pattern: re.Pattern[str], words: set[str]) -> bool:
+    return any(pattern.fullmatch(word) for word in words)
+
+
+def _has_no_words_for_it(refusal: Refusal, text: str) -> bool:
+    """Cerebras, Mistral and proxies refuse a long request with a bare status."""
+    if text and not re.search("(request|payload|body|entity)[^.]{0,20}too large", text, re.IGNORECASE):
+        return False
+    size = len(refusal.sent) if isinstance(refusal.sent, bytes) else 0
+    return refusal.status == 413 or (not text and refusal.status == 400 and size > _LONG)
 
 
 def _status(refusal: Refusal, words: set[str]) -> int:

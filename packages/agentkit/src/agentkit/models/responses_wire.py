@@ -34,10 +34,10 @@ from agentkit.messages import (
     UserMessage,
 )
 from agentkit.models.call_ids import OPENAI_RESPONSES, CallIds
+from agentkit.models.error_bodies import error_object
 from agentkit.models.finish_reasons import Fault, ending_of
 from agentkit.models.issuers import issued, opaque, own
 from agentkit.models.openai_wire import Dialect, model_name
-from agentkit.models.refusals import error_object
 from agentkit.models.stops import Cutter
 from agentkit.models.usage import UNCOUNTED, response_usage
 from agentkit.models.wire_json import (

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from agentkit.errors import ModelError, UsageError
 from agentkit.models.access import Extras, checked_key, checked_url
 from agentkit.models.openai_wire import Dialect
-from agentkit.models.refusals import Refusal, to_model_error
+from agentkit.models.refusals import Refusal, sent_with, to_model_error
 
 if TYPE_CHECKING:
     import httpx2
@@ -113,6 +113,17 @@ class SdkModel(ABC):
             self._clients[loop] = self._made()
         return self._clients[loop]
 
-    def _error(self, error: Mapping[str, Any], status: int, headers: Mapping[str, str]) -> ModelError:
-        found = Refusal(model=self.name, status=status, error=error, headers=headers, secret=self._secret)
-        return to_model_error(found)
+    def _error(
+        self, error: Mapping[str, Any], status: int, headers: Mapping[str, str], response: object = None
+    ) -> ModelError:
+        return to_model_error(
+            Refusal(
+                model=self.name,
+                status=status,
+                error=error,
+                headers=headers,
+                secret=self._secret,
+                sent=sent_with(response),
+                also_secret=tuple(self._extras.headers.values()),
+            )
+        )

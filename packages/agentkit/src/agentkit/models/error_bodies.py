@@ -1,0 +1,121 @@
+"""The error in a provider's answer, in whichever form it comes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
+
+from agentkit.models.wire_json import as_list, as_object, as_text, load_json
+
+_WORDS = (
+    "message",
+    "msg",
+    "detail",
+    "error_message",
+    "errorMessage",
+    "Message",
+    "status_msg",
+    "title",
+    "description",
+)
+
+
+def error_object(body: object) -> Mapping[str, Any]:
+    """The error in a body or in an event that may also hold a reply; empty where there is none."""
+    found = as_object(body)
+    error = found.get("error")
+    if isinstance(error, str) and error:
+        return {**{name: found[name] for name in ("code", "type") if name in found}, "message": error}
+    if found.get("object") == "error":  # vLLM
+        return found
+    if found.get("success") is False and (errors := as_list(found.get("errors"))):  # Cloudflare
+        return _object(errors[0])
+    base = as_object(found.get("base_resp"))  # MiniMax
+    if base.get("status_code"):
+        return {"code": f"base_{base['status_code']}", "message": as_text(base.get("status_msg"))}
+    for choice in map(as_object, as_list(found.get("choices"))[:1]):  # OpenRouter
+        if inner := as_object(choice.get("error")):
+            return inner
+    error = as_object(error)
+    return error if any(error.values()) else {}  # some servers fill every field of a reply
+
+
+def refused_object(body: object, text: str = "") -> Mapping[str, Any]:
+    """The error in the body of a response that is one: an object, a list, a field of some name, or plain text.
+
+    Args:
+        body: as JSON; ``None`` where it is none.
+        text: as it came.
+    """
+    if isinstance(body, list):  # Gemini's OpenAI endpoint
+        body = cast("Sequence[Any]", body)[0] if body else None
+    if isinstance(body, str):
+        return {"message": body}
+    found = as_object(body)
+    error = error_object(found)
+    if error:
+        return error
+    for name in ("error", "errors", "fault", "detail", "details"):
+        inner = found.get(name)
+        if isinstance(inner, list) and inner:
+            return {**found, "message": "; ".join(_listed(inner))}
+        if isinstance(inner, Mapping) and inner:
+            return _object(cast("Mapping[str, Any]", inner))
+    if found:
+        return {**found, "message": message_of(found)}
+    return {"message": text.strip()} if body is None and text.strip() else {}
+
+
+def message_of(error: Mapping[str, Any]) -> str:
+    """What an error says in words; that of an upstream provider, which a gateway has put inside, comes with it."""
+    words = next((each for each in map(_text, map(error.get, _WORDS)) if each), "")
+    inner = error.get("error")
+    if not words and inner is not None:
+        words = _sentence(inner)
+    metadata = as_object(error.get("metadata"))
+    upstream = [_upstream(metadata.get(name)) for name in ("raw", "message") if metadata.get(name)]
+    return ": ".join(dict.fromkeys(each for each in (words, *upstream) if each))
+
+
+def _upstream(raw: object) -> str:
+    if isinstance(raw, str):
+        try:
+            raw = load_json(raw)
+        except ValueError:
+            return str(raw)
+    return message_of(refused_object(raw))
+
+
+def _object(found: object) -> Mapping[str, Any]:
+    return {**as_object(found), "message": _sentence(found)}
+
+
+def _sentence(found: object) -> str:
+    """One of the errors of a list: FastAPI says where it is."""
+    if isinstance(found, str):
+        return found
+    error = as_object(found)
+    where = ".".join(str(part) for part in as_list(error.get("loc")))
+    said = message_of(error)
+    return f"{where}: {said}" if where and said else said
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    return "; ".join(_listed(value)) if isinstance(value, list) else ""
+
+
+def _listed(values: object) -> Iterator[str]:
+    yield from (sentence for each in as_list(values)[:5] if (sentence := _sentence(each)))
+
+
+def as_error_line(value: bytes) -> bytes:
+    """The event that a line ``error: …`` in a stream stands for."""
+    try:
+        found = load_json(value)
+    except ValueError:
+        found = value.decode(errors="replace")
+    wrapped = found if isinstance(found, dict) and "error" in found else {"error": found}
+    return json.dumps(wrapped).encode()

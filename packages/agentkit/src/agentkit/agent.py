@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypedDict, U
 
 from agentkit.asking import Asker
 from agentkit.attachments import Input, checked_input
+from agentkit.boundary import guarded
 from agentkit.compaction import Context
 from agentkit.control import Control, Host
 from agentkit.errors import BadArguments, ToolDenied, UnknownTool, UsageError
@@ -264,7 +265,9 @@ class Agent(Generic[Deps, Output]):
         memory = self._remembering(options.get("scope"))
         remember = None if memory is None else memory.toolset
         for toolset in (*self._toolsets, *([] if remember is None else [remember])):
-            for spec in await toolset.specs():
+            with guarded(f"agent {self.name}: a toolset"):
+                listed = await toolset.specs()
+            for spec in listed:
                 if spec.name in specs:
                     message = f"agent {self.name}: two tools are called {spec.name}"
                     raise UsageError(message)

@@ -12,6 +12,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
+from agentkit.errors import RunInterrupted
+
 
 def task_here() -> asyncio.Task[Any] | None:
     """The task that runs this code; ``None`` outside of one."""
@@ -25,6 +27,10 @@ def is_meant_for(task: asyncio.Task[Any] | None, error: BaseException) -> bool:
     """Whether an exception is meant for the task itself: it is being cancelled, or its coroutine is being closed."""
     if isinstance(error, Exception):
         return False
+    if isinstance(
+        error, RunInterrupted
+    ):  # of our own code, which theirs has called: a journal, the meter of a run
+        return True
     return task is None or task_here() is not task or task.cancelling() > 0
 
 

@@ -14,13 +14,14 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from agentkit.boundary import task_here
+from agentkit.boundary import guarded, task_here
 from agentkit.codec import to_json_text
 from agentkit.errors import (
     BadArguments,
     JournalError,
     ResultUnavailable,
     RunError,
+    RunInterrupted,
     RunReleased,
     ToolDenied,
     ToolError,
@@ -161,7 +162,8 @@ class Caller:
                 behind=self._behind,
             )
             try:
-                decision = await self.policy.decide(question)
+                with guarded("the policy"):
+                    decision = await self.policy.decide(question)
             except Exception:
                 if not self._may_not_begin():
                     raise
@@ -284,7 +286,7 @@ class Caller:
             return _carried_out(error, spec), None
         except ToolError as error:
             return None, error.as_run_error()
-        except (JournalError, RunReleased):  # of a step that the meter records; or by the kill switch
+        except (JournalError, RunInterrupted):  # of a step that the meter records; or by the kill switch
             raise
         except TimeoutError as error:
             if timer.expired():

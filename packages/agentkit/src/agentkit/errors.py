@@ -365,7 +365,11 @@ class RunFailed(AgentkitError):
         self.actor = error.actor
 
 
-class RunReleased(BaseException):
+class RunInterrupted(BaseException):
+    """The process or the journal stops the run at this very place; no code in between may make anything of it."""
+
+
+class RunReleased(RunInterrupted):
     """The run was let go between two steps; whoever resumes its journal carries it on.
 
     Not an :class:`Exception`, so that a tool's ``except Exception`` cannot swallow it.

@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Any, TypeAlias, cast
 
 from agentkit.asking import Answer, TimeUp, Unanswered, Wanted
+from agentkit.boundary import is_meant_for, task_here
 from agentkit.calls import Caller, ToolProgress, place_of
 from agentkit.compaction import Gauge, Shorten, forced
 from agentkit.control import Control, Host, cancel_and_wait, resolve
@@ -353,9 +354,12 @@ class Loop:
         """A watcher that raises harms nothing but what it shows: it stands between a paid reply and its record."""
         if self.on_event is None:
             return
+        task = task_here()
         try:
             self.on_event(event)
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
+        except BaseException as error:
+            if not isinstance(error, asyncio.CancelledError) and is_meant_for(task, error):
+                raise
             if not self._watcher_failed:
                 log.error("on_event raised %s at %s; the run goes on", type(error).__name__, place_of(error))
             self._watcher_failed = True

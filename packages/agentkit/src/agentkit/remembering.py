@@ -13,6 +13,7 @@ from typing import TypeVar, cast
 
 from agentkit.asking import TimeUp, Unanswered, is_the_runs_own
 from agentkit.attachments import split_input
+from agentkit.boundary import guarded
 from agentkit.compaction import estimated_tokens
 from agentkit.errors import (
     AgentkitError,
@@ -197,7 +198,8 @@ async def _under(
     deadline = asyncio.timeout(seconds)
     try:
         async with deadline:
-            return await work()
+            with guarded("the memory"):
+                return await work()
     except TimeoutError:
         if not deadline.expired():
             raise

@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, cast
 
+from agentkit.boundary import is_meant_for, task_here
 from agentkit.errors import (
     ModelBadResponse,
     ModelError,
@@ -336,7 +337,7 @@ class _Answering:
             )
 
     async def _reply(self, link: _Link, request: ModelRequest) -> ModelReply:
-        began, model = _now(), link.model
+        began, model, task = _now(), link.model, task_here()
         error: ModelError | None = None
         try:
             return checked(
@@ -355,6 +356,11 @@ class _Answering:
             if isinstance(found, ModelRateLimited) and found.retry_after is not None:
                 link.limiters[0].pause(found.retry_after)
             raise
+        except BaseException as found:
+            if isinstance(found, Exception) or is_meant_for(task, found):
+                raise
+            message = f"the model {model.name} raised {type(found).__name__}"
+            raise RuntimeError(message) from found
         finally:
             if self.chain.traffic.on_call is not None:
                 code = None if error is None else error.code

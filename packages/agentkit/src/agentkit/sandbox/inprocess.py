@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from agentkit.boundary import is_meant_for, task_here
 from agentkit.errors import ToolError, ToolTimeout
 from agentkit.messages import JsonValue
 from agentkit.sandbox.backend import Backend
@@ -58,6 +59,7 @@ class InProcess(Backend):
 
 
 async def _value_of(name: str, arguments: Mapping[str, JsonValue]) -> Any:
+    task = task_here()
     try:
         function = await _in_a_thread(_find, name)
         if inspect.iscoroutinefunction(function):
@@ -65,12 +67,9 @@ async def _value_of(name: str, arguments: Mapping[str, JsonValue]) -> Any:
         return await _in_a_thread(function, **arguments)
     except (ToolError, TimeoutError):
         raise
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
+    except BaseException as error:  # whatever a function raises
+        if is_meant_for(task, error):
             raise
-        raise _raised(name, error) from None
-    except (Exception, SystemExit) as error:  # noqa: BLE001  (whatever a function raises)
         raise _raised(name, error) from None
 
 

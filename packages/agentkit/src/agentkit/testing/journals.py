@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TypeAlias
 
-from agentkit.errors import RunError
+from agentkit.errors import RunError, RunInterrupted
 from agentkit.journals import MemoryJournal
 from agentkit.messages import Reasoning, StopReason, Text, ToolCall, Usage
 from agentkit.ports import Journal
@@ -33,7 +33,7 @@ from agentkit.transcript import (
 Opened: TypeAlias = AbstractAsyncContextManager[Journal]
 
 
-class Crash(BaseException):
+class Crash(RunInterrupted):
     """The process has died. Not an :class:`Exception`: nothing can survive it by catching errors."""
 
 

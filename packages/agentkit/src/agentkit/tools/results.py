@@ -143,7 +143,7 @@ def _told(tool: str, error: BaseException) -> ToolError:
 
 
 def _log_failure(tool: str, told: str, text: str) -> None:
-    log.warning("%s", told)
+    log.info("%s", told)
     log.debug("the exception of tool %s: %s", tool, text)
 
 

@@ -17,6 +17,7 @@ from ops_core.sweeper import sweep_forever
 from ops_core.task import NewTask, RetryPolicy, Task, TaskStatus
 
 SOON = 30.0
+FOR_EVER = 1e9
 QUICK = RetryPolicy(first_seconds=0.01, most_seconds=0.02)
 numbers = itertools.count(1)
 
@@ -41,7 +42,7 @@ async def working(engine: Engine, *agents: Agent[Any, Any], **options: Any) -> A
 
 @asynccontextmanager
 async def sweeping(engine: Engine) -> AsyncGenerator[None]:
-    sweeper = asyncio.create_task(sweep_forever(engine, 0.02))
+    sweeper = asyncio.create_task(sweep_forever(engine, 0.02, FOR_EVER))
     try:
         yield
     finally:

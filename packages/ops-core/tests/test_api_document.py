@@ -164,7 +164,7 @@ class Broken:
         self.error = error
         self.store = self
 
-    async def check(self) -> None:
+    async def check(self, *, writes: bool = False) -> None:
         raise self.error
 
     async def list(self, *_asked: object) -> None:

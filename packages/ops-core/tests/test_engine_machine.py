@@ -17,7 +17,16 @@ from ops_core.engine import Engine
 from ops_core.errors import ApprovalConflict, ApprovalNotFound, LeaseLost, TransitionRefused
 from ops_core.ports import TaskFilter
 from ops_core.stores import SqlStore
-from ops_core.task import TRANSITIONS, Lease, NewTask, Task, TaskStatus
+from ops_core.task import (
+    FREE_HANDOVERS,
+    HANDOVER_SECONDS,
+    TRANSITIONS,
+    Lease,
+    NewTask,
+    Task,
+    TaskStatus,
+    stopped_in_vain,
+)
 from ops_core.testing import FakeClock, open_test_store
 from ops_core.testing.examples import (
     AGENT,
@@ -48,6 +57,7 @@ class Sim:
     at_claim: int = 0
     cancel: bool = False
     retried_as: str | None = None
+    handovers: int = 0
     deadline: float | None = None
     owner: str | None = None
     until: float | None = None
@@ -272,6 +282,7 @@ class EngineMachine(RuleBasedStateMachine):
         lease, sim, held = self.lease(pick)
         self.expect(held, LeaseLost, self.engine.wait(lease, len(sim.steps) - unseen))
         if held:
+            sim.handovers *= not sim.progressed
             sim.let_go(TaskStatus.WAITING, self.now if unseen else None)
             self._ended_if_cancelled(sim)
 
@@ -281,8 +292,15 @@ class EngineMachine(RuleBasedStateMachine):
         lease, sim, held = self.lease(pick)
         self.expect(held, LeaseLost, self.engine.release(lease, LATER if later else None))
         if held:
-            sim.attempt -= not later or sim.progressed
-            sim.let_go(TaskStatus.PENDING, self.now + (LATER.delay_seconds if later else 0))
+            beyond = 0
+            if not later:
+                sim.handovers = 0 if sim.progressed else sim.handovers + 1
+                beyond = max(0, sim.handovers - FREE_HANDOVERS)
+            sim.attempt -= sim.progressed or (not later and not beyond)
+            delay = LATER.delay_seconds if later else beyond * HANDOVER_SECONDS
+            sim.let_go(TaskStatus.PENDING, self.now + delay)
+            if beyond and sim.attempt >= sim.max_attempts and not sim.cancel:
+                sim.end(stopped_in_vain(sim.handovers), TaskStatus.FAILED)
             self._ended_if_cancelled(sim)
 
     def _ended_if_cancelled(self, sim: Sim) -> None:
@@ -329,6 +347,7 @@ class EngineMachine(RuleBasedStateMachine):
                 sim.steps.append(last)
             else:
                 sim.attempt -= sim.progressed
+                sim.handovers *= not sim.progressed
                 sim.let_go(TaskStatus.PENDING, self.now)
                 released.add(sim.id)
                 continue

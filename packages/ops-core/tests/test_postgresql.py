@@ -292,9 +292,10 @@ async def test_a_password_is_in_no_error(place: str):
 
 
 def test_a_driver_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch):
-    for name in [name for name in sys.modules if name.partition(".")[0] == "psycopg"]:
+    loaded = [name for name in sys.modules if name.partition(".")[0] == "psycopg"]
+    for name in {"psycopg", "psycopg.types", "psycopg.types.string", *loaded}:
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ConfigError, match=r"ops-core\[postgres\]") as refused:
+    with pytest.raises(ConfigError, match=r"opspawn\[postgres\]") as refused:
         open_store(f"postgresql://me:{SECRET}@host/db")
     assert SECRET not in str(refused.value)
 
@@ -354,7 +355,9 @@ async def test_whoever_lost_the_connection_listens_again(url: str, postgres: Pos
         said: asyncio.Queue[Hint] = asyncio.Queue()
         ear = asyncio.create_task(heard_by(other, said))
         await said.get()
-        postgres.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
+        postgres.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query ~ '^(LISTEN|SHOW)'"
+        )
         assert await said.get() == Hint(due=True, halts=True)
         await submitted(one)
         assert await said.get() == Hint(due=True)
@@ -388,3 +391,65 @@ async def test_a_cancellation_elsewhere_reaches_what_is_under_way_here(url: str)
         await stopped.wait()
         ended = await ops.engine.until_ended(TENANT, task.id)
         assert ended.status is TaskStatus.CANCELLED
+
+
+# --- sessions that live and are no good -----------------------------------------------------------------------------
+
+
+async def test_after_a_fail_over_behind_one_address_it_writes_and_listens_again(
+    url: str, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("ops_core.stores.listening.AGAIN_SECONDS", 0.05)
+    name = str(make_url(url).database)
+    async with open_test_store(url) as store, open_store(url) as other:
+        await submitted(store)
+        hints = store.hints()
+        assert await anext(hints) == Hint(due=True, halts=True)
+        postgres.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')  # demoted
+        end_sessions(postgres, name)
+        with pytest.raises(StoreUnavailable):
+            await submitted(store)
+        await store.check()
+        with pytest.raises(StoreUnavailable, match="read-only"):
+            await store.check(writes=True)
+        postgres.execute(f'ALTER DATABASE "{name}" RESET default_transaction_read_only')  # the new primary
+        await submitted(store)
+        await store.check(writes=True)
+        async with asyncio.timeout(20):
+            await anext(hints)  # it listens again
+            await submitted(other)
+            while not (await anext(hints)).due:
+                pass
+        await hints.aclose()
+
+
+async def test_a_session_that_may_no_longer_write_is_replaced_with_all_its_neighbours(
+    url: str, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+):
+    """The server was demoted, or its disk was full, and nobody has cut the connections."""
+    monkeypatch.setattr("ops_core.stores.listening.LOOK_SECONDS", 0.2)
+    name = str(make_url(url).database)
+    async with open_test_store(url) as store:
+        task = await submitted(store)
+        hints = store.hints()
+        await anext(hints)
+        listening = asyncio.create_task(anext(hints))
+        before = sessions(postgres, name)
+        await store._write(lambda writing: writing.execute(text("SET default_transaction_read_only = on")))
+        await submitted(store)
+        await current(store, task)
+        async with asyncio.timeout(20):
+            assert await listening == Hint(due=True, halts=True)
+            while sessions(postgres, name) & before:
+                await asyncio.sleep(0.05)
+        await hints.aclose()
+
+
+def sessions(postgres: PostgresServer, name: str) -> set[int]:
+    of = "SELECT pid FROM pg_stat_activity WHERE application_name = 'opspawn' AND datname = :name"
+    with postgres.connected() as connection:
+        return set(connection.execute(text(of), {"name": name}).scalars())
+
+
+def end_sessions(postgres: PostgresServer, name: str) -> None:
+    postgres.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")

@@ -316,3 +316,23 @@ async def test_a_write_that_does_not_fit_harms_no_neighbour(store: SqlStore):
     )
     assert [isinstance(result, StoreUnavailable) for result in results] == [True, False, True]
     assert len(await store.list(TENANT, TaskFilter())) == 1
+
+
+@pytest.mark.parametrize("what", ["deleted", "replaced"])
+async def test_a_file_that_is_deleted_or_replaced_while_it_is_open_is_refused(file_url: str, what: str):
+    async with open_test_store(file_url) as store:
+        task = await submitted(store)
+        file = Path(str(store.url.database))
+        file.unlink()
+        if what == "replaced":
+            file.write_bytes(b"")
+        for ask in (submitted(store), current(store, task)):
+            with pytest.raises(StoreUnavailable, match="deleted or replaced"):
+                await ask
+
+
+async def test_a_connection_that_may_only_read_is_opened_anew(file_url: str):
+    async with open_test_store(file_url) as store:
+        await store._write(lambda writing: writing.execute(text("PRAGMA query_only = ON")))
+        await submitted(store)
+        await store.check(writes=True)

@@ -83,6 +83,19 @@ async def test_one_that_dies_is_replaced_and_the_others_go_on(folder):
     assert not any(alive(pid) for pid in pids(folder))
 
 
+async def test_workers_that_end_in_good_order_are_replaced_without_growing_pauses(folder, monkeypatch):
+    """A task may have its worker stopped: the tasks beside it do not wait longer and longer for the next one."""
+    monkeypatch.setattr("ops_core.supervisor.FIRST_PAUSE_SECONDS", 0.05)
+    keeper, announced = supervisor(READY, 1)  # ready, and stopped at once
+    running = asyncio.create_task(keeper.run())
+    await announced.wait()
+    began = time.monotonic()
+    await until(lambda: len(pids(folder)) >= 10)  # with growing pauses it would take 25 s
+    assert time.monotonic() - began < 20
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await asyncio.wait_for(running, 30) == 0
+
+
 @pytest.mark.parametrize("script, code", [("sys.exit(2)", 2), ("os.kill(os.getpid(), 9)", 70)])
 async def test_where_none_can_start_one_tries_and_its_code_is_told(folder, script, code):
     keeper, announced = supervisor(script, 3)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import secrets
-import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -29,6 +26,7 @@ from ops_core.grants import check_catalog_grants, store_files
 from ops_core.logs import about
 from ops_core.mcp import check_mcp
 from ops_core.memory import check_memory
+from ops_core.owners import worker_name
 from ops_core.runner import OnTaskEvent, Runner, RunnerOptions
 from ops_core.sandboxing import Sandboxing
 from ops_core.settings import Settings, granted_secrets
@@ -106,7 +104,9 @@ class Ops:
         runner = Runner(self.engine, catalog, options, self.metrics.runs, self.traffic)
         async with catalog.mcp, asyncio.TaskGroup() as group:
             with about(worker=options.owner):
-                sweep = sweep_forever(self.engine, settings.sweep_seconds, self.metrics.upkeep)
+                sweep = sweep_forever(
+                    self.engine, settings.sweep_seconds, settings.lease_seconds, self.metrics.upkeep
+                )
                 sweeping = group.create_task(sweep)
                 keeping = group.create_task(purge_forever(self.engine, settings.retention_days))
                 looking = group.create_task(self.engine.switchboard.look_forever())
@@ -141,7 +141,8 @@ async def open_ops(settings: Settings, catalog: Catalog | None = None) -> AsyncG
         await asyncio.to_thread(migrate_if_needed, store)
     async with store, open_dispatcher(settings.dispatcher_url) as dispatcher:
         await store.check()
-        gauges = StoreGauges(store, partial(store.spent, None) if catalog.terms.spending.is_limited else None)
+        spent = partial(store.spent, None) if catalog.terms.spending.is_limited else None
+        gauges = StoreGauges(store, spent, partial(store.check, writes=True))
         metrics.registry.register(gauges)
         terms = catalog.terms
         traffic = Traffic(terms.limits, breaking=terms.breaking, on_call=metrics.models.called)
@@ -250,8 +251,3 @@ def load_catalog(settings: Settings) -> Catalog:
     if settings.config is not None or file.exists():
         return read_catalog(file)
     return default_catalog(here)
-
-
-def worker_name() -> str:
-    """A name for the leases of this process: says where it is, and is unique."""
-    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"

@@ -21,6 +21,7 @@ from ops_core.ports import (
     RetryLater,
     Spent,
     Store,
+    SweepTerms,
     Swept,
     TaskFilter,
     ThreadFilter,
@@ -380,9 +381,9 @@ class Engine:
         """Prolong leases, and learn which are lost and which tasks are to be cancelled."""
         return await self.store.renew(leases, lease_seconds)
 
-    async def sweep(self) -> Swept:
+    async def sweep(self, terms: SweepTerms | None = None) -> Swept:
         """Take tasks from dead workers, end what is out of time, and wake workers when something is due."""
-        swept = await self.store.sweep()
+        swept = await self.store.sweep(terms=terms)
         for task_id in swept.ended:
             self.changed(task_id)
         if swept.due:

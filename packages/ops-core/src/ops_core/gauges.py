@@ -28,10 +28,17 @@ class StoreGauges(Collector):
     Args:
         store: is asked.
         spent: is asked what all tenants have spent today, where that is limited.
+        check: raises where the store takes no writes.
     """
 
-    def __init__(self, store: Measured, spent: Callable[[], Awaitable[Spent]] | None = None) -> None:
+    def __init__(
+        self,
+        store: Measured,
+        spent: Callable[[], Awaitable[Spent]] | None = None,
+        check: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self._store = store
+        self._check = check
         self._ask_spent = spent
         self._stats: Stats | None = None
         self._spent: Spent | None = None
@@ -45,6 +52,8 @@ class StoreGauges(Collector):
                 return
             try:
                 async with asyncio.timeout(READ_SECONDS):
+                    if self._check is not None:
+                        await self._check()
                     self._stats = await self._store.stats()
                     self._spent = None if self._ask_spent is None else await self._ask_spent()
             except (StoreUnavailable, TimeoutError):
@@ -55,7 +64,7 @@ class StoreGauges(Collector):
         """As Prometheus reads it."""
         stats = self._stats
         yield GaugeMetricFamily(
-            "opspawn_store_up", "Whether the store answered (1) or not (0).", value=stats is not None
+            "opspawn_store_up", "Whether the store takes writes (1) or not (0).", value=stats is not None
         )
         if stats is None:
             return

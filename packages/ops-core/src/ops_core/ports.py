@@ -135,6 +135,21 @@ class Renewed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SweepTerms:
+    """When a lease that has run out says that its worker is gone.
+
+    Attributes:
+        quiet_seconds: where nobody has swept for longer, nobody could renew a lease.
+        grace_seconds: so long living workers then have to renew theirs; 0 for not at all.
+        gone: names of workers whose processes have ended: their leases are not waited for.
+    """
+
+    quiet_seconds: float = 0.0
+    grace_seconds: float = 0.0
+    gone: Collection[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Swept:
     """What a sweep has done.
 
@@ -482,7 +497,8 @@ class LeaseStore(Protocol):
     async def release(self, lease: Lease, later: RetryLater | None = None) -> None:
         """Give a running task back: due at once and not counted as an attempt, or to be tried again later.
 
-        An attempt that is tried again counts if it recorded nothing (that the run or a call began is nothing).
+        An attempt that is tried again counts if it recorded nothing (that the run or a call began is nothing). So do
+        hand-overs that recorded nothing, from the sixth in a row on, and each of these is due a little later.
         """
         ...
 
@@ -494,8 +510,12 @@ class LeaseStore(Protocol):
 class Upkeep(Protocol):
     """What nobody asks for, and what must happen all the same."""
 
-    async def sweep(self, limit: int = 500) -> Swept:
+    async def sweep(self, limit: int = 500, terms: SweepTerms | None = None) -> Swept:
         """Take tasks from dead workers and end what is out of time."""
+        ...
+
+    async def lease_owners(self, place: str) -> Collection[str]:
+        """The names of workers that hold a lease, among those with ``place`` in their names."""
         ...
 
     async def purge(self, older_seconds: float, limit: int = 1000) -> int:
@@ -506,8 +526,8 @@ class Upkeep(Protocol):
         """What other processes write, as it is committed; ends at once where nobody can be heard."""
         ...
 
-    async def check(self) -> None:
-        """Raises StoreUnavailable or SchemaMismatch where the store cannot be used."""
+    async def check(self, *, writes: bool = False) -> None:
+        """Raises StoreUnavailable or SchemaMismatch where the store cannot be read; with ``writes``, nor be written."""
         ...
 
 

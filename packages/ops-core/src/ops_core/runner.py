@@ -39,6 +39,9 @@ from ops_core.till import DayLimitReached
 
 log = logging.getLogger("ops_core.runner")
 
+AGAIN_SECONDS = 1.0
+"""After leases could not be renewed, so long until that is tried again."""
+
 _NOTHING_ATTEMPTED = frozenset({ModelResting.code, DayLimitReached.code})
 """What an attempt comes to that has called no model."""
 
@@ -241,9 +244,11 @@ class Runner:
     async def _heartbeat(self) -> None:
         """Renew all leases, on the loop that carries the runs: a loop that is blocked counts as dead."""
         every, loop = self._options.lease_seconds / 3, asyncio.get_running_loop()
+        pause = every
         while True:
-            due = loop.time() + every
-            await asyncio.sleep(every)
+            due = loop.time() + pause
+            await asyncio.sleep(pause)
+            pause = every
             if not self._carried:
                 continue
             try:
@@ -251,6 +256,7 @@ class Runner:
             except OpsError as error:
                 self._metrics.not_renewed()
                 log.error("cannot renew leases: %s", error)
+                pause = min(every, AGAIN_SECONDS)
                 continue
             self._metrics.renewed(loop.time() - due)
             for lease in renewed.cancelled & self._carried.keys():

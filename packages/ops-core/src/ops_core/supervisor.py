@@ -68,6 +68,11 @@ class Fate:
         return self.ready_seconds is None
 
     @property
+    def in_good_order(self) -> bool:
+        """It was told to stop, by whomever, and handed its tasks over: nothing says that the next one will fail."""
+        return self.code == 0 and not self.in_vain
+
+    @property
     def steady(self) -> bool:
         """It did not fail for being started."""
         return self.ready_seconds is not None and self.ready_seconds >= STEADY_SECONDS
@@ -186,7 +191,7 @@ class Supervisor:
             if self._closing.is_set():
                 return
             slot.in_vain = slot.in_vain + 1 if fate.in_vain else 0
-            slot.failures = 0 if fate.steady else slot.failures + 1
+            slot.failures = 0 if fate.steady else 1 if fate.in_good_order else slot.failures + 1
             if self._hopeless():
                 log.error(
                     "worker %d ended with %s before it was ready; none can be started", slot.number, fate

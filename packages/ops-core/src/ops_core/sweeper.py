@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Collection
+from dataclasses import replace
 
 from ops_core.chance import spread
 from ops_core.engine import Engine
 from ops_core.errors import OpsError
+from ops_core.owners import has_ended, place_of_processes
+from ops_core.ports import SweepTerms
 from ops_core.telemetry import Metrics, UpkeepMetrics
 
 log = logging.getLogger("ops_core.sweeper")
@@ -16,18 +20,23 @@ PURGE_SECONDS = 60.0
 """How often old tasks are looked for."""
 
 
-async def sweep_forever(engine: Engine, every_seconds: float, metrics: UpkeepMetrics | None = None) -> None:
+async def sweep_forever(
+    engine: Engine, every_seconds: float, lease_seconds: float, metrics: UpkeepMetrics | None = None
+) -> None:
     """Sweep again and again, until cancelled. Any number of processes may do so at the same time.
 
     Args:
         engine: whose tasks.
         every_seconds: the time between two sweeps; varied a little, so that processes do not fall into step.
+        lease_seconds: how long a worker may be silent; it renews its leases three times as often.
         metrics: told what the sweeps did.
     """
     metrics = Metrics().upkeep if metrics is None else metrics
+    heartbeat = lease_seconds / 3
+    terms = SweepTerms(quiet_seconds=max(heartbeat, 3 * every_seconds), grace_seconds=2 * heartbeat)
     while True:
         try:
-            swept = await engine.sweep()
+            swept = await engine.sweep(replace(terms, gone=await _gone(engine)))
         except OpsError as error:
             metrics.sweep_failed()
             log.error("cannot sweep: %s", error)
@@ -38,6 +47,14 @@ async def sweep_forever(engine: Engine, every_seconds: float, metrics: UpkeepMet
             for task_id in swept.ended:
                 log.warning("ended: out of time, out of attempts or cancelled", extra={"task": task_id})
         await asyncio.sleep(spread(every_seconds))
+
+
+async def _gone(engine: Engine) -> Collection[str]:
+    """Workers on this machine that hold leases and whose processes have ended."""
+    place = place_of_processes()
+    if place is None:
+        return ()
+    return [owner for owner in await engine.store.lease_owners(f"-{place}.") if has_ended(owner)]
 
 
 async def purge_forever(engine: Engine, retention_days: float | None) -> None:

@@ -25,6 +25,12 @@ LATEST_SECONDS = 253_402_214_400.0
 MOST_SECONDS = 10 * 31_557_600.0
 """Nothing is put off for longer than ten years, whatever a provider or a policy says."""
 
+FREE_HANDOVERS = 5
+"""So often in a row a task may be handed over in good order without progress; later ones are attempts."""
+
+HANDOVER_SECONDS = 5.0
+"""After a hand-over that counts, a task is due after so many seconds, each time so many more."""
+
 DEFAULT_TENANT = "default"
 """Owner of everything until there are keys that belong to tenants."""
 
@@ -361,6 +367,14 @@ class RetryPolicy:
         except OverflowError:
             longest = self.most_seconds
         return longest * (0.5 + 0.5 * chance)
+
+
+def stopped_in_vain(handovers: int) -> Finished:
+    """The end of a task whose workers were stopped too often before it recorded anything."""
+    message = f"its worker was stopped {handovers} times in a row before anything was recorded"
+    return Finished(
+        status="failed", error=RunError(code="worker_lost", message=message, actor=Actor.OPERATOR)
+    )
 
 
 def out_of_time(timeout_seconds: float) -> Finished:

@@ -37,6 +37,6 @@ class HealthRoutes:
         return Health()
 
     async def ready(self) -> Health:
-        """The process answers, and so does the database, with the schema of this release; 503 where not."""
-        await self._store.check()
+        """The database answers, takes writes and has the schema of this release; 503 where not."""
+        await self._store.check(writes=True)
         return Health()

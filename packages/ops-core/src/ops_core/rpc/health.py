@@ -62,7 +62,7 @@ class HealthService(health_pb2_grpc.HealthServicer):
         if self._closing.is_set():
             return Answer.NOT_SERVING
         try:
-            await self._store.check()
+            await self._store.check(writes=True)
         except OpsError:
             return Answer.NOT_SERVING
         return Answer.SERVING

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -22,15 +23,16 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL, ExceptionContext, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.pool import StaticPool
 from sqlalchemy.sql.functions import FunctionElement
 
-from ops_core.errors import ConfigError
+from ops_core.errors import ConfigError, StoreUnavailable
 from ops_core.ports import Clock, Hint
 from ops_core.stores.many import Given, Many
+from ops_core.stores.sessions import MOST_AGE_SECONDS, is_stale
 
 READERS = 4
 """So many connections read at a time."""
@@ -189,10 +191,24 @@ def writing_engine(url: URL, clock: Clock) -> Engine:
     write would fail; waiting at its beginning does not.
     """
     if not is_file(url):
-        return _postgresql_engine(url, connections=1, isolation_level="READ COMMITTED")
+        return _postgresql_engine(url, connections=1, isolation_level="READ COMMITTED", writes=True)
     engine = _sqlite_engine(url, clock)
     event.listen(engine, "begin", _begin_immediate)
     return engine
+
+
+def connection_options(url: URL, *, writes: bool) -> dict[str, str]:
+    """What a connection to PostgreSQL asks for and its URL does not say.
+
+    Args:
+        url: of the store.
+        writes: a server that may only be read will not do.
+    """
+    usual = {**POSTGRESQL_OPTIONS, **({"target_session_attrs": "read-write"} if writes else {})}
+    asked = {name: value for name, value in usual.items() if name not in url.query}
+    own = url.query.get("options", "")
+    asked["options"] = " ".join([POSTGRESQL_PARAMETERS, *([own] if isinstance(own, str) else own)]).strip()
+    return asked
 
 
 def reading_engine(url: URL, clock: Clock) -> Engine:
@@ -202,6 +218,54 @@ def reading_engine(url: URL, clock: Clock) -> Engine:
     engine = _sqlite_engine(url, clock)
     event.listen(engine, "begin", _begin)
     return engine
+
+
+class OneFile:
+    """Refuses a file that was deleted or replaced: what is written to it would be gone with this process.
+
+    Args:
+        path: of the file.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._known: tuple[int, int] | None = None
+
+    def forget(self) -> None:
+        """The file that is there next is the right one."""
+        self._known = None
+
+    def watch(self, engine: Engine) -> None:
+        """Look at the file before each transaction of an engine."""
+        event.listen(engine, "begin", self._look)
+
+    def _look(self, _connection: Connection) -> None:
+        found = self._identity()
+        if self._known is None:
+            self._known = found
+        if found is None or found != self._known:
+            message = f"the file {self._path} was deleted or replaced while it was open: restart this process"
+            raise StoreUnavailable(message)
+
+    def _identity(self) -> tuple[int, int] | None:
+        try:
+            found = os.stat(self._path)  # noqa: PTH116  (once for each transaction)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+
+def file_of(url: URL) -> OneFile | None:
+    """The file of a database; ``None`` where it has none, or is named by a URI."""
+    if not is_file(url) or is_in_memory(url) or str(url.database).startswith("file:"):
+        return None
+    return OneFile(str(url.database))
+
+
+def _drop_stale_sessions(context: ExceptionContext) -> None:
+    """A session that is no good is treated as one that was lost: it is closed, and so are its neighbours."""
+    if is_stale(context.original_exception):
+        context.is_disconnect = True
 
 
 def _begin_immediate(connection: Connection) -> None:
@@ -215,6 +279,8 @@ def _begin(connection: Connection) -> None:
 def _sqlite_engine(url: URL, clock: Clock) -> Engine:
     options: dict[str, Any] = {"poolclass": StaticPool} if is_in_memory(url) else {}
     engine = create_engine(url, connect_args={"check_same_thread": False, "timeout": 10.0}, **options)
+    if not is_in_memory(url):
+        event.listen(engine, "handle_error", _drop_stale_sessions)
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _record: Any) -> None:
@@ -234,7 +300,7 @@ def _sqlite_engine(url: URL, clock: Clock) -> Engine:
     return engine
 
 
-def _postgresql_engine(url: URL, *, connections: int, isolation_level: Any) -> Engine:
+def _postgresql_engine(url: URL, *, connections: int, isolation_level: Any, writes: bool = False) -> Engine:
     try:
         from psycopg.types.string import StrDumperUnknown
     except ImportError:
@@ -246,17 +312,17 @@ def _postgresql_engine(url: URL, *, connections: int, isolation_level: Any) -> E
         def dump(self, obj: str) -> Any:
             return None if "\x00" in obj else super().dump(obj)
 
-    asked = {name: value for name, value in POSTGRESQL_OPTIONS.items() if name not in url.query}
-    own = url.query.get("options", "")
-    asked["options"] = " ".join([POSTGRESQL_PARAMETERS, *([own] if isinstance(own, str) else own)]).strip()
+    asked = connection_options(url, writes=writes)
     engine = create_engine(
         url.difference_update_query(["options"]),
         connect_args=asked,
         isolation_level=isolation_level,
         pool_size=connections,
         max_overflow=0,
+        pool_recycle=MOST_AGE_SECONDS,
         # no ping before each use: a connection that was lost is noticed by the statement, which is then repeated
     )
+    event.listen(engine, "handle_error", _drop_stale_sessions)
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _record: Any) -> None:

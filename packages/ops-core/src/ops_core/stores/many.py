@@ -18,6 +18,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.sql.selectable import Select
 
+from ops_core.stores.sessions import is_stale
+
 Given: TypeAlias = Mapping[str, Any]
 """The values of a statement's parameters, by name; those that the statement knows itself are left out."""
 
@@ -131,7 +133,8 @@ def _cursor(connection: Connection) -> Generator[Any]:
     except connection.dialect.loaded_dbapi.Error as error:
         raise as_usual(connection, error, cursor) from error
     finally:
-        cursor.close()
+        if not connection.invalidated:  # else it is closed with its session
+            cursor.close()
 
 
 def _in_one_flight(cursor: Any, text: str, rows: Sequence[Any], *, answers: bool) -> list[Found | None]:
@@ -151,6 +154,7 @@ def as_usual(connection: Connection, error: Exception, cursor: Any) -> Exception
     """The error that the statement would have raised without this module; a connection that is gone is not reused."""
     dialect = connection.dialect
     is_lost = dialect.is_disconnect(error, connection.connection.driver_connection, cursor)  # type: ignore[arg-type]
+    is_lost = is_lost or is_stale(error)
     told = DBAPIError.instance(
         None, None, error, dialect.loaded_dbapi.Error, connection_invalidated=is_lost, dialect=dialect
     )

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import uuid_utils
-from sqlalchemy import Connection, Engine, inspect, select, table, text
+from sqlalchemy import Connection, Engine, event, inspect, select, table, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
@@ -34,6 +35,7 @@ from ops_core.ports import (
     RetryLater,
     Spent,
     Stats,
+    SweepTerms,
     Swept,
     TaskFilter,
     ThreadFilter,
@@ -41,6 +43,7 @@ from ops_core.ports import (
 from ops_core.stores.dialects import (
     READERS,
     empty_the_log,
+    file_of,
     is_file,
     is_in_memory,
     reading_engine,
@@ -50,6 +53,7 @@ from ops_core.stores.dialects import (
 from ops_core.stores.listening import hints_from
 from ops_core.stores.patience import PATIENCE_SECONDS, Patience
 from ops_core.stores.rows import new_task_values
+from ops_core.stores.sessions import Sessions
 from ops_core.stores.sql import decide, halts, look, notes, progress, spending, submit, threads, upkeep
 from ops_core.stores.sql.leases import Claiming, Wanted, release_task, renew_leases, wait_task
 from ops_core.stores.sql.stats import read_stats
@@ -59,6 +63,9 @@ from ops_core.task import Approval, Claimed, Lease, NewTask, Task, Thread
 from ops_core.telemetry import WriterMetrics
 
 Result = TypeVar("Result")
+
+FRESH_SECONDS = 2.0
+"""A write that was tried says for so long that the database takes writes."""
 
 ROW_BYTES = 200
 """What a row takes besides its texts, roughly."""
@@ -91,12 +98,21 @@ class SqlStore:
         self._write_engine: Engine = writing_engine(url, clock)
         # a database in memory is one connection, so its reads take their turn among the writes
         self._read_engine: Engine | None = None if is_in_memory(url) else reading_engine(url, clock)
+        self._sessions = Sessions()
+        event.listen(self._write_engine, "invalidate", self._lost_server)
+        self._file = file_of(url)
+        for engine in (self._write_engine, self._read_engine):
+            if self._file is not None and engine is not None:
+                self._file.watch(engine)
         self._readers: ThreadPoolExecutor | None = None
         self._writer: Writer | None = None
         self._claiming = Claiming()
+        self._written_until = 0.0
         self._name = secrets.token_hex(8)
 
     async def __aenter__(self) -> Self:
+        if self._file is not None:
+            self._file.forget()
         self._readers = ThreadPoolExecutor(max_workers=READERS, thread_name_prefix="store-reader")
         teller = None if is_file(self.url) else self._name
         self._writer = Writer(self._write_engine, self._patience, teller, self._metrics)
@@ -118,6 +134,12 @@ class SqlStore:
             await asyncio.wait({self._watching})
         self._write_engine.dispose()
         if self._read_engine is not None:
+            self._read_engine.dispose()
+
+    def _lost_server(self, _connection: Any, _record: Any, _error: BaseException | None) -> None:
+        """What can no longer be written to may have been replaced: nobody reads or listens there any longer, either."""
+        if self._read_engine is not None:
+            self._sessions.renew()
             self._read_engine.dispose()
 
     @property
@@ -310,9 +332,14 @@ class SqlStore:
             await asyncio.get_running_loop().run_in_executor(readers, empty_the_log, self._read_engine)
         return forgotten
 
-    async def sweep(self, limit: int = 500) -> Swept:
+    async def sweep(self, limit: int = 500, terms: SweepTerms | None = None) -> Swept:
         """Take tasks from dead workers and end what is out of time."""
-        return await self._write(partial(upkeep.sweep_tasks, limit=limit))
+        terms = SweepTerms() if terms is None else terms
+        return await self._write(partial(upkeep.sweep_tasks, limit=limit, terms=terms))
+
+    async def lease_owners(self, place: str) -> Collection[str]:
+        """The names of workers at a place that hold a lease."""
+        return await self._read(partial(upkeep.lease_owners, place=place))
 
     async def purge(self, older_seconds: float, limit: int = 1000) -> int:
         """Delete what ended long ago."""
@@ -320,7 +347,7 @@ class SqlStore:
 
     def hints(self) -> AsyncGenerator[Hint]:
         """What other processes have written."""
-        return hints_from(self.url, self._name)
+        return hints_from(self.url, self._name, self._sessions)
 
     async def stats(self) -> Stats:
         """How full it is; see :class:`ops_core.ports.Measured`."""
@@ -348,13 +375,16 @@ class SqlStore:
         """What was spent today."""
         return await self._read(partial(spending.read_spent, tenant=tenant))
 
-    async def check(self) -> None:
-        """Reachable, and of the schema that this release knows?"""
+    async def check(self, *, writes: bool = False) -> None:
+        """Reachable, and of the schema that this release knows? With ``writes``: does it take a write?"""
         found = await self._read(schema_revision)
         if found != REVISION:
             what = "no schema" if found is None else f"the schema {found}"
             message = f"the database has {what}, this release works with {REVISION}: run `opspawn migrate`"
             raise SchemaMismatch(message)
+        if writes and time.monotonic() > self._written_until:
+            await self._write(upkeep.try_write)
+            self._written_until = time.monotonic() + FRESH_SECONDS
 
 
 def new_id() -> str:

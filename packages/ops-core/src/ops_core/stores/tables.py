@@ -28,7 +28,7 @@ from sqlalchemy import (
 
 from ops_core.stores.dialects import by_moment
 
-REVISION = "0011"
+REVISION = "0012"
 """The schema that this release works with: the head of the migrations."""
 
 metadata = MetaData(
@@ -79,6 +79,8 @@ task = Table(
     Column("trace", String(600)),
     # the task that carries it on: a task is retried once
     Column("retried_as", String(36)),
+    # so often in a row it was handed over in good order without progress
+    Column("handovers", Integer, nullable=False, server_default=text("0")),
     PrimaryKeyConstraint("id", name="pk_task"),
     # due tasks, line by line
     Index(
@@ -286,4 +288,14 @@ halt = Table(
         sqlite_where=text("lifted_at IS NULL"),
         postgresql_where=text("lifted_at IS NULL"),
     ),
+)
+
+# what all processes know of the work that any of them does
+upkeep = Table(
+    "upkeep",
+    metadata,
+    Column("name", String(32), nullable=False),
+    Column("at", Double, nullable=False),
+    Column("held_until", Double),
+    PrimaryKeyConstraint("name", name="pk_upkeep"),
 )

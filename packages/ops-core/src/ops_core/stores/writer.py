@@ -193,15 +193,17 @@ class Writer:
         if self._metrics is not None:
             self._metrics.committed(len(batch), time.monotonic() - began)
 
-    def _begun(self) -> Connection:
-        """A connection, in a transaction."""
+    def _begun(self, *, again: bool = True) -> Connection:
+        """A connection, in a transaction; another one where the session that there was is no good any more."""
         connection: Connection | None = None
         try:
             connection = self._engine.connect()
             connection.begin()
-        except DBAPIError as error:
+        except (DBAPIError, StoreUnavailable) as error:
             if connection is not None:
                 connection.close()
+            if again and _is_lost(error):
+                return self._begun(again=False)
             raise _Unreachable(_explained(error)) from None
         return connection
 

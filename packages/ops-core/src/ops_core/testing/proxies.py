@@ -92,6 +92,10 @@ class TcpProxy:
         if refuse:
             self.cut()
 
+    def lead_to(self, target: Target) -> None:
+        """Fail over: whoever connects from now on reaches ``target``; connections that there are stay as they are."""
+        self._target = target
+
     def stop(self) -> None:
         """A black hole: connections stay, nothing passes."""
         self._flows.clear()

@@ -11,7 +11,7 @@ from agentkit.limits import Limits
 from agentkit.messages import Usage
 from agentkit.transcript import Finished, RunRetried, RunStarted, open_calls
 from ops_core.errors import IdempotencyConflict, OpsError, TransitionRefused
-from ops_core.ports import Store
+from ops_core.ports import Store, SweepTerms
 from ops_core.task import TaskStatus
 from ops_core.testing.examples import (
     AGENT,
@@ -213,6 +213,41 @@ class SweepingContract:
         assert (task.status, task.lease_owner) == (TaskStatus.PENDING, None)
         assert (await store.sweep()).released == ()
         await claimed_again(store, one.task.id)
+
+    async def test_after_a_standstill_living_workers_have_a_moment_to_renew(
+        self, store: Store, clock: MovableClock
+    ) -> None:
+        """Where nobody could write, no lease could be renewed: whoever sweeps first does not take all of them."""
+        terms = SweepTerms(quiet_seconds=LEASE_SECONDS / 3, grace_seconds=LEASE_SECONDS / 2)
+        alive, dead = await claimed(store), await claimed(store)
+        await store.sweep(terms=terms)
+        clock.advance(LEASE_SECONDS * 3)
+        assert (await store.sweep(terms=terms)).released == ()
+        await store.renew([alive.lease], LEASE_SECONDS)
+        clock.advance(LEASE_SECONDS / 4)
+        assert (await store.sweep(terms=terms)).released == (), "also for another process"
+        clock.advance(LEASE_SECONDS / 4)
+        assert (await store.sweep(terms=terms)).released == (dead.task.id,)
+        await store.append(alive.lease, COMPLETED)
+
+    async def test_a_worker_that_is_lost_while_others_sweep_is_not_waited_for(
+        self, store: Store, clock: MovableClock
+    ) -> None:
+        terms = SweepTerms(quiet_seconds=LEASE_SECONDS / 3, grace_seconds=LEASE_SECONDS / 2)
+        dead = await claimed(store)
+        found: list[str] = []
+        for _ in range(6):
+            found += (await store.sweep(terms=terms)).released
+            clock.advance(LEASE_SECONDS / 4)
+        assert found == [dead.task.id]
+
+    async def test_the_lease_of_a_process_that_has_ended_is_not_waited_for(self, store: Store) -> None:
+        gone, other = await submitted(store), await submitted(store)
+        await store.claim("here-7.1-x", 1, LEASE_SECONDS, [AGENT], [gone.id])
+        await store.claim("there-8.1-y", 1, LEASE_SECONDS, [AGENT], [other.id])
+        assert list(await store.lease_owners("-7.")) == ["here-7.1-x"]
+        assert (await store.sweep(terms=SweepTerms(gone=["here-7.1-x"]))).released == (gone.id,)
+        assert (await current(store, other)).status is TaskStatus.RUNNING
 
     async def test_what_is_due_is_counted(self, store: Store, clock: MovableClock) -> None:
         moment = (await submitted(store)).created_at

@@ -8,7 +8,7 @@ from dataclasses import replace
 from agentkit.transcript import RunStarted
 from ops_core.errors import LeaseLost, TransitionRefused
 from ops_core.ports import Renewed, Store
-from ops_core.task import Claimed, TaskStatus
+from ops_core.task import FREE_HANDOVERS, Claimed, TaskStatus
 from ops_core.testing.examples import (
     AGENT,
     ASKED,
@@ -151,6 +151,38 @@ class ClaimingContract:
             assert (await current(store, one.task)).attempt == 0
             one = await claimed_again(store, one.task.id)
         assert one.task.attempt == 1
+
+    async def test_hand_overs_without_progress_are_not_forgiven_for_ever(
+        self, store: Store, clock: MovableClock
+    ) -> None:
+        """A task that has its workers stopped, each time before it records anything, is given up like one that kills
+        them; until then it is put off, so that others have their turn.
+        """
+        one = await claimed(store, max_attempts=2)
+        handovers = 0
+        while True:
+            await store.release(one.lease)
+            handovers += 1
+            task = await current(store, one.task)
+            if task.status.terminal:
+                break
+            if handovers > FREE_HANDOVERS:
+                assert await claim(store) == []
+                clock.advance(60)
+            one = await claimed_again(store, one.task.id)
+        assert handovers == FREE_HANDOVERS + 2
+        assert task.error is not None
+        assert (task.error.code, task.status) == ("worker_lost", TaskStatus.FAILED)
+        assert "7 times in a row" in task.error.message
+
+    async def test_hand_overs_between_which_there_is_progress_are_forgiven(self, store: Store) -> None:
+        one = await claimed(store, STARTED, max_attempts=1)
+        for number in range(3 * FREE_HANDOVERS):
+            if number % FREE_HANDOVERS == 0:
+                await store.append(one.lease, REPLIED)
+            await store.release(one.lease)
+            assert (await current(store, one.task)).attempt == 0
+            one = await claimed_again(store, one.task.id)
 
     async def test_what_is_tried_later_counts(self, store: Store, clock: MovableClock) -> None:
         one = await claimed(store, STARTED)

@@ -7,7 +7,19 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, Integer, and_, bindparam, case, func, literal, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    and_,
+    bindparam,
+    case,
+    func,
+    literal,
+    not_,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from agentkit.codec import encode_step
@@ -23,7 +35,17 @@ from ops_core.stores.tables import is_open, is_running, open_in
 from ops_core.stores.tables import task as t
 from ops_core.stores.turns import Line, Turns
 from ops_core.stores.writing import Writing
-from ops_core.task import Claimed, Lease, TaskStatus, Verb, transition
+from ops_core.task import (
+    FREE_HANDOVERS,
+    HANDOVER_SECONDS,
+    MOST_SECONDS,
+    Claimed,
+    Lease,
+    TaskStatus,
+    Verb,
+    stopped_in_vain,
+    transition,
+)
 
 log = logging.getLogger("ops_core.stores")
 
@@ -239,22 +261,37 @@ def renew_leases(writing: Writing, leases: Collection[Lease], lease_seconds: flo
 def wait_task(writing: Writing, lease: Lease, seen: int, until: float | None = None) -> None:
     """Put a task to waiting; due at once where a step was added that its worker has not seen."""
     due = case((t.c.steps > seen, now()), else_=literal(until, t.c.run_after.type))
-    _let_go(writing, lease, Verb.WAIT, {"run_after": due})
+    handovers = case((progressed, 0), else_=t.c.handovers)
+    _let_go(writing, lease, Verb.WAIT, {"run_after": due, "handovers": handovers})
 
 
 def release_task(writing: Writing, lease: Lease, later: RetryLater | None) -> None:
-    """Give a task back. Neither a hand-over in good order nor one that made progress is an attempt."""
-    values: dict[str, Any] = {"attempt": t.c.attempt - 1, "run_after": now()}
+    """Give a task back. Neither a hand-over in good order nor one that made progress is an attempt.
+
+    What has its workers stopped each time before it records anything is not forgiven for ever: from a number of
+    hand-overs on they count, are put off, and end the task as the loss of its workers would.
+    """
+    beyond = t.c.handovers + 1 - FREE_HANDOVERS
+    in_vain = and_(not_(progressed), beyond > 0)
+    values: dict[str, Any] = {
+        "attempt": t.c.attempt - case((in_vain, 0), else_=1),
+        "handovers": case((progressed, 0), else_=t.c.handovers + 1),
+        "run_after": now() + case((in_vain, beyond * HANDOVER_SECONDS), else_=0.0),
+    }
     if later is not None:
         attempt = t.c.attempt - (case((progressed, 1), else_=0) if later.counted else 1)
         values = {
-            "attempt": attempt, "run_after": now() + later.delay_seconds, "error": error_text(later.error),
+            "attempt": attempt, "run_after": now() + min(later.delay_seconds, MOST_SECONDS),
+            "error": error_text(later.error),
         }  # fmt: skip
-    _let_go(writing, lease, Verb.RELEASE, values)
+    row = _let_go(writing, lease, Verb.RELEASE, values)
     writing.due = writing.due or later is None
+    counts = later is None and row.handovers > FREE_HANDOVERS
+    if counts and row.attempt >= row.max_attempts and not row.cancel_requested:
+        end_task(writing, row, stopped_in_vain(row.handovers))
 
 
-def _let_go(writing: Writing, lease: Lease, verb: Verb, values: Mapping[str, Any]) -> None:
+def _let_go(writing: Writing, lease: Lease, verb: Verb, values: Mapping[str, Any]) -> AnyRow:
     """A task that its worker lets go ends here where it was to be cancelled: nobody else would be asked again."""
     let_go = (
         update(t)
@@ -267,3 +304,4 @@ def _let_go(writing: Writing, lease: Lease, verb: Verb, values: Mapping[str, Any
         raise lost(lease)
     if row.cancel_requested:
         end_task(writing, row, Finished(status="cancelled"))
+    return row

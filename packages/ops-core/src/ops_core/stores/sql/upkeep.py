@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Select, case, delete, select, update
+from sqlalchemy import Connection, Select, case, delete, insert, select, update
 
 from agentkit.errors import Actor, RunError
 from agentkit.transcript import Finished
-from ops_core.ports import Swept
+from ops_core.ports import SweepTerms, Swept
 from ops_core.stores.dialects import now
 from ops_core.stores.rows import AnyRow
 from ops_core.stores.sql.decide import end_task
@@ -17,6 +18,7 @@ from ops_core.stores.sql.progress import NO_LEASE, progressed
 from ops_core.stores.sql.threads import forget_empty, idle_threads, may_be_purged, sweep_threads
 from ops_core.stores.tables import is_open, is_running, is_still_running, step, task_label, turn
 from ops_core.stores.tables import task as t
+from ops_core.stores.tables import upkeep as u
 from ops_core.stores.writing import Writing
 from ops_core.task import TaskStatus, Verb, out_of_time, transition
 
@@ -24,11 +26,30 @@ LEASES_RUN_OUT = select(t, now().label("moment")).where(is_running, t.c.lease_un
 OUT_OF_TIME = select(t).where(is_open, t.c.deadline_at < now())
 
 
-def sweep_tasks(writing: Writing, limit: int) -> Swept:
+SWEEP, PROBE = "sweep", "probe"
+_last_sweep = select(u.c.at, u.c.held_until, now().label("moment")).where(u.c.name == SWEEP)
+
+
+def lease_owners(connection: Connection, place: str) -> Sequence[str]:
+    """The names of workers at this place that hold a lease."""
+    of_place = t.c.lease_owner.contains(place, autoescape=True)
+    return connection.execute(select(t.c.lease_owner).where(is_running, of_place).distinct()).scalars().all()
+
+
+def try_write(writing: Writing) -> None:
+    """Write something that means nothing: whoever can read a database need not be able to write to it."""
+    if writing.execute(update(u).where(u.c.name == PROBE).values(at=now())).rowcount == 0:
+        writing.execute(insert(u).values(name=PROBE, at=now()))
+
+
+def sweep_tasks(writing: Writing, limit: int, terms: SweepTerms) -> Swept:
     """Take tasks from workers that are gone, end what is out of time, and see whether something is due."""
     released: list[str] = []
     ended: list[str] = []
-    for row in writing.execute(_held(LEASES_RUN_OUT, limit)).all():
+    lost: list[AnyRow] = [*writing.execute(_held(_of_gone(terms), limit))] if terms.gone else []
+    if _could_be_renewed(writing, terms):
+        lost += writing.execute(_held(LEASES_RUN_OUT, limit)).all()
+    for row in {row.id: row for row in lost}.values():
         ending = _ending_of_lost(row)
         if ending is None:
             if _release_lost(writing, row):
@@ -39,6 +60,31 @@ def sweep_tasks(writing: Writing, limit: int) -> Swept:
     ended += [row.id for row in overdue if end_task(writing, row, out_of_time(row.timeout_seconds))]
     sweep_threads(writing, limit)
     return Swept(released=tuple(released), ended=tuple(ended), due=any_due(writing))
+
+
+def _of_gone(terms: SweepTerms) -> Select[Any]:
+    gone = t.c.lease_owner.in_(list(terms.gone))
+    return select(t, now().label("moment")).where(is_running, gone)
+
+
+def _could_be_renewed(writing: Writing, terms: SweepTerms) -> bool:
+    """Whether a lease that has run out says that its worker is gone.
+
+    Where nobody could sweep for a while, nobody could renew a lease either: the database stood still, or was away, or
+    its clock has leapt. All workers that live have a moment then, whichever process sweeps first.
+    """
+    if terms.grace_seconds <= 0:
+        return True
+    row = writing.execute(_last_sweep).first()
+    if row is None:
+        writing.execute(insert(u).values(name=SWEEP, at=now()))
+        return True
+    since = row.moment - row.at
+    stood_still = not -terms.quiet_seconds <= since <= terms.quiet_seconds
+    until = row.moment + terms.grace_seconds if stood_still else row.held_until or 0.0
+    if stood_still or since > terms.quiet_seconds / 4:
+        writing.execute(update(u).where(u.c.name == SWEEP).values(at=row.moment, held_until=until))
+    return bool(until <= row.moment or until > row.moment + terms.grace_seconds)
 
 
 def _held(wanted: Select[Any], limit: int) -> Select[Any]:
@@ -68,6 +114,7 @@ def _release_lost(writing: Writing, row: AnyRow) -> bool:
         .values(
             status=transition(TaskStatus.RUNNING, Verb.RELEASE),
             attempt=t.c.attempt - case((progressed, 1), else_=0),
+            handovers=case((progressed, 0), else_=t.c.handovers),
             run_after=now(),
             updated_at=now(),
             **NO_LEASE,

@@ -16,6 +16,7 @@ from agentkit.messages import (
     UserMessage,
 )
 from agentkit.planning import Brief, NativePlanning, ReActPlanning, Reading
+from agentkit.planning.thinking import TAG_KEY
 from agentkit.transcript import Recorded, RunStarted, Step
 
 NATIVE, REACT = NativePlanning(), ReActPlanning()
@@ -62,6 +63,11 @@ def call(name: str, **arguments: JsonValue) -> ToolCall:
 
 def think(text: str) -> Reasoning:
     return Reasoning(text=text)
+
+
+def thought(text: str, tag: str = "think") -> Reasoning:
+    """Reasoning that stood between tags."""
+    return Reasoning(text=text, data={TAG_KEY: tag})
 
 
 def steps(*given_steps: Step) -> list[Recorded]:

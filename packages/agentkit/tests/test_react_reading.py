@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentkit.codec import decode_step, encode_step
+from agentkit.lenient_json import MAX_DEPTH
 from agentkit.messages import (
     DECLINED,
     AssistantMessage,
@@ -18,7 +19,6 @@ from agentkit.messages import (
     ToolCall,
 )
 from agentkit.planning import Brief, Reading
-from agentkit.planning.lenient_json import MAX_DEPTH
 from agentkit.transcript import ModelReplied
 
 from .planning_texts import (  # type: ignore[import-not-found]
@@ -34,6 +34,7 @@ from .planning_texts import (  # type: ignore[import-not-found]
     steps,
     texts,
     think,
+    thought,
     tool,
 )
 
@@ -278,7 +279,47 @@ READ: dict[str, tuple[str, tuple[Part, ...]]] = {
     ),
     "thinking tags": (
         "<think>\nAction: now?\nno\n</think>\nAction: search\nAction Input: cats",
-        (think("Action: now?\nno"), CATS),
+        (thought("Action: now?\nno"), CATS),
+    ),
+    "full-width labels": (
+        '\uff34\uff48\uff4f\uff55\uff47\uff48\uff54\uff1a x\nAction\uff1asearch\nAction Input\uff1a{"query": "cats"}',
+        (think("x"), CATS),
+    ),
+    "object in an object": (
+        '{"tool_call": {"action": "search", "action_input": {"query": "cats"}}}',
+        (CATS,),
+    ),
+    "calls of OpenAI's form": (
+        (
+            '{"tool_calls": [{"type": "function", '
+            '"function": {"name": "search", "arguments": "{\\"query\\": \\"cats\\"}"}}]}'
+        ),
+        (CATS,),
+    ),
+    "triple quotes": (
+        'Action: search\nAction Input: {"query": """a "b"\nc""", "limit": 2}',
+        (call("search", query='a "b"\nc', limit=2),),
+    ),
+    "triple single quotes": (
+        "Action: search\nAction Input: {'query': '''a 'b'\nc'''}",
+        (call("search", query="a 'b'\nc"),),
+    ),
+    "no action, with a reason, then the answer": (
+        "Thought: x\nAction: None (direct response required)\nFinal Answer: 42",
+        (think("x"), Text(text="42")),
+    ),
+    "no action, with the answer below": ("Action: N/A\n\nIt is 42.", (Text(text="It is 42."),)),
+    "an example that the answer announces": (
+        'Final Answer: Write this:\nAction: search\nAction Input: {"query": "cats"}',
+        (Text(text='Write this:\nAction: search\nAction Input: {"query": "cats"}'),),
+    ),
+    "an example within the answer": (
+        'Final Answer: The form\nAction: search\nAction Input: {"query": "cats"}\nis what you need.',
+        (Text(text='The form\nAction: search\nAction Input: {"query": "cats"}\nis what you need.'),),
+    ),
+    "an answer without a label, behind thinking": (
+        "<think>\nEasy.\n</think>\nIt is 42.",
+        (thought("Easy."), Text(text="It is 42.")),
     ),
     "unknown tool": ('Action: fly\nAction Input: {"to": "x"}', (call("fly", to="x"),)),
     "unknown tool without input": ("Action: fly", (call("fly"),)),
@@ -317,6 +358,15 @@ UNREADABLE: dict[str, tuple[str, str]] = {
     "only a thought": ("Thought: I should search.", "neither an `Action:` nor a `Final Answer:`"),
     "only JSON": ('{"query": "cats"}', "neither an `Action:` nor a `Final Answer:`"),
     "no action": ("Thought: x\nAction: None", "neither an `Action:` nor a `Final Answer:`"),
+    "no action, and no answer": (
+        "Thought: x\nAction: None (I know it)",
+        "neither an `Action:` nor a `Final Answer:`",
+    ),
+    "a plan behind thinking": (
+        "<think>x</think>\nI shall use search.",
+        "neither an `Action:` nor a `Final Answer:`",
+    ),
+    "only thinking": ("<think>\nAction: now\n</think>", "it holds your thinking and nothing else"),
     "label within a line": ("I think Action: now", "neither an `Action:` nor a `Final Answer:`"),
     "quoted label": ("> Action: now", "neither an `Action:` nor a `Final Answer:`"),
     "empty answer": ("Thought: x\nFinal Answer:\n", "its `Final Answer:` is empty"),
@@ -460,6 +510,9 @@ PATHOLOGICAL: dict[str, str] = {
     "apostrophes": "'",
     "escapes": '\\"',
     "thinking": "<think>",
+    "closings": "x</think>\n",
+    "thinking in quotes": '"<think>',
+    "channels": "<|channel|>analysis<|message|>x<|end|>",
     "words": "action ",
     "commas": "1,",
     "keywords": "a=1,",

@@ -36,6 +36,7 @@ from agentkit.models.prices import Prices
 from agentkit.models.resilient import CallFailed, OutOfTime, ResilientModel
 from agentkit.models.retrying import Again, GiveUp, Next, NextModel
 from agentkit.planning import Brief, Planning, Reading
+from agentkit.planning.thinking import told_apart
 from agentkit.ports import OnDelta
 from agentkit.reserving import Means, reservation
 from agentkit.schema import OutputSchema
@@ -124,9 +125,14 @@ class Asker:
         """
         began = time.monotonic()
         request = self.planning.request(wanted.transcript, self.brief)
-        reply = await self._reply(request, wanted, wanted.on_delta)
+        shown = None
+        if wanted.on_delta is not None:
+            shown = self.planning.watch(wanted.on_delta, self.model.name)
+        reply = await self._reply(request, wanted, shown)
         if not isinstance(reply, ModelReply):
             return reply
+        if shown is not None:
+            shown.close()
         place = _Place(len(wanted.transcript), wanted.tally.call_ids)
         return self._read(reply, place, time.monotonic() - began)
 
@@ -148,7 +154,7 @@ class Asker:
         if isinstance(reply, ModelReply):
             paid = Summarised(
                 upto=owed.upto,
-                text=_whole(reply.text.strip()),
+                text=_whole(told_apart(reply.parts).text.strip()),
                 usage=reply.usage,
                 model=reply.model or self.model.name,
                 seconds=round(time.monotonic() - began, 6),

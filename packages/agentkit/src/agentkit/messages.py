@@ -430,7 +430,9 @@ class ReasoningDelta:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BegunAnew:
-    """What was shown of this reply is void: the call failed on the way and is made once more. Shown, never stored.
+    """What was shown of this reply is void. Shown, never stored.
+
+    The call failed on the way and is made once more, or what was shown as text turned out to be thinking.
 
     Attributes:
         model: ``provider:name`` of the model that is asked now.

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Generic, TypeVar, cast, get_args, get_origin
 
 from agentkit.codec import to_json_text
 from agentkit.errors import AgentkitError, BadArguments, TranscriptError, UsageError
+from agentkit.lenient_json import only_value
 from agentkit.messages import JsonObject, JsonValue
 from agentkit.signatures import Signature, UnresolvedAnnotation
 
@@ -66,10 +67,22 @@ class OutputSchema(Generic[Value]):
         """
         if self.free_text:
             return text
+        value = self._read(text)
+        self.validate(value)
+        return value
+
+    def _read(self, text: str) -> JsonValue:
+        """The JSON value in a text, also where it is written as models write it."""
         try:
             value: JsonValue = json.loads(_without_fence(text), parse_constant=_refuse_constant)
             json.dumps(value, allow_nan=False)  # a number that no float can hold was read as infinity
         except (ValueError, RecursionError) as error:
+            found = only_value(text)
+            if found is not None:
+                return found[0]
+            choices: Any = (self.json_schema or {}).get("enum")
+            if isinstance(choices, list) and text.strip() in choices:
+                return text.strip()
             message = f"The answer must be JSON that satisfies the schema, and nothing else: {error}"
             raise BadArguments(message) from None
         return value

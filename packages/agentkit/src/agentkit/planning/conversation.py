@@ -24,6 +24,8 @@ from agentkit.messages import (
     ToolSpec,
     UserMessage,
 )
+from agentkit.planning.thinking import SpokenDeltas
+from agentkit.ports import OnDelta
 from agentkit.transcript import (
     BEGINNINGS,
     ModelReplied,
@@ -69,7 +71,7 @@ class Reading:
 
 
 class Planning(Protocol):
-    """One way to plan. Both methods are pure; an instance serves one run, and may remember what it has rendered."""
+    """One way to plan. Its methods are pure; an instance serves one run, and may remember what it has rendered."""
 
     def request(self, transcript: Transcript, brief: Brief) -> ModelRequest:
         """What the model is told next."""
@@ -77,6 +79,10 @@ class Planning(Protocol):
 
     def read(self, reply: ModelReply, brief: Brief) -> Reading:
         """What the model's reply means. Never raises: what cannot be understood is a ``problem``."""
+        ...
+
+    def watch(self, show: OnDelta, model: str) -> SpokenDeltas:
+        """Show the deltas of a reply as they are to be read: what is thought as reasoning, what is said as text."""
         ...
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from agentkit.messages import ModelReply, ModelRequest, StopReason
 from agentkit.planning.conversation import Brief, Conversation, Reading, cut_off, earlier_messages
+from agentkit.planning.thinking import ONLY_THOUGHT, UNCLOSED, Spoken, SpokenDeltas, told_apart
+from agentkit.ports import OnDelta
 from agentkit.transcript import Transcript
 
 
@@ -23,22 +25,33 @@ class NativePlanning:
         )
 
     def read(self, reply: ModelReply, brief: Brief) -> Reading:
-        """The reply's own parts; an empty or truncated reply is a problem, one that is only paused is not.
+        """The reply's own parts, thinking told apart; an empty or truncated reply is a problem, a paused one is not.
 
         An output of a schema shows by itself whether it is whole.
         """
+        spoken = told_apart(reply.parts)
         if reply.stop_reason is StopReason.PAUSED:
             return Reading(parts=reply.parts)
         if reply.stop_reason is StopReason.LENGTH:
-            problem = cut_off(reply)
             return Reading(
-                parts=tuple(part for part in reply.parts if part not in reply.tool_calls), problem=problem
+                parts=tuple(part for part in spoken.parts if part not in reply.tool_calls),
+                problem=cut_off(reply),
             )
-        wrong = reply.problem
+        problem = reply.problem
         if reply.stop_reason is StopReason.UNFINISHED:
-            wrong = wrong or "Your reply is not whole."
-        if wrong is not None and (brief.output_schema is None or not reply.text.strip()):
-            return Reading(parts=reply.parts, problem=wrong)
-        if not (reply.tool_calls or reply.attachments or reply.text.strip()):
-            return Reading(parts=reply.parts, problem="Your reply was empty.")
-        return Reading(parts=reply.parts)
+            problem = problem or "Your reply is not whole."
+        if problem is not None and (brief.output_schema is None or not spoken.text.strip()):
+            return Reading(parts=spoken.parts, problem=problem)
+        return Reading(parts=spoken.parts, problem=_problem_with(reply, spoken))
+
+    def watch(self, show: OnDelta, model: str) -> SpokenDeltas:
+        """Show a streamed reply with its thinking told apart."""
+        return SpokenDeltas(show, model)
+
+
+def _problem_with(reply: ModelReply, spoken: Spoken) -> str | None:
+    if reply.tool_calls or reply.attachments:
+        return None
+    if not spoken.text.strip():
+        return ONLY_THOUGHT if spoken.has_thoughts else "Your reply was empty."
+    return UNCLOSED if spoken.is_unclosed else None

@@ -41,7 +41,9 @@ from agentkit.planning.conversation import (
     tool_message,
     user_message,
 )
-from agentkit.planning.react_parser import escaped, parse
+from agentkit.planning.react_parser import escaped, parse, read_line
+from agentkit.planning.thinking import TAG_KEY, SpokenDeltas, told_apart
+from agentkit.ports import OnDelta
 from agentkit.transcript import ModelReplied, RunStarted, Summarised, ToolReturned, Transcript, visible
 
 UNREADABLE = "Your reply could not be read: "
@@ -109,28 +111,40 @@ class ReActPlanning:
     def read(self, reply: ModelReply, brief: Brief) -> Reading:
         """What the reply's text means. Never raises.
 
-        Native tool calls are taken as they are. A text without labels is a problem, not an answer. Where there are
+        What stands in the model's thinking is reasoning and nothing else. Native tool calls are taken as they are. A
+        text without labels is a problem, unless it can only be the answer. Where there are
         actions, a final answer beside them is dropped: it was written before the results were known. From the first
         observation that the model made up, nothing is believed. A reply that is cut off is a problem, unless it was
         whole up to such an observation. An input that is no JSON object, and cannot be taken for one, becomes a call
         with ``invalid``: the other calls of the reply are still carried out, and the model is told beside this one.
         """
-        if reply.stop_reason in DECLINED or reply.stop_reason is StopReason.PAUSED:
+        if reply.stop_reason is StopReason.PAUSED:
             return Reading(parts=reply.parts)
+        spoken = told_apart(reply.parts, read_line)
+        if reply.stop_reason in DECLINED:
+            return Reading(parts=spoken.parts)
         if reply.stop_reason is StopReason.UNFINISHED:
-            return Reading(parts=reply.parts, problem=reply.problem or "Your reply is not whole.")
+            return Reading(parts=spoken.parts, problem=reply.problem or "Your reply is not whole.")
         cut_off = reply.stop_reason is StopReason.LENGTH
         if reply.tool_calls and not cut_off:
-            return Reading(parts=reply.parts)
-        reasoning = tuple(part for part in reply.parts if not isinstance(part, Text | ToolCall))
-        parsed = parse(reply.text, brief.tools)
-        whole = any(isinstance(part, ToolCall) for part in parsed.parts) and parsed.is_cut
-        problem = "it was cut off at the token limit; be shorter" if cut_off and not whole else parsed.problem
+            return Reading(parts=spoken.parts)
+        reasoning = tuple(part for part in spoken.parts if not isinstance(part, Text | ToolCall))
+        parsed = parse(spoken.text, brief, has_thoughts=spoken.has_thoughts)
+        problem = parsed.problem
+        calls = any(isinstance(part, ToolCall) for part in parsed.parts)
+        if cut_off and not (calls and parsed.is_cut):
+            problem = "it was cut off at the token limit; be shorter"
+        elif spoken.is_unclosed and not calls:
+            problem = "it ends within your thinking, whose tag is not closed"
         if problem is None:
             return Reading(parts=(*reasoning, *parsed.parts))
         said = (Text(text=parsed.believed),) if parsed.believed.strip() else ()
         reminder = _REMINDER_WITH_TOOLS if brief.tools else _REMINDER_WITHOUT_TOOLS
         return Reading(parts=(*reasoning, *said), problem=f"{UNREADABLE}{problem}. {reminder}")
+
+    def watch(self, show: OnDelta, model: str) -> SpokenDeltas:
+        """Show a streamed reply with its thinking told apart; its labels are shown as they are written."""
+        return SpokenDeltas(show, model, read_line)
 
 
 # --- instructions ------------------------------------------------------------------------------------------------
@@ -198,11 +212,18 @@ def _conversation(transcript: Transcript) -> Iterator[Message]:
 
 
 def _spoken(reply: ModelReplied) -> tuple[Part, ...]:
-    """The turn in our format; what a provider wants back verbatim stays as it is."""
+    """The turn in our format; what a provider wants back verbatim stays as it is.
+
+    Thinking between tags is not told again: it is long, and the models that write it are not shown it either.
+    """
     if reply.stop_reason is StopReason.PAUSED:
         return reply.parts
     parts = attributed(reply.parts, reply.model)
-    kept = [part for part in parts if isinstance(part, Reasoning | Opaque) and part.data is not None]
+    kept = [
+        part
+        for part in parts
+        if isinstance(part, Reasoning | Opaque) and part.data is not None and TAG_KEY not in part.data
+    ]
     if reply.problem is not None and reply.problem.startswith(UNREADABLE):
         text = reply.text.strip()
     else:

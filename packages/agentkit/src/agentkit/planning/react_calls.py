@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
+from agentkit.lenient_json import call_arguments, value_at, whole_value
 from agentkit.messages import JsonObject, JsonValue, Text, ToolCall, ToolSpec
 from agentkit.planning.conversation import as_text
-from agentkit.planning.lenient_json import call_arguments, value_at, whole_value
 
 Specs: TypeAlias = Mapping[str, ToolSpec]
 Blob: TypeAlias = Sequence[Mapping[str, JsonValue]]
@@ -40,7 +40,24 @@ _NAME_KEYS = ("action", "tool", "tool_name", "action_name", "name", "function")
 _INPUT_KEYS = ("action_input", "tool_input", "input", "arguments", "args", "parameters", "params")
 _NOTHING = frozenset({"", "none", "null", "n/a", "no input"})
 _NOTHING_AT_ALL = frozenset({'""', "''", "[]", "()", "-"})
-_NO_TOOL = frozenset({"none", "n/a", "na", "nothing", "no action", "no action needed", "-"})
+_NO_TOOL = frozenset(
+    {"none", "n/a", "na", "nothing", "no action", "no action needed", "no tool", "no tool needed", "-"}
+)
+_NO_TOOL_SINCE = re.compile(
+    r"(?:none|n/a|no (?:action|tool)s?)(?: (?:is |are )?(?:needed|required|necessary))?\s*[(\[,;.:\u2014\u2013-].*",
+    re.IGNORECASE,
+)
+_WRAPPERS = (
+    "tool_call",
+    "tool_calls",
+    "function_call",
+    "function_calls",
+    "tool_use",
+    "action",
+    "actions",
+    "call",
+    "calls",
+)
 _ANSWERING = frozenset({"finish", "final answer", "final_answer", "finalanswer"})
 
 
@@ -49,17 +66,26 @@ def actions_of(head: str | Blob, given: str | None, specs: Specs) -> list[Action
     if not isinstance(head, str):
         return [_from_object(item, given, specs) for item in head]
     name, inline = _callee(_without_fence(head.strip()).strip("*").strip(), specs)
-    return [_unnamed(specs) if name is None else _action(name, given if given is not None else inline, specs)]
+    if name is None:
+        return [_unnamed(specs)]
+    if _is_no_tool(name, specs):
+        said = (inline or "").strip() if given is None else ""
+        is_said = said and said.lower() not in _NOTHING and said[0] not in "{[(`~"
+        return [Text(text=said) if is_said else NoAction()]
+    return [_action(name, given if given is not None else inline, specs)]
 
 
 def blob_of(value: JsonValue, specs: Specs) -> Blob | None:
     """The actions that a JSON value describes; ``None`` where it is something else."""
+    value = _unwrapped(value)
     items: Any = value if isinstance(value, list) else [value]
     blob: list[Mapping[str, JsonValue]] = []
     for item in items:
         if not isinstance(item, dict):
             return None
         fields = cast("dict[str, JsonValue]", item)
+        if isinstance(inner := fields.get("function"), dict):
+            fields = cast("dict[str, JsonValue]", inner)
         lowered = {key.lower().replace(" ", "_"): field for key, field in fields.items()}
         name = _first_of(lowered, _NAME_KEYS)
         if not isinstance(name, str):
@@ -68,6 +94,14 @@ def blob_of(value: JsonValue, specs: Specs) -> Blob | None:
             return None
         blob.append(lowered)
     return blob or None
+
+
+def _unwrapped(value: JsonValue) -> JsonValue:
+    """What stands in ``{"tool_call": {…}}`` or ``{"tool_calls": [{…}]}``."""
+    for key, inner in value.items() if isinstance(value, dict) else ():
+        if key.lower() in _WRAPPERS and isinstance(inner, dict | list):
+            return cast("JsonValue", inner)
+    return value
 
 
 def calls_a_tool(line: str, specs: Specs) -> bool:
@@ -119,9 +153,11 @@ def _known(name: str, specs: Specs) -> str:
 def _callee(head: str, specs: Specs) -> tuple[str | None, str | None]:
     """The name, and the input that stands beside it or below it without a label."""
     line, _, below = head.partition("\n")
+    if _NO_TOOL_SINCE.fullmatch(line.strip(" \t\r`*\"'<>[]")) and line.strip() not in specs:
+        return "none", below
     bare = line.strip(" \t\r`*\"'<>[]().").rstrip(":;,")
     if bare.lower() in _ANSWERING | _NO_TOOL or bare in specs:
-        return _known(bare, specs), _unlabelled(below)
+        return _known(bare, specs), below if bare.lower() in _NO_TOOL else _unlabelled(below)
     found = _CALLEE.match(head)
     if found is None:
         return None, None
@@ -140,13 +176,17 @@ def _callee(head: str, specs: Specs) -> tuple[str | None, str | None]:
     return None, None
 
 
+def _is_no_tool(name: str, specs: Specs) -> bool:
+    return name not in specs and name.lower() in _NO_TOOL
+
+
 def _unlabelled(below: str) -> str | None:
     return below if below.lstrip().startswith(("{", "```", "~~~")) else None
 
 
 def _action(name: str, given: str | None, specs: Specs) -> Action:
     spec = specs.get(name)
-    if spec is None and name.lower() in _NO_TOOL:
+    if _is_no_tool(name, specs):
         return NoAction()
     if spec is None and name.lower() in _ANSWERING:
         return Text(text=_answer(given or ""))

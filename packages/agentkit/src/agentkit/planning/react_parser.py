@@ -12,9 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from agentkit.lenient_json import is_unicode, value_at, whole_value
 from agentkit.messages import Part, Reasoning, Text, ToolSpec
-from agentkit.planning.lenient_json import is_unicode, value_at
+from agentkit.planning.conversation import Brief
 from agentkit.planning.react_calls import Action, NoAction, Unclear, actions_of, blob_of, calls_a_tool
+from agentkit.planning.thinking import FULL_WIDTH, Line
 
 MAX_CALLS = 32
 """More actions than this in one reply are a model that repeats itself."""
@@ -47,7 +49,6 @@ _FENCE = re.compile(r"^[ \t]*+(`{3,}|~{3,})([^\n]*+)$", re.MULTILINE)
 _INLINE_FENCE = re.compile(r"[ \t]*+(`{3,}|~{3,})")
 _LONE_FENCE = re.compile(r"\s*+(?:`{3,}|~{3,})\w*+\s*+")
 _BLOB = re.compile(r"^[ \t]*+(?:`{3,}\w*+\s*+)?+(?=[{\[])", re.MULTILINE)
-_THINKING = re.compile(r"\s*+<think>(.*?)</think>", re.DOTALL)
 
 
 class Label(StrEnum):
@@ -85,24 +86,53 @@ class Parsed:
     is_cut: bool
 
 
-def parse(text: str, tools: Sequence[ToolSpec]) -> Parsed:
-    """What ``text`` means. Never raises."""
-    specs = {spec.name: spec for spec in tools}
+def parse(text: str, brief: Brief, *, has_thoughts: bool = False) -> Parsed:
+    """What ``text`` means. Never raises.
+
+    Args:
+        text: what was said.
+        brief: what the model was told.
+        has_thoughts: the model's thinking stood beside it; a text without labels is then what it says.
+    """
+    specs = {spec.name: spec for spec in brief.tools}
     text = text if is_unicode(text) else text.encode(errors="replace").decode()
-    thinking = _THINKING.match(text)
-    rest = text if thinking is None else text[thinking.end() :]
-    splitter = _Splitter(rest, specs)
+    splitter = _Splitter(text, specs)
     interpreter = _Interpreter(specs)
     interpreter.read(splitter.sections())
-    believed = rest[: splitter.cut]
+    believed = text[: splitter.cut]
+    is_cut = splitter.cut is not None
     if interpreter.is_empty:
         interpreter.read_unlabelled(believed)
-    problem = interpreter.problem(is_cut=splitter.cut is not None)
+    if (
+        interpreter.is_empty
+        and not splitter.has_labels
+        and _is_an_answer(text, brief, has_thoughts=has_thoughts)
+    ):
+        return Parsed(parts=(Text(text=text.strip()),), problem=None, believed=believed, is_cut=False)
+    problem = interpreter.problem(is_cut=is_cut)
+    if has_thoughts and not text.strip():
+        problem = "it holds your thinking and nothing else"
     parts = interpreter.parts()
-    if thinking is not None and thinking[1].strip():
-        parts = (Reasoning(text=thinking[1].strip()), *parts)
-    is_cut = splitter.cut is not None
     return Parsed(parts=() if problem else parts, problem=problem, believed=believed, is_cut=is_cut)
+
+
+def _is_an_answer(text: str, brief: Brief, *, has_thoughts: bool) -> bool:
+    """Whether a text without labels can only be the answer: it stands behind the thinking, or is what was asked for."""
+    if not text.strip():
+        return False
+    if brief.output_schema is not None:
+        found = whole_value(text)
+        return found is not None and isinstance(found[0], dict | list)
+    return has_thoughts and not any(spec.name in text for spec in brief.tools)
+
+
+def read_line(line: str) -> Line | None:
+    """Whether a line begins an answer, or what a tool is given."""
+    label = _LABEL_LINE.match(line.translate(FULL_WIDTH))
+    kind = None if label is None else _kind(label)
+    if kind is Label.ANSWER:
+        return Line.ANSWER
+    return Line.VALUE if kind in (Label.INPUT, Label.ACTION) else None
 
 
 def escaped(text: str) -> str:
@@ -126,10 +156,15 @@ class _Splitter:
         self.cut: int | None = None
         self._text = text
         self._specs = specs
-        self._labels = list(_LABEL_LINE.finditer(text))
+        self._labels = list(_LABEL_LINE.finditer(text if text.isascii() else text.translate(FULL_WIDTH)))
         self._looks_ahead = (
             4  # failed ones may each read to the end of the text: a fixed number keeps it linear
         )
+
+    @property
+    def has_labels(self) -> bool:
+        """Some line looks like a label, however common its word is."""
+        return bool(self._labels)
 
     def sections(self) -> Iterator[Section]:
         """The sections in their order; what stands before the first label is a thought."""
@@ -194,7 +229,8 @@ class _Splitter:
             start = self._start(after)
             while block is not None and block[1] <= start:
                 block = next(blocks, None)
-            if (block is None or start < block[0]) and self._is_call(after):
+            is_call = (block is None or start < block[0]) and self._is_call(after)
+            if is_call and not self._is_quoted(index, after):
                 return after
         return len(self._labels)
 
@@ -204,6 +240,16 @@ class _Splitter:
             return False
         line = self._text[label.end() : label.end() + 200].lstrip(" \t").split("\n", maxsplit=1)[0]
         return calls_a_tool(line, self._specs)
+
+    def _is_quoted(self, answer: int, index: int) -> bool:
+        """Whether an answer shows a call as an example: it is announced by a colon, or the answer goes on behind it."""
+        if self._text[self._labels[answer].end() : self._start(index)].rstrip().endswith((":", "\uff1a")):
+            return True
+        if index + 1 >= len(self._labels) or not self._labels[index + 1]["input"] or self._looks_ahead <= 0:
+            return False
+        self._looks_ahead -= 1
+        value = value_at(self._text, self._labels[index + 1].end())
+        return value is not None and bool(self._text[value[1] : self._start(index + 2)].strip(" \t\r\n`~"))
 
 
 def _kind(label: re.Match[str]) -> Label:

@@ -17,13 +17,25 @@ MAX_DEPTH = 64
 """No tool takes deeper arguments, and a stored step must be readable without deep recursion."""
 
 _SPACE = re.compile(r"\s*+")
-_STRING = re.compile(r'"([^"\\]*+(?:\\.[^"\\]*+)*+)"' + r"|'([^'\\]*+(?:\\.[^'\\]*+)*+)'", re.DOTALL)
+_STRING = re.compile(
+    r'"""((?:[^"\\]|\\.|"(?!""))*+)"""'
+    r"|'''((?:[^'\\]|\\.|'(?!''))*+)'''"
+    r'|"([^"\\]*+(?:\\.[^"\\]*+)*+)"'
+    r"|'([^'\\]*+(?:\\.[^'\\]*+)*+)'",
+    re.DOTALL,
+)
 _WORD = re.compile(r"""[^\s,:=()\[\]{}"']++""")
 _NAME = re.compile(r"[A-Za-z_]\w*+")
 _KEYWORD = re.compile(r"([A-Za-z_]\w*+)\s*+[=:]")
 _ESCAPE = re.compile(r'\\(u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|.)|"', re.DOTALL)
+_BLOCK = re.compile(r"(?:`{3,}|~{3,})[\w+-]*+\s*+(?P<value>[{\[\"'\d])")
+_BRACE = re.compile(r"(?P<value>\{)")  # prose has brackets of its own, around numbers for one
 _PYTHON_WORDS = {"True": True, "False": False, "None": None}
 _CLOSING = {"{": "}", "[": "]", "(": ")"}
+
+
+MAX_FAILURES = 8
+"""Each attempt to read a value may look at the whole text: a fixed number keeps that linear."""
 
 
 class _NotJson(ValueError):
@@ -41,6 +53,8 @@ def value_at(text: str, start: int = 0) -> tuple[JsonValue, int] | None:
     """The value that begins at ``start`` (after white space) and where it ends; what follows it does not matter."""
     start = _skip(text, start)
     try:
+        if text.startswith(('"""', "'''"), start):
+            raise _NotJson
         value, end = _STRICT.raw_decode(text, start)
     except (ValueError, RecursionError):
         reader = _Reader(text, start)
@@ -55,6 +69,31 @@ def whole_value(text: str) -> tuple[JsonValue] | None:
     """The value that the text consists of, in a tuple of its own since it may be ``None``."""
     found = value_at(text)
     return None if found is None or _skip(text, found[1]) < len(text) else (found[0],)
+
+
+def only_value(text: str) -> tuple[JsonValue] | None:
+    """The one JSON value in a text, in a tuple of its own: alone, in a block of code, or an object in prose.
+
+    ``None`` where there is none, or more than one.
+    """
+    text = text.strip("\ufeff \t\r\n")
+    whole = whole_value(text)
+    if whole is not None:
+        return whole
+    for opening in (_BLOCK, _BRACE):
+        values: list[JsonValue] = []
+        at = failures = 0
+        while failures < MAX_FAILURES and (begin := opening.search(text, at)) is not None:
+            found = value_at(text, begin.start("value"))
+            if found is None:
+                failures += 1
+                at = begin.end()
+            else:
+                values.append(found[0])
+                at = found[1]
+        if values:
+            return (values[0],) if all(value == values[0] for value in values) else None
+    return None
 
 
 def call_arguments(text: str) -> tuple[list[JsonValue], dict[str, JsonValue]] | None:
@@ -151,7 +190,7 @@ class _Reader:
         if found is None:
             raise _NotJson
         self.position = found.end()
-        inner = found[1] if found[1] is not None else found[2]
+        inner = found[found.lastindex or 0]
         string: str = json.loads(f'"{_ESCAPE.sub(_as_json_escape, inner)}"', strict=False)
         return string
 

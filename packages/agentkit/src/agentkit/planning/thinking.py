@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from agentkit.lenient_json import is_unicode, whole_value
@@ -136,34 +136,39 @@ def told_apart(parts: Sequence[Part], read_line: ReadLine | None = None) -> Spok
         read_line: for a labelled text, in which code protects a tag only within an answer and a value.
     """
     texts = "".join(part.text for part in parts if isinstance(part, Text))
+    if not is_unicode(texts):  # halves of characters, which no text may hold
+        parts = [replace(part, text=_mended(part.text)) if isinstance(part, Text) else part for part in parts]
+        texts = "".join(part.text for part in parts if isinstance(part, Text))
     if not _MAY_HOLD_A_TAG.search(_narrow(texts)):
         return Spoken(parts=tuple(parts))
     splitter = Splitter(read_line)
-    order: list[Part | int] = []
+    ends: list[int] = []
     for part in parts:
         if isinstance(part, Text):
             splitter.feed(part.text)
-            order.append(len(splitter.pieces))
-        else:
-            order.append(part)
+        ends.append(len(splitter.pieces))
     splitter.close()
     pieces, is_unclosed = splitter.pieces, splitter.is_thinking
-    if all(piece.tag is None for piece in pieces):
-        kept = tuple(parts) if "".join(piece.text for piece in pieces) == texts else _in_order(order, pieces)
-        return Spoken(parts=tuple(kept), has_thoughts=is_unclosed, is_unclosed=is_unclosed)
-    return Spoken(parts=tuple(_in_order(order, pieces)), has_thoughts=True, is_unclosed=is_unclosed)
+    if "".join(piece.text for piece in pieces if piece.tag is None) == texts:
+        return Spoken(parts=tuple(parts), has_thoughts=is_unclosed, is_unclosed=is_unclosed)
+    kept = tuple(_in_order(parts, ends, pieces))
+    has_thoughts = is_unclosed or any(piece.tag is not None for piece in pieces)
+    return Spoken(parts=kept, has_thoughts=has_thoughts, is_unclosed=is_unclosed)
 
 
-def _in_order(order: Sequence[Part | int], pieces: Sequence[Piece]) -> Iterator[Part]:
-    last = max(place for place, item in enumerate(order) if isinstance(item, int))
+def _in_order(parts: Sequence[Part], ends: Sequence[int], pieces: Sequence[Piece]) -> Iterator[Part]:
+    last = max(place for place, part in enumerate(parts) if isinstance(part, Text))
     begin = 0
-    for place, item in enumerate(order):
-        if isinstance(item, int):
-            end = len(pieces) if place == last else item
-            yield from _merged(pieces[begin:end])
-            begin = end
-        else:
-            yield item
+    for place, part in enumerate(parts):
+        if not isinstance(part, Text):
+            yield part
+            continue
+        end = len(pieces) if place == last else ends[place]
+        for found in _merged(pieces[begin:end]):
+            yield (
+                part if found == Text(text=part.text) else found
+            )  # as it was, with what its provider wants back
+        begin = end
 
 
 def _merged(pieces: Sequence[Piece]) -> Iterator[Part]:
@@ -176,7 +181,6 @@ def _merged(pieces: Sequence[Piece]) -> Iterator[Part]:
         if piece.tag is None:
             yield Text(text=text)
         elif text.strip():
-            text = text if is_unicode(text) else text.encode(errors="replace").decode()
             yield Reasoning(text=text.strip(), data={TAG_KEY: piece.tag})
 
 
@@ -516,6 +520,10 @@ class SpokenDeltas:
         for piece in self._splitter.pieces[self._shown :]:
             self._show(TextDelta(text=piece.text) if piece.tag is None else ReasoningDelta(text=piece.text))
         self._shown = len(self._splitter.pieces)
+
+
+def _mended(text: str) -> str:
+    return text.encode(errors="replace").decode()
 
 
 def _narrow(text: str) -> str:

@@ -20,7 +20,7 @@ from agentkit.ports import ToolContext
 from agentkit.sandbox import Confinement, Grants, Limits, Sandboxes, ToolTimeout
 from agentkit.telemetry import Telemetry
 from agentkit.testing import ScriptedModel
-from agentkit.tools.confined import ConfinedTool, confined, import_name, preloaded
+from agentkit.tools.confined import ConfinedTool, Dependencies, confined, import_name, preloaded
 from agentkit.tools.programs import python_tool, shell_tool
 from agentkit.transcript import ToolReturned
 
@@ -117,7 +117,7 @@ async def test_what_cannot_be_imported_is_refused_with_the_ways_out(tools):
         with pytest.raises(UsageError, match=r'imported by name.*top of a module.*sandbox="inprocess"'):
             confined([given], sandboxes)
     with pytest.raises(UsageError, match="dependencies"):
-        confined([tools.needs], sandboxes, has_deps=True)
+        confined([tools.needs], sandboxes, deps=Dependencies(given=True))
     trusted = tool(sandbox="inprocess")(closure)
     assert confined([trusted], sandboxes) == [trusted]
     assert confined([closure], sandboxes, usual="inprocess")[0].function is closure

@@ -171,7 +171,9 @@ async def test_agents_are_listed_and_found(stage):
     listed = (await stage.json("GET", "/api/v1/agents"))["items"]
     assert [agent["name"] for agent in listed] == [*("quick", "failing", "asking", "held", "a/b", "knowing")]
     [found] = listed[2]["tools"]
+    parameters = found.pop("parameters")
     assert found == {"name": "launch", "description": "Launch a rocket.", "effect": "pure", "approval": True}
+    assert (parameters["type"], listed[2]["output_schema"]) == ("object", None)
     for path in ("a/b", "a%2Fb"):
         assert (await stage.json("GET", f"/api/v1/agents/{path}"))["instructions"] == "A name with a slash."
     assert (await stage.json("GET", "/api/v1/agents/nobody", expected=404))["code"] == "agent_not_found"

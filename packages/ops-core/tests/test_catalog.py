@@ -1,5 +1,6 @@
 """What a deployment can run, as it is declared."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -394,11 +395,32 @@ def test_a_module_name_that_is_none_is_refused(app: Path, path: str):
         import_object(path, app, "app")
 
 
-@pytest.mark.parametrize("text", ["raise ZeroDivisionError", "def broken(:", "import sys; sys.exit(3)"])
-def test_a_module_that_breaks_when_it_is_imported_is_named(tmp_path: Path, text: str):
-    (tmp_path / "catalog_broken.py").write_text(text)
-    with pytest.raises(ConfigError, match="catalog_broken"):
-        import_object("catalog_broken:x", tmp_path, "app")
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        ("raise ZeroDivisionError", r"ZeroDivisionError at \S+\.py:1$"),
+        ("\n\ndef broken(:", r"SyntaxError at \S+\.py:3: invalid syntax"),
+        ("if True:\nx = 1", r"IndentationError at \S+\.py:2: expected an indented block"),
+        ("import sys; sys.exit(3)", r"SystemExit at \S+\.py:1: 3"),
+        ("\nraise RuntimeError('no database:\\npassword=hunter2')", r"RuntimeError at \S+py:2: no database:"),
+        (
+            "import agentkit, ops_core.catalog\nops_core.catalog.Catalog([agentkit.Agent('x:y', name='ü')])",
+            r"an agent cannot be called 'ü'",
+        ),
+        ("from agentkit import Tool\nTool(len, timeout=-1)", r"tool len: timeout must be positive"),
+    ],
+    ids=["bare", "syntax", "indentation", "exit", "runtime", "our own", "the library's"],
+)
+def test_a_module_that_breaks_when_it_is_imported_is_told_with_place_and_text(
+    tmp_path: Path, text: str, told: str
+):
+    name = f"catalog_broken_{abs(hash(tmp_path))}"
+    (tmp_path / f"{name}.py").write_text(text)
+    with pytest.raises(ConfigError, match=f"app: {name} breaks when it is imported: ") as refused:
+        import_object(f"{name}:x", tmp_path, "app")
+    assert re.search(told, str(refused.value)), refused.value
+    assert "hunter2" not in str(refused.value)
+    assert "\n" not in str(refused.value)
 
 
 def test_a_folder_is_put_on_the_path_once(app: Path):
@@ -442,14 +464,15 @@ def test_a_tool_that_cannot_be_declared_is_named_with_its_parameter(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "text", ["def make(): raise ValueError('secret')", "def make(needed): ...", "async def make(): ..."]
+    "text",
+    ["def make(): raise ValueError('password=hunter2')", "def make(needed): ...", "async def make(): ..."],
 )
 def test_an_app_that_breaks_when_it_is_called_is_named(tmp_path: Path, text: str):
     name = f"catalog_called_{abs(hash(tmp_path))}"
     (tmp_path / f"{name}.py").write_text(text)
     with pytest.raises(ConfigError, match="app: ") as refused:
         import_catalog(f"{name}:make", tmp_path)
-    assert "secret" not in str(refused.value)
+    assert "hunter2" not in str(refused.value)
 
 
 # --- endpoints ---------------------------------------------------------------------------------------------------

@@ -3,7 +3,8 @@
 import json
 import os
 import sys
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 
@@ -24,10 +25,14 @@ from ops_core.errors import ConfigError
 from ops_core.sandboxing import Place, Sandboxing
 from ops_core.settings import Settings, granted_secrets
 from ops_core.task import DEFAULT_TENANT, NewTask
+from ops_core.wire import AgentBody
 
 TOOLS = '''
 import os
+from dataclasses import dataclass
 from pathlib import Path
+
+from agentkit import ToolContext
 
 
 def process() -> int:
@@ -54,6 +59,29 @@ def factory():
 
 
 made = factory()
+
+
+class Shop:
+    """Made where it is used."""
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+        self.token = os.environ.get("TOOL_TOKEN")
+
+
+def shop_of(context: ToolContext[Shop]) -> list[str]:
+    """Tell where the shop was made, and what it has."""
+    return [str(context.deps.process == os.getpid()), str(context.deps.token)]
+
+
+@dataclass
+class Report:
+    city: str
+    celsius: float
+
+
+forecast = Report
+broken = 1 .__class__.__subclasses__
 '''
 
 FILE = """
@@ -223,3 +251,64 @@ class TestOnLinux:
             (returned,) = [step for step in steps if isinstance(step, ToolReturned)]
             assert isinstance(returned.output, int)
             assert (returned.output != os.getpid()) is elsewhere
+
+    @pytest.mark.parametrize("place, token", [("pool", "None"), ("inprocess", "abcdef-token")])
+    async def test_dependencies_of_the_file_are_made_where_the_tool_runs(self, folder, place, token):
+        file, module = folder / "opspawn.toml", module_of(folder)
+        file.write_text(
+            f'[agents.worker]\ntools = ["{module}:shop_of"]\ndeps = "{module}:Shop"\n'
+            f'[sandbox]\ndefault = "{place}"\n'
+        )
+        catalog = read_catalog(file)
+        async with open_sandboxes(catalog) as sandboxes:
+            served = (await runnable(catalog, sandboxes)).get("worker")
+            assert (served.deps is None) is (
+                place == "pool"
+            )  # made here where it is needed here, and only then
+            toolset = FunctionToolset(served.agent.tools)
+            given = replace(context(), deps=served.deps)
+            found = await toolset.call(ToolCall(id="c", name="shop_of", arguments={}), given)
+        assert found == ["True", token]  # a secret that was not granted stays with the worker
+
+    async def test_dependencies_that_cannot_be_made_are_told(self, folder):
+        file, module = folder / "opspawn.toml", module_of(folder)
+        (folder / f"{module}.py").write_text(
+            TOOLS + "\n\ndef fails():\n    raise RuntimeError('no shop today')\n"
+        )
+        sys.modules.pop(module, None)
+        file.write_text(
+            f'[agents.worker]\ntools = ["{module}:shop_of"]\ndeps = "{module}:fails"\n'
+            '[sandbox]\ndefault = "inprocess"\n'
+        )
+        catalog = read_catalog(file)
+        async with open_sandboxes(catalog) as sandboxes:
+            with pytest.raises(
+                ConfigError, match=rf"{module}:fails breaks.*RuntimeError at .*: no shop today"
+            ):
+                await runnable(catalog, sandboxes)
+
+
+async def test_the_type_of_the_output_is_declared_and_told(folder):
+    file, module = folder / "opspawn.toml", module_of(folder)
+    file.write_text(f'[agents.worker]\noutput = "{module}:forecast"\n')
+    served = read_catalog(file).get("worker")
+    assert served.agent.output.__name__ == "Report"
+    told = await AgentBody.of(served)
+    assert told.output_schema is not None
+    assert set(cast("dict[str, Any]", told.output_schema["properties"])) == {"city", "celsius"}
+
+
+@pytest.mark.parametrize("key", ["output", "deps"])
+@pytest.mark.parametrize("path", ["no_such_module:x", "{module}:nothing", "not a path"])
+def test_an_output_or_dependencies_that_do_not_exist_are_refused(folder, key, path):
+    file = folder / "opspawn.toml"
+    file.write_text(f'[agents.worker]\n{key} = "{path.format(module=module_of(folder))}"\n')
+    with pytest.raises(ConfigError, match=rf"agents.worker.{key}"):
+        read_catalog(file)
+
+
+def test_what_cannot_be_an_output_is_refused(folder):
+    file = folder / "opspawn.toml"
+    file.write_text(f'[agents.worker]\noutput = "{module_of(folder)}:broken"\n')
+    with pytest.raises(ConfigError, match=r"agents.worker.output: .*:broken cannot be the type of an output"):
+        read_catalog(file)

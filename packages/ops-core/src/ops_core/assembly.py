@@ -14,7 +14,8 @@ from typing import Any
 from agentkit.errors import AgentkitError
 from agentkit.models.traffic import Traffic
 from agentkit.sandbox import Sandboxes, SandboxOptions
-from agentkit.tools.confined import ConfinedTool, confined, preloaded
+from agentkit.tools import Tool
+from agentkit.tools.confined import ConfinedTool, Dependencies, confined, preloaded
 from ops_core.apis import check_apis
 from ops_core.catalog import Catalog, Served, default_catalog, import_catalog
 from ops_core.declared import read_catalog
@@ -23,6 +24,7 @@ from ops_core.engine import Engine
 from ops_core.errors import ConfigError
 from ops_core.gauges import StoreGauges
 from ops_core.grants import check_catalog_grants, store_files
+from ops_core.importing import make_deps
 from ops_core.logs import about
 from ops_core.mcp import check_mcp
 from ops_core.memory import check_memory
@@ -186,15 +188,29 @@ def open_sandboxes(catalog: Catalog) -> Sandboxes:
     return Sandboxes(**options)
 
 
-async def _placed(served: Served, sandboxing: Sandboxing, sandboxes: Sandboxes) -> list[Any]:
-    """The tools of an agent where they run, with the sandboxes that they need open."""
-    agent = served.agent
-    told, has_deps = sandboxing.tools, served.deps is not None
-    tools = confined(agent.tools, sandboxes, usual=sandboxing.default, terms=told, has_deps=has_deps)
+async def _placed(served: Served, sandboxing: Sandboxing, sandboxes: Sandboxes) -> Served:
+    """An agent with its tools where they run, the sandboxes that they need open, and its dependencies made."""
+    tools = confined(
+        served.agent.tools,
+        sandboxes,
+        usual=sandboxing.default,
+        terms=sandboxing.tools,
+        deps=Dependencies(given=served.deps is not None, made_by=served.deps_from),
+    )
     for tool in tools:
         if isinstance(tool, ConfinedTool):
             await sandboxes.get(tool.confinement.sandbox or "pool")
-    return tools
+    deps = served.deps
+    needed = any(map(_needs_deps_here, tools)) or not isinstance(deps, served.agent.deps)
+    if deps is None and served.deps_from is not None and needed:
+        deps = make_deps(served.deps_from, Path.cwd())
+    return replace(served, agent=replace(served.agent, tools=tools), deps=deps)
+
+
+def _needs_deps_here(tool: Any) -> bool:
+    if isinstance(tool, Tool):
+        return tool.takes_context and not isinstance(tool, ConfinedTool)
+    return not type(tool).__module__.startswith("agentkit.")  # of the toolsets, ours need none
 
 
 async def runnable(catalog: Catalog, sandboxes: Sandboxes | None = None) -> Catalog:
@@ -207,8 +223,8 @@ async def runnable(catalog: Catalog, sandboxes: Sandboxes | None = None) -> Cata
     Raises:
         ConfigError: not one of them can.
     """
-    reasons: dict[str, AgentkitError] = {}
-    tools: dict[str, list[Any]] = {}
+    reasons: dict[str, Exception] = {}
+    placed: dict[str, Served] = {}
     for name in catalog.names:
         try:
             agent = catalog.get(name).agent
@@ -220,14 +236,14 @@ async def runnable(catalog: Catalog, sandboxes: Sandboxes | None = None) -> Cata
             check_mcp(catalog.mcp, agent.tools)
             check_apis(agent.tools)
             if sandboxes is not None:
-                tools[name] = await _placed(catalog.get(name), catalog.sandboxing, sandboxes)
-        except AgentkitError as error:
+                placed[name] = await _placed(catalog.get(name), catalog.sandboxing, sandboxes)
+        except (AgentkitError, ConfigError) as error:
             reasons[name] = error
             log.warning("agent %s cannot be run here, its tasks wait: %s", name, error)
     if reasons and len(reasons) == len(catalog.names):
         message = "; ".join(f"agent {name}: {reason}" for name, reason in reasons.items())
         raise ConfigError(message, field="agents")
-    return catalog.with_tools(tools).without(reasons)
+    return catalog.with_others(placed).without(reasons)
 
 
 def migrate_if_needed(store: SqlStore) -> None:

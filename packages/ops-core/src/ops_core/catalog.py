@@ -7,12 +7,11 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from agentkit.agent import Agent
-from agentkit.calls import place_of
 from agentkit.errors import UsageError
 from agentkit.mcp import McpPool
 from agentkit.models import NamedEndpoint, opened, split_name
@@ -20,7 +19,7 @@ from agentkit.ports import Model
 from agentkit.tools.everyday import everyday_tools
 from ops_core.config import DEFAULT_MODEL
 from ops_core.errors import AgentNotFound, ConfigError
-from ops_core.importing import import_object
+from ops_core.importing import import_object, what_broke
 from ops_core.mcp import ServeTable
 from ops_core.sandboxing import Sandboxing
 from ops_core.terms import Terms
@@ -36,10 +35,13 @@ class Served:
     Attributes:
         agent: the declaration.
         deps: what its tools are given as ``ToolContext.deps``.
+        deps_from: import path of what makes them, for tools in sandboxes: each call there makes its own. Where ``deps``
+            are not given, this process makes them by it, too, if a tool needs them here.
     """
 
     agent: Agent[Any, Any]
     deps: Any = None
+    deps_from: str | None = None
 
 
 class Catalog:
@@ -77,13 +79,13 @@ class Catalog:
         for agent in agents:
             self.add(agent)
 
-    def add(self, agent: Agent[Any, Any], deps: Any = None) -> None:
-        """Serve ``agent`` under its name, with ``deps`` for its tools.
+    def add(self, agent: Agent[Any, Any], deps: Any = None, *, deps_from: str | None = None) -> None:
+        """Serve ``agent`` under its name, with ``deps`` for its tools; see :class:`Served`.
 
         Raises:
             ConfigError: there is an agent of this name, or its name or its model's name cannot be used.
         """
-        self._add(Served(agent=agent, deps=deps))
+        self._add(Served(agent=agent, deps=deps, deps_from=deps_from))
 
     def _add(self, served: Served) -> None:
         agent = served.agent
@@ -110,12 +112,9 @@ class Catalog:
         """A catalog of one agent, which need not be one of these, with everything else of this one."""
         return self._of([served])
 
-    def with_tools(self, tools: Mapping[str, Sequence[Any]]) -> Catalog:
-        """The same agents, of which these have other tools."""
-        return self._of(
-            replace(served, agent=replace(served.agent, tools=tools.get(name, served.agent.tools)))
-            for name, served in self._served.items()
-        )
+    def with_others(self, others: Mapping[str, Served]) -> Catalog:
+        """The same agents, of which these are declared otherwise."""
+        return self._of(others.get(name, served) for name, served in self._served.items())
 
     def _of(self, served: Iterable[Served]) -> Catalog:
         """Copy the catalog whole, then exchange the agents: a field that is added later cannot be left behind."""
@@ -188,9 +187,6 @@ def _called(function: Any, path: str) -> Any:
         return function()
     except ConfigError:
         raise
-    except UsageError as error:
-        message = f"app: {path} breaks when it is called: {error}"
-        raise ConfigError(message, field="app") from error
     except Exception as error:
-        message = f"app: {path} breaks when it is called: {type(error).__name__} at {place_of(error)}"
+        message = f"app: {path} breaks when it is called: {what_broke(error)}"
         raise ConfigError(message, field="app") from error

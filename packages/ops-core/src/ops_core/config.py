@@ -133,6 +133,9 @@ class AgentTable(McpNames):
             ``[tools.NAME]``; ``everyday`` stands for the built-in ones, reading below the folder of the file,
             ``python`` for scripts that the model writes, ``shell`` for commands.
         mcp, mcp_proxy: MCP servers, see :class:`ops_core.mcp.McpNames`.
+        output: import path of the type of the output; text where not given.
+        deps: import path of what the tools are given as ``ToolContext.deps``: an object, or a function or class that is
+            called without arguments. Each process that calls such a tool makes its own.
         planning: ``native`` or ``react``.
         budget: the limits of each run.
         policy: rules about tool calls.
@@ -147,6 +150,8 @@ class AgentTable(McpNames):
     retries: RetriesTable = RetriesTable()
     instructions: str = ""
     tools: tuple[str, ...] = ()
+    output: str | None = None
+    deps: str | None = None
     planning: Literal["native", "react"] = "native"
     budget: Budget = Budget()
     policy: PolicyTable = PolicyTable()

@@ -6,6 +6,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any, cast
 
 from pydantic import ValidationError
@@ -21,16 +22,17 @@ from agentkit.models.retrying import Retries
 from agentkit.policies import SecurityPolicy
 from agentkit.remembering import REMEMBER
 from agentkit.sandbox import Confinement, Grants, Trusted
+from agentkit.schema import OutputSchema
 from agentkit.telemetry import Telemetry
 from agentkit.tools import HttpToolset, Tool
 from agentkit.tools.everyday import everyday_tools
 from agentkit.tools.functions import as_tool
 from agentkit.tools.programs import ProgramTool, python_tool, shell_tool
-from ops_core.catalog import Catalog
+from ops_core.catalog import Catalog, Served
 from ops_core.config import AgentTable, ConfigFile, problems_of
 from ops_core.errors import ConfigError
 from ops_core.grants import check_catalog_grants
-from ops_core.importing import import_object
+from ops_core.importing import import_object, what_broke
 from ops_core.mcp import lock_of
 from ops_core.policies import PolicyError
 from ops_core.sandboxing import SandboxTable, ToolTable
@@ -64,19 +66,23 @@ def read_catalog(path: Path, environ: Mapping[str, str] | None = None) -> Catalo
     endpoints = {name: NamedEndpoint(**dict(table)) for name, table in config.endpoints.items()}
     pool = config.mcp.pool(path)
     apis = _apis(config, path, variables() if environ is None else environ)
-    agents: list[Agent[Any, Any]] = []
+    agents: list[Served] = []
     for name, declared in config.agents.items():
         toolsets = config.mcp.tools(pool, declared, f"{path}: agents.{name}")
         tools = [*_tools(name, declared, config, path, apis), *toolsets]
-        agents.append(_agent(name, declared, path, tools))
-    _check_names(config.sandbox, [tool for agent in agents for tool in agent.tools], path)
+        if declared.deps is not None:
+            import_object(declared.deps, path.parent, f"{path}: agents.{name}.deps")
+        agents.append(Served(agent=_agent(name, declared, path, tools), deps_from=declared.deps))
+    _check_names(config.sandbox, [tool for each in agents for tool in each.agent.tools], path)
     sandboxing = config.sandbox.as_sandboxing(path.parent.resolve())
     serve = config.mcp.serve
     if unknown := set(serve.agents or ()) - set(config.agents):
         message = f"{path}: mcp.serve.agents.{min(unknown)}: there is no such agent"
         raise ConfigError(message, field="config")
     terms = config.terms()
-    catalog = Catalog(agents, endpoints=endpoints, terms=terms, mcp=pool, sandboxing=sandboxing, serve=serve)
+    catalog = Catalog(endpoints=endpoints, terms=terms, mcp=pool, sandboxing=sandboxing, serve=serve)
+    for each in agents:
+        catalog.add(each.agent, deps_from=each.deps_from)
     check_catalog_grants(catalog, _trusted(config, path))
     return catalog
 
@@ -144,6 +150,8 @@ def _agent(name: str, declared: AgentTable, path: Path, tools: Sequence[Any]) ->
         retries=Retries(**dict(declared.retries)),
         instructions=declared.instructions,
         tools=tools,
+        output=_output(name, declared, path),
+        deps=NoneType if declared.deps is None else object,
         limits=Limits(**declared.budget.model_dump()),
         policy=_policy(name, declared, tools, path),
         planning=declared.planning,
@@ -152,6 +160,20 @@ def _agent(name: str, declared: AgentTable, path: Path, tools: Sequence[Any]) ->
         telemetry=Telemetry(content=declared.telemetry.content),
         memory=None if declared.memory is None else AgentMemory(**declared.memory.model_dump()),
     )
+
+
+def _output(name: str, declared: AgentTable, path: Path) -> Any:
+    """The type of the output; one that JSON cannot express is refused now, not in the first run."""
+    if declared.output is None:
+        return str
+    field = f"{path}: agents.{name}.output"
+    found = import_object(declared.output, path.parent, field)
+    try:
+        _ = OutputSchema(found).json_schema
+    except Exception as error:  # noqa: BLE001  (whatever pydantic, or the type's own code, raises)
+        message = f"{field}: {declared.output} cannot be the type of an output: {what_broke(error)}"
+        raise ConfigError(message, field="config") from None
+    return found
 
 
 def _known(tools: Iterable[Any]) -> list[ToolSpec]:

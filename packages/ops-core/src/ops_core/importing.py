@@ -8,8 +8,42 @@ from pathlib import Path
 from typing import Any
 
 from agentkit.calls import place_of
-from agentkit.errors import UsageError
-from ops_core.errors import ConfigError
+from agentkit.characters import visible
+from agentkit.errors import AgentkitError
+from agentkit.secrecy import redacted
+from ops_core.errors import ConfigError, OpsError
+
+_MOST_TEXT = 500
+
+
+def make_deps(path: str, directory: Path) -> Any:
+    """What stands at an import path, or what it returns when it is called: the dependencies of tools.
+
+    Raises:
+        ConfigError: there is nothing, or it breaks.
+    """
+    found = import_object(path, directory, "deps")
+    if not callable(found):
+        return found
+    try:
+        return found()
+    except Exception as error:
+        message = f"deps: {path} breaks when it is called: {what_broke(error)}"
+        raise ConfigError(message, field="deps") from error
+
+
+def what_broke(error: BaseException) -> str:
+    """An exception of foreign code: its type, place and text, without what looks like a secret; of ours, its text."""
+    if isinstance(error, OpsError | AgentkitError):
+        return str(error)
+    place = f"{error.filename}:{error.lineno}" if isinstance(error, SyntaxError) else place_of(error)
+    text = str(error.msg if isinstance(error, SyntaxError) else error)
+    shown = redacted(text)[:_MOST_TEXT]
+    return f"{type(error).__name__} at {place}{': ' if shown else ''}{_in_one_line(shown)}"
+
+
+def _in_one_line(text: str) -> str:
+    return str(visible(text)).replace("\n", "\\n")
 
 
 def import_object(path: str, directory: Path, field: str) -> Any:
@@ -29,12 +63,8 @@ def import_object(path: str, directory: Path, field: str) -> Any:
     except ImportError as error:
         message = f"{field}: cannot import {module_name}: {error}"
         raise ConfigError(message, field=field) from error
-    except UsageError as error:  # a tool or an agent that cannot be one: the text says which and why
-        message = f"{field}: {module_name} breaks when it is imported: {error}"
-        raise ConfigError(message, field=field) from error
     except (Exception, SystemExit) as error:
-        what = f"{type(error).__name__} at {place_of(error)}"
-        message = f"{field}: {module_name} breaks when it is imported: {what}"
+        message = f"{field}: {module_name} breaks when it is imported: {what_broke(error)}"
         raise ConfigError(message, field=field) from error
     for part in name.split("."):
         if not hasattr(found, part):

@@ -78,9 +78,12 @@ class ConfinedTool(Tool):
         tool: the same in this process.
         confinement: where it runs, and on what terms.
         sandboxes: where the sandbox is.
+        deps_from: import path of what makes its dependencies there.
     """
 
-    def __init__(self, tool: Tool, confinement: Confinement, sandboxes: Sandboxes) -> None:
+    def __init__(
+        self, tool: Tool, confinement: Confinement, sandboxes: Sandboxes, deps_from: str | None = None
+    ) -> None:
         super().__init__(
             tool.function,
             name=tool.name,
@@ -90,6 +93,7 @@ class ConfinedTool(Tool):
             sandbox=confinement,
         )
         self._sandboxes = sandboxes
+        self._deps_from = deps_from
         self._inside = import_name(tool) or ""
         self._program = tool if isinstance(tool, ProgramTool) else None
 
@@ -120,6 +124,7 @@ class ConfinedTool(Tool):
             "tool": self._inside,
             "arguments": call.arguments,
             "context": _told(context),
+            "deps": self._deps_from,
         }
         try:
             returned = await sandbox.call_on(_CALL, given, terms)
@@ -146,13 +151,27 @@ class ConfinedTool(Tool):
             context.remark(returned.left)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dependencies:
+    """What tools are given as ``ToolContext.deps``.
+
+    Attributes:
+        given: there are some, objects of this process.
+        made_by: import path of what makes them, an object or what is called without arguments; each call in a sandbox
+            has its own.
+    """
+
+    given: bool = False
+    made_by: str | None = None
+
+
 def confined(
     tools: Iterable[Any],
     sandboxes: Sandboxes,
     *,
     usual: str = "pool",
     terms: Mapping[str, Confinement] | None = None,
-    has_deps: bool = False,
+    deps: Dependencies = Dependencies(),
 ) -> list[Any]:
     """The same tools, each where it is to run; toolsets are left as they are.
 
@@ -161,13 +180,13 @@ def confined(
         sandboxes: where they are.
         usual: where tools run that do not say it themselves.
         terms: what the operator says of tools, by name; it goes before what they say themselves.
-        has_deps: the tools are given dependencies, which no other process has.
+        deps: what the tools are given.
 
     Raises:
         UsageError: a tool that is to be confined cannot be: the message names it, and what can be done.
     """
     said = terms or {}
-    return [_placed(each, sandboxes, usual, said, has_deps=has_deps) for each in tools]
+    return [_placed(each, sandboxes, usual, said, deps) for each in tools]
 
 
 def preloaded(
@@ -197,7 +216,7 @@ def _confinement(tool: Tool, usual: str, terms: Mapping[str, Confinement]) -> Co
 
 
 def _placed(
-    given: Any, sandboxes: Sandboxes, usual: str, terms: Mapping[str, Confinement], *, has_deps: bool
+    given: Any, sandboxes: Sandboxes, usual: str, terms: Mapping[str, Confinement], deps: Dependencies
 ) -> Any:
     made = _as_tool(given)
     if made is None:
@@ -209,15 +228,17 @@ def _placed(
         why = None
         if import_name(made) is None:
             why = "it cannot be imported by name (it is a closure, a method, a partial, an object, or of a script)"
-        elif made.takes_context and has_deps:
-            why = "its context holds dependencies, which stay in this process"
+        elif made.takes_context and deps.given and deps.made_by is None:
+            why = (
+                "its context holds dependencies, which stay in this process unless an import path makes them"
+            )
         if why is not None:
             message = (
                 f"tool {made.name} cannot run in the {confinement.sandbox}: {why}; move it to the top of a "
             )
             message += 'module that can be imported, or say sandbox="inprocess" where it is trusted'
             raise UsageError(message)
-    return ConfinedTool(made, confinement, sandboxes)
+    return ConfinedTool(made, confinement, sandboxes, deps.made_by if made.takes_context else None)
 
 
 def _as_long_as(limits: CallLimits, timeout: float | None) -> CallLimits:

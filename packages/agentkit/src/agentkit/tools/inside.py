@@ -23,11 +23,21 @@ def found(name: str) -> Tool:
     Raises:
         ImportError, AttributeError: there is nothing of this name.
     """
+    return as_tool(_at(name))
+
+
+def _at(name: str) -> Any:
     module, _colon, attributes = name.partition(":")
     there: Any = importlib.import_module(module)
     for attribute in attributes.split("."):
         there = getattr(there, attribute)
-    return as_tool(there)
+    return there
+
+
+def _made(deps: str | None) -> Any:
+    """The dependencies of the call, with the secrets and the rights that it has."""
+    found = None if deps is None else _at(deps)
+    return found() if callable(found) else found
 
 
 def warm(name: str) -> None:
@@ -35,7 +45,9 @@ def warm(name: str) -> None:
     _ = found(name).spec
 
 
-def call(tool: str, arguments: JsonObject, context: Mapping[str, Any]) -> dict[str, JsonValue]:
+def call(
+    tool: str, arguments: JsonObject, context: Mapping[str, Any], deps: str | None = None
+) -> dict[str, JsonValue]:
     """Call a tool; under ``value`` what it returned, or how it ended otherwise (see :func:`to_envelope`).
 
     Raises:
@@ -45,7 +57,7 @@ def call(tool: str, arguments: JsonObject, context: Mapping[str, Any]) -> dict[s
     try:
         made = found(tool)
         name = made.name
-        given = made.prepared(arguments, ToolContext(deps=None, report=report, **context))
+        given = made.prepared(arguments, ToolContext(deps=_made(deps), report=report, **context))
         value = made.invoke(given)
         if is_pending(value):
             value = asyncio.run(settle(value))

@@ -326,7 +326,8 @@ def agent_out(body: AgentBody) -> agent_service_pb2.Agent:
         model=body.model,
         planning=body.planning,
         instructions=body.instructions,
-        tools=[agent_service_pb2.Tool(**tool.model_dump()) for tool in body.tools],
+        tools=[_tool_out(tool) for tool in body.tools],
+        output_schema_json=None if body.output_schema is None else json.dumps(body.output_schema),
         budget=agent_service_pb2.AgentBudget(**body.budget.model_dump()),
     )
 
@@ -340,6 +341,7 @@ def agent_in(told: agent_service_pb2.Agent) -> AgentBody:
         planning=told.planning,
         instructions=told.instructions,
         tools=[_tool(tool) for tool in told.tools],
+        output_schema=json.loads(told.output_schema_json) if told.HasField("output_schema_json") else None,
         budget=AgentBudgetBody(
             steps=budget.steps if budget.HasField("steps") else None,
             tokens=budget.tokens if budget.HasField("tokens") else None,
@@ -350,4 +352,20 @@ def agent_in(told: agent_service_pb2.Agent) -> AgentBody:
 
 
 def _tool(told: agent_service_pb2.Tool) -> ToolBody:
-    return ToolBody(name=told.name, description=told.description, effect=told.effect, approval=told.approval)
+    return ToolBody(
+        name=told.name,
+        description=told.description,
+        effect=told.effect,
+        approval=told.approval,
+        parameters=json.loads(told.parameters_json or "{}"),  # an older server does not tell them
+    )
+
+
+def _tool_out(tool: ToolBody) -> agent_service_pb2.Tool:
+    return agent_service_pb2.Tool(
+        name=tool.name,
+        description=tool.description,
+        effect=tool.effect,
+        approval=tool.approval,
+        parameters_json=json.dumps(tool.parameters),
+    )

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any, TypeGuard, cast
 
+from pydantic import Field, JsonValue
+
 from agentkit.ports import Toolset
+from agentkit.schema import OutputSchema
 from agentkit.tools import FunctionToolset, Tool
 from ops_core.catalog import Served
 from ops_core.wire.forms import Strict
@@ -26,6 +29,9 @@ class ToolBody(Strict):
     description: str
     effect: str
     approval: bool
+    parameters: dict[str, JsonValue] = Field(
+        default_factory=dict, description="JSON schema of the arguments of a call."
+    )
 
 
 class AgentBody(Strict):
@@ -37,6 +43,9 @@ class AgentBody(Strict):
     instructions: str
     tools: list[ToolBody]
     budget: AgentBudgetBody
+    output_schema: dict[str, JsonValue] | None = Field(
+        default=None, description="JSON schema of the output of a completed task; `null` for text."
+    )
 
     @classmethod
     async def of(cls, served: Served) -> AgentBody:
@@ -51,6 +60,7 @@ class AgentBody(Strict):
                         description=spec.description,
                         effect=spec.effect,
                         approval=spec.approval,
+                        parameters=cast("dict[str, JsonValue]", dict(spec.parameters)),
                     )
                 )
         limits = agent.limits
@@ -60,6 +70,7 @@ class AgentBody(Strict):
             planning=agent.planning,
             instructions=agent.instructions,
             tools=tools,
+            output_schema=cast("dict[str, JsonValue] | None", OutputSchema(agent.output).json_schema),
             budget=AgentBudgetBody(
                 steps=limits.steps, tokens=limits.tokens, seconds=limits.seconds, usd=limits.usd
             ),

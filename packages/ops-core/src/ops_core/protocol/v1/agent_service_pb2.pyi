@@ -30,6 +30,7 @@ class Agent(_message.Message):
     INSTRUCTIONS_FIELD_NUMBER: _builtins.int
     TOOLS_FIELD_NUMBER: _builtins.int
     BUDGET_FIELD_NUMBER: _builtins.int
+    OUTPUT_SCHEMA_JSON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     model: _builtins.str
@@ -38,6 +39,8 @@ class Agent(_message.Message):
     """How it plans: native or react."""
     instructions: _builtins.str
     """What the model is told first."""
+    output_schema_json: _builtins.str
+    """JSON schema of the output of a completed task; without it the output is text."""
     @_builtins.property
     def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tool]:
         """What it can call."""
@@ -55,12 +58,15 @@ class Agent(_message.Message):
         instructions: _builtins.str = ...,
         tools: _abc.Iterable[Global___Tool] | None = ...,
         budget: Global___AgentBudget | None = ...,
+        output_schema_json: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_output_schema_json", b"_output_schema_json", "budget", b"budget", "output_schema_json", b"output_schema_json"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "instructions", b"instructions", "model", b"model", "name", b"name", "planning", b"planning", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_output_schema_json", b"_output_schema_json", "budget", b"budget", "instructions", b"instructions", "model", b"model", "name", b"name", "output_schema_json", b"output_schema_json", "planning", b"planning", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__output_schema_json: _TypeAlias = _typing.Literal["output_schema_json"]  # noqa: Y015
+    _WhichOneofArgType__output_schema_json: _TypeAlias = _typing.Literal["_output_schema_json", b"_output_schema_json"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__output_schema_json) -> _WhichOneofReturnType__output_schema_json | None: ...
 
 Global___Agent: _TypeAlias = Agent  # noqa: Y015
 
@@ -74,6 +80,7 @@ class Tool(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     EFFECT_FIELD_NUMBER: _builtins.int
     APPROVAL_FIELD_NUMBER: _builtins.int
+    PARAMETERS_JSON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     description: _builtins.str
@@ -82,6 +89,8 @@ class Tool(_message.Message):
     """What a repeated call would do: pure, idempotent or unsafe."""
     approval: _builtins.bool
     """A person is asked before each call."""
+    parameters_json: _builtins.str
+    """JSON schema of the arguments of a call."""
     def __init__(
         self,
         *,
@@ -89,10 +98,11 @@ class Tool(_message.Message):
         description: _builtins.str = ...,
         effect: _builtins.str = ...,
         approval: _builtins.bool = ...,
+        parameters_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval", b"approval", "description", b"description", "effect", b"effect", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval", b"approval", "description", b"description", "effect", b"effect", "name", b"name", "parameters_json", b"parameters_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

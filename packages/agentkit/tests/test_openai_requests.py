@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx2
@@ -10,6 +12,7 @@ import pytest
 
 from agentkit.errors import (
     ModelBadRequest,
+    ModelBadResponse,
     UsageError,
 )
 from agentkit.messages import (
@@ -22,7 +25,9 @@ from agentkit.messages import (
     ToolMessage,
     UserMessage,
 )
-from agentkit.models.openai import OpenAIModel
+from agentkit.models import NamedEndpoint, open_model
+from agentkit.models.access import Extras
+from agentkit.models.openai import OpenAIModel, OpenRouterModel
 from agentkit.models.openai_wire import Dialect, encode_request
 from agentkit.testing.models import as_reply
 
@@ -54,6 +59,10 @@ async def test_without_a_key_there_is_no_authorization(server: WireServer) -> No
         ("https://api.openai.com/v1", "max_completion_tokens"),
         ("https://eu.api.openai.com/v1", "max_completion_tokens"),
         ("https://mine.openai.azure.com/openai/v1/", "max_completion_tokens"),
+        ("https://mine.services.ai.azure.com/openai/v1/", "max_completion_tokens"),
+        ("https://mine.cognitiveservices.azure.com/openai/v1", "max_completion_tokens"),
+        ("https://mine.services.ai.azure.com/models", "max_tokens"),
+        ("https://acme.snowflakecomputing.com/api/v2/cortex/v1", "max_completion_tokens"),
         ("http://localhost:11434/v1", "max_tokens"),
         ("https://notopenai.com/v1", "max_tokens"),
     ],
@@ -71,6 +80,92 @@ async def test_the_bound_has_the_name_that_the_endpoint_knows(base_url: Any, fie
         await model.aclose()
         assert not client.is_closed
     assert {name: value for name, value in sent[0].items() if "tokens" in name} == {field: 9}
+
+
+@dataclass
+class Tapped:
+    """What a client of httpx2 is asked, which answers all alike."""
+
+    sent: list[tuple[httpx2.Request, dict[str, Any]]] = field(default_factory=list)
+
+    def client(self) -> httpx2.AsyncClient:
+        return httpx2.AsyncClient(transport=httpx2.MockTransport(self.answer))
+
+    async def answer(self, request: httpx2.Request) -> httpx2.Response:
+        self.sent.append((request, json.loads(await request.aread())))
+        return httpx2.Response(200, json=completion(as_reply("Yes.")))
+
+
+@pytest.mark.parametrize(
+    "base_url, extras, bound, asks",
+    [
+        ("https://api.mistral.ai/v1", Extras(), "max_tokens", False),
+        ("https://llm.example.com/v1", Extras(), "max_tokens", True),
+        (
+            "https://llm.example.com/v1",
+            Extras(max_tokens_field="max_completion_tokens"),
+            "max_completion_tokens",
+            True,
+        ),
+        ("https://api.openai.com/v1", Extras(max_tokens_field="max_tokens"), "max_tokens", True),
+        ("https://llm.example.com/v1", Extras(stream_options=False), "max_tokens", False),
+        ("https://api.mistral.ai/v1", Extras(stream_options=True), "max_tokens", True),
+    ],
+)
+async def test_a_setting_comes_before_the_address(
+    base_url: str, extras: Extras, bound: str, asks: bool
+) -> None:
+    tapped = Tapped()
+    async with tapped.client() as client:
+        for wire in (OpenAIModel, OpenRouterModel):
+            model = wire("tiny", api_key=KEY, base_url=base_url, client=client, extras=extras)
+            await model.reply(ModelRequest(messages=HELLO.messages, max_tokens=9), lambda _: None)
+    for _, body in tapped.sent:
+        assert body[bound] == 9
+        assert ("stream_options" in body) is asks
+
+
+DEPLOYMENT = "https://mine.openai.azure.com/openai/deployments/tiny?api-version=2024-10-21"
+
+
+@pytest.mark.parametrize(
+    "endpoint, url, header",
+    [
+        (NamedEndpoint(base_url=DEPLOYMENT), "/openai/deployments/tiny/chat/completions", "api-key"),
+        (
+            NamedEndpoint(kind="openai-chat", base_url="https://mine.openai.azure.com/openai/v1"),
+            "/openai/v1/chat/completions",
+            "authorization",
+        ),
+        (NamedEndpoint(kind="openai-chat"), "/v1/chat/completions", "authorization"),
+        (
+            NamedEndpoint(base_url="https://mine.openai.azure.com/openai/v1"),
+            "/openai/v1/responses",
+            "authorization",
+        ),
+    ],
+)
+async def test_azure_by_chat_completions_and_by_the_older_address(
+    monkeypatch: pytest.MonkeyPatch, endpoint: NamedEndpoint, url: str, header: str
+) -> None:
+    tapped = Tapped()
+    async with tapped.client() as client:
+        monkeypatch.setattr("agentkit.models.endpoint.Endpoint._new_client", lambda _: client)
+        given = replace(endpoint, api_key_env="AZURE_KEY")
+        model = open_model("azure:tiny", endpoints={"azure": given}, environ={"AZURE_KEY": KEY})
+        with suppress(ModelBadResponse):  # the answer is one of Chat Completions
+            await model.reply(ModelRequest(messages=HELLO.messages, max_tokens=9))
+    request, body = tapped.sent[0]
+    assert request.url.path == url
+    assert ("api-version" in str(request.url)) is ("deployments" in url)
+    assert {name for name in ("api-key", "authorization") if name in request.headers} == {header}
+    assert KEY in request.headers[header]
+    assert {name for name in body if "tokens" in name} <= {"max_completion_tokens", "max_output_tokens"}
+
+
+def test_a_field_that_no_server_knows_is_refused() -> None:
+    with pytest.raises(UsageError, match="max_tokens_field: one of max_tokens, max_completion_tokens"):
+        Extras(max_tokens_field="length").checked()  # type: ignore[arg-type]
 
 
 def test_a_stream_is_asked_for_its_usage() -> None:

@@ -423,7 +423,7 @@ SENT = {
         ("Invalid value: 'the secret word'", "Invalid value: '[…]'"),
         ("cannot reach jo@example.com or 4111-1111-1111", "cannot reach […] or […]"),
         (json.dumps(SENT["messages"]), ""),
-        ("bad call " + json.dumps(SENT["messages"][2]), 'bad call {"[…]"}}]}'),  # type: ignore[index]
+        ("bad call " + json.dumps(SENT["messages"][2]), 'bad call {"[…]"}}]}'),
         ("a\x1b[31m b\u202ec\nd", "a [31m b c d"),
         ("", ""),
     ],

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from agentkit.compaction import Strategy
+from agentkit.models.access import MaxTokensField
 from agentkit.models.breaker import Breaking
 from agentkit.models.limiter import RateLimits
 from agentkit.models.named import Kind
@@ -170,6 +171,8 @@ class EndpointTable(_Strict):
     headers: Mapping[str, str] = Field(default_factory=dict)
     body: Mapping[str, JsonValue] = Field(default_factory=dict)
     timeout_seconds: PositiveFloat = 300.0
+    max_tokens_field: MaxTokensField | None = None
+    stream_options: bool | None = None
 
 
 class ConfigFile(_Strict):

@@ -10,7 +10,7 @@ from agentkit.memories.google import GoogleEmbeddings
 from agentkit.memories.hashing import HashEmbeddings
 from agentkit.memories.openai import OpenAIEmbeddings
 from agentkit.models import NO_ENDPOINTS, NamedEndpoint, access_of
-from agentkit.models.access import GOOGLE_URL, OPENAI_URL, Extras
+from agentkit.models.access import GOOGLE_URL, OPENAI_URL
 from agentkit.ports import Embeddings
 
 OFFLINE = "offline:hash"
@@ -48,9 +48,9 @@ def open_embeddings(name: str, endpoints: Mapping[str, NamedEndpoint] = NO_ENDPO
 
 def _of_a_provider(provider: str, model: str, endpoints: Mapping[str, NamedEndpoint]) -> Embeddings:
     endpoint, key = access_of(provider, endpoints)
-    extras = Extras(headers=endpoint.headers, body=endpoint.body)
+    extras = endpoint.extras
     match endpoint.kind:
-        case "openai" | "openai-responses":
+        case "openai" | "openai-chat" | "openai-responses":
             url = endpoint.base_url or OPENAI_URL
             return OpenAIEmbeddings(model, api_key=key, base_url=url, provider=provider, extras=extras)
         case "google":

@@ -16,7 +16,9 @@ from agentkit.models.access import (
     OPENAI_URL,
     OPENROUTER_URL,
     Extras,
+    MaxTokensField,
     checked_url,
+    is_azure_deployment,
     is_openai,
 )
 from agentkit.ports import Model
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
     from agentkit.models.google import GoogleModel
     from agentkit.models.openai import OpenAIModel
 
-Kind: TypeAlias = Literal["openai", "openai-responses", "openrouter", "anthropic", "google"]
-"""Which wire is spoken: Chat Completions (``openai``), Responses, OpenRouter's, Anthropic's, Google's."""
+Kind: TypeAlias = Literal["openai", "openai-chat", "openai-responses", "openrouter", "anthropic", "google"]
+"""Which wire is spoken: Chat Completions (``openai``, ``openai-chat``), Responses, and those of the others."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*(KEY|TOKEN|SECRET|PASSWORD)")
@@ -38,12 +40,16 @@ class NamedEndpoint:
     """A server with a name: ``local:llama3.2:3b`` is a model behind the endpoint ``local``.
 
     Attributes:
-        kind: the wire that it speaks; ``openai`` at OpenAI's own address is Responses, as that is its better one.
+        kind: the wire that it speaks; ``openai`` at OpenAI's own address is Responses, as that is its better one, and
+            ``openai-chat`` is Chat Completions everywhere.
         base_url: its address; the provider's own where not given.
         api_key_env: the environment variable that holds its key; ``None`` for a server that wants none.
         headers: sent with each request.
         body: further fields of each request, in the server's own words.
         timeout_seconds: of silence, after which a call is given up.
+        max_tokens_field: the field of Chat Completions that bounds the reply, ``max_tokens`` or
+            ``max_completion_tokens``; by the address where not given.
+        stream_options: the usage of a stream of Chat Completions is asked for; by the address where not given.
     """
 
     kind: Kind = "openai"
@@ -52,6 +58,18 @@ class NamedEndpoint:
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     body: JsonObject = field(default_factory=dict[str, JsonValue])
     timeout_seconds: float = 300.0
+    max_tokens_field: MaxTokensField | None = None
+    stream_options: bool | None = None
+
+    @property
+    def extras(self) -> Extras:
+        """What each request carries."""
+        return Extras(
+            headers=self.headers,
+            body=self.body,
+            max_tokens_field=self.max_tokens_field,
+            stream_options=self.stream_options,
+        )
 
     def checked(self, name: str) -> NamedEndpoint:
         """The same, where it can be one; ``name`` is its own.
@@ -75,7 +93,7 @@ class NamedEndpoint:
             )
         if not (math.isfinite(self.timeout_seconds) and self.timeout_seconds > 0):
             raise UsageError("timeout_seconds: a number of seconds above zero")
-        Extras(headers=self.headers, body=self.body).checked()
+        self.extras.checked()
         return self
 
 
@@ -132,6 +150,7 @@ OFFLINE = "offline"
 OWN_NAMES = frozenset({OFFLINE, *PROVIDERS})
 _URL_OF_KIND: Mapping[str, str] = {
     "openai": OPENAI_URL,
+    "openai-chat": OPENAI_URL,
     "openai-responses": OPENAI_URL,
     "openrouter": OPENROUTER_URL,
     "anthropic": ANTHROPIC_URL,
@@ -164,14 +183,13 @@ def make(target: Target) -> Model:
     """
     where = target.endpoint
     base_url = where.base_url or _URL_OF_KIND[where.kind]
-    extras = Extras(headers=where.headers, body=where.body)
     return _adapter(where.kind, base_url)(
         target.model,
         api_key=target.api_key,
         base_url=base_url,
         provider=target.provider,
         timeout=where.timeout_seconds,
-        extras=extras,
+        extras=where.extras,
     )
 
 
@@ -188,7 +206,8 @@ def _adapter(kind: Kind, base_url: str) -> type[OpenAIModel | AnthropicModel | G
 
     if kind == "openrouter":
         return OpenRouterModel
-    return ResponsesModel if kind == "openai-responses" or is_openai(base_url) else OpenAIModel
+    by_itself = kind == "openai" and is_openai(base_url) and not is_azure_deployment(base_url)
+    return ResponsesModel if kind == "openai-responses" or by_itself else OpenAIModel
 
 
 def needs_key(kind: Kind, base_url: str) -> bool:

@@ -28,7 +28,10 @@ from agentkit.models.access import (
     Extras,
     checked_key,
     checked_url,
+    is_azure_deployment,
     is_openai,
+    max_tokens_field,
+    takes_stream_options,
 )
 from agentkit.models.error_bodies import error_object, refused_object
 from agentkit.models.mistakes import mistaken_reply
@@ -179,14 +182,11 @@ class OpenAIModel:
         base_url = checked_url(base_url)
         self._base_url = base_url
         self._name = f"{provider}:{name}"
-        official = is_openai(base_url)
-        self._wire = self._speaking(
-            Dialect(provider=provider, model=name, base_url=base_url, official=official, more=extras.body)
-        )
+        self._wire = self._speaking(_dialect(provider, name, base_url, extras))
         self._secret = checked_key(api_key)
         self._also_secret = tuple(extras.headers.values())
         headers = {
-            **_headers(self._secret),
+            **_headers(self._secret, in_azures_header=is_azure_deployment(base_url)),
             **{name.lower(): value for name, value in extras.headers.items()},
         }
         url = _below(base_url, self._wire.path)
@@ -374,7 +374,7 @@ class OpenRouterModel(OpenAIModel):
             provider=provider,
             timeout=timeout,
             client=client,
-            extras=Extras(headers=headers, body=given.body),
+            extras=replace(given, headers=headers),
         )
 
     def _speaking(self, dialect: Dialect) -> Wire:
@@ -397,10 +397,27 @@ def _below(base_url: str, path: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/") + path, parts.query, ""))
 
 
-def _headers(key: str | None) -> dict[str, str]:
+def _dialect(provider: str, name: str, base_url: str, extras: Extras) -> Dialect:
+    asks_for_usage = extras.stream_options
+    return Dialect(
+        provider=provider,
+        model=name,
+        base_url=base_url,
+        official=is_openai(base_url),
+        max_tokens_field=extras.max_tokens_field or max_tokens_field(base_url),
+        stream_options=takes_stream_options(base_url) if asks_for_usage is None else asks_for_usage,
+        more=extras.body,
+    )
+
+
+def _headers(key: str | None, *, in_azures_header: bool = False) -> dict[str, str]:
     # Not compressed: a proxy that compresses a stream holds pieces back, and a reply cannot be a bomb.
     headers = {"content-type": "application/json", "accept-encoding": "identity", "user-agent": "agentkit"}
-    return headers if key is None else {**headers, "authorization": f"Bearer {key}"}
+    if key is None:
+        return headers
+    if in_azures_header and not key.startswith("eyJ"):  # a token of Entra ID is a bearer's
+        return {**headers, "api-key": key}
+    return {**headers, "authorization": f"Bearer {key}"}
 
 
 def _is_event_stream(response: httpx2.Response, *, asked: bool) -> bool:

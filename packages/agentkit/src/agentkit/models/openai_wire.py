@@ -33,6 +33,7 @@ from agentkit.messages import (
     Usage,
     UserMessage,
 )
+from agentkit.models.access import MaxTokensField
 from agentkit.models.call_ids import MISTRAL, OPENAI_CHAT, OPENAI_RESPONSES, CallIds, IdRule
 from agentkit.models.finish_reasons import ending_of, finished_reply
 from agentkit.models.issuers import issued, issuer_of, opaque, own
@@ -80,8 +81,10 @@ class Dialect:
         provider: the part before the colon in the names of its models.
         model: the model's name there.
         base_url: where it is; opaque data goes back to where it came from only.
-        official: it is OpenAI's own, where ``max_tokens`` is replaced by ``max_completion_tokens``.
+        official: it is OpenAI's own.
         routed: it is OpenRouter, which tells the cost in dollars and fetches documents.
+        max_tokens_field: the field that bounds the reply.
+        stream_options: it is asked for the usage of a stream.
         more: further fields of each body, as they are.
     """
 
@@ -90,6 +93,8 @@ class Dialect:
     official: bool
     base_url: str = ""
     routed: bool = False
+    max_tokens_field: MaxTokensField = "max_tokens"
+    stream_options: bool = True
     more: JsonObject = field(default_factory=dict[str, JsonValue])
 
     @property
@@ -146,12 +151,13 @@ def encode_request(request: ModelRequest, dialect: Dialect, *, stream: bool) -> 
     if request.stop:
         body["stop"] = list(request.stop)
     if request.max_tokens is not None:
-        body["max_completion_tokens" if dialect.official else "max_tokens"] = request.max_tokens
+        body[dialect.max_tokens_field] = request.max_tokens
     if request.temperature is not None:
         body["temperature"] = request.temperature
     if stream:
         body["stream"] = True
-        body["stream_options"] = {"include_usage": True}
+        if dialect.stream_options:
+            body["stream_options"] = {"include_usage": True}
     return dump_json({**body, **dialect.more}).encode()
 
 

@@ -8,10 +8,26 @@ from hypothesis import strategies as st
 
 from agentkit import Agent, Completed, MemoryJournal, SecurityPolicy, ToolCall, Turn, Waiting, tool
 from agentkit.compaction import Context
+from agentkit.mcp import McpPool, McpServer
+from agentkit.mcp.definitions import Definition
+from agentkit.mcp.oauth import is_http
 from agentkit.memories import AgentMemory, LocalMemory, Note, Scope
-from agentkit.messages import Attachment, ModelReply, ModelRequest, Text
+from agentkit.messages import Attachment, Effect, ModelReply, ModelRequest, Text
+from agentkit.ports import Allow, Ask, Question
+from agentkit.sandbox import Confinement, Grants, Sandboxes
 from agentkit.testing import ScriptedModel
-from agentkit.transcript import ApprovalAsked, ApprovalGiven, RunRetried, Summarised
+from agentkit.tools import HttpTool, Tool
+from agentkit.tools.confined import confined
+from agentkit.tools.programs import python_tool
+from agentkit.transcript import (
+    ApprovalAsked,
+    ApprovalGiven,
+    Recorded,
+    RunRetried,
+    RunStarted,
+    Summarised,
+    ToolReturned,
+)
 
 SENT: list[str] = []
 
@@ -238,3 +254,83 @@ async def test_what_counts_is_what_the_operator_declares(policy, names, waits):
     outcome = await run(names, policy)
     asked = [recorded for recorded in outcome.transcript if isinstance(recorded.step, ApprovalAsked)]
     assert bool(asked) is waits
+
+
+# --- with which tools data can leave ----------------------------------------------------------------------------------
+
+URL = "https://api.example.com/lookup"
+HOSTS = Grants(hosts=("api.example.com",))
+
+
+def api(method, **more):
+    return HttpTool("leave", method, URL, **more).spec
+
+
+def function(effect="pure", **more):
+    return Tool(lambda: "x", name="leave", effect=effect, **more).spec
+
+
+def placed(terms, **more):
+    """A function as a worker has it."""
+    [made] = confined([Tool(is_http, name="leave", **more)], Sandboxes(), terms={"leave": terms})
+    return made.spec
+
+
+def of_a_server(**more):
+    server = McpServer(name="crm", url="https://crm.example.com/mcp", effects={"*": "pure"}, **more)
+    return Definition(name="look", description="", parameters={"type": "object"}).spec(server)
+
+
+@pytest.mark.parametrize(
+    "spec, held",
+    [
+        *((api(method), True) for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")),
+        (api("POST", idempotency_header="Idempotency-Key"), True),
+        (api("POST", effect=Effect.PURE), True),
+        (api("GET", reaches_out=False), False),
+        (api("POST", reaches_out=False), False),
+        (of_a_server(), True),
+        (of_a_server(reaches_out=False), False),
+        (function("pure"), False),
+        (function("idempotent"), False),
+        (function("unsafe"), True),
+        (function("pure", reaches_out=True), True),
+        (function("unsafe", reaches_out=False), False),
+        (function("pure", sandbox=Confinement(sandbox="pool", grants=HOSTS)), True),
+        (function("pure", sandbox=Confinement(sandbox="jail", grants=HOSTS)), True),
+        (function("pure", sandbox=Confinement(sandbox="pool", grants=HOSTS), reaches_out=False), False),
+        (function("unsafe", sandbox="pool"), False),
+        (function("unsafe", sandbox=Confinement(sandbox="pool", grants=Grants(write=("/srv/out",)))), True),
+        (placed(Confinement(), effect="unsafe"), False),
+        (placed(Confinement(grants=HOSTS), effect="pure"), True),
+        (placed(Confinement(reaches_out=True), effect="pure"), True),
+        (placed(Confinement(grants=HOSTS, reaches_out=False), effect="pure"), False),
+        (placed(Confinement(sandbox="inprocess", reaches_out=True), effect="pure"), True),
+        (placed(Confinement(sandbox="inprocess"), effect="pure"), False),
+        (placed(Confinement(sandbox="inprocess"), effect="pure", reaches_out=True), True),
+        (python_tool().spec, False),
+        (python_tool(Confinement(grants=HOSTS)).spec, True),
+    ],
+)  # fmt: skip
+async def test_whether_data_can_leave_is_no_matter_of_the_effect(spec, held):
+    seen = (
+        RunStarted(run_id="r", agent="a", input="go"),
+        ToolReturned(call_id="1", tool="fetch", output="words of a stranger"),
+        ToolReturned(call_id="2", tool="customers", output="kim, lee"),
+    )
+    transcript = tuple(Recorded(step=step, seq=index, at=0.0) for index, step in enumerate(seen))
+    call = ToolCall(id="3", name=spec.name, arguments={"q": "kim, lee"})
+    decided = await SecurityPolicy(private=["customers"]).decide(
+        Question(call=call, spec=spec, transcript=transcript)
+    )
+    assert isinstance(decided, Ask) is held
+    without = await SecurityPolicy().decide(Question(call=call, spec=spec, transcript=transcript))
+    assert isinstance(without, Allow)
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_nor_is_it_behind_the_proxy_of_servers(trusted):
+    pool = McpPool([McpServer(name="crm", url=URL, effects={"*": "pure"}, reaches_out=not trusted)])
+    specs = {spec.name: spec for spec in await pool.proxy(["crm"]).specs()}
+    assert specs["mcp_proxy"].lets_data_leave is not trusted
+    assert not specs["mcp_search_tools"].lets_data_leave

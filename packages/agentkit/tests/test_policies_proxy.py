@@ -50,7 +50,7 @@ async def test_what_a_policy_denies_is_denied_behind_a_proxy_too(policy: Securit
         (SecurityPolicy(ask=["tickets__delete*"]), "tickets__delete_all needs approval"),
         (
             SecurityPolicy(private=["tickets__customer*"], outside=["tickets__delete*"]),
-            "tickets__delete_all writes outside",
+            "tickets__delete_all reaches out",
         ),
         (
             SecurityPolicy(

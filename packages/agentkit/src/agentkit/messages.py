@@ -297,6 +297,8 @@ class ToolSpec:
         effect: what repeating a call would do.
         timeout_seconds: after this long a call is given up; ``None`` leaves only the run's own deadline.
         approval: a person must approve each call.
+        reaches_out: data can leave with a call: its arguments, or what it reads, reach others. ``None`` where that is
+            not known; then an ``unsafe`` tool is taken for one.
     """
 
     name: str
@@ -305,6 +307,12 @@ class ToolSpec:
     effect: Effect = Effect.UNSAFE
     timeout_seconds: float | None = None
     approval: bool = False
+    reaches_out: bool | None = None
+
+    @property
+    def lets_data_leave(self) -> bool:
+        """Whether data can leave with a call, as far as is known."""
+        return self.effect is Effect.UNSAFE if self.reaches_out is None else self.reaches_out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,6 +40,7 @@ class ApiTable(BaseModel):
         places: where arguments go: ``path``, ``query``, ``header`` or ``body``; as the method has it where not said.
         effect: what repeating the call does; otherwise the method says it.
         idempotency_header: in which the server takes a key for repeated requests; the tool is ``idempotent`` then.
+        reaches_out: data can leave with a call, whatever its method.
         headers: sent with each request, never shown. ``${NAME}`` stands for a variable of the worker's environment.
         private: the host may be in a private network, or on this machine.
         call_seconds: so long a call may take.
@@ -61,6 +62,7 @@ class ApiTable(BaseModel):
     effect: Effect | None = None
     idempotency_header: str | None = None
     headers: Mapping[str, str] = Field(default_factory=dict)
+    reaches_out: bool = True
     private: bool = False
     call_seconds: PositiveFloat = 30.0
     enabled: bool = True
@@ -104,7 +106,7 @@ class ApiTable(BaseModel):
             headers=self.headers,
             effects=self.effects,
         )
-        return [replace(tool, timeout=self.call_seconds) for tool in made]
+        return [replace(tool, timeout=self.call_seconds, reaches_out=self.reaches_out) for tool in made]
 
     def _request(self, name: str) -> HttpTool:
         url = self.url or ""
@@ -126,6 +128,7 @@ class ApiTable(BaseModel):
             headers=self.headers,
             idempotency_header=self.idempotency_header,
             timeout=self.call_seconds,
+            reaches_out=self.reaches_out,
         )
 
 

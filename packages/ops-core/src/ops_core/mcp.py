@@ -59,6 +59,7 @@ class McpServerTable(_Strict):
     oauth: OAuthTable | None = None
     tools: tuple[str, ...] = ("*",)
     effects: Mapping[str, Effect] = Field(default_factory=dict)
+    reaches_out: bool = True
     resources: bool = False
     connect_seconds: PositiveFloat = 30.0
     call_seconds: PositiveFloat = 60.0

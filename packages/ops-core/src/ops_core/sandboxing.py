@@ -81,6 +81,7 @@ class ToolTable(_Strict):
         write: as above, and they may be changed.
         hosts: ``HOST``, ``HOST:PORT``, or a table with ``private``.
         secrets: names of environment variables of the worker.
+        reaches_out: data can leave with a call; as the tool and its grants say, where nothing is said.
         limits: of each call.
     """
 
@@ -90,6 +91,7 @@ class ToolTable(_Strict):
     write: tuple[Path, ...] = ()
     hosts: tuple[str | HostTable, ...] = ()
     secrets: tuple[str, ...] = ()
+    reaches_out: bool | None = None
     limits: CallLimitsTable = CallLimitsTable()
 
     def as_confinement(self, folder: Path, limits: CallLimitsTable) -> Confinement:
@@ -114,7 +116,11 @@ class ToolTable(_Strict):
             for true in (Path(path).resolve() for path in (*grants.read, *grants.write))
         )
         return Confinement(
-            sandbox=self.sandbox, limits=own, grants=grants, folder=str(folder) if there else None
+            sandbox=self.sandbox,
+            limits=own,
+            grants=grants,
+            folder=str(folder) if there else None,
+            reaches_out=self.reaches_out,
         )
 
 

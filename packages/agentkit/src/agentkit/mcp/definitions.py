@@ -104,6 +104,7 @@ class Definition:
             parameters=self.parameters,
             effect=server.effect_of(self.name),
             timeout_seconds=server.call_seconds,
+            reaches_out=server.reaches_out,
         )
 
     def check(self, arguments: JsonObject) -> None:

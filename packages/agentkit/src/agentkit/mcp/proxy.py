@@ -62,6 +62,7 @@ class McpProxy:
                     {"server": _TEXT, "tool": _TEXT, "arguments": {"type": "object"}}, "server", "tool"
                 ),
                 effect=Effect.UNSAFE,
+                reaches_out=any(toolset.server.reaches_out for toolset in self._toolsets.values()),
             ),
         )
 

@@ -49,6 +49,8 @@ class McpServer:
         tools: patterns of the names of tools (``*`` and ``?``) that may be seen and called.
         effects: what repeating a call would do, by pattern of the tool's name; the first one that fits counts. What
             a server says about that itself is a hint that nobody has to believe, so the rest is ``unsafe``.
+        reaches_out: data can leave with a call of any tool of it. ``False`` for one that you trust with all
+            that runs may have seen, and that tells nobody else.
         resources: what the server offers to be read is listed and read by two more tools.
         connect_seconds: so long opening a connection, and listing the tools, may take.
         call_seconds: so long a call may take.
@@ -70,6 +72,7 @@ class McpServer:
     auth: Any = None
     tools: Collection[str] = ("*",)
     effects: Mapping[str, Effect | str] = field(default_factory=dict[str, "Effect | str"])
+    reaches_out: bool = True
     resources: bool = False
     connect_seconds: float = 30.0
     call_seconds: float = 60.0

@@ -216,6 +216,7 @@ def _resource_specs(server: McpServer) -> Sequence[ToolSpec]:
             parameters={"type": "object", "properties": {}, "additionalProperties": False},
             effect=Effect.PURE,
             timeout_seconds=server.call_seconds,
+            reaches_out=server.reaches_out,
         ),
         ToolSpec(
             name=f"{server.name}__read_resource",
@@ -228,5 +229,6 @@ def _resource_specs(server: McpServer) -> Sequence[ToolSpec]:
             },
             effect=Effect.PURE,
             timeout_seconds=server.call_seconds,
+            reaches_out=server.reaches_out,
         ),
     )

@@ -37,10 +37,11 @@ class SecurityPolicy:
         private: tools whose results are private data, by name or pattern.
         private_input: so is the input of each run.
         trusted: tools whose results are our own words; those of all others may have been written by anybody.
-        outside: tools that write where others can read it; where not given, all with the effect ``unsafe``.
+        outside: tools with whose calls data can leave; where not given, all that reach out
+            (:attr:`~agentkit.messages.ToolSpec.reaches_out`).
 
-    A run that has seen untrusted words and holds private data needs a person for each call that writes outside: whoever
-    wrote the words may be asking for the data. Without private data nothing of this applies.
+    A run that has seen untrusted words and holds private data needs a person for each call with which data can leave:
+    whoever wrote the words may be asking for the data. Without private data nothing of this applies.
 
     Raises:
         UsageError: ``approval_seconds`` is not positive.
@@ -103,11 +104,11 @@ class SecurityPolicy:
                 behind=question.behind,
             )
             if seen.untrusted and (seen.private or self.private_input):
-                yield f"{name} writes outside; the run holds private data and has read what strangers may have written"
+                yield f"{name} reaches out; the run holds private data and has read what strangers may have written"
 
     def _writes_outside(self, spec: ToolSpec, names: Sequence[str]) -> bool:
         if self.outside is None:
-            return spec.effect is Effect.UNSAFE
+            return spec.lets_data_leave
         return any(_matches(name, self.outside) for name in names)
 
     def _why_allow(self, rules: Collection[Rule]) -> str:

@@ -195,12 +195,14 @@ class Confinement:
         limits: what a call may use; ``None`` for what is usual in the sandbox.
         grants: what a call may reach.
         folder: from where calls take relative paths, above or at a granted path; their own folder where not given.
+        reaches_out: data can leave with a call, or cannot, whatever the tool says itself; ``None`` for what it says.
     """
 
     sandbox: str | None = None
     limits: CallLimits | None = None
     grants: Grants = Grants()
     folder: str | None = None
+    reaches_out: bool | None = None
 
     def __post_init__(self) -> None:
         if self.sandbox not in {None, "inprocess", "pool", "jail"}:

@@ -90,6 +90,7 @@ class ConfinedTool(Tool):
             effect=tool.effect,
             timeout=tool.timeout,
             approval=tool.approval,
+            reaches_out=tool.declared_reaches_out,
             sandbox=confinement,
         )
         self._sandboxes = sandboxes
@@ -212,7 +213,9 @@ def _as_tool(given: Any) -> Tool | None:
 
 def _confinement(tool: Tool, usual: str, terms: Mapping[str, Confinement]) -> Confinement:
     told = terms.get(tool.name, tool.confinement)
-    return replace(told, sandbox=told.sandbox or tool.confinement.sandbox or usual)
+    own = tool.confinement
+    reaches_out = own.reaches_out if told.reaches_out is None else told.reaches_out
+    return replace(told, sandbox=told.sandbox or own.sandbox or usual, reaches_out=reaches_out)
 
 
 def _placed(
@@ -223,7 +226,7 @@ def _placed(
         return given
     confinement = _confinement(made, usual, terms)
     if confinement.sandbox == "inprocess" and not isinstance(made, ProgramTool):
-        return made
+        return made if confinement.reaches_out is None else made.within(confinement)
     if not isinstance(made, ProgramTool):
         why = None
         if import_name(made) is None:

@@ -51,6 +51,8 @@ class Tool:
         timeout: seconds after which a call is given up. A thread cannot be stopped from outside: the run goes on
             without it, and ``ToolContext.stopped`` is set so that the function can see it.
         approval: a person must approve each call.
+        reaches_out: data can leave with a call. Where not given: yes for one that is granted hosts, no for one that
+            runs in a sandbox and may neither reach a host nor write files of others; else as the effect says.
         sandbox: where it runs (``pool``, ``jail`` or ``inprocess``), or a
             :class:`~agentkit.sandbox.terms.Confinement` that also says what it may use and reach. By itself a tool runs
             in this process; a worker, or :func:`agentkit.tools.confined.confined`, sees to the sandbox.
@@ -68,6 +70,7 @@ class Tool:
         effect: Effect | str = Effect.UNSAFE,
         timeout: float | None = None,
         approval: bool = False,
+        reaches_out: bool | None = None,
         sandbox: str | Confinement | None = None,
     ) -> None:
         found = name or name_of(function)
@@ -85,6 +88,7 @@ class Tool:
         self.effect = Effect(effect)
         self.timeout = timeout
         self.approval = approval
+        self.declared_reaches_out = reaches_out
         self.confinement = sandbox if isinstance(sandbox, Confinement) else Confinement(sandbox=sandbox)
         self._threads = Threads()
         self._names: Mapping[str, Any] = {}
@@ -169,7 +173,26 @@ class Tool:
             effect=self.effect,
             timeout_seconds=self.timeout,
             approval=self.approval,
+            reaches_out=self.reaches_out,
         )
+
+    @property
+    def reaches_out(self) -> bool | None:
+        """Whether data can leave with a call; ``None`` where neither its declaration nor its sandbox says."""
+        confinement = self.confinement
+        told = self.declared_reaches_out if confinement.reaches_out is None else confinement.reaches_out
+        if told is not None:
+            return told
+        if confinement.grants.hosts:
+            return True
+        return False if confinement.sandbox in {"pool", "jail"} and not confinement.grants.write else None
+
+    def within(self, confinement: Confinement) -> Tool:
+        """The same tool on other terms."""
+        made = copy(self)
+        made.confinement = confinement
+        made.__dict__.pop("spec", None)
+        return made
 
     def check(self, call: ToolCall) -> None:
         """Whether the arguments of a call fit.
@@ -280,6 +303,7 @@ def tool(
     name: str | None = None,
     timeout: float | None = None,
     approval: bool = False,
+    reaches_out: bool | None = None,
     sandbox: Literal["inprocess", "pool", "jail"] | Confinement | None = None,
 ) -> Callable[[AnyFunction], Tool]: ...
 def tool(
@@ -290,6 +314,7 @@ def tool(
     name: str | None = None,
     timeout: float | None = None,
     approval: bool = False,
+    reaches_out: bool | None = None,
     sandbox: str | Confinement | None = None,
 ) -> Tool | Callable[[AnyFunction], Tool]:
     """Make a :class:`Tool` of a function; see there for the arguments.
@@ -298,7 +323,15 @@ def tool(
     """
 
     def wrap(wrapped: AnyFunction) -> Tool:
-        return Tool(wrapped, name=name, effect=effect, timeout=timeout, approval=approval, sandbox=sandbox)
+        return Tool(
+            wrapped,
+            name=name,
+            effect=effect,
+            timeout=timeout,
+            approval=approval,
+            reaches_out=reaches_out,
+            sandbox=sandbox,
+        )
 
     return wrap if function is None else wrap(function)
 

@@ -65,6 +65,8 @@ class HttpTool:
             ``Idempotency-Key``; a call with it counts as ``idempotent``.
         timeout: seconds after which a call is given up.
         approval: a person must approve each call.
+        reaches_out: data can leave with a call, of any method: its arguments reach the server. ``False`` for one that
+            you trust with all that runs may have seen.
 
     Raises:
         UsageError: the name, the URL, a header or the schema is not usable.
@@ -82,6 +84,7 @@ class HttpTool:
     idempotency_header: str | None = None
     timeout: float | None = 30.0
     approval: bool = False
+    reaches_out: bool = True
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -129,6 +132,7 @@ class HttpTool:
             effect=effect,
             timeout_seconds=self.timeout,
             approval=self.approval,
+            reaches_out=self.reaches_out,
         )
 
     def _known(self) -> Mapping[str, JsonValue]:

@@ -11,7 +11,7 @@ import random
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast, get_args
 
 from agentkit.boundary import is_meant_for, task_here
 from agentkit.errors import (
@@ -27,10 +27,8 @@ from agentkit.messages import (
     Delta,
     ModelReply,
     ModelRequest,
-    Reasoning,
+    Part,
     StopReason,
-    Text,
-    ToolCall,
     Usage,
 )
 from agentkit.models import NO_ENDPOINTS, NamedEndpoint, opened
@@ -377,9 +375,9 @@ def checked(reply: object, model: str) -> ModelReply:
         raise ModelBadResponse(f"{model} returned a {type(reply).__name__}, not a ModelReply")
     parts: object = reply.parts
     if not isinstance(parts, Sequence) or not all(
-        isinstance(part, Text | Reasoning | ToolCall) for part in cast("Sequence[object]", parts)
+        isinstance(part, get_args(Part)) for part in cast("Sequence[object]", parts)
     ):
-        raise ModelBadResponse(f"{model} returned parts that are neither Text nor Reasoning nor ToolCall")
+        raise ModelBadResponse(f"{model} returned parts that are none, such as Text and ToolCall")
     if not isinstance(cast("object", reply.usage), Usage):
         raise ModelBadResponse(f"{model} returned a usage that is none")
     if reply.stop_reason not in list(StopReason):

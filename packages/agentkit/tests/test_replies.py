@@ -150,3 +150,28 @@ async def test_a_mistake_of_the_model_is_its_turn(server: WireServer, model: Ope
     assert traffic.circuits()[model.name].value == "closed"
     assert outcome.usage.tokens.partial  # the two mistakes were billed, and not counted
     assert "weather" in json.dumps(server.journal[-1].body["messages"])
+
+
+async def test_a_turn_that_was_paused_goes_on(server: WireServer) -> None:
+    usage = {"input_tokens": 12, "output_tokens": 5}
+    search = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "Oslo"}}
+    found = {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": []}
+    begun = {"role": "assistant", "content": [{"type": "text", "text": "I will look."}, search]}
+    rest = {"role": "assistant", "content": [found, {"type": "text", "text": "7 degrees."}]}
+    again = {"role": "assistant", "content": [{"type": "text", "text": "Yes, 7."}]}
+    for message, reason in ((begun, "pause_turn"), (rest, "zzz"), (again, "end_turn")):
+        body = {"type": "message", "model": "claude-m", "stop_reason": reason, "usage": usage, **message}
+        server.plan(Answer(chunks=[json.dumps(body).encode()]))
+    async with AnthropicModel("claude-m", api_key=KEY, base_url=server.url.removesuffix("/v1")) as opened:
+        outcome = await Agent(opened).run("The weather in Oslo?")
+    assert outcome.unwrap() == "Yes, 7."
+    _, second, third = (asked.body["messages"] for asked in server.journal)
+    assert [(each["role"], [block["type"] for block in each["content"]]) for each in second] == [
+        ("user", ["text"]),
+        ("assistant", ["text", "server_tool_use"]),
+    ]
+    assert [(each["role"], [block["type"] for block in each["content"]]) for each in third] == [
+        ("user", ["text"]),
+        ("assistant", ["text", "server_tool_use", "web_search_tool_result", "text"]),
+        ("user", ["text"]),
+    ]

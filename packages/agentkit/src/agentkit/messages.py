@@ -299,7 +299,6 @@ class ToolSpec:
         approval: a person must approve each call.
         reaches_out: data can leave with a call: its arguments, or what it reads, reach others. ``None`` where that is
             not known; then an ``unsafe`` tool is taken for one.
-        parallel: a call may run beside others of the same reply; else it runs alone, in the order of the calls.
     """
 
     name: str
@@ -309,7 +308,6 @@ class ToolSpec:
     timeout_seconds: float | None = None
     approval: bool = False
     reaches_out: bool | None = None
-    parallel: bool = True
 
     @property
     def lets_data_leave(self) -> bool:
@@ -328,11 +326,7 @@ class ModelRequest:
         output_schema: JSON schema that the final text must satisfy; ``None`` for free text.
         stop: the model stops before it writes any of these.
         max_tokens: upper bound of the reply, in tokens.
-        temperature: randomness.
-        top_p: only the likeliest tokens that are together as likely as this are drawn from.
-        seed: for replies that can be had again, as far as the provider goes.
-        reasoning_effort: how much the model thinks before it answers.
-        tool_choice: ``auto``; ``required``, some tool must be called; ``none``; or the name of a tool that must be.
+        temperature: randomness, where the model knows it.
     """
 
     messages: tuple[Message, ...]
@@ -342,10 +336,6 @@ class ModelRequest:
     stop: tuple[str, ...] = ()
     max_tokens: int | None = None
     temperature: float | None = None
-    top_p: float | None = None
-    seed: int | None = None
-    reasoning_effort: str | None = None
-    tool_choice: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,18 +24,6 @@ from agentkit.messages import (
     ToolCall,
     Usage,
 )
-from agentkit.recorded_text import MOST_CHARACTERS, recordable
-
-MOST_NOTE = 1_000_000
-"""Maximum length of a note."""
-
-
-def _hold_recordable(step: object, *names: str, most: int = MOST_CHARACTERS) -> None:
-    """Make fields of a frozen value hold text that can be recorded, wherever it comes from."""
-    for name in names:
-        text = getattr(step, name)
-        if len(text) > most or not text.isascii():
-            object.__setattr__(step, name, recordable(text, most))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,9 +65,6 @@ class ModelReplied:
     model: str = ""
     seconds: float = 0.0
     problem: str | None = None
-
-    def __post_init__(self) -> None:
-        _hold_recordable(self, "model", *(() if self.problem is None else ("problem",)))
 
     @property
     def text(self) -> str:
@@ -158,9 +143,6 @@ class Ruling:
     decision: Literal["allow", "deny"]
     reason: str
 
-    def __post_init__(self) -> None:
-        _hold_recordable(self, "reason")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolStarted:
@@ -200,9 +182,6 @@ class ToolReturned:
     remark: str = ""
     ruling: Ruling | None = None
 
-    def __post_init__(self) -> None:
-        _hold_recordable(self, "remark")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApprovalAsked:
@@ -229,9 +208,6 @@ class ApprovalAsked:
     digest: str = ""
     expires_seconds: float | None = None
 
-    def __post_init__(self) -> None:
-        _hold_recordable(self, "reason")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApprovalGiven:
@@ -252,9 +228,6 @@ class ApprovalGiven:
     by: str = ""
     arguments: JsonObject | None = None
     digest: str = ""
-
-    def __post_init__(self) -> None:
-        _hold_recordable(self, "reason", "by")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -312,9 +285,6 @@ class Note:
     source: str = ""
     at: float = 0.0
     score: float = 0.0
-
-    def __post_init__(self) -> None:
-        _hold_recordable(self, "text", "source", most=MOST_NOTE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,8 +58,8 @@ def refused_object(body: object, text: str = "") -> Mapping[str, Any]:
         return error
     for name in ("error", "errors", "fault", "detail", "details"):
         inner = found.get(name)
-        if isinstance(inner, list) and inner:
-            return {**found, "message": "; ".join(_listed(inner))}
+        if listed := list(_listed(inner)):
+            return {**found, "message": "; ".join(listed)}
         if isinstance(inner, Mapping) and inner:
             return _object(cast("Mapping[str, Any]", inner))
     if found:
@@ -102,9 +102,7 @@ def _sentence(found: object) -> str:
 
 
 def _text(value: object) -> str:
-    if isinstance(value, str):
-        return value
-    return "; ".join(_listed(value)) if isinstance(value, list) else ""
+    return value if isinstance(value, str) else "; ".join(_listed(value))
 
 
 def _listed(values: object) -> Iterator[str]:
@@ -114,8 +112,7 @@ def _listed(values: object) -> Iterator[str]:
 def as_error_line(value: bytes) -> bytes:
     """The event that a line ``error: …`` in a stream stands for."""
     try:
-        found = load_json(value)
+        found: Any = load_json(value)
     except ValueError:
         found = value.decode(errors="replace")
-    wrapped = found if isinstance(found, dict) and "error" in found else {"error": found}
-    return json.dumps(wrapped).encode()
+    return json.dumps(found if "error" in as_object(found) else {"error": found}).encode()

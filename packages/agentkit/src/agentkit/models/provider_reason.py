@@ -11,7 +11,10 @@ import html
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, cast
+
+from agentkit.models.wire_json import as_object
 
 LONGEST = 300
 _READ = 4000
@@ -91,14 +94,13 @@ class _Sent:
 
     @classmethod
     def of(cls, sent: object) -> _Sent:
+        found: Any = sent
         if isinstance(sent, bytes):
-            text = sent.decode(errors="replace")
-            try:
-                sent = json.loads(text)
-            except ValueError:
-                sent = text
-        body = cast("Mapping[str, Any]", sent) if isinstance(sent, Mapping) else {}
-        quotable = {name: value for name, value in body.items() if name != "model"} or sent
+            found = sent.decode(errors="replace")
+            with suppress(ValueError):
+                found = json.loads(found)
+        body = as_object(found)
+        quotable: Any = {name: value for name, value in body.items() if name != "model"} or found
         words = [word for text in _texts(quotable) for word in _words(text)]
         parts = [
             body.get(name) for name in ("messages", "input", "contents", "system", "instructions", "config")

@@ -11,7 +11,7 @@ import random
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar, cast, get_args
+from typing import Any, Protocol, TypeVar, cast
 
 from agentkit.boundary import is_meant_for, task_here
 from agentkit.errors import (
@@ -375,9 +375,9 @@ def checked(reply: object, model: str) -> ModelReply:
         raise ModelBadResponse(f"{model} returned a {type(reply).__name__}, not a ModelReply")
     parts: object = reply.parts
     if not isinstance(parts, Sequence) or not all(
-        isinstance(part, get_args(Part)) for part in cast("Sequence[object]", parts)
+        isinstance(part, Part) for part in cast("Sequence[object]", parts)
     ):
-        raise ModelBadResponse(f"{model} returned parts that are none, such as Text and ToolCall")
+        raise ModelBadResponse(f"{model} returned parts that are no parts of a reply")
     if not isinstance(cast("object", reply.usage), Usage):
         raise ModelBadResponse(f"{model} returned a usage that is none")
     if reply.stop_reason not in list(StopReason):

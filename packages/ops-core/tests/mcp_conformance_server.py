@@ -79,6 +79,7 @@ def agents() -> list[Agent[Any, Any]]:
 
 
 SERVE = ServeTable(
+    approvals=True,
     agents={
         "greet": Offer(input=schema("name", name="string"), tasks="never"),
         "slow_compute": Offer(input=schema(seconds="number", label="string")),
@@ -87,7 +88,7 @@ SERVE = ServeTable(
         "confirm_delete": Offer(input=schema(filename="string")),
         "multi_input": Offer(input=schema()),
         "test_tool_with_task": Offer(input=schema("name", name="string"), tasks="always"),
-    }
+    },
 )
 
 # --- what else the scenarios ask for ------------------------------------------------------------------------------

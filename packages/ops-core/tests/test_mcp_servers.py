@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import stat
 import sys
 from pathlib import Path
 
@@ -144,6 +145,7 @@ async def test_what_is_approved_is_written_beside_the_file_and_is_the_same_each_
     assert "nothing to approve" in capsys.readouterr().out
     assert (here / "opspawn.mcp.lock").read_text() == lock
     assert [path.name for path in here.glob("*.lock*")] == ["opspawn.mcp.lock"]
+    assert stat.S_IMODE((here / "opspawn.mcp.lock").stat().st_mode) == 0o600
 
 
 async def test_some_tools_can_be_approved_and_others_not(here):

@@ -147,7 +147,10 @@ async def test_a_call_with_a_key_is_made_once():
 
 
 async def test_an_approval_is_a_form_that_shows_the_true_arguments():
-    async with served(Agents()) as (ops, url), calling(url, elicits=True) as caller:
+    async with (
+        served(Agents(serve=ServeTable(approvals=True))) as (ops, url),
+        calling(url, elicits=True) as caller,
+    ):
         task_id = await caller.begin("asking", goal="launch it")
         told = await caller.until(task_id, "input_required")
         ((name, question),) = told["inputRequests"].items()
@@ -171,9 +174,11 @@ async def test_an_approval_is_a_form_that_shows_the_true_arguments():
         assert [each.step.approved for each in steps if hasattr(each.step, "approved")] == [False]
 
 
-@pytest.mark.parametrize("approvals, elicits", [(True, False), (False, True)])
-async def test_nobody_is_asked_who_cannot_or_may_not_answer(approvals, elicits):
-    catalog = Agents(serve=ServeTable(approvals=approvals))
+@pytest.mark.parametrize(
+    "serve, elicits", [(ServeTable(approvals=True), False), (ServeTable(approvals=False), True), (None, True)]
+)
+async def test_nobody_is_asked_who_cannot_or_may_not_answer(serve, elicits):
+    catalog = Agents(serve=serve)
     async with served(catalog) as (ops, url), calling(url, elicits=elicits) as caller:
         task_id = await caller.begin("asking", goal="launch it")
         async with asyncio.timeout(20):

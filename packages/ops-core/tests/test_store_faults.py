@@ -1,7 +1,9 @@
 """What the SQL store does when its database refuses, and when it is closed."""
 
 import asyncio
+import os
 import sqlite3
+import stat
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from sqlalchemy import Connection, event, text
 from agentkit.transcript import Recorded
 from ops_core.errors import ConfigError, StoreUnavailable
 from ops_core.ports import TaskFilter
-from ops_core.stores import SqlStore, open_store
+from ops_core.stores import SqlStore, migrations, open_store
 from ops_core.stores.writing import Writing
 from ops_core.task import NewTask, TaskStatus
 from ops_core.testing import open_test_store
@@ -336,3 +338,23 @@ async def test_a_connection_that_may_only_read_is_opened_anew(file_url: str):
         await store._write(lambda writing: writing.execute(text("PRAGMA query_only = ON")))
         await submitted(store)
         await store.check(writes=True)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of POSIX")
+async def test_only_its_owner_reads_a_store_whatever_the_umask(tmp_path, caplog):
+    before = os.umask(0)
+    try:
+        file = tmp_path / "ops.db"
+        for tightened in (False, True):
+            if tightened:
+                for each in tmp_path.iterdir():
+                    each.chmod(0o666)
+            caplog.clear()
+            async with open_store(f"sqlite:///{file}") as store:
+                await asyncio.to_thread(migrations.upgrade, store)
+                modes = {each.name: stat.S_IMODE(each.stat().st_mode) for each in tmp_path.iterdir()}
+                assert {"ops.db", "ops.db-wal", "ops.db-shm"} <= modes.keys()
+                assert set(modes.values()) == {0o600}, modes
+            assert ("ops.db could be read by other users" in caplog.text) is tightened
+    finally:
+        os.umask(before)

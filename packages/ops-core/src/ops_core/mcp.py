@@ -87,11 +87,12 @@ class ServeTable(_Strict):
 
     Attributes:
         agents: those that are offered; all of them, where there is no such table.
-        approvals: a caller that can ask a person may answer approvals of its tasks.
+        approvals: a caller that says it can ask a person may answer approvals of its tasks. It is mostly the host of a
+            model, which could answer by itself.
     """
 
     agents: Mapping[str, Offer] | None = None
-    approvals: bool = True
+    approvals: bool = False
 
 
 class McpTable(_Strict):
@@ -201,6 +202,10 @@ def read_pins(lock: Path) -> Pins:
         raise ConfigError(message, field="config") from None
 
 
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
 def write_pins(lock: Path, pins: Pins) -> None:
     """Keep what was approved: wholly, or not at all.
 
@@ -209,7 +214,9 @@ def write_pins(lock: Path, pins: Pins) -> None:
     """
     fresh = lock.with_name(f"{lock.name}.{os.getpid()}.new")
     try:
-        fresh.write_text(pins.as_text(), encoding="utf-8")
+        fresh.unlink(missing_ok=True)
+        with open(fresh, "x", encoding="utf-8", opener=_private) as file:
+            file.write(pins.as_text())
         fresh.replace(lock)
     except OSError as error:
         fresh.unlink(missing_ok=True)

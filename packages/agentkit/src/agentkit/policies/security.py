@@ -38,7 +38,7 @@ class SecurityPolicy:
         private_input: so is the input of each run.
         trusted: tools whose results are our own words; those of all others may have been written by anybody.
         outside: tools with whose calls data can leave; where not given, all that reach out
-            (:attr:`~agentkit.messages.ToolSpec.reaches_out`).
+            (``reaches_out`` of a tool).
 
     A run that has seen untrusted words and holds private data needs a person for each call with which data can leave:
     whoever wrote the words may be asking for the data. Without private data nothing of this applies.

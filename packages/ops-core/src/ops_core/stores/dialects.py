@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import stat
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from sqlalchemy import (
@@ -33,6 +35,8 @@ from ops_core.errors import ConfigError, StoreUnavailable
 from ops_core.ports import Clock, Hint
 from ops_core.stores.many import Given, Many
 from ops_core.stores.sessions import MOST_AGE_SECONDS, is_stale
+
+log = logging.getLogger("ops_core.stores")
 
 READERS = 4
 """So many connections read at a time."""
@@ -262,6 +266,27 @@ def file_of(url: URL) -> OneFile | None:
     return OneFile(str(url.database))
 
 
+def make_private(path: str) -> None:
+    """See to it that nobody but its owner reads a database, whatever the umask is; its other files follow its mode.
+
+    An existing file is never opened here: closing it would drop the locks of all connections of this process.
+    """
+    if os.name != "posix":
+        return
+    with suppress(OSError):  # it exists, or cannot be made; the connection says which
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    for each in (path, f"{path}-wal", f"{path}-shm"):
+        try:
+            mode = stat.S_IMODE(os.stat(each).st_mode)  # noqa: PTH116  (it may not be there)
+            if mode & 0o077:
+                os.chmod(each, mode & ~0o077)  # noqa: PTH101  (as above)
+                log.warning("%s could be read by other users: only its owner can from now on", each)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            log.warning("%s can be read by other users, and that cannot be changed: %s", each, error.strerror)
+
+
 def _drop_stale_sessions(context: ExceptionContext) -> None:
     """A session that is no good is treated as one that was lost: it is closed, and so are its neighbours."""
     if is_stale(context.original_exception):
@@ -281,6 +306,8 @@ def _sqlite_engine(url: URL, clock: Clock) -> Engine:
     engine = create_engine(url, connect_args={"check_same_thread": False, "timeout": 10.0}, **options)
     if not is_in_memory(url):
         event.listen(engine, "handle_error", _drop_stale_sessions)
+        if not str(url.database).startswith("file:"):
+            event.listen(engine, "do_connect", lambda *_connecting: make_private(str(url.database)))
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _record: Any) -> None:

@@ -263,6 +263,10 @@ def test_a_bare_status_for_a_long_request() -> None:
             ModelAuthError,
         ),
         (200, {"base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}}, ModelAuthError),
+        (200, {"code": 401, "msg": "Invalid API key", "success": False}, ModelAuthError),
+        (200, {"message": "prompt is too long: 9 > 8"}, ContextTooLong),
+        (200, {"detail": "no such thing"}, ModelBadResponse),
+        (400, 'event: error\ndata: {"error": {"code": "context_length_exceeded"}}\n\n', ContextTooLong),
         (200, {"base_resp": {"status_code": 1002, "status_msg": "rate limit"}}, ModelRateLimited),
         (
             413,

@@ -64,7 +64,16 @@ def refused_object(body: object, text: str = "") -> Mapping[str, Any]:
             return _object(cast("Mapping[str, Any]", inner))
     if found:
         return {**found, "message": message_of(found)}
-    return {"message": text.strip()} if body is None and text.strip() else {}
+    return _of_text(text.strip()) if body is None else {}
+
+
+def _of_text(text: str) -> Mapping[str, Any]:
+    """The error in a text; some servers answer a request for a stream with an event also where they refuse it."""
+    line = next((each[5:] for each in text.splitlines() if each.startswith("data:")), "")
+    try:
+        return refused_object(load_json(line)) if line else {"message": text} if text else {}
+    except ValueError:
+        return {"message": text}
 
 
 def message_of(error: Mapping[str, Any]) -> str:

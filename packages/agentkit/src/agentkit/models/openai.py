@@ -33,7 +33,7 @@ from agentkit.models.access import (
     max_tokens_field,
     takes_stream_options,
 )
-from agentkit.models.error_bodies import error_object, refused_object
+from agentkit.models.error_bodies import error_object, message_of, refused_object
 from agentkit.models.mistakes import mistaken_reply
 from agentkit.models.openai_stream import EventReader, ReplyDraft
 from agentkit.models.openai_wire import Dialect, decode_reply, encode_request, usage_of
@@ -237,7 +237,7 @@ class OpenAIModel:
             if _is_event_stream(response, asked=on_delta is not None):
                 return await self._streamed(response, self._wire.draft(request), on_delta)
             found = self._loaded(await self._endpoint.read(response), response)
-        reply = self._decoded(found, request)
+            reply = self._decoded(found, request, response)
         if on_delta is not None:  # a server that does not know `stream`
             _retell(reply.parts, on_delta)
         return reply
@@ -269,12 +269,17 @@ class OpenAIModel:
             charge(error, draft.usage, begun=True)
             raise
 
-    def _decoded(self, found: Mapping[str, Any], request: ModelRequest) -> ModelReply:
+    def _decoded(
+        self, found: Mapping[str, Any], request: ModelRequest, response: httpx2.Response
+    ) -> ModelReply:
         try:
             return self._wire.decode(found, request)
         except ModelError as error:
-            charge(error, self._wire.usage_in(found), begun=True)
-            raise
+            told = refused_object(found)
+            is_no_reply = not any(name in found for name in ("choices", "output"))
+            problem = self._error(told, response) if is_no_reply and message_of(told) else error
+            charge(problem, self._wire.usage_in(found), begun=not is_no_reply)
+            raise problem from None
 
     def _loaded(
         self, text: bytes, response: httpx2.Response, draft: Draft | None = None

@@ -20,7 +20,8 @@ UNCOUNTED = Usage(partial=True)
 
 _TICKS_OF_A_DOLLAR = 10**10  # xAI
 _CACHED = re.compile(r"cached_tokens|cache_hit_tokens|cache_read(_input)?_tokens")
-_FALLBACK = "fallback_message"
+_FALLBACK = "fallback_message"  # the round that served, where another model has taken over
+_OF_THE_REPLY = frozenset({"message", _FALLBACK})
 
 
 # --- Chat Completions and Responses ------------------------------------------------------------------------------
@@ -207,37 +208,36 @@ def _with_kinds(usage: Usage, kinds: Mapping[str, int]) -> Usage:
 def anthropic_usage(usage: Mapping[str, Any], model: str) -> Usage:
     """What a message has used.
 
-    Where the provider's own compaction or advisor took part, its figures on top are those of the last round, and each
-    round is in ``iterations``: their sum is billed, without fallbacks that declined. Rounds of another model than
-    ``model`` have that model's price.
+    The figures on top are those of the reply; what the provider did besides is in ``iterations`` only, and is billed:
+    its own compaction, an advisor, and what a model had written before it declined and another one took over. A model
+    that declined at once is not billed. Rounds of another model than ``model`` have that model's price.
     """
     rounds = [each for each in map(as_object, as_list(usage.get("iterations"))) if each]
-    if not any(each.get("type") in {"message", _FALLBACK, None} for each in rounds):
-        rounds.append(usage)  # the reply itself is not among them
-    billed = [each for each in rounds if not _declined(each)]
-    counted = sum(map(_anthropic_round, billed), Usage())
-    others = [
-        each for each in billed if as_text(each.get("model")) not in {"", model, as_text(usage.get("model"))}
-    ]
+    falls_back = any(each.get("type") == _FALLBACK for each in rounds)
+    of_the_reply = [each for each in rounds if each.get("type") in _OF_THE_REPLY]
+    besides = [each for each in rounds if each.get("type") not in _OF_THE_REPLY]
+    counted = _anthropic_round(usage)
+    if falls_back:
+        own = {model, *(as_text(each.get("model")) for each in of_the_reply if each.get("type") == _FALLBACK)}
+        besides += [each for each in of_the_reply if _has_declined_late(each, own)]
+    else:
+        summed = sum(map(_anthropic_round, of_the_reply), Usage())
+        counted = max(counted, summed, key=lambda each: each.tokens)
+    others = [each for each in besides if as_text(each.get("model")) not in {"", model}]
     searches = as_object(usage.get("server_tool_use")).get("web_search_requests")
-    kinds = {
-        **counted.by_kind,
-        **_kinds(
-            web_searches=as_count(searches),
-            other_model_tokens=sum(_anthropic_round(each).tokens for each in others),
-        ),
-    }
-    missing = usage.get("output_tokens") is None or not counted.tokens
-    return replace(counted, by_kind=kinds, partial=missing)
-
-
-def _declined(each: Mapping[str, Any]) -> bool:
-    """A fallback that did not take over is not billed."""
-    return each.get("type") == _FALLBACK and (
-        each.get("declined") is True
-        or "declined" in {each.get("status"), each.get("outcome"), each.get("result")}
-        or each.get("stop_reason") == "refusal"
+    apart = _kinds(
+        web_searches=as_count(searches),
+        other_model_tokens=sum(_anthropic_round(each).tokens for each in others),
     )
+    missing = usage.get("output_tokens") is None or not counted.tokens
+    counted = sum(map(_anthropic_round, besides), counted)
+    return replace(counted, by_kind={**counted.by_kind, **apart}, partial=missing)
+
+
+def _has_declined_late(each: Mapping[str, Any], own: set[str]) -> bool:
+    """Whether a round is of a model that has written something, and then declined."""
+    by_another = as_text(each.get("model")) not in {"", *own}
+    return each.get("type") != _FALLBACK and by_another and as_count(each.get("output_tokens")) > 0
 
 
 def _anthropic_round(usage: Mapping[str, Any]) -> Usage:

@@ -78,6 +78,10 @@ _WORDS = _any_of(
     r"tokens?( count)?\b[^.]{0,60}exceed\w*[^.]{0,60}(max|limit|length|allowed|\d{4})",
     r"tokens?( count)?\b[^.]{0,60}(only supports|supports up to|over)[^.]{0,60}(max|limit|length|\d{4})",  # Vertex
     r"too many (input |prompt )?tokens|input tokens? exceed",  # Bedrock, Cohere
+    r"(prompt|input|query|request)( token)? (length|size)\b[^.]{0,60}(exceed|surpass)[^.]{0,60}(\d{3,}|limit)",
+    r"(prompt|input|query|request|messages?)( token)? (length|size)\b[^.]{0,60}(exceed|surpass)[^.]{0,60}max",
+    r"(prompt|messages?|input|request)\b[^.]{0,40}\d{3,} tokens\b[.,;]? (but )?(the|this model's) (limit|max)",
+    r"(prompt|inputs?)\b.{0,80}(must|should)(n't| not) exceed[^.]{0,40}(tokens|length)",  # TensorRT-LLM
     r"request(ed)? (contains?|has|with)? ?(too many tokens|exceed\w* (the )?(maximum|model|token))",
     r"range of input length should be",  # DashScope
     r"`?inputs`? (tokens|must have less than)[^.]{0,80}(must be <=|less than|tokens)",  # TGI

@@ -19,7 +19,7 @@ UNCOUNTED = Usage(partial=True)
 """Of a call whose figures did not come."""
 
 _TICKS_OF_A_DOLLAR = 10**10  # xAI
-_CACHED = re.compile(r"cached_tokens|cache_hit_tokens|cache_read(_input)?_tokens")
+_CACHED = re.compile(r"(^|_)(cached_tokens|cache_hit_tokens|cache_read(_input)?_tokens)")
 _FALLBACK = "fallback_message"  # the round that served, where another model has taken over
 _OF_THE_REPLY = frozenset({"message", _FALLBACK})
 
@@ -105,9 +105,16 @@ class _Counts:
         rest = self.rest
         if not rest or rest == self.reasoning:
             return 0
-        if self.read_missing or self.heard or rest in (self.cached, self.cached + self.cache_written):
+        beside = self.cached + self.cache_written
+        if (
+            self.read_missing
+            or self.heard
+            or rest == self.audio_read
+            or (beside > self.read and rest in (self.cached, beside))
+        ):
             return rest
-        return min(rest, self.audio_read) if rest <= self.audio_read + self.reasoning else 0
+        # audio that the tokens read cannot hold is beside them
+        return min(rest, self.audio_read) if self.audio_read > self.read else 0
 
 
 def _details(usage: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
@@ -140,12 +147,10 @@ def _told_cost(usage: Mapping[str, Any], *, routed: bool) -> float | None:
     if not routed:  # elsewhere in whatever unit
         return None
     cost = as_amount(usage.get("cost"))
-    if cost is None or not usage.get("is_byok"):
+    if not usage.get("is_byok"):
         return cost
-    upstream = _upstream_cost(
-        as_object(usage.get("cost_details"))
-    )  # billed by the upstream provider, beside the fee
-    return None if upstream is None else cost + upstream
+    upstream = _upstream_cost(as_object(usage.get("cost_details")))  # billed by that provider, beside the fee
+    return None if upstream is None else (cost or 0.0) + upstream
 
 
 def _upstream_cost(details: Mapping[str, Any]) -> float | None:

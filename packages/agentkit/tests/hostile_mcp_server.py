@@ -39,7 +39,7 @@ TOOLS = [
         simple,
         ["fail", "slow", "die", "die_once", "huge", "deep", "garbage", "hidden", "environment", "change"],
     ),
-    *map(simple, ["big_error", "deaf", "quiet", "moody", "pesters", "hurries"]),
+    *map(simple, ["big_error", "deaf", "quiet", "moody", "pesters", "hurries", "writes"]),
 ]
 LISTENING: list = []
 TOOLS.append(
@@ -81,15 +81,21 @@ def call(name, arguments, state):
             return text("alive")
         case "huge":
             sys.stdout.write('{"jsonrpc": "2.0", "id": 1, "result": "')
-            for _ in range(100):
+            for _ in range(80):
                 sys.stdout.write("x" * 1_000_000)
             sys.stdout.write('"}\n')
             return text("too late")
         case "deep":
             return {**text("deep"), "structuredContent": json.loads("[" * 900 + "]" * 900)}
         case "garbage":
-            sys.stdout.write("{this is no message}\n")
-            return text("too late")
+            while True:
+                sys.stdout.write("{this is no message}\n" * 10_000)
+        case "writes":  # what it is told to, in the place of its answer
+            sys.stdout.flush()
+            raw = arguments["raw"].encode("latin-1").replace(b"$ID", str(state["id"]).encode())
+            sys.stdout.buffer.write(raw.replace(b"$BIG", b"x" * (9 << 20)))
+            sys.stdout.buffer.flush()
+            return None
         case "hidden":
             return text("see\u202e nothing\U000e0041 \x1b]52;c;aGk=\x07 👩\u200d💻")
         case "environment":
@@ -131,6 +137,12 @@ def call(name, arguments, state):
             return text(f"called {name}")
 
 
+def next_cursor(cursors, params):
+    """Which of them is given after which: the one behind it, and after the last one the first."""
+    given = params.get("cursor")
+    return cursors[(cursors.index(given) + 1) % len(cursors) if given in cursors else 0]
+
+
 def answer(message):
     state = json.loads(STATE.read_text()) if STATE.exists() else {}
     method, params = message.get("method"), message.get("params") or {}
@@ -159,14 +171,21 @@ def answer(message):
                 os._exit(4)
             if state.get("does_not_say"):
                 raise KeyError(method)
+            if state.get("cursor") is not None:  # that leads nowhere
+                note(f"page {params.get('cursor')}")
             return {
                 "resultType": "complete",
                 "ttlMs": 0,
                 "cacheScope": "private",
                 "tools": state.get("tools", TOOLS),
+                **(
+                    {}
+                    if state.get("cursor") is None
+                    else {"nextCursor": next_cursor(state["cursor"], params)}
+                ),
             }
         case "tools/call":
-            return call(params["name"], params.get("arguments") or {}, state)
+            return call(params["name"], params.get("arguments") or {}, {**state, "id": message["id"]})
         case _:
             raise KeyError(method)
 
@@ -213,7 +232,8 @@ def main():
                 )
             continue  # never answered
         try:
-            send({"id": message["id"], "result": answer(message)})
+            if (result := answer(message)) is not None:
+                send({"id": message["id"], "result": result})
         except KeyError:
             send({"id": message["id"], "error": {"code": -32601, "message": "Method not found"}})
     note("input closed")

@@ -3,9 +3,10 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import time
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -126,9 +127,16 @@ async def test_a_name_that_no_model_may_use_is_changed_and_stays_unique(hostile)
     assert output == "called dots.and/slashes"
 
 
-async def test_what_cannot_be_seen_in_a_result_is_made_visible(toolset):
+async def test_a_result_is_what_the_server_sent_but_for_invisible_letters(toolset):
     output = await toolset.call(called("hidden"), context())
-    assert output == "see\\u202e nothing\\U000e0041 \\u001b]52;c;aGk=\\u0007 👩\u200d💻"
+    assert output == "see\u202e nothing\\U000e0041 \x1b]52;c;aGk=\x07 👩\u200d💻"
+    flag = "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f"
+    text = f"\ufeff\u200fe\u00ad\u2028\u200c{flag}"
+    raw = (
+        json.dumps({"jsonrpc": "2.0", "id": 0, "result": {"content": [{"type": "text", "text": text}]}})
+        + "\n"
+    )
+    assert await toolset.call(called("writes", raw=raw.replace('"id": 0', '"id": $ID')), context()) == text
 
 
 async def test_no_schema_of_a_server_is_run(toolset):
@@ -206,11 +214,138 @@ async def test_a_call_that_takes_too_long_is_cancelled_at_the_server(tmp_path):
         await hostile.has_done("notifications/cancelled")
 
 
-@pytest.mark.parametrize("tool", ["huge", "deep", "garbage"])
-async def test_what_is_no_message_ends_the_connection_and_nothing_else(tool, hostile, toolset):
-    with pytest.raises(McpUnavailable, match="it sent what is no message"):
+@pytest.mark.parametrize("tool", ["huge", "garbage"])
+async def test_whoever_writes_no_message_for_ever_is_ended(tool, hostile, toolset):
+    with pytest.raises(McpUnavailable, match="of what is no message"):
         await toolset.call(called(tool), context())
     assert await toolset.call(called("add", a=1, b=1), context()) == {"result": 2}
+
+
+OK = '{"jsonrpc":"2.0","id":$ID,"result":{"content":[{"type":"text","text":"ok"}]}}\n'
+BESIDE = {
+    "a line of a structured log": '{"level":"info","msg":"handling"}\n' + OK,
+    "a dict of Python": "{'debug': True}\n" + OK,
+    "a list": "[1, 2]\n" + OK,
+    "bytes of no encoding": "\xff\xfe\x00\n" + OK,
+    "a byte order mark": "\xef\xbb\xbf" + OK,
+    "text without a line end": "handling: " + OK,
+    "a log without a line end": '{"level":"info"} ' + OK,
+    "an answer to a call that was not made": OK.replace("$ID", "999999") + OK,
+    "an answer without an id": '{"jsonrpc":"2.0","result":{}}\n' + OK,
+    "an id of another type": '{"jsonrpc":"2.0","id":{"a":1},"result":{}}\n' + OK,
+    "a notification that cannot be": '{"jsonrpc":"2.0","method":7}\n' + OK,
+    "a notification with wrong parameters": '{"jsonrpc":"2.0","method":"notifications/progress","params":[1]}\n'
+    + OK,
+    "a notification that nobody knows": '{"jsonrpc":"2.0","method":"notifications/x","params":{"a":null}}\n'
+    + OK,
+    "another version": '{"jsonrpc":"1.0","id":$ID,"method":"x"}\n' + OK,
+    "the same answer twice": OK + OK,
+    "all in one list": '[{"level":"info"},' + OK.strip() + "]\n",
+    "two messages on one line": '{"jsonrpc":"2.0","method":"notifications/x"}' + OK,
+    "a half of a character": OK.replace("ok", "o\\ud83dk"),
+    "a text for a number": OK.replace("$ID", '"$ID"'),
+    "a line that is too long": '{"level":"debug","body":"$BIG"}\n' + OK,
+}
+
+
+@pytest.mark.parametrize("raw", BESIDE.values(), ids=BESIDE)
+async def test_an_answer_counts_whatever_stands_beside_it(raw, hostile, toolset):
+    said = await toolset.call(called("writes", raw=raw), context())
+    assert said in ("ok", "o\ufffdk")
+    assert await toolset.call(called("add", a=1, b=1), context()) == {"result": 2}
+    assert len(hostile.pids) == 1
+
+
+BROKEN = {
+    "a wrong type": ('{"jsonrpc":"2.0","id":$ID,"result":7}\n', "not of its protocol"),
+    "an error that is none": ('{"jsonrpc":"2.0","id":$ID,"error":"no"}\n', "not of its protocol"),
+    "content of a wrong type": ('{"jsonrpc":"2.0","id":$ID,"result":{"content":7}}\n', "not of its protocol"),
+    "too deep": (
+        '{"jsonrpc":"2.0","id":$ID,"result":' + "[" * 900 + "]" * 900 + "}\n",
+        "not of its protocol",
+    ),
+    "no JSON": ('{"jsonrpc":"2.0","id":$ID,"result":{"content":[}}\n', "not of its protocol"),
+    "too long": (
+        '{"jsonrpc":"2.0","id":$ID,"result":{"content":[{"type":"text","text":"$BIG"}]}}\n',
+        "more than 8388608 bytes",
+    ),
+    "too long, with its id at the end": (
+        '{"jsonrpc":"2.0","result":{"content":[{"type":"text","text":"$BIG"}]},"id":$ID}\n',
+        "more than 8388608 bytes",
+    ),
+}
+
+
+@pytest.mark.parametrize("raw, why", BROKEN.values(), ids=BROKEN)
+async def test_an_answer_that_cannot_be_read_fails_its_call_and_no_other(raw, why, hostile, toolset):
+    other = asyncio.create_task(toolset.call(called("slow"), context()))
+    await hostile.has_done("call slow")
+    with pytest.raises(ToolError, match=why):
+        await toolset.call(called("writes", raw=raw), context())
+    assert not other.done()
+    other.cancel()
+    assert await toolset.call(called("add", a=1, b=1), context()) == {"result": 2}
+    assert len(hostile.pids) == 1
+
+
+async def test_what_is_no_message_is_told_once_and_without_secrets(tmp_path, caplog):
+    server = Hostile(tmp_path, env={"KEY": "s3cr3t-value-of-the-server"}).server
+    raw = '{"level":"info","key":"s3cr3t-value-of-the-server","esc":"\x1b[31m"}\n' * 3 + OK
+    async with McpPool([server]) as pool:
+        assert await pool.toolset("hostile").call(called("writes", raw=raw), context()) == "ok"
+    (line,) = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+    assert "writes what is no message" in line
+    assert "s3cr3t" not in caplog.text
+    assert "\x1b" not in line
+
+
+NULLS = {
+    "null beside content": (
+        '{"content":[{"type":"text","text":"ok"}],"structuredContent":null,"isError":null}',
+        "ok",
+    ),
+    "no content": ('{"structuredContent":{"a":1}}', {"a": 1}),
+    "null content": ('{"content":null,"structuredContent":{"a":1}}', {"a": 1}),
+    "content that is a text": ('{"content":"ok","isError":false}', "ok"),
+}
+
+
+@pytest.mark.parametrize("result, output", NULLS.values(), ids=NULLS)
+async def test_what_is_null_or_missing_in_a_result_does_not_matter(result, output, toolset):
+    raw = f'{{"jsonrpc":"2.0","id":$ID,"result":{result}}}\n'
+    assert await toolset.call(called("writes", raw=raw), context()) == output
+
+
+REASONS = {
+    "structured only": (
+        '"content":[],"structuredContent":{"error":"card declined","code":402}',
+        "card declined",
+    ),
+    "in a resource": (
+        '"content":[{"type":"resource","resource":{"uri":"a:b","text":"out of paper"}}]',
+        "out of paper",
+    ),
+    "beside a text": ('"content":[{"type":"text","text":"failed"}],"structuredContent":{"code":402}', "402"),
+    "a picture": ('"content":[{"type":"image","data":"aGk=","mimeType":"image/png"}]', "image/png"),
+    "a link": ('"content":[{"type":"resource_link","uri":"file:///why","name":"why"}]', "file:///why"),
+}
+
+
+@pytest.mark.parametrize("result, why", REASONS.values(), ids=REASONS)
+async def test_a_failure_keeps_its_reason(result, why, toolset):
+    raw = f'{{"jsonrpc":"2.0","id":$ID,"result":{{{result},"isError":true}}}}\n'
+    with pytest.raises(ToolError, match=why):
+        await toolset.call(called("writes", raw=raw), context())
+
+
+@pytest.mark.parametrize("cursors, pages", [([""], 1), (["a"], 2), (["a", "b"], 3)])
+async def test_cursors_that_lead_nowhere_end_the_list(cursors, pages, hostile, caplog):
+    hostile.state.write_text(json.dumps({"cursor": cursors}))
+    async with McpPool([hostile.server]) as pool:
+        specs = await pool.toolset("hostile").specs()
+    assert len(specs) == len(TOOLS)
+    assert sum(line.startswith("page") for line in hostile.did) == pages
+    assert "more than one tool" not in caplog.text
 
 
 async def test_whoever_asks_and_does_not_read_the_answers_is_ended(toolset):
@@ -263,8 +398,9 @@ async def test_its_last_words_hold_nothing_that_it_was_given():
 
 async def test_one_that_logs_on_its_output_is_told_with_what_it_logged():
     log = 'print(\'{"level": "info", "told": "hello"}\', flush=True); import time; time.sleep(30)'
-    async with McpPool([McpServer(name="none", command="python3", args=("-c", log))]) as pool:
-        with pytest.raises(McpUnavailable, match="it sent what is no message"):
+    server = McpServer(name="none", command="python3", args=("-c", log), connect_seconds=2)
+    async with McpPool([server]) as pool:
+        with pytest.raises(McpUnavailable, match="no answer within"):
             await pool.toolset("none").specs()
         assert pool.connection("none").last_words.startswith('on its output: {"level": "info"')
 
@@ -363,6 +499,113 @@ async def test_an_address_that_never_comes_to_an_end_is_given_up(answer):
         for task in answering:
             task.cancel()
         await asyncio.wait(answering)
+
+
+async def answered(answers: dict[str, bytes], method: str, call_id: object) -> bytes:
+    """The answer of a small server of HTTP: what was given for the method, with the id filled in."""
+    plain = {
+        "initialize": {
+            "protocolVersion": "2025-06-18",
+            "capabilities": {"tools": {}},
+            "serverInfo": {"name": "raw", "version": "1"},
+        },
+        "tools/list": {"tools": [{"name": "t", "inputSchema": {"type": "object"}}]},
+    }
+    if method in answers:
+        return answers[method].replace(b"$ID", json.dumps(call_id).encode())
+    if method not in plain:
+        error = {"code": -32601, "message": "Method not found"}
+        return http(json.dumps({"jsonrpc": "2.0", "id": call_id, "error": error}).encode())
+    return http(json.dumps({"jsonrpc": "2.0", "id": call_id, "result": plain[method]}).encode())
+
+
+def http(body: bytes, status: str = "200 OK", kind: str = "application/json", more: str = "") -> bytes:
+    return f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\n{more}Connection: close\r\n\r\n".encode() + body
+
+
+@asynccontextmanager
+async def raw_http(answer: bytes):
+    """A toolset over HTTP, whose tool ``t`` is answered with these bytes."""
+
+    async def serve(reader, writer):
+        head = await reader.readuntil(b"\r\n\r\n")
+        size = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
+        sent = json.loads(await reader.readexactly(int(size[1]))) if size else {}
+        if "id" in sent:
+            writer.write(await answered({"tools/call": answer}, sent["method"], sent["id"]))
+        else:
+            writer.write(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        with suppress(OSError):
+            await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as listening:
+        url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/mcp"
+        async with McpPool([McpServer(name="raw", url=url, call_seconds=5)]) as pool:
+            yield pool.toolset("raw")
+
+
+OK_HTTP = OK.strip().encode()
+EVENT = b"event: message\ndata: " + OK_HTTP + b"\n\n"
+TAKEN = {
+    "plain": http(OK_HTTP),
+    "encoding identity": http(OK_HTTP, more="Content-Encoding: identity\r\n"),
+    "encoding none": http(OK_HTTP, more="Content-Encoding: None\r\n"),
+    "a byte order mark": http(b"\xef\xbb\xbf" + OK_HTTP),
+    "another type": http(OK_HTTP, kind="text/plain"),
+    "a list": http(b'[{"level":"info"},' + OK_HTTP + b"]"),
+    "text before it": http(b"warning: x\n" + OK_HTTP),
+    "no UTF-8": http(OK_HTTP.replace(b'"id"', b'"caf\xe9":1,"id"')),
+    "events": http(EVENT, kind="text/event-stream"),
+    "an event that is no message": http(b'data: {"level":1}\n\n' + EVENT, kind="text/event-stream"),
+    "a notification that cannot be": http(
+        b'data: {"jsonrpc":"2.0","method":7}\n\n' + EVENT, kind="text/event-stream"
+    ),
+    "an answer to another call": http(
+        b'data: {"jsonrpc":"2.0","id":"other","result":{}}\n\n' + EVENT, kind="text/event-stream"
+    ),
+    "events with carriage returns": http(EVENT.replace(b"\n", b"\r\n"), kind="text/event-stream"),
+    "no empty line at the end": http(EVENT.rstrip(b"\n"), kind="text/event-stream"),
+}
+
+
+@pytest.mark.parametrize("answer", TAKEN.values(), ids=TAKEN)
+async def test_an_answer_over_http_counts_whatever_stands_beside_it(answer):
+    async with raw_http(answer) as toolset:
+        for _ in range(2):
+            assert await toolset.call(called("t", "raw"), context()) == "ok"
+
+
+REFUSED = {
+    "401": (http(b"{}", "401 Unauthorized"), r"HTTP status 401 \(Unauthorized\)"),
+    "403": (http(b"no", "403 Forbidden", "text/plain"), r"HTTP status 403 \(Forbidden\)"),
+    "404": (http(b"", "404 Not Found", "text/plain"), r"HTTP status 404 \(Not Found\)"),
+    "429": (http(b"{}", "429 Too Many Requests", more="Retry-After: 7\r\n"), "429 .*; Retry-After: 7"),
+    "500": (http(b"<p>", "500 Oops", "text/html"), r"HTTP status 500 \(Internal Server Error\)"),
+    "503": (http(b"", "503 x", more="Retry-After: 1\r\n"), "503 .*; Retry-After: 1"),
+    "an error of the protocol": (
+        http(
+            b'{"jsonrpc":"2.0","id":$ID,"error":{"code":-32602,"message":"q is required"}}', "400 Bad Request"
+        ),
+        "q is required",
+    ),
+    "no message": (http(b"what?"), "not of its protocol"),
+    "another call's answer": (http(OK_HTTP.replace(b"$ID", b"99")), "answered another call"),
+    "an event that is cut": (
+        http(b'data: {"jsonrpc":"2.0","id":$ID,"result":{\n\n', kind="text/event-stream"),
+        "not of",
+    ),
+    "too long": (http(OK_HTTP + b" " * (9 << 20)), "more than 8388608 bytes"),
+    "compressed": (http(b"x", more="Content-Encoding: gzip\r\n"), "compressed"),
+}
+
+
+@pytest.mark.parametrize("answer, why", REFUSED.values(), ids=REFUSED)
+async def test_why_a_call_over_http_failed_is_told(answer, why):
+    async with raw_http(answer) as toolset:
+        for _ in range(2):
+            with pytest.raises(ToolError, match=why):
+                await toolset.call(called("t", "raw"), context())
 
 
 # --- pins --------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ refused; in what a server returns it is made visible, as ``\uXXXX``.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 _UNSAFE = re.compile(
@@ -22,6 +22,9 @@ _UNSAFE = re.compile(
     # joiners have their place in some scripts and between pictures, and nowhere after a plain letter
     "|(?:(?<=[\x00-\x7f])|^)[\u200c\u200d]"
 )
+_TAGS = re.compile(
+    "(?P<flag>\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{3,6}\U000e007f)|[\U000e0000-\U000e007f]+"
+)  # the flags of England, Scotland, Wales and other regions are written with tags
 
 
 def hidden_in(value: Any) -> str | None:
@@ -39,15 +42,37 @@ def hidden_in(value: Any) -> str | None:
 
 
 def visible(value: Any) -> Any:
-    """``value`` with every such character written as an escape."""
+    """``value`` for people: every such character is written as an escape."""
+    return _with_texts(value, lambda text: _UNSAFE.sub(_escaped, text))
+
+
+def legible(value: Any) -> Any:
+    """``value`` for models: as it is, but for invisible letters that belong to no flag; a model reads those.
+
+    Whatever else people do not see has its use in files and languages: byte order marks, joiners, marks of direction.
+    """
+    return _with_texts(value, _without_smuggled)
+
+
+def _without_smuggled(text: str) -> str:
+    if text.isascii():
+        return text
+    return _TAGS.sub(lambda found: found[0] if found["flag"] else _escaped_all(found[0]), text)
+
+
+def _with_texts(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, str):
-        return _UNSAFE.sub(_escaped, value)
+        return change(value)
     if isinstance(value, Mapping):
         fields = cast("Mapping[str, Any]", value)
-        return {visible(name): visible(field) for name, field in fields.items()}
+        return {change(name): _with_texts(field, change) for name, field in fields.items()}
     if isinstance(value, list | tuple):
-        return [visible(each) for each in cast("Sequence[Any]", value)]
+        return [_with_texts(each, change) for each in cast("Sequence[Any]", value)]
     return value
+
+
+def _escaped_all(text: str) -> str:
+    return "".join(f"\\U{ord(letter):08x}" for letter in text)
 
 
 def _escaped(found: re.Match[str]) -> str:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 import anyio
+from httpx2 import DecodingError
 from mcp import Client, MCPError
 from mcp.client.auth import OAuthFlowError
 from mcp.shared.dispatcher import ProgressFnT
@@ -50,6 +51,7 @@ _CANCEL_SECONDS = 1.0
 """So long it may take to tell a server that a call is given up."""
 _PAGES = 100
 _MOST_WORDS = 300
+_FROM_A_STATUS = {"Server returned an error response", "Not Found", "Session terminated"}
 _SHORTEST_SECRET = 6
 
 
@@ -272,7 +274,8 @@ class Connection:
             live.way.over.set()
             raise _Lost(live.way.reason or "the connection ended", refused=fate.refused) from None
         log.debug("%s: %s", self.server.name, type(error).__name__)
-        raise ToolError(f"{self.server.name}: {_words_of(error)}") from None
+        words = fate.refusal if fate.refusal and _says_nothing(error) else _words_of(error)
+        raise ToolError(f"{self.server.name}: {words}") from None
 
     # --- opening --------------------------------------------------------------------------------------------------
 
@@ -327,7 +330,8 @@ class Connection:
             fill("args", each)
         self._filled = tuple(fill.filled.values())
         ready: asyncio.Future[_Live] = asyncio.get_running_loop().create_future()
-        host = asyncio.create_task(self._host(server, ready), name=f"mcp-{server.name}")
+        way = way_to(server, self._here, self._hidden(server))
+        host = asyncio.create_task(self._host(server, way, ready), name=f"mcp-{server.name}")
         self._hosts.add(host)
         host.add_done_callback(self._hosts.discard)
         try:
@@ -335,7 +339,8 @@ class Connection:
                 return await ready
         except TimeoutError:
             host.cancel()
-            await asyncio.wait({host}, timeout=_CANCEL_SECONDS)  # for its last words
+            self.last_words = self._hidden(server)(way.last_words)
+            await asyncio.wait({host}, timeout=_CANCEL_SECONDS)
             jailed = server.command is not None and server.sandbox == "jail"
             hint = f"; in the jail it reaches what is granted (hosts): {AS_IT_IS}" if jailed else ""
             raise McpUnavailable(f"no answer within {server.connect_seconds:g} s{hint}") from None
@@ -343,9 +348,12 @@ class Connection:
             host.cancel()
             raise
 
-    async def _host(self, server: McpServer, ready: asyncio.Future[_Live]) -> None:
+    def _hidden(self, server: McpServer) -> Callable[[str], str]:
+        """Takes what the server was given out of what it says."""
+        return lambda words: str(self._secrets.hidden(_without(server, self._filled, words)))
+
+    async def _host(self, server: McpServer, way: Way, ready: asyncio.Future[_Live]) -> None:
         """Live as long as the connection does. Whatever the SDK does to this task happens to nobody else."""
-        way = way_to(server, self._here)
         live: _Live | None = None
         try:
             async with AsyncExitStack() as stack:
@@ -367,9 +375,10 @@ class Connection:
                 async with Ear(client, live.changed):
                     await way.over.wait()
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  (told to whoever waits, whatever it is)
-            way.reason = way.reason or _words_of(error)
+            refusal = way.refusal if _says_nothing(error) else ""
+            way.reason = way.reason or refusal or _words_of(error)
         finally:
-            self.last_words = self._secrets.hidden(_without(server, self._filled, way.last_words))
+            self.last_words = self._hidden(server)(way.last_words)
             if not ready.done():
                 ready.set_exception(McpUnavailable(way.reason or "it does not speak MCP"))
                 ready.exception()  # seen, also where nobody waits any more
@@ -411,15 +420,26 @@ async def _listed(client: Client) -> Sequence[Definition]:
 
 
 async def _all_pages(ask: Callable[..., Awaitable[Any]], name: str) -> list[Any]:
+    """All pages of a list. A cursor that is empty, or was there before, ends it; what a page repeats counts once."""
     found: list[Any] = []
     cursor: str | None = None
+    cursors: set[str] = set()
     for _page in range(_PAGES):
         page = await ask(cursor=cursor)
-        found += getattr(page, name)
+        new = [item for item in getattr(page, name) if item not in found] if found else getattr(page, name)
+        found += new
         cursor = page.next_cursor
-        if cursor is None or len(found) > MOST_TOOLS:
+        if not cursor or cursor in cursors or len(found) > MOST_TOOLS:
             break
+        cursors.add(cursor)
     return found
+
+
+def _says_nothing(error: BaseException) -> bool:
+    """An error that the SDK has made from the status of an answer."""
+    while isinstance(error, BaseExceptionGroup):
+        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
+    return isinstance(error, MCPError) and str(error) in _FROM_A_STATUS
 
 
 def _says_that_it_is_over(error: BaseException) -> bool:
@@ -444,6 +464,8 @@ def _words_of(error: BaseException) -> str:
         said = words_of(error) if isinstance(error, OAuthFlowError) else str(error)
         text = str(visible(said))
         return text if len(text) <= _MOST_WORDS else f"{text[:_MOST_WORDS]} …"
+    if isinstance(error, DecodingError):
+        return str(error)
     if isinstance(error, ValidationError):
         return "what it sends is not of its protocol"
     return type(error).__name__

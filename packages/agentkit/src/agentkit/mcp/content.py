@@ -1,7 +1,8 @@
 """What a server returns, as the output of a tool. Pure.
 
 Text stays text. An image and any other data become attachments (see :mod:`agentkit.attachments`), a resource an object
-with its address. Characters that nobody sees are made visible.
+with its address. Texts are what the server sent, since an agent that edits files writes them back; only invisible
+letters are written as escapes (:func:`agentkit.characters.legible`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from agentkit.attachments import KEY
-from agentkit.characters import visible
+from agentkit.characters import legible, visible
 from agentkit.messages import JsonValue
 
 MOST_ERROR = 8_000
@@ -30,17 +31,35 @@ def output_of(blocks: Sequence[Mapping[str, Any]], structured: Any) -> JsonValue
     said: JsonValue = "\n\n".join(texts) if len(texts) == len(parts) else parts
     if structured is None:
         return said
-    plain = visible(structured)
+    plain = legible(structured)
     if len(texts) == len(parts) and (not texts or _repeats(texts, structured)):
         return cast("JsonValue", plain)
     return {"structured": plain, "content": said}
 
 
-def error_of(blocks: Sequence[Mapping[str, Any]]) -> str:
-    """The text of a failed call, for the model."""
-    texts = [part for block in blocks if isinstance(part := _part(block), str)]
-    text = "\n\n".join(texts).strip() or "the tool says that it failed, and not why"
+def error_of(blocks: Sequence[Mapping[str, Any]], structured: Any = None) -> str:
+    """The reason of a failed call, for the model: its texts, what else it holds by name, and its structured output."""
+    words = [_in_words(block) for block in blocks]
+    if structured is not None and not _repeats([text for text in words if text], structured):
+        words.append(
+            structured if isinstance(structured, str) else json.dumps(structured, ensure_ascii=False)
+        )
+    text = legible("\n\n".join(words).strip()) or "the tool says that it failed, and not why"
     return text if len(text) <= MOST_ERROR else f"{text[:MOST_ERROR]} … (cut)"
+
+
+def _in_words(block: Mapping[str, Any]) -> str:
+    part = _part(block)
+    if isinstance(part, str):
+        return part
+    match block.get("type"):
+        case "resource" if isinstance(part, Mapping) and isinstance(part.get("text"), str):
+            return str(part["text"])
+        case "image" | "audio" | "resource":
+            held = block.get("resource") or block
+            return f"({visible(held.get('mimeType') or held.get('uri') or block['type'])})"
+        case _:
+            return json.dumps(part, ensure_ascii=False)
 
 
 def contents_of(contents: Sequence[Mapping[str, Any]]) -> JsonValue:
@@ -55,7 +74,7 @@ def contents_of(contents: Sequence[Mapping[str, Any]]) -> JsonValue:
 def _part(block: Mapping[str, Any]) -> JsonValue:
     match block.get("type"):
         case "text":
-            return cast("str", visible(block.get("text", "")))
+            return cast("str", legible(block.get("text", "")))
         case "image" | "audio":
             return _data(block)
         case "resource":
@@ -64,15 +83,15 @@ def _part(block: Mapping[str, Any]) -> JsonValue:
             kept = {
                 name: value for name, value in block.items() if name not in {"_meta", "annotations", "icons"}
             }
-            return cast("JsonValue", visible(kept))
+            return cast("JsonValue", legible(kept))
 
 
 def _resource(resource: Mapping[str, Any]) -> Mapping[str, JsonValue]:
-    told: dict[str, JsonValue] = {"uri": visible(resource.get("uri", ""))}
+    told: dict[str, JsonValue] = {"uri": legible(resource.get("uri", ""))}
     if "text" in resource:
         told |= {
             "media_type": visible(resource.get("mimeType") or "text/plain"),
-            "text": visible(resource["text"]),
+            "text": legible(resource["text"]),
         }
     else:
         told["content"] = _data({"data": resource.get("blob", ""), "mimeType": resource.get("mimeType")})

@@ -158,7 +158,7 @@ class McpToolset:
         )
         blocks = [block.model_dump(by_alias=True, mode="json", exclude_none=True) for block in result.content]
         if result.is_error:
-            raise ToolError(error_of(blocks))
+            raise ToolError(error_of(blocks, result.structured_content))
         return output_of(blocks, result.structured_content)
 
     async def _check(self, definition: Definition) -> None:

@@ -20,13 +20,26 @@ import httpx2
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.message import SessionMessage
-from mcp_types import JSONRPCError, JSONRPCRequest, JSONRPCResponse, jsonrpc_message_adapter
+from mcp_types import JSONRPCError, JSONRPCRequest, JSONRPCResponse
 
 from agentkit.characters import visible
 from agentkit.errors import AddressRefused
 from agentkit.guarded import GuardedTransport
 from agentkit.mcp.authorizing import auth_of, sent_by
+from agentkit.mcp.framing import Found, failed_answer, messages_in
 from agentkit.mcp.hosts import hosts_of
+from agentkit.mcp.http_answers import (
+    COMPRESSED,
+    EVENTS,
+    HTTP_OK,
+    HTTP_REFUSAL,
+    CappedStream,
+    EventStream,
+    body_of,
+    call_id_of,
+    failed_body,
+    refusal_of,
+)
 from agentkit.mcp.processes import AS_IT_IS, MOST_LINE, Streams, running
 from agentkit.mcp.servers import McpServer
 from agentkit.mcp.surroundings import Surroundings
@@ -37,6 +50,14 @@ _EXIT_SECONDS = 0.2
 """So long a program may take to end after its output has."""
 _MOST_ASKED = 100
 """Questions of a server that were not answered yet, or whose answers it has not read."""
+MOST_NOISE = 8 * MOST_LINE
+"""Bytes without a message in them after which a program is ended."""
+MOST_NOISY_LINES = 50_000
+"""Lines without a message after which it is."""
+_MOST_TOLD = 20
+"""So many of them are reported."""
+_CHUNK = 64 * 1024
+_EDGE = 4096
 _ERROR_LINES = 5
 _ERROR_LINE = 300
 
@@ -47,9 +68,11 @@ class Fate:
 
     Attributes:
         refused: the server has not taken it, so it has certainly not taken effect.
+        refusal: the status with which it was refused, in words; empty for none.
     """
 
     refused: bool = False
+    refusal: str = ""
 
 
 FATE: ContextVar[Fate | None] = ContextVar("FATE", default=None)
@@ -81,19 +104,54 @@ class Way(Protocol):
         ...
 
     @property
+    def refusal(self) -> str:
+        """The last status of HTTP that refused something, in words."""
+        ...
+
+    @property
     def last_words(self) -> str:
         """What the server said last beside its messages, for the operator alone: it may hold anything."""
         ...
 
 
-def way_to(server: McpServer, here: Surroundings) -> Way:
-    """The transport to a resolved server."""
-    return _Program(server, here) if server.url is None else _Address(server, here)
+def way_to(server: McpServer, here: Surroundings, hidden: Callable[[str], str]) -> Way:
+    """The transport to a resolved server.
+
+    Args:
+        server: resolved.
+        here: what all connections of its pool find.
+        hidden: takes secrets out of what is logged.
+    """
+    return _Program(server, here, hidden) if server.url is None else _Address(server, here, hidden)
+
+
+class _Noise:
+    """Reports what a server writes that is no message: what looks like one once as a warning, the rest at debug."""
+
+    def __init__(self, server: McpServer, hidden: Callable[[str], str]) -> None:
+        self._name = server.name
+        self._hidden = hidden
+        self._has_warned = False
+        self._count = 0
+
+    def told(self, raw: str) -> str:
+        """Report it, and return it as it was reported."""
+        self._count += 1
+        if self._count > _MOST_TOLD:
+            return ""
+        words = str(visible(self._hidden(raw[:_ERROR_LINE].strip())))[:_ERROR_LINE]
+        level = logging.DEBUG
+        if not self._has_warned and "{" in words:
+            self._has_warned, level = True, logging.WARNING
+        log.log(level, "MCP server %s writes what is no message: %s", self._name, words)
+        return f"on its output: {words}"
 
 
 class _Base:
-    def __init__(self, server: McpServer) -> None:
+    def __init__(self, server: McpServer, hidden: Callable[[str], str]) -> None:
         self._server = server
+        self._hidden = hidden
+        self._noise = _Noise(server, hidden)
         self._stack = AsyncExitStack()
         self.over = asyncio.Event()
         self.reason = ""
@@ -101,6 +159,10 @@ class _Base:
     @property
     def tokens(self) -> Sequence[str]:
         return ()
+
+    @property
+    def refusal(self) -> str:
+        return ""
 
     @property
     def last_words(self) -> str:
@@ -122,8 +184,8 @@ class _Base:
 class _Program(_Base):
     """Messages are lines of JSON: written to its input, read from its output. What it writes elsewhere is logged."""
 
-    def __init__(self, server: McpServer, here: Surroundings) -> None:
-        super().__init__(server)
+    def __init__(self, server: McpServer, here: Surroundings, hidden: Callable[[str], str]) -> None:
+        super().__init__(server, hidden)
         self._here = here
         self._heard = False
         self._asked = 0
@@ -152,26 +214,27 @@ class _Program(_Base):
     async def _read(
         self, streams: Streams, incoming: MemoryObjectSendStream[SessionMessage | Exception]
     ) -> None:
-        line = b""
+        lines = _Lines(streams.stdout)
         try:
-            while line := await streams.stdout.readline():
-                if not line.lstrip().startswith(b"{"):
-                    continue  # some programs greet on their output
-                message = jsonrpc_message_adapter.validate_json(line, by_name=False)
-                self._heard = True
-                self._asked += isinstance(message, JSONRPCRequest)
-                if self._asked > _MOST_ASKED:
-                    self.reason = f"it asks, and does not read the answers: {_MOST_ASKED} of them wait"
-                    streams.process.kill()
+            async for line, is_whole in lines:
+                found = messages_in(line) if is_whole else _too_long(line)
+                if found.noise:
+                    lines.noise += 1
+                    if told := self._noise.told(found.noise):
+                        self._said.append(told)
+                if found.messages and is_whole:
+                    self._heard = True
+                    lines.skipped = lines.noise = 0
+                for message in found.messages:
+                    self._asked += isinstance(message, JSONRPCRequest)
+                    await incoming.send(SessionMessage(message))
+                babbles = lines.skipped > MOST_NOISE or lines.noise > MOST_NOISY_LINES
+                if self._asked > _MOST_ASKED or babbles:
+                    asks = f"it asks, and does not read the answers: {_MOST_ASKED} of them wait"
+                    told = f"it sent {lines.noise} lines ({lines.skipped} bytes) of what is no message"
+                    self.reason = asks if self._asked > _MOST_ASKED else told
+                    streams.process.kill()  # nothing that it has still to say is wanted
                     return
-                await incoming.send(SessionMessage(message))
-        except ValueError:  # too long, too deep, or no message at all
-            self.reason = f"it sent what is no message, or one of more than {MOST_LINE} bytes"
-            if line:
-                self._said.append(
-                    f"on its output: {visible(line[:_ERROR_LINE].decode(errors='replace').strip())}"
-                )
-            streams.process.kill()  # nothing that it has still to say is wanted
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
             pass
         else:
@@ -207,8 +270,48 @@ class _Program(_Base):
         while chunk := await errors.read(4096):
             for line in chunk.decode(errors="replace").splitlines():
                 if line.strip():
-                    self._said.append(visible(line.strip())[:_ERROR_LINE])
+                    self._said.append(visible(self._hidden(line.strip()))[:_ERROR_LINE])
                     log.debug("%s: %s", self._server.name, self._said[-1])
+
+
+class _Lines:
+    """The lines of a stream, each with whether it is whole: of one that is too long the beginning and the end are kept.
+
+    Attributes:
+        skipped: bytes since it was last set to zero.
+        noise: lines without a message, counted by whoever reads them.
+    """
+
+    def __init__(self, stream: asyncio.StreamReader) -> None:
+        self._stream = stream
+        self.skipped = self.noise = 0
+
+    async def __aiter__(self) -> AsyncIterator[tuple[bytes, bool]]:
+        buffer, is_whole, seen = bytearray(), True, 0
+        while chunk := await self._stream.read(_CHUNK):
+            self.skipped += len(chunk)
+            buffer += chunk
+            await asyncio.sleep(0)  # what is there already is read without a pause
+            while (end := buffer.find(b"\n", seen)) >= 0:
+                yield bytes(buffer[:end]), is_whole and end <= MOST_LINE
+                del buffer[: end + 1]
+                is_whole, seen = True, 0
+            seen = len(buffer)
+            if len(buffer) > MOST_LINE:
+                del buffer[_EDGE : len(buffer) - _EDGE]
+                is_whole, seen = False, len(buffer)
+                if self.skipped > MOST_NOISE:
+                    yield bytes(buffer), False
+        if buffer:
+            yield bytes(buffer), is_whole
+
+
+def _too_long(line: bytes) -> Found:
+    why = f"its answer has more than {MOST_LINE} bytes"
+    failed = failed_answer(line, why)
+    return Found(
+        messages=[] if failed is None else [failed], noise=line[:_ERROR_LINE].decode(errors="replace")
+    )
 
 
 async def _stopped(task: asyncio.Task[None]) -> None:
@@ -220,9 +323,14 @@ async def _stopped(task: asyncio.Task[None]) -> None:
 
 
 class _Address(_Base):
-    def __init__(self, server: McpServer, here: Surroundings) -> None:
-        super().__init__(server)
+    def __init__(self, server: McpServer, here: Surroundings, hidden: Callable[[str], str]) -> None:
+        super().__init__(server, hidden)
         self._auth = auth_of(server, here.tokens, here.login)
+        self._capped: _Capped | None = None
+
+    @property
+    def refusal(self) -> str:
+        return "" if self._capped is None else self._capped.refusal
 
     @property
     def tokens(self) -> Sequence[str]:
@@ -231,12 +339,14 @@ class _Address(_Base):
     async def __aenter__(self) -> tuple[Any, Any]:
         server = self._server
         assert server.url is not None
+        own = httpx2.URL(server.url).host
+        self._capped = _Capped(GuardedTransport(hosts_of(server)), self._gone, own, self._noise)
         client = httpx2.AsyncClient(
             headers=dict(server.headers),
             auth=self._auth,
             timeout=httpx2.Timeout(server.connect_seconds, read=server.call_seconds + 5.0),
             # with a transport of its own, no proxy of the environment sees what is sent
-            transport=_Capped(GuardedTransport(hosts_of(server)), self._gone, httpx2.URL(server.url).host),
+            transport=self._capped,
         )
         await self._stack.enter_async_context(client)
         streams = streamable_http_client(server.url, http_client=client, max_sse_event_size=MOST_LINE)
@@ -249,12 +359,16 @@ class _Address(_Base):
 
 
 class _Capped(httpx2.AsyncBaseTransport):
-    """Gives up on an answer that is too long. Streams of events are capped event by event, by the SDK."""
+    """Takes from answers what is a message, gives up on one that is too long, and notes why a server refuses."""
 
-    def __init__(self, transport: httpx2.AsyncBaseTransport, gone: Callable[[], None], own: str) -> None:
+    def __init__(
+        self, transport: httpx2.AsyncBaseTransport, gone: Callable[[], None], own: str, noise: _Noise
+    ) -> None:
+        self.refusal = ""
         self._transport = transport
         self._gone = gone
         self._own = own
+        self._noise = noise
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         request.headers["Accept-Encoding"] = "identity"
@@ -273,12 +387,39 @@ class _Capped(httpx2.AsyncBaseTransport):
             and "mcp-session-id" in request.headers
         ):
             self._refused(request)
-        if "content-encoding" in response.headers:  # a few bytes may unfold to any size
-            await response.aclose()
-            raise httpx2.DecodingError("the answer is compressed, which was not asked for", request=request)
-        if not response.headers.get("content-type", "").startswith("text/event-stream"):
-            response.stream = _CappedStream(response.stream, request)
+        if response.status_code >= HTTP_REFUSAL:
+            self._note(refusal_of(response.status_code, response.headers))
+        if response.headers.pop("content-encoding", "").strip().lower() not in {"", "identity", "none"}:
+            await response.aclose()  # a few bytes may unfold to any size
+            if request.method != "POST" or (call_id := call_id_of(request.content)) is None:
+                raise httpx2.DecodingError(COMPRESSED, request=request)
+            return httpx2.Response(HTTP_OK, json=failed_body(call_id, COMPRESSED), request=request)
+        if not response.headers.get("content-type", "").startswith(EVENTS):
+            response.stream = CappedStream(response.stream, request)
+        if request.method == "POST" and response.status_code == HTTP_OK:
+            await self._mend(request, response)
         return response
+
+    def _note(self, refusal: str) -> None:
+        fate = FATE.get()
+        if fate is not None:
+            fate.refusal = refusal
+        self.refusal = refusal
+
+    async def _mend(self, request: httpx2.Request, response: httpx2.Response) -> None:
+        """See to it that the answer to a call holds messages of the protocol and nothing else."""
+        call_id = call_id_of(request.content)
+        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind == EVENTS:
+            response.stream = EventStream(response.stream, call_id, self._noise.told)
+        elif call_id is not None and kind != "text/html":
+            body, noise = await body_of(CappedStream(response.stream, request), call_id)
+            if noise:
+                self._noise.told(noise)
+            for name in ("content-length", "transfer-encoding", "content-type"):
+                response.headers.pop(name, None)
+            response.headers["content-type"] = "application/json"
+            response.stream = httpx2.ByteStream(body)
 
     def _refused(self, request: httpx2.Request) -> None:
         fate = FATE.get()
@@ -288,21 +429,3 @@ class _Capped(httpx2.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await self._transport.aclose()
-
-
-class _CappedStream(httpx2.AsyncByteStream):
-    def __init__(self, stream: Any, request: httpx2.Request) -> None:
-        self._stream = stream
-        self._request = request
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        size = 0
-        async for chunk in self._stream:
-            size += len(chunk)
-            if size > MOST_LINE:
-                message = f"the answer has more than {MOST_LINE} bytes"
-                raise httpx2.ReadError(message, request=self._request)
-            yield chunk
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()

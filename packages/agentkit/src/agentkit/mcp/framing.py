@@ -1,0 +1,180 @@
+"""Messages in what a server writes: one counts whatever stands beside it, and what is none harms no other. Pure.
+
+This module imports the SDK's types; it is imported when a connection is opened.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from mcp_types import (
+    PARSE_ERROR,
+    ErrorData,
+    JSONRPCError,
+    JSONRPCMessage,
+    JSONRPCResponse,
+    jsonrpc_message_adapter,
+)
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+MALFORMED = "what it sends is not of its protocol"
+_START = re.compile(r'\{\s*"(?:jsonrpc|id|result|error|method|params)"\s*:')
+_ID = re.compile(r'"id"\s*:\s*(?:(?P<number>\d{1,18})|"(?P<text>[^"\\]{1,100})")\s*(?=[,}])')
+_ANSWERS = re.compile(r'"(?:result|error)"\s*:')
+_HALVES = re.compile(  # of characters, in escapes
+    r"(?P<whole>\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
+)
+_MAX_STARTS = 8
+_EDGE = 4096
+_NULLABLE = ("structuredContent", "isError", "_meta", "nextCursor")
+
+
+@dataclass(slots=True)
+class Found:
+    """What some text of a server holds.
+
+    Attributes:
+        messages: in their order.
+        noise: what is no message; empty where there is none.
+    """
+
+    messages: list[JSONRPCMessage] = field(default_factory=list[JSONRPCMessage])
+    noise: str = ""
+
+
+def messages_in(raw: bytes) -> Found:
+    """Return the messages in a line, an event or a body.
+
+    Bytes that are not UTF-8 become replacement characters. A message counts behind a byte order mark, behind text that
+    does not end with a line, and within a list. An answer that cannot be read fails its call and no other.
+    """
+    text = raw.decode(errors="replace").strip("\ufeff\x00 \t\r\n")
+    found = Found()
+    if b'"jsonrpc"' not in raw:  # told at once: a program may write any number of lines
+        found.noise = text
+        return found
+    try:
+        values = [_parsed(text)]
+    except ValueError:
+        values = []
+        for piece, value in _pieces(text):
+            if value is None:
+                found.noise = found.noise or piece
+            else:
+                values.append(value)
+    for value in values:
+        for each in value if isinstance(value, list) else [value]:
+            message = _message(each)
+            if message is None:
+                found.noise = found.noise or text
+            else:
+                found.messages.append(message)
+    if not found.messages and (message := failed_answer(raw)) is not None:
+        found.messages.append(message)
+    return found
+
+
+def failed_answer(raw: bytes, why: str = MALFORMED) -> JSONRPCMessage | None:
+    """Return an error in the place of an answer that cannot be read; ``None`` where it cannot be told which one it is.
+
+    Args:
+        raw: of the answer, its beginning and its end.
+        why: what is wrong with it.
+    """
+    edges = [raw] if len(raw) <= 2 * _EDGE else [raw[:_EDGE], raw[-_EDGE:]]
+    begin, end = (edges[0].decode(errors="replace"), edges[-1].decode(errors="replace"))
+    answer = _ANSWERS.search(begin)
+    if answer is None or not begin.lstrip("\ufeff \t").startswith("{"):
+        return None
+    # the id stands before the result or behind it: within the result it is one of the server's own data
+    found = _ID.search(begin, 0, answer.start())
+    if found is None:
+        found = next(
+            (each for each in reversed(list(_ID.finditer(end))) if end[each.end() :].strip() == "}"), None
+        )
+    if found is None:
+        return None
+    return failure(int(found["number"]) if found["number"] else found["text"], why)
+
+
+def _parsed(text: str) -> Any:
+    """A JSON object or list. Raises ValueError."""
+    try:
+        value = from_json(text)
+    except ValueError as error:
+        if _HALVES.search(text) is None:
+            raise error from None
+        value = from_json(_HALVES.sub(lambda match: match["whole"] or "\\ufffd", text))
+    if not isinstance(value, dict | list):
+        raise ValueError("no object and no list")  # noqa: TRY004  (the text is wrong, not the caller)
+    return cast("Any", value)
+
+
+def _pieces(text: str) -> Iterator[tuple[str, Any]]:
+    """What could be a message in a text that is none as a whole, each with its value; ``None`` where it is noise."""
+    starts = [match.start() for match in _START.finditer(text)][:_MAX_STARTS]
+    if not starts:
+        yield text, None
+        return
+    if starts[0] > 0:
+        yield text[: starts[0]], None
+    place = 0
+    while place < len(starts):
+        for end in (len(text), *reversed(starts[place + 1 :])):
+            piece = text[starts[place] : end]
+            try:
+                yield piece, _parsed(piece)
+            except ValueError:
+                continue
+            place = len(starts) if end == len(text) else starts.index(end)
+            break
+        else:
+            yield text[starts[place] :], None
+            place += 1
+
+
+def _message(value: Any) -> JSONRPCMessage | None:
+    if not isinstance(value, dict) or "jsonrpc" not in value:
+        return None
+    given = cast("dict[str, Any]", value)
+    if isinstance(result := given.get("result"), dict):
+        given = {**given, "result": mended_result(cast("Mapping[str, Any]", result))}
+        given.pop("error", None) if given.get("error", 0) is None else None
+    try:
+        return jsonrpc_message_adapter.validate_python(given, by_name=False)
+    except ValidationError:
+        call_id = given.get("id")
+        if (
+            isinstance(call_id, int | str)
+            and not isinstance(call_id, bool)
+            and given.keys() & {"result", "error"}
+        ):
+            return failure(call_id)
+        return None
+
+
+def failure(call_id: int | str, why: str = MALFORMED) -> JSONRPCError:
+    """Return an error in the place of the answer to a call."""
+    return JSONRPCError(jsonrpc="2.0", id=call_id, error=ErrorData(code=PARSE_ERROR, message=why))
+
+
+def mended_result(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a result without fields that are null, and with a ``content`` where only that is missing."""
+    mended = {name: value for name, value in result.items() if value is not None or name not in _NULLABLE}
+    is_of_a_call = "structuredContent" in result or "isError" in result or result.get("content", 0) is None
+    if is_of_a_call and mended.get("content") is None:
+        mended["content"] = []
+    if isinstance(mended.get("content"), str):
+        mended["content"] = [{"type": "text", "text": mended["content"]}]
+    return mended
+
+
+def is_answer_to(message: JSONRPCMessage, call_id: object) -> bool:
+    """Whether a message answers the call of this id; some servers write a number as a text, or null."""
+    return isinstance(message, JSONRPCResponse | JSONRPCError) and (
+        message.id is None or str(message.id) == str(call_id)
+    )

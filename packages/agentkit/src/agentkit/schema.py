@@ -168,7 +168,7 @@ class ArgumentsSchema:
         """Fields have names of our own: that of a parameter may be an attribute of a model, or begin with _."""
         from pydantic import ConfigDict, create_model
 
-        described = _described_parameters(self._signature.doc)
+        described = self._signature.doc.parameters
         given: dict[str, Any] = {}
         for index, parameter in enumerate(parameters):
             default = ... if parameter.default is parameter.empty else parameter.default
@@ -335,21 +335,6 @@ def _whole(value: Any) -> Any:
     if type(value) in (list, tuple):
         return [_whole(item) for item in value]
     return value
-
-
-def summary_of(text: str) -> str:
-    """A docstring up to its ``Args:`` section: what the model reads about a tool."""
-    return re.split(r"^(?:Args|Returns|Raises|Yields):\s*$", text, maxsplit=1, flags=re.MULTILINE)[0].strip()
-
-
-def _described_parameters(docstring: str) -> Mapping[str, str]:
-    section = re.search(r"^Args:\s*\n((?:[ \t]+.*\n?|\n)+)", docstring, flags=re.MULTILINE)
-    if section is None:
-        return {}
-    entries = re.findall(
-        r"^[ \t]{1,4}(\w+)(?: \([^)]*\))?:[ \t]*(.+(?:\n[ \t]{5,}.+)*)", section[1], re.MULTILINE
-    )
-    return {name: " ".join(text.split()) for name, text in entries}
 
 
 def _explain(what: str, error: Any) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import FrameType, SimpleNamespace
 from typing import Any, TypeAlias, get_type_hints
 
+from agentkit.docstrings import Docstring, read_docstring
 from agentkit.errors import UsageError
 
 Function: TypeAlias = Callable[..., Any]
@@ -28,12 +29,12 @@ class Signature:
     Attributes:
         parameters: in their order, without those that a partial has bound.
         hints: the annotations by parameter, with their metadata.
-        doc: the docstring; empty for none.
+        doc: the docstring.
     """
 
     parameters: tuple[inspect.Parameter, ...]
     hints: Mapping[str, Any]
-    doc: str
+    doc: Docstring
 
 
 def name_of(function: AnyFunction) -> str | None:
@@ -99,7 +100,7 @@ def signature_of(function: Function, tool: str, names: Mapping[str, Any] | None 
     return Signature(
         parameters=parameters,
         hints=_hints(target, parameters, tool, names or {}),
-        doc=doc_of(function),
+        doc=read_docstring(doc_of(function), _all_names(target)),
     )
 
 
@@ -109,6 +110,12 @@ def names_of_caller() -> Mapping[str, Any]:
     while frame is not None and str(frame.f_globals.get("__name__", "")).startswith("agentkit."):
         frame = frame.f_back
     return {} if frame is None else dict(frame.f_locals)
+
+
+def _all_names(target: Any) -> list[str]:
+    """Also of what a partial has bound: its description is not for a model either."""
+    declared = _declared(target)
+    return [] if declared is None else list(declared.parameters)
 
 
 def _declared(function: Function) -> inspect.Signature | None:

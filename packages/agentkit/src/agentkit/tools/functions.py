@@ -17,7 +17,7 @@ from agentkit.errors import UnknownTool, UsageError
 from agentkit.messages import Effect, JsonObject, JsonValue, ToolCall, ToolSpec
 from agentkit.ports import ToolContext
 from agentkit.sandbox.terms import Confinement
-from agentkit.schema import ArgumentsSchema, summary_of
+from agentkit.schema import ArgumentsSchema
 from agentkit.signatures import (
     AnyFunction,
     Function,
@@ -169,7 +169,7 @@ class Tool:
         return ToolSpec(
             name=self.name,
             parameters=self._schema.json_schema,
-            description=summary_of(self._signature.doc),
+            description=self._signature.doc.description,
             effect=self.effect,
             timeout_seconds=self.timeout,
             approval=self.approval,

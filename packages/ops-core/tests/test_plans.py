@@ -144,27 +144,33 @@ def plan(connection: Connection, statement: Executable, **given: object) -> str:
     return "\n".join(str(row[0]) for row in rows)
 
 
-def test_a_claim_looks_at_what_is_due_in_its_line_only(connection: Connection):
-    of = {
-        "of_tenant": "tenant",
-        "of_agent": "agent",
-        "of_priority": 0,
-        "slots": 5,
-        "by": "me",
-        "seconds": 1.0,
-    }
-    found = plan(connection, leases.CLAIM_OF_LINE, **of)
+LINE = {"of_tenant": "tenant", "of_agent": "agent", "of_priority": 0}
+
+
+def test_a_claim_looks_at_what_is_due_in_its_line_only(whatever_was_counted: Connection):
+    found = plan(whatever_was_counted, leases.CLAIM_OF_LINE, **LINE, slots=5, by="me", seconds=1.0)
     assert "ix_task_due" in found
     assert "ix_task_listed" not in found
     assert "SCAN task" not in found
     assert "Seq Scan on task" not in found
 
 
-def test_the_lines_are_found_without_a_look_at_their_tasks(connection: Connection):
-    found = plan(connection, leases.LINES_AFTER, after_tenant="", after_agent="", after_priority=0)
-    assert found.count("ix_task_due") == 3
+LOOKS: dict[str, tuple[Executable, dict[str, object]]] = {
+    "the next lines": (leases.lines_of(("agent", "other")), {"after_tenant": "", "slots": 5}),
+    "a lower priority": (leases.LOWER_LINE, LINE),
+    "any line": (leases.ANY_LINE, {"after_tenant": "", "slots": 1}),
+}
+
+
+@pytest.mark.parametrize("which", LOOKS)
+def test_lines_are_found_without_a_look_at_their_tasks(whatever_was_counted: Connection, which):
+    statement, given = LOOKS[which]
+    found = plan(whatever_was_counted, statement, **given)
+    assert "ix_task_due" in found
     assert "ix_task_listed" not in found
+    assert "Hash" not in found
     assert "Seq Scan on task" not in found
+    assert "SCAN task" not in found
 
 
 def test_the_sweeper_looks_at_what_is_running_or_late_only(connection: Connection):

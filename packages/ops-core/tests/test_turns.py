@@ -27,14 +27,25 @@ def test_all_slots_are_shared_out_and_only_to_the_most_urgent_of_each_tenant(slo
     assert max(by_tenant.values(), default=0) - min(by_tenant.values(), default=0) <= 1
 
 
-def test_whoever_was_served_last_is_next_after_all_others():
+def serve(turns: Turns, line: Line) -> None:
+    turns.served(line)
+    turns.last_tenant = line.tenant
+
+
+def test_tenants_are_served_in_turn_from_the_last_one_on():
     turns, lines = Turns(), [Line(tenant, "x", 0) for tenant in "abcd"]
     order = []
     for _ in range(12):
         (line,) = turns.share(1, lines)
-        turns.served(line)
+        serve(turns, line)
         order.append(line.tenant)
     assert order == list("abcd") * 3
+
+
+def test_a_tenant_that_comes_back_has_its_place():
+    turns = Turns()
+    turns.last_tenant = "b"
+    assert list(turns.in_turn({"d", "a", "b", "c"})) == ["c", "d", "a", "b"]
 
 
 def test_agents_of_a_tenant_take_turns_too():
@@ -42,20 +53,6 @@ def test_agents_of_a_tenant_take_turns_too():
     order = []
     for _ in range(8):
         (line,) = turns.share(1, lines)
-        turns.served(line)
+        serve(turns, line)
         order.append(line.tenant + line.agent)
     assert order == ["ax", "bx", "ay", "bx"] * 2
-
-
-def test_whoever_comes_back_is_not_ahead_for_having_been_away():
-    turns = Turns()
-    here, away = Line("a", "x", 0), Line("b", "x", 0)
-    for _ in range(5):
-        turns.served(here)
-    turns.forget_all_but([here])
-    order = []
-    for _ in range(4):
-        (line,) = turns.share(1, [here, away])
-        turns.served(line)
-        order.append(line.tenant)
-    assert order == ["b", "a", "b", "a"]

@@ -28,7 +28,7 @@ from sqlalchemy import (
 
 from ops_core.stores.dialects import by_moment
 
-REVISION = "0012"
+REVISION = "0013"
 """The schema that this release works with: the head of the migrations."""
 
 metadata = MetaData(
@@ -85,8 +85,8 @@ task = Table(
     # due tasks, line by line
     Index(
         "ix_task_due",
-        "tenant",
         "agent",
+        "tenant",
         "priority",
         "run_after",
         "id",

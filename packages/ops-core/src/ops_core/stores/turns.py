@@ -6,9 +6,11 @@ priority goes first, and at one priority agents take turns. Within a line it is 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
+
+MAX_REMEMBERED = 10_000
+"""Number of agents of tenants that were served last and are remembered."""
 
 
 class Line(NamedTuple):
@@ -20,10 +22,17 @@ class Line(NamedTuple):
 
 
 class Turns:
-    """Remembers who was served last."""
+    """Remembers who was served last.
+
+    Attributes:
+        last_tenant: the tenants behind this one, by name, are next; then those before it.
+    """
 
     def __init__(self) -> None:
-        self._served: Counter[tuple[str, ...]] = Counter()  # when, for tenants and for their agents
+        self.last_tenant = ""
+        self._served = dict[
+            tuple[str, str], int
+        ]()  # when, for the agents of tenants; the last one served is last
         self._moment = 0
 
     def share(self, slots: int, lines: Collection[Line]) -> Mapping[Line, int]:
@@ -39,24 +48,23 @@ class Turns:
                 urgent[line.tenant] = [line]
             elif line.priority == best[0].priority and line is not best[0]:
                 best.append(line)
-        tenants = sorted(urgent, key=lambda tenant: (self._served[(tenant,)], tenant))
         shared: dict[Line, int] = {}
-        for tenant, count in zip(tenants, _parts(slots, len(tenants)), strict=False):
-            waiting = sorted(urgent[tenant], key=lambda line: (self._served[line[:2]], line))
+        for tenant, count in zip(self.in_turn(urgent), _parts(slots, len(urgent)), strict=False):
+            waiting = sorted(urgent[tenant], key=lambda line: (self._served.get(line[:2], 0), line))
             shared.update(zip(waiting, _parts(count, len(waiting)), strict=False))
         return shared
 
-    def served(self, line: Line) -> None:
-        """A task of this line was taken: others are next."""
-        self._moment += 1
-        for who in ((line.tenant,), line[:2]):
-            self._served[who] = self._moment
+    def in_turn(self, tenants: Collection[str]) -> Sequence[str]:
+        """These tenants in the order in which they are served."""
+        return sorted(tenants, key=lambda tenant: (tenant <= self.last_tenant, tenant))
 
-    def forget_all_but(self, lines: Collection[Line]) -> None:
-        """Who has nothing waiting needs no memory."""
-        known = {who for line in lines for who in ((line.tenant,), line[:2])}
-        for who in [who for who in self._served if who not in known]:
-            del self._served[who]
+    def served(self, line: Line) -> None:
+        """A task of this line was taken: other agents of its tenant are next."""
+        self._moment += 1
+        self._served.pop(line[:2], None)
+        self._served[line[:2]] = self._moment
+        if len(self._served) > MAX_REMEMBERED:
+            del self._served[next(iter(self._served))]
 
 
 def _parts(slots: int, among: int) -> Sequence[int]:

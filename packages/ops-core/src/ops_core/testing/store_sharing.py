@@ -7,7 +7,15 @@ from collections.abc import Sequence
 
 from ops_core.ports import Store
 from ops_core.task import Claimed
-from ops_core.testing.examples import AGENT, LEASE_SECONDS, OTHER_TENANT, TENANT, claim, submitted
+from ops_core.testing.examples import (
+    AGENT,
+    LEASE_SECONDS,
+    OTHER_TENANT,
+    TENANT,
+    MovableClock,
+    claim,
+    submitted,
+)
 
 
 class SharingContract:
@@ -65,6 +73,38 @@ class SharingContract:
             await submitted(store, priority=100)
         await submitted(store, tenant=OTHER_TENANT, priority=-100)
         assert {one.task.tenant for one in await claim(store, slots=2)} == {TENANT, OTHER_TENANT}
+
+    async def test_of_hundreds_of_priorities_the_highest_is_first(self, store: Store) -> None:
+        for priority in range(-150, 150):
+            await submitted(store, priority=priority)
+            if priority % 10 == 0:
+                await submitted(store, agent="nobody runs it", priority=priority + 500)
+        order = [one.task.priority for _ in range(5) for one in await claim(store, slots=1)]
+        assert order == [149, 148, 147, 146, 145]
+        assert [one.task.priority for one in await claim(store, slots=4)] == [144, 143, 142, 141]
+
+    async def test_a_priority_that_is_not_due_yet_holds_up_no_lower_one(
+        self, store: Store, clock: MovableClock
+    ) -> None:
+        moment = (await submitted(store)).created_at
+        for priority in range(1, 20):
+            await submitted(store, priority=priority, run_at=moment + 60 + priority)
+        assert [one.task.priority for one in await claim(store, slots=3)] == [0]
+        clock.advance(75)
+        assert [one.task.priority for one in await claim(store, slots=3)] == [15, 14, 13]
+
+    async def test_lines_that_no_worker_serves_hold_up_nobody(self, store: Store) -> None:
+        for number in range(300):
+            await submitted(store, tenant=f"a-{number}", agent="nobody runs it", priority=number)
+        mine = await submitted(store, tenant="z")
+        assert [one.task.id for one in await claim(store, slots=1)] == [mine.id]
+
+    async def test_hundreds_that_wait_for_a_later_moment_hold_up_nobody_for_ever(self, store: Store) -> None:
+        mine = await submitted(store, tenant="z")
+        for number in range(300):
+            await submitted(store, tenant=f"a-{number}", run_at=mine.created_at + 1000)
+        taken = [one.task.id for _ in range(2) for one in await claim(store, slots=1)]
+        assert taken == [mine.id]
 
     async def test_of_hundreds_that_share_nobody_is_forgotten(self, store: Store) -> None:
         tenants = [f"tenant-{number}" for number in range(300)]

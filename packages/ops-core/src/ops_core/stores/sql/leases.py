@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import (
+    CTE,
     ColumnElement,
+    FromClause,
     Integer,
+    ScalarSelect,
+    Select,
     and_,
     bindparam,
     case,
@@ -18,6 +23,7 @@ from sqlalchemy import (
     not_,
     select,
     tuple_,
+    union_all,
     update,
 )
 from sqlalchemy.sql.dml import ReturningUpdate
@@ -49,10 +55,14 @@ from ops_core.task import (
 
 log = logging.getLogger("ops_core.stores")
 
-MOST_LINES = 256
-"""So many lines are looked at for a claim; where there are more, the next claim goes on after them."""
+MAX_HOPS = 256
+"""Number of lines of an agent that are looked at for one claim; the next claim goes on behind them."""
 
-BEFORE_ALL = Line("", "", 0)
+MAX_STATEMENTS = 8
+"""Number of sets of agents whose statement is kept; a worker has one as a rule."""
+
+_NO_PRIORITY = -(2**31)
+"""Lower than any."""
 
 
 _begins = and_(t.c.steps == 0, t.c.thread_id.is_(None))
@@ -97,42 +107,113 @@ _renew = (
 )
 
 
-def _lines() -> Any:
-    """The lines in which something is due, from one line on: one look into the index for each, however long it is."""
-    names = Line._fields
-    after: list[ColumnElement[Any]] = [bindparam(f"after_{name}") for name in names]
-    first = (
-        select(*(t.c[name] for name in names))
-        .where(is_open, tuple_(*(t.c[name] for name in names)) > tuple_(*after))
-        .order_by(*(t.c[name] for name in names))
-        .limit(1)
-        .subquery("first_line")
+def _is_due(of: FromClause) -> ColumnElement[bool]:
+    """Whether something of this line could be claimed now.
+
+    Asked as a minimum, which only the index of due tasks can give: what an EXISTS may be made into, such as a hash of
+    all that is due, depends on the statistics.
+    """
+    line = (t.c.agent == of.c.agent, t.c.tenant == of.c.tenant, t.c.priority == of.c.priority)
+    first = select(func.min(t.c.run_after)).where(*line, is_open).correlate(of).scalar_subquery()
+    return and_(first <= now(), not_all_halted(of.c.tenant, of.c.agent))
+
+
+def lines_of(agents: Sequence[str]) -> Select[*tuple[Any, ...]]:
+    """As :func:`_lines`, of these agents."""
+    return _lines(
+        union_all(*(select(literal(agent, t.c.agent.type).label("agent")) for agent in agents)).cte("mine")
     )
-    line = select(first).cte("line", recursive=True)
-    of = [line.c[name] for name in names]
-    n, row = t.alias("n"), t.alias("of_next_line")
-    following = (
-        select(n.c.id)
-        .where(open_in(n))
-        .where(tuple_(*(n.c[name] for name in names)) > tuple_(*of))
-        .order_by(*(n.c[name] for name in names))
-        .limit(1)
+
+
+def _due_lines_of(mine: CTE) -> Select[*tuple[Any, ...]]:
+    lines = _lines(mine).subquery("lines")
+    return select(lines.c.tenant).where(lines.c.due).limit(1)
+
+
+def _lines(mine: CTE) -> Select[*tuple[Any, ...]]:
+    """The most urgent line of each tenant and agent in which something is due, in the order of tenants, from one on.
+
+    For each agent the walk goes from tenant to tenant, and within a tenant from its highest priority down to the first
+    that is due: each step is one look into the index of due tasks, however many tasks wait there, and lines of other
+    agents are never met. It ends with as many lines as there are slots, or after :data:`MAX_HOPS`.
+    """
+    start = select(
+        mine.c.agent,
+        bindparam("after_tenant", type_=t.c.tenant.type).label("tenant"),
+        literal(_NO_PRIORITY, Integer()).label("priority"),
+        literal(0, Integer()).label("hops"),
+        literal(0, Integer()).label("found"),
+    )
+    walk = start.cte("walk", recursive=True)
+    due, lower, following = _is_due(walk), _lower_priority(walk), _following_tenant(walk)
+    stays = and_(case((due, 0), else_=1) == 1, lower.is_not(None))  # not: ~due, which NULL would make unknown
+    onward = select(
+        walk.c.agent,
+        case((stays, walk.c.tenant), else_=following),
+        case((stays, lower), else_=_highest_priority(walk, following)),
+        walk.c.hops + 1,
+        walk.c.found + case((due, 1), else_=0),
+    ).where(
+        walk.c.tenant.is_not(None),
+        walk.c.hops < MAX_HOPS,
+        walk.c.found < bindparam("slots", type_=Integer()),
+    )
+    walk = walk.union_all(onward)
+    return select(
+        walk.c.tenant, walk.c.agent, walk.c.priority, walk.c.hops, _is_due(walk).label("due")
+    ).where(walk.c.hops > 0, walk.c.tenant.is_not(None))
+
+
+def _lower_priority(of: FromClause) -> ScalarSelect[int]:
+    n = t.alias("n")
+    line = (n.c.agent == of.c.agent, n.c.tenant == of.c.tenant, n.c.priority < of.c.priority)
+    return select(func.max(n.c.priority)).where(open_in(n), *line).correlate(of).scalar_subquery()
+
+
+def _following_tenant(of: FromClause) -> ScalarSelect[str]:
+    n = t.alias("n")
+    behind = (n.c.agent == of.c.agent, n.c.tenant > of.c.tenant)
+    return select(func.min(n.c.tenant)).where(open_in(n), *behind).correlate(of).scalar_subquery()
+
+
+def _highest_priority(of: FromClause, tenant: ScalarSelect[str]) -> ScalarSelect[int]:
+    n = t.alias("highest")
+    return (
+        select(func.max(n.c.priority))
+        .where(open_in(n), n.c.agent == of.c.agent, n.c.tenant == tenant)
+        .correlate(of)
         .scalar_subquery()
     )
-    line = line.union_all(
-        select(*(row.c[name] for name in names)).select_from(line).join(row, row.c.id == following)
-    )
-    due = (
-        select(t.c.id)
-        .where(*(t.c[name] == line.c[name] for name in names))
-        .where(t.c.run_after <= now(), is_open)
-        .exists()
-    )
-    return select(*line.c).where(due, not_all_halted(line.c.tenant, line.c.agent))
 
 
-LINES_AFTER = _lines().limit(MOST_LINES)
-_first_line = _lines().limit(1)
+def _lower_lines() -> Select[*tuple[Any, ...]]:
+    """The next lower priority of a tenant and agent at which something is due."""
+    start = select(
+        bindparam("of_agent", type_=t.c.agent.type).label("agent"),
+        bindparam("of_tenant", type_=t.c.tenant.type).label("tenant"),
+        bindparam("of_priority", type_=Integer()).label("priority"),
+        literal(0, Integer()).label("hops"),
+    )
+    walk = start.cte("walk", recursive=True)
+    onward = select(walk.c.agent, walk.c.tenant, _lower_priority(walk), walk.c.hops + 1)
+    walk = walk.union_all(onward.where(walk.c.priority.is_not(None)))
+    return select(walk.c.priority).where(walk.c.hops > 0, _is_due(walk)).limit(1)
+
+
+LOWER_LINE = _lower_lines()
+
+
+def _all_agents() -> CTE:
+    """Agents of whose tasks some are open, and one without a name, from which the walk begins."""
+    n = t.alias("n")
+    agents = select(literal("", t.c.agent.type).label("agent")).cte("mine", recursive=True)
+    following = select(func.min(n.c.agent)).where(open_in(n), n.c.agent > agents.c.agent)
+    return agents.union_all(
+        select(following.correlate(agents).scalar_subquery()).where(agents.c.agent.is_not(None))
+    )
+
+
+ANY_LINE = _due_lines_of(_all_agents())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +240,7 @@ class Claiming:
     """What one process remembers from claim to claim: nothing that another one, or the next start, would miss."""
 
     turns: Turns = field(default_factory=Turns)
-    _after: Line = BEFORE_ALL
+    _statements: dict[tuple[str, ...], Select[*tuple[Any, ...]]] = field(default_factory=dict)
 
     def claim(self, writing: Writing, wanted: Wanted) -> Sequence[Claimed]:
         """Take due tasks. Whoever else looks at the same time finds them taken."""
@@ -167,7 +248,8 @@ class Claiming:
             of = {"agents": list(wanted.agents), "only": list(wanted.only)}
             return _readable(writing, _take(writing, _claim_only, wanted, wanted.slots, of))
         rows: list[AnyRow] = []
-        lines = {line for line in self._due_lines(writing) if line.agent in wanted.agents}
+        lines, examined = self._due_lines(writing, wanted)
+        served = set[str]()
         while lines and len(rows) < wanted.slots:
             for line, count in self.turns.share(wanted.slots - len(rows), lines).items():
                 of_line = {f"of_{name}": value for name, value in line._asdict().items()}
@@ -175,17 +257,48 @@ class Claiming:
                 rows += taken
                 if taken:
                     self.turns.served(line)
+                    served.add(line.tenant)
                 if len(taken) < count:
                     lines.discard(line)
+                    lower = writing.execute(LOWER_LINE, of_line).scalar()
+                    if lower is not None:
+                        lines.add(line._replace(priority=lower))
+        if served:
+            examined = self.turns.in_turn(served)[-1]
+        self.turns.last_tenant = examined
         return _readable(writing, rows)
 
-    def _due_lines(self, writing: Writing) -> Sequence[Line]:
-        lines = _look(writing, self._after)
-        if self._after != BEFORE_ALL and len(lines) < MOST_LINES:
-            lines = list(dict.fromkeys(lines + _look(writing, BEFORE_ALL)))[:MOST_LINES]
-        self._after = lines[-1] if len(lines) == MOST_LINES else BEFORE_ALL
-        self.turns.forget_all_but(lines)
-        return lines
+    def _due_lines(self, writing: Writing, wanted: Wanted) -> tuple[set[Line], str]:
+        """The lines of the tenants that are next, and the last tenant that was looked at for each agent."""
+        agents = tuple(sorted(wanted.agents))
+        if not agents or wanted.slots < 1:
+            return set(), self.turns.last_tenant
+        after = self.turns.last_tenant
+        lines, until = self._walk(writing, agents, after, wanted.slots)
+        if until is None and after:  # all behind were seen: now those before
+            more, until = self._walk(writing, agents, "", wanted.slots)
+            lines |= {line for line in more if line.tenant <= after}
+        next_ones = set(self.turns.in_turn({line.tenant for line in lines})[: wanted.slots])
+        return {line for line in lines if line.tenant in next_ones}, after if until is None else until
+
+    def _walk(
+        self, writing: Writing, agents: tuple[str, ...], after: str, slots: int
+    ) -> tuple[set[Line], str | None]:
+        """Due lines behind a tenant, and the tenant up to which all were seen; ``None`` where there are no others."""
+        if agents not in self._statements:
+            if len(self._statements) >= MAX_STATEMENTS:
+                self._statements.clear()
+            self._statements[agents] = lines_of(agents)
+        rows = writing.execute(self._statements[agents], {"after_tenant": after, "slots": slots}).all()
+        cut_off = [row.tenant for row in rows if row.hops >= MAX_HOPS]
+        lines = {Line(row.tenant, row.agent, row.priority) for row in rows if row.due}
+        if not cut_off:
+            count = Counter(row.agent for row in rows if row.due)
+            if any(found >= slots for found in count.values()):
+                return lines, max(line.tenant for line in lines)
+            return lines, None
+        until = min(cut_off)
+        return {line for line in lines if line.tenant <= until}, until
 
 
 def _take(
@@ -195,15 +308,9 @@ def _take(
     return sorted(writing.execute(statement, given), key=lambda row: (row.run_after, row.id))
 
 
-def _look(writing: Writing, after: Line) -> list[Line]:
-    given = {f"after_{name}": value for name, value in after._asdict().items()}
-    return [Line._make(row) for row in writing.execute(LINES_AFTER, given)]
-
-
 def any_due(writing: Writing) -> bool:
     """Could a task be claimed now?"""
-    given = {f"after_{name}": value for name, value in BEFORE_ALL._asdict().items()}
-    return writing.execute(_first_line, given).first() is not None
+    return writing.execute(ANY_LINE, {"after_tenant": "", "slots": 1}).first() is not None
 
 
 def _readable(writing: Writing, rows: Sequence[AnyRow]) -> Sequence[Claimed]:

@@ -23,7 +23,9 @@ numbers = itertools.count(1)
 
 
 @asynccontextmanager
-async def working(engine: Engine, *agents: Agent[Any, Any], **options: Any) -> AsyncGenerator[Runner]:
+async def working(
+    engine: Engine, *agents: Agent[Any, Any], catalog: Catalog | None = None, **options: Any
+) -> AsyncGenerator[Runner]:
     """A runner at work; leaving stops it in good order."""
     quick = {
         "owner": f"worker-{next(numbers)}",
@@ -31,7 +33,8 @@ async def working(engine: Engine, *agents: Agent[Any, Any], **options: Any) -> A
         "grace_seconds": 0.2,
         "lease_seconds": 30.0,
     }
-    runner = Runner(engine, Catalog(agents), RunnerOptions(**{**quick, "retry": QUICK, **options}))
+    catalog = Catalog(agents) if catalog is None else catalog
+    runner = Runner(engine, catalog, RunnerOptions(**{**quick, "retry": QUICK, **options}))
     running = asyncio.create_task(runner.run())
     try:
         yield runner

@@ -291,6 +291,34 @@ async def test_an_unexpected_exception_is_tried_again_and_tells_no_secret(engine
     assert "sk-secret" not in found.error.message + caplog.text
 
 
+class Panic(BaseException):
+    """As native code raises it."""
+
+
+@pytest.mark.parametrize("error", [Panic("sk-secret"), SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
+@pytest.mark.parametrize("where", ["model", "catalog"])
+async def test_what_is_no_exception_fails_its_own_task_only(
+    engine: Engine, caplog, where: str, error: BaseException
+):
+    def fail(*_given: object) -> Any:
+        raise error
+
+    class Broken(Catalog):
+        opened = fail
+
+    model = ScriptedModel.by_turn({0: fail})
+    broken = Agent("openai:gpt-x" if where == "catalog" else model, name="agent")
+    catalog = Broken([broken, Agent(ScriptedModel.by_turn(["Well."]), name="other")])
+    task = await submit(engine, max_attempts=1)
+    async with working(engine, catalog=catalog):
+        found = await ended(engine, task)
+        assert (await ended(engine, await submit(engine, agent="other"))).output == "Well."
+    assert found.error is not None
+    assert (found.status, found.error.code) == (TaskStatus.FAILED, "internal")
+    assert "sk-secret" not in found.error.message
+    assert "never retrieved" not in caplog.text
+
+
 async def test_a_retried_task_goes_on_and_repeats_nothing(engine: Engine):
     calls = 0
 

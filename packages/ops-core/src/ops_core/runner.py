@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from agentkit.agent import Agent
+from agentkit.boundary import guarded
 from agentkit.calls import place_of
 from agentkit.codec import kind_of
 from agentkit.control import STUBBORN_SECONDS, Control
@@ -233,9 +234,12 @@ class Runner:
         running = asyncio.create_task(self._carry(claimed, control), name=f"task-{lease.task_id}")
         self._carried[lease] = _Carried(control, running)
 
-        def end(_done: asyncio.Task[None]) -> None:
+        def end(done: asyncio.Task[None]) -> None:
             del self._carried[lease]
             self._slot_freed.set()
+            if not done.cancelled() and (error := done.exception()) is not None:
+                what, where = type(error).__name__, place_of(error)
+                log.error("task %s: unexpected %s at %s; its lease runs out", lease.task_id, what, where)
 
         running.add_done_callback(end)
 
@@ -358,7 +362,8 @@ class Runner:
         """Carry a task as far as it goes, and say how it stands."""
         task, lease, deadline = claimed.task, claimed.lease, _deadline(claimed, control)
         try:
-            with nullcontext() if task.trace is None else task.trace.carried_on():
+            # guarded: what the catalog, and the models and memories that it opens, raise is theirs alone
+            with guarded("the run"), nullcontext() if task.trace is None else task.trace.carried_on():
                 outcome = await self._run(claimed, control)
         except (OpsError, RunReleased):
             raise

@@ -393,7 +393,7 @@ class EngineMachine(RuleBasedStateMachine):
 
 TestEngineAgainstAModel = EngineMachine.TestCase
 TestEngineAgainstAModel.settings = settings(
-    max_examples=80, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=50, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
 )
 
 

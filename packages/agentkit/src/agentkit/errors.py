@@ -44,6 +44,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Self
 
+from agentkit.recorded_text import recordable
+
 
 class Actor(StrEnum):
     """Who must act before the same thing can succeed."""
@@ -74,6 +76,9 @@ class RunError:
     actor: Actor = Actor.DEVELOPER
     transient: bool = False
     retry_after: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", recordable(self.message))
 
 
 def remade(kind: type[Exception], args: tuple[Any, ...]) -> Exception:

@@ -24,6 +24,18 @@ from agentkit.messages import (
     ToolCall,
     Usage,
 )
+from agentkit.recorded_text import MOST_CHARACTERS, recordable
+
+MOST_NOTE = 1_000_000
+"""Maximum length of a note."""
+
+
+def _hold_recordable(step: object, *names: str, most: int = MOST_CHARACTERS) -> None:
+    """Make fields of a frozen value hold text that can be recorded, wherever it comes from."""
+    for name in names:
+        text = getattr(step, name)
+        if len(text) > most or not text.isascii():
+            object.__setattr__(step, name, recordable(text, most))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +77,9 @@ class ModelReplied:
     model: str = ""
     seconds: float = 0.0
     problem: str | None = None
+
+    def __post_init__(self) -> None:
+        _hold_recordable(self, "model", *(() if self.problem is None else ("problem",)))
 
     @property
     def text(self) -> str:
@@ -143,6 +158,9 @@ class Ruling:
     decision: Literal["allow", "deny"]
     reason: str
 
+    def __post_init__(self) -> None:
+        _hold_recordable(self, "reason")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolStarted:
@@ -182,6 +200,9 @@ class ToolReturned:
     remark: str = ""
     ruling: Ruling | None = None
 
+    def __post_init__(self) -> None:
+        _hold_recordable(self, "remark")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApprovalAsked:
@@ -208,6 +229,9 @@ class ApprovalAsked:
     digest: str = ""
     expires_seconds: float | None = None
 
+    def __post_init__(self) -> None:
+        _hold_recordable(self, "reason")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApprovalGiven:
@@ -228,6 +252,9 @@ class ApprovalGiven:
     by: str = ""
     arguments: JsonObject | None = None
     digest: str = ""
+
+    def __post_init__(self) -> None:
+        _hold_recordable(self, "reason", "by")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,6 +312,9 @@ class Note:
     source: str = ""
     at: float = 0.0
     score: float = 0.0
+
+    def __post_init__(self) -> None:
+        _hold_recordable(self, "text", "source", most=MOST_NOTE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any, Literal
 
 import pytest
@@ -46,6 +47,10 @@ DIALECT = Dialect(provider="test", model="tiny", official=False)
 HELLO = ModelRequest(messages=(UserMessage(text="Hello"),))
 
 
+def asking(schema: Any) -> ModelRequest:
+    return replace(HELLO, output_schema=schema)
+
+
 @pytest.fixture
 async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[WireServer]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -73,7 +78,7 @@ class TestStreamed(TestWhole):
 
 
 def stream(*pieces: dict[str, Any], schema: Any = None) -> tuple[ModelReply, list[Delta]]:
-    draft = MessageDraft(DIALECT, schema)
+    draft = MessageDraft(DIALECT, None if schema is None else asking(schema))
     deltas = [found for piece in pieces for found in draft.feed(piece)]
     return draft.finish(), deltas
 
@@ -163,7 +168,7 @@ class Tree(BaseModel):
 
 def test_a_closed_schema_is_sent_as_such_with_its_constraints_in_words() -> None:
     found: Any = native_schema(TypeAdapter(Path).json_schema())
-    assert output_for(TypeAdapter(Path).json_schema()) is None
+    assert output_for(asking(TypeAdapter(Path).json_schema())) is None
     point = found["$defs"]["Point"]
     assert point["additionalProperties"] is found["additionalProperties"] is False
     assert point["properties"]["x"]["description"] == '{"minimum": 0}'
@@ -172,7 +177,7 @@ def test_a_closed_schema_is_sent_as_such_with_its_constraints_in_words() -> None
 
 @pytest.mark.parametrize("kind", [dict[str, int], Tree, int, list[Point], dict[str, Any]])
 def test_any_other_schema_becomes_a_tool(kind: Any) -> None:
-    found = output_for(TypeAdapter(kind).json_schema())
+    found = output_for(asking(TypeAdapter(kind).json_schema()))
     assert found is not None
     assert found.schema["type"] == "object"
 
@@ -196,7 +201,7 @@ async def test_an_output_by_tool_is_the_text_of_the_reply(
 def test_true_calls_come_before_the_output() -> None:
     both = (ToolCall(id="c", name="add"), ToolCall(id="d", name=OUTPUT_TOOL, arguments={"output": 1}))
     body = message(ModelReply(parts=both, stop_reason=StopReason.TOOL_CALLS))
-    assert decode_reply(body, DIALECT, {"type": "integer"}).parts == both[:1]
+    assert decode_reply(body, DIALECT, asking({"type": "integer"})).parts == both[:1]
 
 
 # --- what comes back ---------------------------------------------------------------------------------------------

@@ -326,7 +326,11 @@ class ModelRequest:
         output_schema: JSON schema that the final text must satisfy; ``None`` for free text.
         stop: the model stops before it writes any of these.
         max_tokens: upper bound of the reply, in tokens.
-        temperature: randomness, where the model knows it.
+        temperature: randomness.
+        top_p: only the likeliest tokens that are together as likely as this are drawn from.
+        seed: for replies that can be had again, as far as the provider goes.
+        reasoning_effort: how much the model thinks before it answers.
+        tool_choice: ``auto``; ``required``, some tool must be called; ``none``; or the name of a tool that must be.
     """
 
     messages: tuple[Message, ...]
@@ -336,6 +340,10 @@ class ModelRequest:
     stop: tuple[str, ...] = ()
     max_tokens: int | None = None
     temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    reasoning_effort: str | None = None
+    tool_choice: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

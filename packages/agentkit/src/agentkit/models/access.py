@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from agentkit.errors import UsageError
 from agentkit.messages import JsonObject, JsonValue
+from agentkit.models.body import Wire, checked_body
 
 OPENAI_URL = "https://api.openai.com/v1"
 OPENROUTER_URL = "https://openrouter.ai/api/v1"
@@ -44,14 +45,20 @@ class Extras:
     max_tokens_field: MaxTokensField | None = None
     stream_options: bool | None = None
 
-    def checked(self) -> Extras:
+    def checked(self, wire: Wire | None = None) -> Extras:
         """The same, where it can be sent.
 
+        Args:
+            wire: which one is spoken, where it is that of a model.
+
         Raises:
-            UsageError: a header cannot be one, or is not to be set by hand; no value is in the text.
+            UsageError: a header cannot be one, or is not to be set by hand, or a field of the body is written by the
+                adapter; no value is in the text.
         """
         if self.max_tokens_field not in {None, *get_args(MaxTokensField)}:
             raise UsageError(f"max_tokens_field: one of {', '.join(get_args(MaxTokensField))}")
+        if wire is not None:
+            checked_body(wire, self.body)
         for name, value in self.headers.items():
             if not (name and name.isascii() and name.replace("-", "").replace("_", "").isalnum()):
                 raise UsageError(f"headers: {name[:40]!r} is not the name of a header")

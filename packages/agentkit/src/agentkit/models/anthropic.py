@@ -42,6 +42,7 @@ class AnthropicModel(SdkModel):
 
     own_name = "anthropic"
     own_url = ANTHROPIC_URL
+    wire = "anthropic"
 
     async def reply(self, request: ModelRequest, on_delta: OnDelta | None = None) -> ModelReply:
         """One reply to ``request``, streamed where ``on_delta`` is given.
@@ -62,11 +63,11 @@ class AnthropicModel(SdkModel):
                 answer = await stack.enter_async_context(sending)
             response = answer.http_response
             if streamed and "event-stream" in response.headers.get("content-type", ""):
-                draft = MessageDraft(self._dialect, request.output_schema)
+                draft = MessageDraft(self._dialect, request)
                 return await self._streamed(response, draft, on_delta)
             found = self._loaded(await self._endpoint.read(response), response)
         try:
-            return decode_reply(found, self._dialect, request.output_schema)
+            return decode_reply(found, self._dialect, request)
         except ModelError as error:
             charge(error, usage_of(found), begun=True)
             raise

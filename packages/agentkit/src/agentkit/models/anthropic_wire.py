@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -30,11 +31,12 @@ from agentkit.messages import (
     UserMessage,
 )
 from agentkit.models.anthropic_output import native_schema
+from agentkit.models.body import merged
 from agentkit.models.call_ids import ANTHROPIC, CallIds
 from agentkit.models.finish_reasons import finished_reply
 from agentkit.models.issuers import issued, opaque, own
 from agentkit.models.openai_wire import Dialect, model_name
-from agentkit.models.output_tool import ABOUT, OUTPUT_TOOL, OutputTool, answered, output_tool
+from agentkit.models.output_tool import ABOUT, OutputTool, answered, output_tool
 from agentkit.models.usage import anthropic_usage
 from agentkit.models.wire_json import (
     CallDraft,
@@ -46,6 +48,7 @@ from agentkit.models.wire_json import (
     dump_json,
     mend,
     mended,
+    not_known,
     not_taken,
     safe_name,
     sent_arguments,
@@ -58,6 +61,8 @@ MAX_TOKENS = 16_384
 _BLOCK = "anthropic_block"  # the key in Reasoning.data and Opaque.data
 _CITED, _CALL = "anthropic_citations", "anthropic_call"  # the keys in Text.data and ToolCall.data
 _THOUGHTS = frozenset({"thinking", "redacted_thinking"})
+_CHOICES = {"auto": "auto", "required": "any", "none": "none"}
+_NEVER_FORCED = re.compile(r"fable|mythos|opus-5[-.][5-9](\D|$)|(opus|sonnet|haiku)-([6-9]|\d\d)(\D|$)")
 _MARKABLE = frozenset({"text", "tool_use", "tool_result", "image", "document", None})
 _CACHED: JsonObject = {"type": "ephemeral"}
 
@@ -66,7 +71,7 @@ _CACHED: JsonObject = {"type": "ephemeral"}
 
 
 def encode_request(request: ModelRequest, dialect: Dialect) -> dict[str, Any]:
-    """The fields of ``request``. The wire knows no temperature any more; it is left out.
+    """The fields of ``request``.
 
     Where the conversation is likely to go on (there are tools, or it has gone on), the provider is told to cache what
     does not change, instructions and tools, and the conversation so far.
@@ -80,10 +85,9 @@ def encode_request(request: ModelRequest, dialect: Dialect) -> dict[str, Any]:
     if request.instructions:
         body["system"] = [{"type": "text", "text": request.instructions}]
     tools = [_tool(spec.name, spec.description, spec.parameters) for spec in request.tools]
-    if (output := output_for(request.output_schema)) is not None:
-        tools.append(_tool(OUTPUT_TOOL, ABOUT, output.schema))
-        # a model that is told to think may not be forced to call a tool
-        body["tool_choice"] = {"type": "auto" if "thinking" in dialect.more else "any"}
+    if (output := output_for(request)) is not None:
+        tools.append(_tool(output.name, ABOUT, output.schema))
+        body["tool_choice"] = {"type": "any" if _may_be_forced(dialect) else "auto"}
     elif request.output_schema is not None:
         schema = native_schema(request.output_schema)
         body["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
@@ -93,12 +97,40 @@ def encode_request(request: ModelRequest, dialect: Dialect) -> dict[str, Any]:
         body["stop_sequences"] = list(request.stop)
     if goes_on:
         _mark_for_the_cache(body)
-    return {**body, **dialect.more}
+    return merged(merged(body, _settings(request, dialect)), dialect.more)
 
 
-def output_for(schema: JsonObject | None) -> OutputTool | None:
-    """The tool that takes an output of ``schema``, where the wire has no words for it."""
-    return None if schema is None or native_schema(schema) is not None else output_tool(schema)
+def _settings(request: ModelRequest, dialect: Dialect) -> dict[str, Any]:
+    if request.seed is not None:
+        raise not_known(dialect.name, "seed")
+    found: dict[str, Any] = {}
+    if request.temperature is not None:
+        found["temperature"] = request.temperature
+    if request.top_p is not None:
+        found["top_p"] = request.top_p
+    if request.reasoning_effort is not None:
+        found["output_config"] = {"effort": request.reasoning_effort}
+    choice = request.tool_choice
+    if choice is not None and request.tools:
+        if choice not in {"auto", "none"} and not _may_be_forced(dialect):
+            raise not_known(dialect.name, f"tool_choice {choice!r} (only auto and none)")
+        named = {"type": "tool", "name": safe_name(choice)}
+        found["tool_choice"] = {"type": _CHOICES[choice]} if choice in _CHOICES else named
+    return found
+
+
+def _may_be_forced(dialect: Dialect) -> bool:
+    """Whether it may be made to call a tool: one that thinks may not, nor may the newest ones."""
+    thinking = as_object(dialect.more.get("thinking")).get("type", "disabled")
+    return thinking == "disabled" and _NEVER_FORCED.search(dialect.model) is None
+
+
+def output_for(request: ModelRequest) -> OutputTool | None:
+    """The tool that takes the output that is asked for, where the wire has no words for it."""
+    schema = request.output_schema
+    if schema is None or native_schema(schema) is not None:
+        return None
+    return output_tool(schema, (spec.name for spec in request.tools))
 
 
 def _tool(name: str, description: str, schema: JsonObject) -> dict[str, Any]:
@@ -192,13 +224,15 @@ def _attachment(attachment: Attachment, dialect: Dialect) -> dict[str, Any]:
 # --- the reply ---------------------------------------------------------------------------------------------------
 
 
-def decode_reply(body: Mapping[str, Any], dialect: Dialect, schema: JsonObject | None = None) -> ModelReply:
+def decode_reply(
+    body: Mapping[str, Any], dialect: Dialect, request: ModelRequest | None = None
+) -> ModelReply:
     """The reply in a message.
 
     Args:
         body: the message.
         dialect: whose.
-        schema: of the output that was asked for.
+        request: what was asked for.
 
     Raises:
         ModelBadResponse: it is none, or not finished.
@@ -215,7 +249,7 @@ def decode_reply(body: Mapping[str, Any], dialect: Dialect, schema: JsonObject |
         reason = "end_turn"
     usage, model = usage_of(body), model_name(body, dialect)
     reply = finished_reply(parts, finish_reason=reason, usage=usage, model=model)
-    output = output_for(schema)
+    output = None if request is None else output_for(request)
     if output is None:
         return reply
     parts, stop_reason = answered(reply.parts, reply.stop_reason, output)
@@ -293,10 +327,12 @@ _GROWING = {  # the field of each kind of delta: where it is added
 class MessageDraft:
     """A message that arrives in events."""
 
-    def __init__(self, dialect: Dialect, schema: JsonObject | None = None) -> None:
+    def __init__(self, dialect: Dialect, request: ModelRequest | None = None) -> None:
         self._dialect = dialect
-        self._schema = schema
-        self._holds_back = output_for(schema) is not None  # which text is the output is known at the end
+        self._request = request
+        self._holds_back = (
+            request is not None and output_for(request) is not None
+        )  # which text is the output is known at the end
         self._body: dict[str, Any] = {}
         self._usage: dict[str, Any] = {}
         self._blocks: dict[int, dict[str, Any]] = {}
@@ -366,7 +402,7 @@ class MessageDraft:
     def _reply(self) -> ModelReply:
         content = [self._blocks[index] for index in sorted(self._blocks)]
         body = {**self._body, "content": content, "stop_reason": self._reason, "usage": self._usage}
-        return replace(decode_reply(body, self._dialect, self._schema), usage=self.usage)
+        return replace(decode_reply(body, self._dialect, self._request), usage=self.usage)
 
     def _grow(self, index: int, delta: Mapping[str, Any]) -> Iterator[Delta]:
         block, kind = self._blocks.get(index), as_text(delta.get("type"))

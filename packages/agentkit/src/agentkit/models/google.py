@@ -56,7 +56,9 @@ class GoogleClient(SdkModel):
             "base_url": self._base_url,
             "api_version": API_VERSION,
             "headers": {"accept-encoding": "identity", **self._extras.headers},
-            "extra_body": dict(self._extras.body) or None,
+            "extra_body": None
+            if self.wire
+            else dict(self._extras.body) or None,  # a model's: see `encode_request`
             # its own `timeout` would be a deadline of the whole call at the provider; without, it waits for ever
             "httpx_async_client": with_timeout(client, self._timeout),
         }
@@ -100,6 +102,8 @@ class GoogleClient(SdkModel):
 
 class GoogleModel(GoogleClient):
     """A model of Google."""
+
+    wire = "google"
 
     async def reply(self, request: ModelRequest, on_delta: OnDelta | None = None) -> ModelReply:
         """One reply to ``request``, streamed where ``on_delta`` is given.

@@ -32,9 +32,10 @@ from agentkit.messages import (
     UserMessage,
 )
 from agentkit.models.finish_reasons import finished_reply
+from agentkit.models.google_body import extra_body
 from agentkit.models.issuers import issued, opaque, own
 from agentkit.models.openai_wire import NO_SIGNATURE, SIGNS_CALLS, Dialect
-from agentkit.models.output_tool import ABOUT, OUTPUT_TOOL, OutputTool, answered, output_tool
+from agentkit.models.output_tool import ABOUT, OutputTool, answered, output_tool
 from agentkit.models.usage import google_usage
 from agentkit.models.wire_json import (
     CallDraft,
@@ -43,6 +44,7 @@ from agentkit.models.wire_json import (
     as_text,
     dump_json,
     mend,
+    not_known,
     safe_name,
     sent_arguments,
     tool_calls,
@@ -50,6 +52,7 @@ from agentkit.models.wire_json import (
 
 _PART = "google_part"  # the key in Opaque.data
 _UNSIGNED = {"thought_signature": NO_SIGNATURE.encode()}
+_MODES = {"auto": "AUTO", "required": "ANY", "none": "NONE"}
 _THOUGHT = "google_thought"  # the key in Reasoning.data: this is a thought, with its signature or without
 _SIGNATURE = "google_signature"  # the key in Reasoning.data: the signature of the part that follows
 _NO_OUTPUT_BESIDE_TOOLS = re.compile(r"gemini-(1|2)(\D|$)")
@@ -81,21 +84,40 @@ def encode_request(request: ModelRequest, dialect: Dialect) -> Asked:
     tools = [_tool(spec.name, spec.description, spec.parameters) for spec in request.tools]
     output = None
     if request.output_schema is not None and tools and _NO_OUTPUT_BESIDE_TOOLS.search(dialect.model):
-        output = output_tool(request.output_schema)
-        tools.append(_tool(OUTPUT_TOOL, ABOUT, output.schema))
+        output = output_tool(request.output_schema, (spec.name for spec in request.tools))
+        tools.append(_tool(output.name, ABOUT, output.schema))
         config["tool_config"] = {"function_calling_config": {"mode": "ANY"}}
     elif request.output_schema is not None:
         config["response_mime_type"] = "application/json"
         config["response_json_schema"] = request.output_schema
     if tools:
         config["tools"] = [{"function_declarations": tools}]
-    if request.stop:
-        config["stop_sequences"] = list(request.stop)
-    if request.max_tokens is not None:
-        config["max_output_tokens"] = request.max_tokens
-    if request.temperature is not None:
-        config["temperature"] = request.temperature
+    config.update(_settings(request, dialect))
+    if dialect.more:
+        config["http_options"] = {"extra_body": extra_body(dialect.more, config)}
     return Asked(contents=_contents(request.messages, dialect), config=config, output=output)
+
+
+def _settings(request: ModelRequest, dialect: Dialect) -> dict[str, Any]:
+    effort, choice = request.reasoning_effort, request.tool_choice if request.tools else None
+    if effort is not None and _NO_OUTPUT_BESIDE_TOOLS.search(dialect.model):
+        raise not_known(
+            dialect.name, "reasoning_effort (before Gemini 3, thinkingConfig in the endpoint's body)"
+        )
+    found: dict[str, Any] = {
+        "stop_sequences": list(request.stop) or None,
+        "max_output_tokens": request.max_tokens,
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "seed": request.seed,
+        "thinking_config": None if effort is None else {"thinking_level": effort.upper()},
+    }
+    if choice is not None:
+        how: dict[str, Any] = {"mode": _MODES.get(choice, "ANY")}
+        if choice not in _MODES:
+            how["allowed_function_names"] = [safe_name(choice)]
+        found["tool_config"] = {"function_calling_config": how}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _tool(name: str, description: str, schema: JsonObject) -> dict[str, Any]:

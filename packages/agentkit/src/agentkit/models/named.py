@@ -21,6 +21,7 @@ from agentkit.models.access import (
     is_azure_deployment,
     is_openai,
 )
+from agentkit.models.body import Wire
 from agentkit.ports import Model
 
 if TYPE_CHECKING:
@@ -93,8 +94,16 @@ class NamedEndpoint:
             )
         if not (math.isfinite(self.timeout_seconds) and self.timeout_seconds > 0):
             raise UsageError("timeout_seconds: a number of seconds above zero")
-        self.extras.checked()
+        self.extras.checked(self.wire)
         return self
+
+    @property
+    def wire(self) -> Wire:
+        """Which one its models are spoken to in."""
+        if self.kind in {"anthropic", "google"}:
+            return "anthropic" if self.kind == "anthropic" else "google"
+        base_url = self.base_url or _URL_OF_KIND[self.kind]
+        return "responses" if _speaks_responses(self.kind, base_url) else "chat"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,8 +215,12 @@ def _adapter(kind: Kind, base_url: str) -> type[OpenAIModel | AnthropicModel | G
 
     if kind == "openrouter":
         return OpenRouterModel
+    return ResponsesModel if _speaks_responses(kind, base_url) else OpenAIModel
+
+
+def _speaks_responses(kind: Kind, base_url: str) -> bool:
     by_itself = kind == "openai" and is_openai(base_url) and not is_azure_deployment(base_url)
-    return ResponsesModel if kind == "openai-responses" or by_itself else OpenAIModel
+    return kind == "openai-responses" or by_itself
 
 
 def needs_key(kind: Kind, base_url: str) -> bool:

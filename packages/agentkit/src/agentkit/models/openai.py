@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, cast
 from urllib.parse import urlsplit, urlunsplit
 
 from agentkit.errors import ModelBadResponse, ModelError, ModelMistaken, UsageError
@@ -33,10 +33,12 @@ from agentkit.models.access import (
     max_tokens_field,
     takes_stream_options,
 )
+from agentkit.models.body import Wire as Spoken
 from agentkit.models.error_bodies import error_object, message_of, refused_object
 from agentkit.models.mistakes import mistaken_reply
 from agentkit.models.openai_stream import EventReader, ReplyDraft
 from agentkit.models.openai_wire import Dialect, decode_reply, encode_request, usage_of
+from agentkit.models.output_tool import is_wrapped, unwrapped
 from agentkit.models.refusals import Refusal, charge, sent_with, to_model_error
 from agentkit.models.responses_wire import ResponsesWire
 from agentkit.models.wire_json import as_object, load_json
@@ -178,7 +180,7 @@ class OpenAIModel:
             if error.name != "httpx2":
                 raise
             raise UsageError("the OpenAI wire needs httpx2: pip install 'opspawn-agentkit[openai]'") from None
-        extras = (extras or Extras()).checked()
+        extras = (extras or Extras()).checked(self._spoken)
         base_url = checked_url(base_url)
         self._base_url = base_url
         self._name = f"{provider}:{name}"
@@ -191,6 +193,8 @@ class OpenAIModel:
         }
         url = _below(base_url, self._wire.path)
         self._endpoint = Endpoint(url, headers=headers, timeout=timeout, client=client)
+
+    _spoken: ClassVar[Spoken] = "chat"
 
     def _speaking(self, dialect: Dialect) -> Wire:
         return ChatWire(dialect)
@@ -223,12 +227,18 @@ class OpenAIModel:
             UsageError: the request cannot be expressed as JSON.
         """
         body = self._wire.encode(request, stream=on_delta is not None)
+        # an output that is wrapped on the wire is shown when it is unwrapped
+        held = on_delta if is_wrapped(request) else None
         try:
-            return await self._answered(body, request, on_delta)
+            answered = await self._answered(body, request, on_delta if held is None else _without_text(held))
         except ModelMistaken as mistaken:
             if on_delta is not None:
                 _retell(mistaken.reply.parts[mistaken.shown :], on_delta)
             raise
+        reply = unwrapped(answered, request)
+        if held is not None and reply.text:
+            held(TextDelta(text=reply.text))
+        return reply
 
     async def _answered(self, body: bytes, request: ModelRequest, on_delta: OnDelta | None) -> ModelReply:
         async with self._endpoint.post(body) as response:
@@ -392,8 +402,18 @@ class ResponsesModel(OpenAIModel):
     Takes what :class:`OpenAIModel` takes.
     """
 
+    _spoken = "responses"
+
     def _speaking(self, dialect: Dialect) -> Wire:
         return ResponsesWire(dialect)
+
+
+def _without_text(on_delta: OnDelta) -> OnDelta:
+    def show(delta: Delta) -> None:
+        if not isinstance(delta, TextDelta):
+            on_delta(delta)
+
+    return show
 
 
 def _below(base_url: str, path: str) -> str:

@@ -6,6 +6,7 @@ out, repeat or send in another shape is accepted where its meaning is certain an
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,9 +35,11 @@ from agentkit.messages import (
     UserMessage,
 )
 from agentkit.models.access import MaxTokensField
+from agentkit.models.body import merged
 from agentkit.models.call_ids import MISTRAL, OPENAI_CHAT, OPENAI_RESPONSES, CallIds, IdRule
 from agentkit.models.finish_reasons import ending_of, finished_reply
 from agentkit.models.issuers import issued, issuer_of, opaque, own
+from agentkit.models.output_tool import output_tool
 from agentkit.models.usage import openai_usage
 from agentkit.models.wire_json import (
     CallDraft,
@@ -70,6 +73,9 @@ NO_SIGNATURE = "skip_thought_signature_validator"
 """What Google asks for in the place of the signature of a call that another model has made."""
 SIGNS_CALLS = re.compile(r"gemini-([3-9]|\d\d)")
 """Models that refuse a call without a signature."""
+_CLAUDE = re.compile(r"^~?anthropic/|claude")
+TOOL_CHOICES = frozenset({"auto", "required", "none"})
+_BOUNDS = ("max_tokens", "max_completion_tokens")
 _WANT_REASONING = (".deepseek.com", ".moonshot.ai", ".moonshot.cn", ".kimi.com")
 
 
@@ -108,6 +114,16 @@ class Dialect:
         return issuer_of(self.name, self.base_url)
 
     @property
+    def marks_caches(self) -> bool:
+        """It caches where it is told to: Claude behind OpenRouter."""
+        return self.routed and _CLAUDE.search(self.model) is not None
+
+    @property
+    def has_cache_keys(self) -> bool:
+        """It is OpenAI's own, where requests of one key are brought to one cache."""
+        return self._is_at(".openai.com")
+
+    @property
     def wants_signatures(self) -> bool:
         """Its calls are signed, and one of another model needs a mark that it is not."""
         return self._is_at(".googleapis.com") and SIGNS_CALLS.search(self.model) is not None
@@ -121,9 +137,14 @@ class Dialect:
         return f".{urlsplit(self.base_url).hostname or ''}".endswith(hosts)
 
     @property
+    def is_mistral(self) -> bool:
+        """It is Mistral's own."""
+        return self.provider == "mistral" or self._is_at(".mistral.ai")
+
+    @property
     def id_rule(self) -> IdRule | None:
         """What it asks of the ids of calls in Chat Completions."""
-        if self.provider == "mistral" or self._is_at(".mistral.ai") or _OF_MISTRAL.search(self.model):
+        if self.is_mistral or _OF_MISTRAL.search(self.model):
             return MISTRAL  # also of servers that run its models
         if self.official or (self.routed and self.model.startswith("openai/")):
             return OPENAI_CHAT
@@ -143,22 +164,58 @@ def encode_request(request: ModelRequest, dialect: Dialect, *, stream: bool) -> 
         UsageError: the request holds something that JSON cannot express.
     """
     body: dict[str, Any] = {"model": dialect.model, "messages": list(_messages(request, dialect))}
+    if dialect.marks_caches and (request.tools or len(request.messages) > 1):
+        _mark_for_the_cache(body["messages"])
+    if dialect.has_cache_keys:
+        body["prompt_cache_key"] = cache_key(request)
     if request.tools:
         body["tools"] = [_tool(spec) for spec in request.tools]
     if request.output_schema is not None:
-        schema = {"name": "output", "schema": request.output_schema, "strict": False}
+        schema = {"name": "output", "schema": output_tool(request.output_schema).schema, "strict": False}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
-    if request.stop:
-        body["stop"] = list(request.stop)
-    if request.max_tokens is not None:
-        body[dialect.max_tokens_field] = request.max_tokens
-    if request.temperature is not None:
-        body["temperature"] = request.temperature
+    body.update(_settings(request, dialect))
     if stream:
         body["stream"] = True
         if dialect.stream_options:
             body["stream_options"] = {"include_usage": True}
-    return dump_json({**body, **dialect.more}).encode()
+    return dump_json(merged(body, dialect.more)).encode()
+
+
+def _mark_for_the_cache(messages: list[dict[str, Any]]) -> None:
+    """Claude caches what stands before a mark: the tools and instructions, and the conversation so far."""
+    for message in (messages[0], messages[-1]):
+        content = message["content"]
+        if isinstance(content, str) and content and message["role"] != "assistant":
+            message["content"] = [{"type": "text", "text": content, "cache_control": {"type": "ephemeral"}}]
+
+
+def cache_key(request: ModelRequest) -> str:
+    """The same for requests that begin in the same way, so that they reach the machine that has this in its cache."""
+    begins = [request.instructions, *((tool.name, tool.description) for tool in request.tools)]
+    return hashlib.sha256(json.dumps(begins).encode()).hexdigest()[:32]
+
+
+def _settings(request: ModelRequest, dialect: Dialect) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "stop": list(request.stop) or None,
+        next(
+            (name for name in _BOUNDS if name in dialect.more), dialect.max_tokens_field
+        ): request.max_tokens,
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "random_seed" if dialect.is_mistral else "seed": request.seed,
+    }
+    if request.reasoning_effort is not None:
+        found |= (
+            {"reasoning": {"effort": request.reasoning_effort}}
+            if dialect.routed
+            else {"reasoning_effort": request.reasoning_effort}
+        )
+    if request.tool_choice is not None and request.tools:
+        choice = request.tool_choice
+        named = {"type": "function", "function": {"name": safe_name(choice)}}
+        found["tool_choice"] = choice if choice in TOOL_CHOICES else named
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _tool(spec: ToolSpec) -> dict[str, Any]:

@@ -33,11 +33,13 @@ from agentkit.messages import (
     Usage,
     UserMessage,
 )
+from agentkit.models.body import merged
 from agentkit.models.call_ids import OPENAI_RESPONSES, CallIds
 from agentkit.models.error_bodies import error_object
 from agentkit.models.finish_reasons import Fault, ending_of
 from agentkit.models.issuers import issued, opaque, own
-from agentkit.models.openai_wire import Dialect, model_name
+from agentkit.models.openai_wire import TOOL_CHOICES, Dialect, cache_key, model_name
+from agentkit.models.output_tool import output_tool
 from agentkit.models.stops import Cutter
 from agentkit.models.usage import UNCOUNTED, response_usage
 from agentkit.models.wire_json import (
@@ -52,6 +54,7 @@ from agentkit.models.wire_json import (
     dump_json,
     mend,
     mended,
+    not_known,
     safe_name,
     sent_arguments,
     tool_calls,
@@ -126,15 +129,32 @@ def encode_request(request: ModelRequest, dialect: Dialect, *, stream: bool) -> 
     if request.tools:
         body["tools"] = [_tool(spec) for spec in request.tools]
     if request.output_schema is not None:
-        schema = {"name": "output", "schema": request.output_schema, "strict": False}
+        schema = {"name": "output", "schema": output_tool(request.output_schema).schema, "strict": False}
         body["text"] = {"format": {"type": "json_schema", **schema}}
-    if request.max_tokens is not None:
-        body["max_output_tokens"] = request.max_tokens
-    if request.temperature is not None:
-        body["temperature"] = request.temperature
+    if dialect.has_cache_keys:
+        body["prompt_cache_key"] = cache_key(request)
+    body.update(_settings(request, dialect))
     if stream:
         body["stream"] = True
-    return dump_json({**body, **dialect.more}).encode()
+    if "store" in dialect.more:
+        del body["store"]
+    return dump_json(merged(body, dialect.more)).encode()
+
+
+def _settings(request: ModelRequest, dialect: Dialect) -> dict[str, Any]:
+    if request.seed is not None:
+        raise not_known(dialect.name, "seed")
+    effort, choice = request.reasoning_effort, request.tool_choice if request.tools else None
+    found: dict[str, Any] = {
+        "max_output_tokens": request.max_tokens,
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "reasoning": None if effort is None else {"effort": effort},
+        "tool_choice": choice,
+    }
+    if choice is not None and choice not in TOOL_CHOICES:
+        found["tool_choice"] = {"type": "function", "name": safe_name(choice)}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _tool(spec: ToolSpec) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from agentkit.errors import ModelError, UsageError
 from agentkit.models.access import Extras, checked_key, checked_url
+from agentkit.models.body import Wire
 from agentkit.models.openai_wire import Dialect
 from agentkit.models.refusals import Refusal, sent_with, to_model_error
 
@@ -40,6 +41,8 @@ class SdkModel(ABC):
 
     own_name: ClassVar[str]
     own_url: ClassVar[str]
+    wire: ClassVar[Wire | None] = None
+    """Which one a model speaks."""
 
     def __init__(
         self,
@@ -56,7 +59,7 @@ class SdkModel(ABC):
             raise UsageError("a model needs a name")
         if not (math.isfinite(timeout) and timeout > 0):
             raise UsageError("timeout must be a number of seconds above zero")
-        self._extras = (extras or Extras()).checked()
+        self._extras = (extras or Extras()).checked(self.wire)
         self._base_url = checked_url(base_url or self.own_url)
         self._secret = checked_key(api_key)
         self._timeout = timeout

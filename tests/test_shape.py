@@ -21,6 +21,7 @@ PACKAGES = ("agentkit", "ops_core")
 FILE_LINES = 400
 FUNCTION_LINES = 40
 PARAMETERS = 7
+WIDER = {"agentkit.tools.functions": 8}  # the declaration of a tool: each parameter is one of its properties
 PORT_METHODS = 16
 
 MAY_READ_THE_ENVIRONMENT = {
@@ -181,11 +182,11 @@ def test_a_function_is_one_verb() -> None:
 def test_a_function_takes_few_parameters() -> None:
     report(
         [
-            f"{source.at(function)}: {function.name} takes {count} parameters, the budget is {PARAMETERS}"
+            f"{source.at(function)}: {function.name} takes {count} parameters, the budget is {budget}"
             for source in sources()
             if not source.is_generated
             for function in source.functions()
-            if (count := parameters(function)) > PARAMETERS
+            if (count := parameters(function)) > (budget := WIDER.get(source.module, PARAMETERS))
         ]
     )
 

@@ -3,23 +3,28 @@
 import asyncio
 import threading
 import time
+from dataclasses import dataclass, field
 
 import pytest
 
 from agentkit import (
     Agent,
+    Completed,
     Event,
     Limits,
     MemoryJournal,
     SecurityPolicy,
     Step,
+    ToolCall,
     ToolContext,
     ToolProgress,
+    UsageError,
     Waiting,
     tool,
 )
 from agentkit.tally import Tally
 from agentkit.testing import ScriptedModel
+from agentkit.testing.journals import Crash, CrashingJournal
 from agentkit.transcript import (
     ApprovalAsked,
     ApprovalGiven,
@@ -241,3 +246,108 @@ async def test_waiting_for_a_person_does_not_use_up_the_seconds():
     agent = Agent(ScriptedModel.by_turn(["never", "2"]), tools=[add], limits=Limits(seconds=30))
     left = agent.limits.seconds_left(Tally.of(journal.steps), 0)
     assert left == pytest.approx(28)
+
+
+# --- one after the other -----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Stage:
+    """Watches which calls are on it together."""
+
+    on: set[str] = field(default_factory=set)
+    seen: list[tuple[str, ...]] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
+
+    async def act(self, name: str, turns: int) -> str:
+        self.on.add(name)
+        for _ in range(turns):
+            self.seen.append(tuple(sorted(self.on)))
+            await asyncio.sleep(0)
+        self.on.remove(name)
+        self.ended.append(name)
+        return name
+
+    @tool(effect="pure")
+    async def free(self, who: str, turns: int = 3) -> str:
+        """Run beside others."""
+        return await self.act(who, turns)
+
+    @tool(effect="unsafe", parallel=False)
+    async def alone(self, who: str, turns: int = 3) -> str:
+        """Run alone."""
+        return await self.act(who, turns)
+
+
+def calls_of(*names: str) -> list[ToolCall]:
+    """Calls of the tool that a name begins with; the first one takes longest."""
+    return [
+        call("free" if name.startswith("f") else "alone", name, who=name, turns=20 - 2 * place)
+        for place, name in enumerate(names)
+    ]
+
+
+async def test_a_tool_that_is_not_parallel_runs_alone_in_the_order_of_the_calls():
+    stage = Stage()
+    names = ["f1", "f2", "a1", "a2", "f3", "f4", "a3"]
+    model = ScriptedModel.by_turn([calls_of(*names), "Done."])
+    outcome = await Agent(model, tools=[stage.free, stage.alone]).run("go")
+    assert isinstance(outcome, Completed)
+    together = set(stage.seen)
+    assert {("f1", "f2"), ("f3", "f4")} <= together
+    assert all(each in {("f1", "f2"), ("f3", "f4")} or len(each) == 1 for each in together)
+    assert [set(stage.ended[:2]), *stage.ended[2:4], set(stage.ended[4:6]), stage.ended[6]] == [
+        {"f1", "f2"},
+        "a1",
+        "a2",
+        {"f3", "f4"},
+        "a3",
+    ]
+
+
+async def test_an_agent_may_have_all_its_calls_one_after_the_other():
+    stage = Stage()
+    model = ScriptedModel.by_turn([calls_of("f1", "f2", "f3"), "Done."])
+    outcome = await Agent(model, tools=[stage.free], parallel_tools=False).run("go")
+    assert isinstance(outcome, Completed)
+    assert stage.ended == ["f1", "f2", "f3"]
+    assert all(len(each) == 1 for each in stage.seen)
+
+
+async def test_the_order_holds_for_what_a_crash_has_left():
+    stage, journal = Stage(), CrashingJournal(at=4)  # behind the input, the reply, and a1 with its beginning
+    model = ScriptedModel.by_turn([calls_of("a1", "f1", "a2"), "Done."])
+    agent = Agent(model, tools=[stage.free, stage.alone])
+    with pytest.raises(Crash):
+        await agent.run("go", journal=journal)
+    assert stage.ended == ["a1", "f1"]
+    outcome = await agent.run("go", journal=MemoryJournal(await journal.load()))
+    assert isinstance(outcome, Completed)
+    assert stage.ended == ["a1", "f1", "f1", "a2"]
+
+
+# --- time limits -------------------------------------------------------------------------------------------------
+
+
+async def test_an_agent_has_a_time_limit_for_tools_that_have_none():
+    @tool(effect="pure")
+    async def hang() -> None:
+        """Never return."""
+        await asyncio.Event().wait()
+
+    @tool(effect="pure", timeout=60)
+    async def patient(context: ToolContext[None]) -> bool:
+        """Say how long it may take."""
+        return (context.seconds_left() or 0) > 50
+
+    model = ScriptedModel.by_turn([[call("hang", "a"), call("patient", "b")], "Done."])
+    outcome = await Agent(model, tools=[hang, patient], tool_timeout=0.05).run("go")
+    told = {step.call_id: step for step in steps_of(outcome.transcript, ToolReturned)}
+    assert told["a"].error.code == "tool_timeout"
+    assert told["b"].output is True
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
+def test_a_time_limit_that_makes_no_sense_is_refused(seconds):
+    with pytest.raises(UsageError, match="tool_timeout"):
+        Agent("offline:planner", tool_timeout=seconds)

@@ -150,7 +150,7 @@ async def test_what_a_tool_prints_is_logged_and_not_told_to_the_model(tools, cap
     lines = [
         record.getMessage()
         for record in caplog.records
-        if record.name == "agentkit.tools" and record.levelname == "INFO"
+        if record.name == "agentkit.tools" and " of run r1, " in record.getMessage()
     ]
     output = r"tool speak of run r1, output: key [secret SBX_KEY]\nforged\u001b[2J\u202e"
     errors = "tool speak of run r1, errors: " + "x" * 2000 + " … and 3001 more"

@@ -132,6 +132,8 @@ def test_a_whole_declaration(file: Path):
         tools = ["catalog_tools:one", "catalog_tools:three"]
         planning = "react"
         patience = 5
+        tool_timeout_seconds = 45
+        parallel_tools = false
         context = { window = 64_000, strategy = "drop_tool_results" }
         telemetry = { content = true }
         budget = { steps = 7, tokens = 1000, seconds = 2.5 }
@@ -154,6 +156,7 @@ def test_a_whole_declaration(file: Path):
         "Be brief – always.",
     )
     assert (agent.planning, agent.patience) == ("react", 5)
+    assert (agent.tool_timeout, agent.parallel_tools) == (45, False)
     assert (agent.context.window, agent.context.strategy) == (64_000, "drop_tool_results")
     assert agent.telemetry.content
     assert agent.limits == Limits(steps=7, tokens=1000, seconds=2.5)

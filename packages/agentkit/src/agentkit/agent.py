@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from functools import cached_property
+from math import inf
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypedDict, Unpack, cast
 
@@ -96,6 +97,9 @@ class Agent(Generic[Deps, Output]):
         name: for logs and for whoever submits work to it by name.
         instructions: what the model is told before everything else.
         tools: tools, toolsets, or plain functions (which count as ``unsafe``).
+        tool_timeout: seconds after which a call is given up, for tools that do not say it themselves.
+        parallel_tools: calls of one reply run side by side, unless a tool is declared otherwise; ``False`` for one
+            after the other, in their order.
         output: the type of the output; ``str`` for whatever the model says last.
         deps: the type of what the tools are given as ``ToolContext.deps``.
         limits: the budget of each run.
@@ -115,6 +119,8 @@ class Agent(Generic[Deps, Output]):
     name: str = "agent"
     instructions: str = ""
     tools: Sequence[AnyTool] = ()
+    tool_timeout: float | None = None
+    parallel_tools: bool = True
     output: type[Output] = cast("type[Output]", str)
     deps: type[Deps] = cast("type[Deps]", NoneType)
     limits: Limits = Limits()
@@ -128,6 +134,9 @@ class Agent(Generic[Deps, Output]):
     def __post_init__(self) -> None:
         """A function that cannot be a tool is refused here, and not in the middle of a run."""
         _ = self._toolsets
+        if self.tool_timeout is not None and not 0 < self.tool_timeout < inf:
+            message = f"agent {self.name}: tool_timeout must be positive and finite seconds, not {self.tool_timeout!r}"
+            raise UsageError(message)
 
     def __getstate__(self) -> dict[str, Any]:
         """The declaration alone: what was worked out from it is worked out again where it is unpickled or copied."""
@@ -271,7 +280,7 @@ class Agent(Generic[Deps, Output]):
                 if spec.name in specs:
                     message = f"agent {self.name}: two tools are called {spec.name}"
                     raise UsageError(message)
-                specs[spec.name], by_name[spec.name] = spec, toolset
+                specs[spec.name], by_name[spec.name] = self._completed(spec), toolset
         if watch is not None:
             model = model.each(watch.model)
             by_name = {name: watch.toolset(toolset, specs) for name, toolset in by_name.items()}
@@ -287,6 +296,11 @@ class Agent(Generic[Deps, Output]):
             context=replace(self.context, window=self.context.window or window_of(model.name)),
             reserves=options.get("reserves", False),
         )
+
+    def _completed(self, spec: ToolSpec) -> ToolSpec:
+        """A tool with what the agent says of all of them."""
+        timeout = self.tool_timeout if spec.timeout_seconds is None else spec.timeout_seconds
+        return replace(spec, timeout_seconds=timeout, parallel=spec.parallel and self.parallel_tools)
 
     def _offered(self, specs: Mapping[str, ToolSpec]) -> tuple[ToolSpec, ...]:
         offers: Callable[[ToolSpec], bool] | None = getattr(self.policy, "offers", None)

@@ -8,7 +8,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -348,6 +348,25 @@ class Caller:
             own = asyncio.get_running_loop().time() + spec.timeout_seconds
         given = [deadline for deadline in (own, self.deadline) if deadline is not None]
         return min(given) if given else None
+
+
+def in_order(calls: Sequence[OpenCall], specs: Mapping[str, ToolSpec]) -> Iterator[Sequence[OpenCall]]:
+    """The calls of a reply in their order, as groups of which each runs when the one before has ended.
+
+    The calls of a group run side by side; one of a tool that must not is a group of its own.
+    """
+    together: list[OpenCall] = []
+    for owed in calls:
+        spec = specs.get(owed.call.name)
+        if spec is None or spec.parallel:
+            together.append(owed)
+            continue
+        if together:
+            yield together
+        yield [owed]
+        together = []
+    if together:
+        yield together
 
 
 def _carried_out(error: ResultUnavailable, spec: ToolSpec) -> str:

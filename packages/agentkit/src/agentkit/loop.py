@@ -16,7 +16,7 @@ from typing import Any, TypeAlias, cast
 
 from agentkit.asking import Answer, TimeUp, Unanswered, Wanted
 from agentkit.boundary import is_meant_for, task_here
-from agentkit.calls import Caller, ToolProgress, place_of
+from agentkit.calls import Caller, ToolProgress, in_order, place_of
 from agentkit.compaction import Gauge, Shorten, forced
 from agentkit.control import Control, Host, cancel_and_wait, resolve
 from agentkit.errors import (
@@ -282,6 +282,11 @@ class Loop:
             is_stopped=lambda: self._is_stopped,
             is_out_of_time=lambda: self._is_out_of_time,
         )
+        for together in in_order(calls, self.work.specs):
+            await self._settle(caller, together)
+
+    async def _settle(self, caller: Caller, calls: Sequence[OpenCall]) -> None:
+        """Calls that run side by side."""
         if len(calls) == 1:
             await caller.settle(calls[0], self.steps)
             return

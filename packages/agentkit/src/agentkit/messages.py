@@ -299,6 +299,7 @@ class ToolSpec:
         approval: a person must approve each call.
         reaches_out: data can leave with a call: its arguments, or what it reads, reach others. ``None`` where that is
             not known; then an ``unsafe`` tool is taken for one.
+        parallel: a call may run beside others of the same reply; else it runs alone, in the order of the calls.
     """
 
     name: str
@@ -308,6 +309,7 @@ class ToolSpec:
     timeout_seconds: float | None = None
     approval: bool = False
     reaches_out: bool | None = None
+    parallel: bool = True
 
     @property
     def lets_data_leave(self) -> bool:

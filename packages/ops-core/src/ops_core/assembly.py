@@ -196,6 +196,7 @@ async def _placed(served: Served, sandboxing: Sandboxing, sandboxes: Sandboxes) 
         usual=sandboxing.default,
         terms=sandboxing.tools,
         deps=Dependencies(given=served.deps is not None, made_by=served.deps_from),
+        timeout=served.agent.tool_timeout,
     )
     for tool in tools:
         if isinstance(tool, ConfinedTool):

@@ -133,6 +133,8 @@ class AgentTable(McpNames):
         tools: import paths ``package.module:name`` of tools, functions, toolsets, or lists of these; names of
             ``[tools.NAME]``; ``everyday`` stands for the built-in ones, reading below the folder of the file,
             ``python`` for scripts that the model writes, ``shell`` for commands.
+        tool_timeout_seconds: after so many a call is given up, for tools that do not say it themselves.
+        parallel_tools: calls of one reply run side by side; ``false`` for one after the other, in their order.
         mcp, mcp_proxy: MCP servers, see :class:`ops_core.mcp.McpNames`.
         output: import path of the type of the output; text where not given.
         deps: import path of what the tools are given as ``ToolContext.deps``: an object, or a function or class that is
@@ -153,6 +155,8 @@ class AgentTable(McpNames):
     tools: tuple[str, ...] = ()
     output: str | None = None
     deps: str | None = None
+    tool_timeout_seconds: PositiveFloat | None = None
+    parallel_tools: bool = True
     planning: Literal["native", "react"] = "native"
     budget: Budget = Budget()
     policy: PolicyTable = PolicyTable()

@@ -79,6 +79,9 @@ class ConfinedTool(Tool):
         confinement: where it runs, and on what terms.
         sandboxes: where the sandbox is.
         deps_from: import path of what makes its dependencies there.
+
+    Attributes:
+        seconds: that a call may take in the place of what is usual in the sandbox; ``None`` for that.
     """
 
     def __init__(
@@ -91,8 +94,10 @@ class ConfinedTool(Tool):
             timeout=tool.timeout,
             approval=tool.approval,
             reaches_out=tool.declared_reaches_out,
+            parallel=tool.parallel,
             sandbox=confinement,
         )
+        self.seconds = tool.timeout
         self._sandboxes = sandboxes
         self._deps_from = deps_from
         self._inside = import_name(tool) or ""
@@ -111,7 +116,7 @@ class ConfinedTool(Tool):
         confinement = self.confinement
         sandbox = await self._sandboxes.get(confinement.sandbox or "pool")
         terms = CallTerms(
-            limits=_as_long_as(confinement.limits or sandbox.limits, self.timeout),
+            limits=_as_long_as(confinement.limits or sandbox.limits, self.seconds),
             grants=confinement.grants,
             deadline=context.deadline,
             name=self.name,
@@ -173,6 +178,7 @@ def confined(
     usual: str = "pool",
     terms: Mapping[str, Confinement] | None = None,
     deps: Dependencies = Dependencies(),
+    timeout: float | None = None,
 ) -> list[Any]:
     """The same tools, each where it is to run; toolsets are left as they are.
 
@@ -182,12 +188,17 @@ def confined(
         usual: where tools run that do not say it themselves.
         terms: what the operator says of tools, by name; it goes before what they say themselves.
         deps: what the tools are given.
+        timeout: seconds that the agent gives those of its tools that do not say it themselves.
 
     Raises:
         UsageError: a tool that is to be confined cannot be: the message names it, and what can be done.
     """
     said = terms or {}
-    return [_placed(each, sandboxes, usual, said, deps) for each in tools]
+    placed = [_placed(each, sandboxes, usual, said, deps) for each in tools]
+    for each in placed:
+        if isinstance(each, ConfinedTool) and each.seconds is None and each.confinement.limits is None:
+            each.seconds = timeout
+    return placed
 
 
 def preloaded(

@@ -53,6 +53,8 @@ class Tool:
         approval: a person must approve each call.
         reaches_out: data can leave with a call. Where not given: yes for one that is granted hosts, no for one that
             runs in a sandbox and may neither reach a host nor write files of others; else as the effect says.
+        parallel: a call may run beside others of the same reply; ``False`` for a tool that must have the stage for
+            itself: such a call begins when those before it have ended, and those behind it wait for its end.
         sandbox: where it runs (``pool``, ``jail`` or ``inprocess``), or a
             :class:`~agentkit.sandbox.terms.Confinement` that also says what it may use and reach. By itself a tool runs
             in this process; a worker, or :func:`agentkit.tools.confined.confined`, sees to the sandbox.
@@ -71,6 +73,7 @@ class Tool:
         timeout: float | None = None,
         approval: bool = False,
         reaches_out: bool | None = None,
+        parallel: bool = True,
         sandbox: str | Confinement | None = None,
     ) -> None:
         found = name or name_of(function)
@@ -89,6 +92,7 @@ class Tool:
         self.timeout = timeout
         self.approval = approval
         self.declared_reaches_out = reaches_out
+        self.parallel = parallel
         self.confinement = sandbox if isinstance(sandbox, Confinement) else Confinement(sandbox=sandbox)
         self._threads = Threads()
         self._names: Mapping[str, Any] = {}
@@ -174,6 +178,7 @@ class Tool:
             timeout_seconds=self.timeout,
             approval=self.approval,
             reaches_out=self.reaches_out,
+            parallel=self.parallel,
         )
 
     @property
@@ -304,6 +309,7 @@ def tool(
     timeout: float | None = None,
     approval: bool = False,
     reaches_out: bool | None = None,
+    parallel: bool = True,
     sandbox: Literal["inprocess", "pool", "jail"] | Confinement | None = None,
 ) -> Callable[[AnyFunction], Tool]: ...
 def tool(
@@ -315,6 +321,7 @@ def tool(
     timeout: float | None = None,
     approval: bool = False,
     reaches_out: bool | None = None,
+    parallel: bool = True,
     sandbox: str | Confinement | None = None,
 ) -> Tool | Callable[[AnyFunction], Tool]:
     """Make a :class:`Tool` of a function; see there for the arguments.
@@ -330,6 +337,7 @@ def tool(
             timeout=timeout,
             approval=approval,
             reaches_out=reaches_out,
+            parallel=parallel,
             sandbox=sandbox,
         )
 

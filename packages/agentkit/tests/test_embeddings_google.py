@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
+from agentkit.account import Account
 from agentkit.errors import (
     ModelAuthError,
     ModelBadResponse,
@@ -119,7 +120,16 @@ async def test_what_it_has_read_is_counted_at_its_price(server, embeddings):
         return Recorded(seq=0, at=0.0, step=step)
 
     server.plan(answered)
-    meter = RunMeter(prices=Prices(), limits=Limits(), tally=Tally, record=record, look=lambda: None)
+    account = Account(
+        run_id="r",
+        agent="a",
+        limits=Limits(),
+        tally=Tally,
+        seconds_left=lambda: None,
+        record=record,
+        look=int,
+    )
+    meter = RunMeter(prices=Prices(), account=account, record=record, look=lambda: None)
     await embeddings.embed(["a"], meter)
     (step,) = kept
     assert step.model == "google:gemini-embedding-001"

@@ -16,11 +16,12 @@ from agentkit.limits import Limits
 from agentkit.memories import AgentMemory, HashEmbeddings, LocalMemory
 from agentkit.messages import ModelReply, ModelRequest, Text, ToolCall, Usage
 from agentkit.models.breaker import Breaking
-from agentkit.models.prices import Price
+from agentkit.models.prices import Price, Prices
 from agentkit.models.retrying import Retries
 from agentkit.money import nanos
 from agentkit.ports import UNCOUNTED
 from agentkit.tally import Tally
+from agentkit.testing.models import ScriptedModel
 from agentkit.tools import tool
 from agentkit.transcript import ModelAsked, ModelFailed, ModelReplied, ToolReturned
 from ops_core import till
@@ -405,3 +406,23 @@ async def test_an_open_circuit_uses_no_attempt_up(url):
         assert len(await steps(engine, second, ModelReplied)) == 1
         assert await steps(engine, second, ModelFailed) == []
     assert provider.calls == 3
+
+
+async def test_an_agent_inside_a_tool_spends_the_money_of_the_task_and_of_its_tenant(url: str):
+    """Its calls are reserved and settled in the transcript of the task, side by side."""
+    inner = Provider(turns=0)
+    helper = Agent(inner, name="helper", prices=Prices({Provider.name: PRICE}))
+
+    @tool(effect="pure")
+    async def ask() -> str:
+        """Ask another agent."""
+        return (await helper.run("Well?")).unwrap()
+
+    calls = [ToolCall(id=name, name="ask") for name in ("a", "b")]
+    outer = Agent(ScriptedModel.by_turn([calls, "done"], name=Provider.name), name="agent", tools=[ask])
+    async with engine_on(url) as engine, working(engine, outer, spending=Spending(usd_per_day=1000.0)):
+        now = await ended(engine, await submit(engine))
+        spent = await engine.spent(DEFAULT_TENANT)
+    assert (now.status, now.output, inner.calls, now.model_calls) == (TaskStatus.COMPLETED, "done", 2, 4)
+    assert nanos(now.tokens.cost_usd or 0.0) == inner.charged
+    assert (spent.spent, spent.reserved) == (inner.charged, 0)

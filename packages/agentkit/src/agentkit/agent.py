@@ -13,6 +13,7 @@ from math import inf
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypedDict, Unpack, cast
 
+from agentkit.account import account_here
 from agentkit.asking import Asker
 from agentkit.attachments import Input, checked_input
 from agentkit.boundary import guarded
@@ -187,6 +188,7 @@ class Agent(Generic[Deps, Output]):
                 deps=deps,
                 control=options.get("control") or Control(),
                 host=host,
+                outer=account_here(),
                 on_event=options.get("on_event"),
                 at=options.get("at", time.time()),
             )

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, cast
 
+from agentkit.account import Account
 from agentkit.calls import place_of
 from agentkit.codec import to_json_text
 from agentkit.compaction import Gauge, Shorten, summary_request, without_outputs
@@ -20,7 +21,6 @@ from agentkit.errors import (
     RunError,
     TranscriptError,
 )
-from agentkit.limits import Limits
 from agentkit.messages import (
     DECLINED,
     ModelReply,
@@ -81,22 +81,20 @@ class Wanted:
     Attributes:
         transcript: all steps so far; those that are recorded meanwhile are in it, too.
         tally: its sums.
-        limits: the run's budget.
+        account: what the run may still use.
         seconds_left: until the run must end; ``None`` for never.
         record: appends a step to the journal.
         on_delta: shown the reply as it is written; without it the model is not asked to stream.
         look: raises where the run was told to stop; asked before each call.
-        reserves: what a call may cost is recorded before it is made, also where the run itself has no limit of money.
     """
 
     transcript: Transcript
     tally: Tally
-    limits: Limits
+    account: Account
     seconds_left: Callable[[], float | None]
     record: Callable[[Step], Awaitable[Recorded]]
     on_delta: OnDelta | None
     look: Callable[[], None]
-    reserves: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,14 +244,16 @@ class _Calls:
         self.model = model
         wanted = self._wanted
         self._look()
-        left = wanted.limits.nanos_left(wanted.tally)
-        if left is None and not wanted.reserves:
+        if not wanted.account.reserves_money:
             return request
-        asked = reservation(
-            model, request, Means(prices=self._prices, left=left, last_call=wanted.tally.last_call)
-        )
-        await wanted.record(asked)
-        self._reserved = True
+        while not self._reserved:  # another run may have reserved what was left
+            left = wanted.account.nanos_left()
+            means = Means(prices=self._prices, left=left, last_call=wanted.tally.last_call)
+            asked = reservation(model, request, means)
+            with wanted.account.holding(asked) as fits:
+                if fits:
+                    await wanted.record(asked)
+                    self._reserved = True
         self._look()
         return replace(request, max_tokens=asked.max_tokens)
 

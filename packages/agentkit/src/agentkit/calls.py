@@ -232,6 +232,8 @@ class Caller:
         remarks = [remark] if remark else []
         output, error = await self._result_of(call, spec, remarks.append)
         await self._drop_own_cancellation()
+        if error is not None and spec.effect is not Effect.UNSAFE and self._is_given_up():
+            return  # it failed because the run was stopped: it is owed again
         seconds = round(time.monotonic() - began, 6)
         returned = ToolReturned(
             call_id=call.id,

@@ -41,6 +41,7 @@ from agentkit.transcript import (
     ModelAsked,
     ModelFailed,
     ModelReplied,
+    NestedSpent,
     Note,
     Recalled,
     Recorded,
@@ -71,6 +72,7 @@ _STEPS: Mapping[str, type[Any]] = {
     "summarised": Summarised,
     "recalled": Recalled,
     "embedded": Embedded,
+    "nested_spent": NestedSpent,
     "finished": Finished,
 }
 _PARTS: Mapping[str, type[Any]] = {
@@ -293,6 +295,7 @@ _NESTED: Mapping[tuple[type[Any], str], Callable[[Any], Any]] = {
     (Summarised, "usage"): _usage,
     (Recalled, "notes"): _notes,
     (Embedded, "usage"): _usage,
+    (NestedSpent, "usage"): _usage,
     (ModelFailed, "usage"): _usage,
     (ModelFailed, "error"): _error,
     (ToolReturned, "error"): _error,

@@ -64,13 +64,17 @@ class Limits:
         """Nano-dollars that a call may still cost; ``None`` for no limit, zero or less when nothing is left."""
         return None if self.usd is None else nanos(self.usd) - tally.spent
 
-    def check(self, tally: Tally) -> None:
+    def check(self, tally: Tally, more_steps: int = 0) -> None:
         """Refuse another turn when steps, tokens or money are used up.
+
+        Args:
+            tally: of all steps so far.
+            more_steps: of runs inside the tools, which the steps do not tell of yet.
 
         Raises:
             LimitReached: the text says which limit, and how it stands.
         """
-        counted = tally.steps - tally.asides
+        counted = tally.steps - tally.asides + tally.nested_steps + more_steps
         if self.steps is not None and counted >= self.steps:
             message = f"the run has recorded {counted} of {self.steps} steps"
             raise LimitReached(message)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias, cast
 
+from agentkit.account import Account
 from agentkit.asking import Answer, TimeUp, Unanswered, Wanted
 from agentkit.boundary import is_meant_for, task_here
 from agentkit.calls import Caller, ToolProgress, in_order, place_of
@@ -37,6 +38,7 @@ from agentkit.next_step import (
     CallTools,
     Conclude,
     Ended,
+    Owed,
     Recall,
     Wait,
     Work,
@@ -86,6 +88,7 @@ class Loop:
         deps: for the tools.
         control: how the run is told to stop.
         host: the task that awaits the run.
+        outer: the account of the run in whose tool this one is.
         on_event: told about each step and delta; without it the model is not asked to stream.
         steps: the transcript.
         tally: its sums.
@@ -99,12 +102,15 @@ class Loop:
     control: Control
     host: Host
     on_event: OnEvent | None
+    outer: Account | None = None
     steps: list[Recorded] = field(default_factory=list[Recorded])
     tally: Tally = field(default_factory=Tally)
     gauge: Gauge | None = None
     at: float = field(default_factory=time.time)
     _began: float = field(default_factory=lambda: _now())  # noqa: PLW0108  (it is defined below)
     _last: float = 0.0
+    _clock: Callable[[], float] = field(default_factory=lambda: asyncio.get_running_loop().time)
+    _given: RunStarted | None = None
     _abandoned: bool = False
     _watcher_failed: bool = False
 
@@ -115,7 +121,15 @@ class Loop:
             RunReleased: it was let go.
             JournalError: a step could not be recorded; the journal can be resumed.
         """
+        self._given = given
         await self._begin(given)
+        with self.account.inside():
+            try:
+                return await self._carry()
+            finally:
+                self.account.close(stopped=self._is_stopped)
+
+    async def _carry(self) -> Outcome[JsonValue]:
         turns = asyncio.create_task(self._turns())
         over = asyncio.get_running_loop().create_future()
         turns.add_done_callback(lambda ended: resolve(over, ended))
@@ -167,12 +181,14 @@ class Loop:
         self._abandoned = True
 
     async def _turns(self) -> Outcome[JsonValue]:
+        self.account.enter()
         while True:
             now = _now()
             at = self.at + now - self._began
             owed = next_owed(self.steps, self.tally, self.work, now - self._last, self.gauge, at)
             if not isinstance(owed, Ended):
                 self._look()
+                owed = self._within_outer(owed)
             failed: Failed | None = None
             match owed:
                 case Ended():
@@ -189,6 +205,17 @@ class Loop:
                     failed = await self._call_model(owed)
             if failed is not None:
                 return failed
+
+    def _within_outer(self, owed: Owed) -> Owed:
+        """The same, unless a run around this one has nothing left for it."""
+        seconds, refusal = self.account.outer_seconds_left(), None
+        if isinstance(owed, Conclude):
+            return owed
+        if seconds is not None and seconds <= 0:
+            refusal = LimitReached("the time of the run is up in a tool of which this one was called")
+        elif isinstance(owed, CallModel | Shorten | Recall):
+            refusal = self.account.outer_refusal()
+        return owed if refusal is None else Conclude(failed(refusal.as_run_error()))
 
     async def _conclude(self, step: Finished) -> Failed | None:
         memory = self.work.memory
@@ -242,12 +269,11 @@ class Loop:
         wanted = Wanted(
             transcript=self.steps,
             tally=self.tally,
-            limits=self.work.limits,
+            account=self.account,
             seconds_left=self._seconds_left,
             record=self._record,
             on_delta=None if self.on_event is None else self._show,
             look=self._look,
-            reserves=self.work.reserves,
         )
         if isinstance(owed, Shorten):
             return await self.work.asker.shorten(wanted, owed)
@@ -330,6 +356,7 @@ class Loop:
             raise asyncio.CancelledError
         if self.control.stopped:
             raise RunReleased
+        self.account.look_outside()
 
     def _look_in_time(self) -> None:
         """As :meth:`_look`, for calls that a tool or the memory makes.
@@ -343,6 +370,7 @@ class Loop:
 
     async def _append(self, step: Step, *more: Step) -> Recorded:
         """The one durable line; gives the first step as recorded."""
+        await self.account.tell_outer((step, *more))
         recorded = (
             await self.journal.append_all((step, *more)) if more else (await self.journal.append(step),)
         )
@@ -370,18 +398,37 @@ class Loop:
             self._watcher_failed = True
 
     def _seconds_left(self) -> float | None:
-        return self.work.limits.seconds_left(self.tally, _now() - self._last)
+        own, around = self._own_seconds_left(), self.account.outer_seconds_left()
+        return min((seconds for seconds in (own, around) if seconds is not None), default=None)
+
+    def _own_seconds_left(self) -> float | None:
+        return self.work.limits.seconds_left(self.tally, self._clock() - self._last)
+
+    @cached_property
+    def account(self) -> Account:
+        """What the run and those inside its tools may use."""
+        work, first = self.work, beginning(self.steps) or self._given
+        assert first is not None
+        return Account(
+            run_id=first.run_id,
+            agent=first.agent,
+            limits=work.limits,
+            tally=lambda: self.tally,
+            seconds_left=self._own_seconds_left,
+            record=self._record,
+            look=self._look,
+            reserves=work.reserves,
+            outer=self.outer,
+        )
 
     @cached_property
     def _meter(self) -> RunMeter:
         work = self.work
         return RunMeter(
             prices=work.asker.prices,
-            limits=work.limits,
-            tally=lambda: self.tally,
+            account=self.account,
             record=self._record,
             look=self._look_in_time,
-            reserves=work.reserves,
         )
 
     @property

@@ -8,13 +8,12 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from agentkit.account import Account
 from agentkit.errors import ModelError
-from agentkit.limits import Limits
 from agentkit.messages import Usage
 from agentkit.models.prices import Prices
 from agentkit.ports import Metered
 from agentkit.reserving import embedding_reservation
-from agentkit.tally import Tally
 from agentkit.transcript import Embedded, ModelFailed, Recorded, Step
 
 
@@ -26,19 +25,15 @@ class RunMeter:
 
     Attributes:
         prices: what embeddings cost.
-        limits: the run's budget.
-        tally: the sums of its transcript, now.
+        account: what the run may still use.
         record: appends a step to the journal.
         look: raises where the run was told to stop, or its time is up; asked before each call.
-        reserves: what a call may cost is recorded before it is made, also where the run itself has no limit of money.
     """
 
     prices: Prices
-    limits: Limits
-    tally: Callable[[], Tally]
+    account: Account
     record: Callable[[Step], Awaitable[Recorded]]
     look: Callable[[], None]
-    reserves: bool = False
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @asynccontextmanager
@@ -73,14 +68,17 @@ class RunMeter:
                 await self.record(Embedded(model=model, usage=paid, seconds=seconds))
 
     async def _reserve(self, model: str, texts: Sequence[str]) -> bool:
-        left = self.limits.nanos_left(self.tally())
-        if left is None and not self.reserves:
+        if not self.account.reserves_money:
             return False
-        asked = embedding_reservation(model, texts, prices=self.prices, left=left)
-        if asked is None:
-            return False
-        await self.record(asked)
-        return True
+        while True:  # another run may have reserved what was left
+            left = self.account.nanos_left()
+            asked = embedding_reservation(model, texts, prices=self.prices, left=left)
+            if asked is None:
+                return False
+            with self.account.holding(asked) as fits:
+                if fits:
+                    await self.record(asked)
+                    return True
 
 
 def _billed_for(error: ModelError) -> Usage | None:

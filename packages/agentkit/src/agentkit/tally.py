@@ -15,6 +15,7 @@ from agentkit.transcript import (
     ModelAsked,
     ModelFailed,
     ModelReplied,
+    NestedSpent,
     Recorded,
     RunRetried,
     Summarised,
@@ -59,6 +60,7 @@ class Tally:
         tokens: the sum over all replies and embeddings, and over failed calls that were billed.
         failures: calls of models that have failed since the last one that did not.
         asides: recorded steps that only tell of a call of a model, and that a limit of steps does not count.
+        nested_steps: steps of runs inside the tools, which it does count.
         last_call: the last call of a model that was recorded with its reservation, and the tokens that its request
             turned out to have; ``None`` where there is none.
         call_ids: ids of all calls, those of an earlier run included.
@@ -72,10 +74,10 @@ class Tally:
 
     def _reset(self) -> None:
         self.steps = self.model_calls = self.tool_calls = 0
-        self.failures = self.asides = 0
+        self.failures = self.asides = self.nested_steps = 0
         self.tokens = Usage()
         self.last_call: tuple[ModelAsked, int] | None = None
-        self._asked: ModelAsked | None = None
+        self._asked: dict[str, ModelAsked] = {}  # by the id of the run inside, empty for this one
         self._unsettled = 0
         self.first_at = self.last_at = 0.0
         self._waited = self._waiting_since = 0.0
@@ -113,7 +115,7 @@ class Tally:
                 if step.model:
                     self.failures = 0
                     self._settle(step.usage)
-            case ModelAsked() | ModelFailed() | Embedded():
+            case ModelAsked() | ModelFailed() | Embedded() | NestedSpent():
                 self._add_aside(step)
             case ToolReturned():
                 self.tool_calls += 1
@@ -137,12 +139,16 @@ class Tally:
         if not self._waiting:
             self._waited += at - self._waiting_since
 
-    def _add_aside(self, step: ModelAsked | ModelFailed | Embedded) -> None:
+    def _add_aside(self, step: ModelAsked | ModelFailed | Embedded | NestedSpent) -> None:
         self.asides += 1
         match step:
             case ModelAsked():
-                self._settle(None)
-                self._asked = step
+                self._settle(None, step.run)
+                self._asked[step.run] = step
+            case NestedSpent():
+                self.nested_steps += step.steps
+                self.model_calls += not step.failed
+                self._settle(step.usage, step.run)
             case ModelFailed():
                 self.failures += 1
                 self._settle(step.usage)
@@ -150,22 +156,22 @@ class Tally:
                 self.failures = 0
                 self._settle(step.usage)
 
-    def _settle(self, used: Usage | None) -> None:
+    def _settle(self, used: Usage | None, run: str = "") -> None:
         """A call has ended, as far as is known. What it has reserved is given back where its cost is known."""
-        asked, self._asked = self._asked, None
+        asked = self._asked.pop(run, None)
         if used is not None:
             self.tokens += used
         if asked is None:
             return
         if used is None or used.cost_usd is None:
             self._unsettled += nanos(asked.reserved_usd)
-        if used is not None:
+        if used is not None and not run:
             self.last_call = (asked, used.input_tokens)
 
     @property
     def unsettled(self) -> int:
         """Nano-dollars reserved for calls whose cost nobody knows (yet)."""
-        return self._unsettled + (nanos(self._asked.reserved_usd) if self._asked is not None else 0)
+        return self._unsettled + sum(nanos(asked.reserved_usd) for asked in tuple(self._asked.values()))
 
     @property
     def spent(self) -> int:

@@ -119,12 +119,14 @@ class ModelAsked:
         reserved_usd: the most that it can cost.
         input_bound: tokens that the request cannot exceed, by its size alone.
         max_tokens: of the reply; sent with the request.
+        run: id of the run inside a tool of this one that makes the call; empty for this run itself.
     """
 
     model: str
     reserved_usd: float
     input_bound: int
     max_tokens: int | None = None
+    run: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -348,6 +350,27 @@ class Embedded:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NestedSpent:
+    """A run inside a tool of this run has called a model, and has drawn on the budget of this one.
+
+    Attributes:
+        run: id of that run.
+        agent: name of its agent.
+        model: ``provider:name``.
+        usage: what the call has used; ``None`` where nobody knows.
+        steps: so many steps of that run were recorded since the last one of these.
+        failed: the call gave no reply.
+    """
+
+    run: str
+    agent: str
+    model: str
+    usage: Usage | None = None
+    steps: int = 0
+    failed: bool = False
+
+
 FinalStatus: TypeAlias = Literal["completed", "failed", "cancelled"]
 
 
@@ -394,6 +417,7 @@ Step: TypeAlias = (
     | Summarised
     | Recalled
     | Embedded
+    | NestedSpent
     | Finished
 )
 
@@ -415,7 +439,10 @@ class Recorded:
 
 Transcript: TypeAlias = Sequence[Recorded]
 
-BEGINNINGS = (ModelAsked, ModelFailed, Embedded, ToolStarted)
+ASIDES = (ModelAsked, ModelFailed, Embedded, NestedSpent)
+"""Steps that only tell of a call of a model, and that a limit of steps does not count."""
+
+BEGINNINGS = (*ASIDES, ToolStarted)
 """Steps that bring a run no further: what they tell of may be what stops it each time."""
 
 

@@ -18,6 +18,7 @@ from agentkit.transcript import (
     ModelAsked,
     ModelFailed,
     ModelReplied,
+    NestedSpent,
     Recorded,
     Step,
     Summarised,
@@ -62,22 +63,24 @@ class Till:
     def __init__(self, spending: Spending, tenant: str) -> None:
         self._limit = spending.limit(tenant)
         self._waits = spending.when_reached == "wait"
-        self._open: Reservation | None = None
+        self._open: dict[
+            str, Reservation
+        ] = {}  # by the run inside a tool that makes the call; empty for this one
 
     def loaded(self, steps: Transcript) -> None:
         """These steps are all that were recorded, and no call is under way."""
-        for last in reversed(steps):  # other steps may follow: of tools that worked meanwhile
-            if isinstance(last.step, ModelAsked):
-                self._open = _reservation(last, last.step)
-            if isinstance(last.step, (ModelAsked, *_SETTLING)):
-                return
+        self._open.clear()
+        for one in steps:
+            self._note(one)
 
     def charge(self, steps: Sequence[Step]) -> Charge | None:
         """What recording these steps changes; ``None`` for nothing."""
         for step in steps:
             match step:
-                case ModelAsked(reserved_usd=reserved):
-                    return self._reserved(nanos(reserved))
+                case ModelAsked(reserved_usd=reserved, run=run):
+                    return self._reserved(nanos(reserved), run)
+                case NestedSpent(usage=used, run=run):
+                    return self._settled(used, run)
                 case ModelReplied(usage=used) | ModelFailed(usage=used) | Embedded(usage=used):
                     return self._settled(used)
                 case Summarised(usage=used, model=model):
@@ -88,33 +91,39 @@ class Till:
                     pass
         return None
 
-    def _reserved(self, amount: int) -> Charge:
+    def _reserved(self, amount: int, run: str) -> Charge:
         if self._limit is None:
             return Charge(unsettled=amount)
-        lost = self._settled(None) or Charge()
+        lost = self._settled(None, run) or Charge()
         return replace(lost, reserve=amount, limit=self._limit, unsettled=amount)
 
-    def _settled(self, used: Usage | None) -> Charge | None:
+    def _settled(self, used: Usage | None, run: str = "") -> Charge | None:
         """A cost that nobody knows counts with all that was reserved."""
-        if self._open is None:
+        reserved = self._open.get(run)
+        if reserved is None:
             return None
         known = None if used is None else used.cost_usd
-        settled = 0 if known is None else -self._open.amount
+        settled = 0 if known is None else -reserved.amount
         if self._limit is None:
             return Charge(unsettled=settled)
-        spent = self._open.amount if known is None else nanos(known)
-        return Charge(settled=self._open, spent=spent, unsettled=settled)
+        spent = reserved.amount if known is None else nanos(known)
+        return Charge(settled=reserved, spent=spent, unsettled=settled)
 
     def recorded(self, steps: Sequence[Recorded]) -> None:
         """These steps are recorded."""
         for one in steps:
-            match one.step:
-                case ModelAsked():
-                    self._open = _reservation(one, one.step)
-                case step if isinstance(step, _SETTLING):
-                    self._open = None
-                case _:
-                    pass
+            self._note(one)
+
+    def _note(self, one: Recorded) -> None:
+        match one.step:
+            case ModelAsked(run=run) as asked:
+                self._open[run] = _reservation(one, asked)
+            case NestedSpent(run=run):
+                self._open.pop(run, None)
+            case step if isinstance(step, _SETTLING):
+                self._open.pop("", None)
+            case _:
+                pass
 
     def refusal(self, error: SpendingReached) -> DayLimitReached:
         """The same, for the run: it comes again soon, or on the next day, or fails."""

@@ -15,6 +15,7 @@ from agentkit.transcript import (
     ModelAsked,
     ModelFailed,
     ModelReplied,
+    NestedSpent,
     Recalled,
     Recorded,
     RunRetried,
@@ -77,7 +78,7 @@ class Narrator:
         match step:
             case ModelReplied():
                 return self._reply(seq, step)
-            case ModelAsked() | Embedded():
+            case ModelAsked() | Embedded() | NestedSpent():
                 return None
             case ModelFailed():
                 return self._failed(seq, step)

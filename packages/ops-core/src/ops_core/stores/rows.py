@@ -19,6 +19,7 @@ from agentkit.transcript import (
     Finished,
     ModelFailed,
     ModelReplied,
+    NestedSpent,
     Recorded,
     Step,
     Summarised,
@@ -212,9 +213,11 @@ def used_by(step: Step) -> Mapping[str, int | float]:
             return sums if used.cost_usd is None else {**sums, "cost_usd": used.cost_usd}
         case Summarised(usage=used, model=model) if model:
             return used_by(ModelReplied(parts=(), usage=used))
-        case ModelFailed(usage=Usage() as used):
+        case ModelFailed(usage=Usage() as used) | NestedSpent(usage=Usage() as used, failed=True):
             sums = {"input_tokens": used.input_tokens, "output_tokens": used.output_tokens}
             return sums if used.cost_usd is None else {**sums, "cost_usd": used.cost_usd}
+        case NestedSpent(usage=used, failed=False):
+            return used_by(ModelReplied(parts=(), usage=used or Usage()))
         case ToolReturned():
             return {"tool_calls": 1}
         case _:

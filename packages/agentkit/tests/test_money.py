@@ -1,5 +1,6 @@
 """Prices, budgets of money, and that the bill is right."""
 
+from dataclasses import replace
 from decimal import Decimal
 from itertools import product
 from typing import Any
@@ -270,6 +271,38 @@ async def test_a_failed_call_is_billed_as_the_provider_says_or_counts_in_full():
     assert outcome.usage.tokens.cost_usd == 0.000225
     reserved = [asked.reserved_usd for asked in await steps_of(journal, ModelAsked)]
     assert outcome.usage.unsettled_usd == reserved[2]
+
+
+@pytest.mark.parametrize(
+    "used",
+    [
+        Usage(partial=True),
+        Usage(input_tokens=100, output_tokens=1, partial=True),
+        Usage(input_tokens=100, output_tokens=20, by_kind={"output_image_tokens": 20}),
+        Usage(input_tokens=100, output_tokens=20, by_kind={"web_searches": 1}),
+    ],
+)
+async def test_what_has_no_known_price_stays_reserved(used):
+    agent, _model = agent_of(replace(reply(calls=call(1)), usage=used), reply())
+    journal = MemoryJournal()
+    outcome: Any = await agent.run("hello", journal=journal, limits=Limits(usd=1))
+    first, last = await steps_of(journal, ModelReplied)
+    assert (first.usage, last.usage.cost_usd) == (used, 0.00012)
+    asked, _ = await steps_of(journal, ModelAsked)
+    assert outcome.usage.unsettled_usd == asked.reserved_usd > 0
+    assert outcome.usage.tokens.cost_usd == 0.00012
+    assert outcome.usage.tokens.partial is used.partial
+    free = Prices({"a:1": Price(input_usd_per_million=0, output_usd_per_million=0)})
+    assert free.billed(used, "a:1").cost_usd == 0
+
+
+async def test_a_failed_call_costs_what_the_provider_says_that_it_does():
+    told = ModelOverloaded("gone in the middle")
+    told.billed, told.billed_usd = (100, 5), 0.25
+    agent, _model = agent_of(told, reply(), retries=Retries(tries=2, first_seconds=0))
+    outcome: Any = await agent.run("hello", limits=Limits(usd=1))
+    assert outcome.usage.tokens.cost_usd == 0.25012
+    assert outcome.usage.unsettled_usd == 0
 
 
 async def test_another_model_is_paid_by_the_same_budget():

@@ -97,11 +97,12 @@ async def test_tools_of_the_provider_stand_beside_those_of_the_agent(kind: str) 
 async def test_objects_are_merged_and_the_request_goes_before_the_endpoint() -> None:
     schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
     request = ModelRequest(messages=HELLO, output_schema=schema, temperature=0.5, max_tokens=500)
+    bounded = ModelRequest(messages=HELLO, output_schema=schema, max_tokens=500)
     text = await sent("responses", request, text={"verbosity": "low"}, temperature=1, store=True)
     assert text["text"]["verbosity"] == "low"
     assert text["text"]["format"]["type"] == "json_schema"
     assert (text["temperature"], text["store"]) == (0.5, True)
-    told = await sent("anthropic", request, output_config={"effort": "low"}, max_tokens=100)
+    told = await sent("anthropic", bounded, output_config={"effort": "low"}, max_tokens=100)
     assert told["output_config"]["effort"] == "low"
     assert "format" in told["output_config"]
     assert told["max_tokens"] == 100  # of two bounds the smaller one
@@ -144,8 +145,8 @@ TOLD: dict[str, tuple[ModelRequest, dict[str, Any]]] = {
         {"temperature": 0.5, "top_p": 0.9, "reasoning": {"effort": "low"}, "max_output_tokens": 50},
     ),
     "anthropic": (
-        WITHOUT_SEED,
-        {"temperature": 0.5, "top_p": 0.9, "output_config": {"effort": "low"}, "max_tokens": 50},
+        ModelRequest(messages=HELLO, reasoning_effort="low", max_tokens=50),
+        {"output_config": {"effort": "low"}, "max_tokens": 50},
     ),
     "google": (
         ALL,
@@ -196,6 +197,8 @@ async def test_the_choice_of_a_tool_in_the_words_of_each_wire(kind: str) -> None
     [
         ("responses", "m", ModelRequest(messages=HELLO, seed=1), "seed"),
         ("anthropic", "m", ModelRequest(messages=HELLO, seed=1), "seed"),
+        ("anthropic", "m", ModelRequest(messages=HELLO, temperature=1), "temperature"),
+        ("anthropic", "m", ModelRequest(messages=HELLO, top_p=1), "top_p"),
         (
             "google",
             "gemini-2.5-flash",

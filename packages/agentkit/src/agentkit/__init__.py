@@ -24,6 +24,7 @@ from agentkit.journals import FileJournal, MemoryJournal
 from agentkit.limits import Limits
 from agentkit.loop import Event
 from agentkit.messages import Attachment, Effect, ReasoningDelta, TextDelta, ToolCall, Usage
+from agentkit.model_settings import ModelSettings
 from agentkit.models import open_model
 from agentkit.outcomes import Cancelled, Completed, Failed, Outcome, Waiting
 from agentkit.policies import Between, Hosts, Inside, OneOf, Rule, Rules, SecurityPolicy
@@ -55,6 +56,7 @@ __all__ = [
     "Limits",
     "MemoryJournal",
     "ModelError",
+    "ModelSettings",
     "OneOf",
     "Outcome",
     "ReasoningDelta",

@@ -25,6 +25,7 @@ from agentkit.limits import Limits
 from agentkit.loop import Event, Loop, OnEvent
 from agentkit.memories import AgentMemory
 from agentkit.messages import JsonValue, ToolCall, ToolSpec
+from agentkit.model_settings import ModelSettings
 from agentkit.models.prices import Prices
 from agentkit.models.resilient import ResilientModel, open_chain
 from agentkit.models.retrying import Retries
@@ -108,6 +109,7 @@ class Agent(Generic[Deps, Output]):
         planning: ``native`` tool calls, or ``react`` for models that have none.
         patience: so many turns in a row may be malformed, or repeat a failing call, before the run is failed.
         context: what is done when a conversation outgrows the model's window.
+        settings: how the model is to answer: the longest reply, temperature, effort, choice of tools.
         memory: what outlives its runs.
         telemetry: who is told about the runs, and how much; see :mod:`agentkit.telemetry`.
     """
@@ -129,6 +131,7 @@ class Agent(Generic[Deps, Output]):
     planning: Literal["native", "react"] = "native"
     patience: int = 3
     context: Context = Context()
+    settings: ModelSettings = ModelSettings()
     memory: AgentMemory | None = None
     telemetry: Telemetry = Telemetry()
 
@@ -321,8 +324,28 @@ class Agent(Generic[Deps, Output]):
             earlier=earlier,
         )
         return Asker(
-            model=model, planning=self._planning(), brief=brief, output=self._output, prices=self.prices
+            model=model,
+            planning=self._planning(),
+            brief=brief,
+            output=self._output,
+            prices=self.prices,
+            settings=self._settings_for(tools),
         )
+
+    def _settings_for(self, tools: tuple[ToolSpec, ...]) -> ModelSettings:
+        """The settings, where the model can be told them.
+
+        Raises:
+            UsageError: a tool must be called that there is not, or planning tells the model of none.
+        """
+        choice = self.settings.tool_choice
+        names = {spec.name for spec in tools} if self.planning == "native" else set[str]()
+        if choice in {None, "auto", "none"} or choice in names or (choice == "required" and names):
+            return self.settings
+        why = f"there is no such tool, but {', '.join(sorted(names)) or 'none'}"
+        why = why if self.planning == "native" else "the model is told of no tools where planning is react"
+        message = f"agent {self.name}: settings: tool_choice is {choice!r}, and {why}"
+        raise UsageError(message)
 
     @cached_property
     def _toolsets(self) -> Sequence[Toolset]:

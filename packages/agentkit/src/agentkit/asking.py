@@ -32,6 +32,7 @@ from agentkit.messages import (
     ToolCall,
     Usage,
 )
+from agentkit.model_settings import ModelSettings
 from agentkit.models.prices import Prices
 from agentkit.models.resilient import CallFailed, OutOfTime, ResilientModel
 from agentkit.models.retrying import Again, GiveUp, Next, NextModel
@@ -107,6 +108,7 @@ class Asker:
         brief: instructions, tools and output schema for the model.
         output: the type of the output, which a reply without calls must fit.
         prices: what models cost.
+        settings: how it is to answer.
     """
 
     model: ResilientModel
@@ -114,6 +116,7 @@ class Asker:
     brief: Brief
     output: OutputSchema[Any]
     prices: Prices
+    settings: ModelSettings = ModelSettings()
 
     async def ask(self, wanted: Wanted) -> Answer:
         """The model's next reply, as it is to be recorded. Calls that fail on the way to it are recorded here.
@@ -122,7 +125,8 @@ class Asker:
             JournalError: a step could not be recorded.
         """
         began = time.monotonic()
-        request = self.planning.request(wanted.transcript, self.brief)
+        asked = self.planning.request(wanted.transcript, self.brief)
+        request = self.settings.of(asked, has_called=bool(wanted.tally.tool_calls))
         shown = None
         if wanted.on_delta is not None:
             shown = self.planning.watch(wanted.on_delta, self.model.name)

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from agentkit.compaction import Strategy
+from agentkit.model_settings import Effort
 from agentkit.models.access import MaxTokensField
 from agentkit.models.breaker import Breaking
 from agentkit.models.limiter import RateLimits
@@ -110,6 +111,18 @@ class ContextTable(_Strict):
     strategy: Strategy = "summary"
 
 
+class SettingsTable(_Strict):
+    """``[agents.NAME.settings]``: see :class:`agentkit.model_settings.ModelSettings`."""
+
+    max_tokens: PositiveInt | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    seed: int | None = None
+    reasoning_effort: Effort | None = None
+    tool_choice: str | None = None
+    stop: tuple[str, ...] = ()
+
+
 class MemoryTable(_Strict):
     """``[agents.NAME.memory]``: see :class:`agentkit.memories.AgentMemory`."""
 
@@ -144,6 +157,7 @@ class AgentTable(McpNames):
         policy: rules about tool calls.
         patience: fruitless turns in a row before a run is failed.
         context: what is done when a conversation outgrows the model.
+        settings: how the model is to answer.
         telemetry: whether spans tell what is said.
         memory: what outlives its runs; nothing where there is no such table.
     """
@@ -162,6 +176,7 @@ class AgentTable(McpNames):
     policy: PolicyTable = PolicyTable()
     patience: PositiveInt = 3
     context: ContextTable = ContextTable()
+    settings: SettingsTable = SettingsTable()
     telemetry: TelemetryTable = TelemetryTable()
     memory: MemoryTable | None = None
 

@@ -17,6 +17,7 @@ from agentkit.errors import UsageError
 from agentkit.limits import Limits
 from agentkit.memories import AgentMemory
 from agentkit.messages import ToolSpec
+from agentkit.model_settings import ModelSettings
 from agentkit.models import NamedEndpoint
 from agentkit.models.retrying import Retries
 from agentkit.policies import SecurityPolicy
@@ -159,9 +160,17 @@ def _agent(name: str, declared: AgentTable, path: Path, tools: Sequence[Any]) ->
         planning=declared.planning,
         patience=declared.patience,
         context=Context(**declared.context.model_dump()),
+        settings=_settings(name, declared, path),
         telemetry=Telemetry(content=declared.telemetry.content),
         memory=None if declared.memory is None else AgentMemory(**declared.memory.model_dump()),
     )
+
+
+def _settings(name: str, declared: AgentTable, path: Path) -> ModelSettings:
+    try:
+        return ModelSettings(**declared.settings.model_dump())
+    except UsageError as error:
+        raise ConfigError(f"{path}: agents.{name}.{error}", field="config") from None
 
 
 def _output(name: str, declared: AgentTable, path: Path) -> Any:

@@ -101,13 +101,10 @@ def encode_request(request: ModelRequest, dialect: Dialect) -> dict[str, Any]:
 
 
 def _settings(request: ModelRequest, dialect: Dialect) -> dict[str, Any]:
-    if request.seed is not None:
-        raise not_known(dialect.name, "seed")
+    for name in ("seed", "temperature", "top_p"):
+        if getattr(request, name) is not None:
+            raise not_known(dialect.name, name)
     found: dict[str, Any] = {}
-    if request.temperature is not None:
-        found["temperature"] = request.temperature
-    if request.top_p is not None:
-        found["top_p"] = request.top_p
     if request.reasoning_effort is not None:
         found["output_config"] = {"effort": request.reasoning_effort}
     choice = request.tool_choice

@@ -291,12 +291,11 @@ class ConversationContract:
 
     async def test_the_bounds_are_passed_on(self, provider: ScriptedProvider) -> None:
         provider.answer(as_reply("Yes."))
-        await self.ask(provider, replace(_hello(), stop=("\n", "END"), max_tokens=7, temperature=0.5))
+        bounds: dict[str, Any] = {"stop": ("\n", "END"), "max_tokens": 7, "temperature": 0.5}
+        known = {name: bounds[name] for name in self.takes}
+        await self.ask(provider, replace(_hello(), **known))
         heard = provider.heard[-1]
-        known = {"stop": ("\n", "END"), "max_tokens": 7, "temperature": 0.5}
-        assert {name: getattr(heard, name) for name in self.takes} == {
-            name: known[name] for name in self.takes
-        }
+        assert {name: getattr(heard, name) for name in known} == known
 
     async def test_usage(self, provider: ScriptedProvider) -> None:
         parts = {"cached_tokens": 64, "cache_write_tokens": 16, "reasoning_tokens": 10}

@@ -1,0 +1,125 @@
+"""How an agent wants its model to answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from agentkit import Agent, Completed, Failed, Limits, ModelSettings, tool
+from agentkit.errors import UsageError
+from agentkit.messages import ToolCall
+from agentkit.models.access import Extras
+from agentkit.models.prices import Price, Prices
+from agentkit.testing import ScriptedModel
+
+from .wires import Call, body, served  # type: ignore[import-not-found]
+
+ALL = ModelSettings(
+    max_tokens=100,
+    temperature=0.5,
+    top_p=0.9,
+    seed=7,
+    reasoning_effort="low",
+    tool_choice="required",
+    stop=("END",),
+)
+
+
+@tool(effect="pure")
+def weather(city: str) -> str:
+    """Weather in a city."""
+    return f"{city}: 7 degrees"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *[{"max_tokens": each} for each in (0, -1, 1.5, True, "9")],
+        *[{"temperature": each} for each in (-0.1, 2.1, float("nan"), True, "1")],
+        *[{"top_p": each} for each in (0, 1.1, float("inf"))],
+        *[{"seed": each} for each in (1.0, True, 2**70)],
+        *[{"reasoning_effort": each} for each in ("much", "", 3)],
+        *[{"tool_choice": each} for each in ("", " ", 3)],
+        *[{"stop": each} for each in ("END", ("",), (1,), tuple("abcdefghijklmnopqrst"), ["END"])],
+    ],
+    ids=str,
+)
+def test_a_value_that_cannot_be_right_is_refused_by_its_name(given: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=f"settings: {next(iter(given))} must be"):
+        ModelSettings(**given)
+
+
+async def test_they_are_part_of_each_request_and_a_call_is_forced_once() -> None:
+    model = ScriptedModel([ToolCall(id="c", name="weather", arguments={"city": "Oslo"}), "7 degrees"])
+    outcome = await Agent(model, tools=[weather], settings=ALL).run("Weather?")
+    assert isinstance(outcome, Completed)
+    first, then = model.requests
+    asked = (first.max_tokens, first.temperature, first.top_p, first.seed, first.reasoning_effort, first.stop)
+    assert asked == (100, 0.5, 0.9, 7, "low", ("END",))
+    assert (first.tool_choice, then.tool_choice) == ("required", None)
+
+
+async def test_the_planning_keeps_its_own_stops() -> None:
+    model = ScriptedModel(["Thought: ok\nFinal Answer: 7"])
+    await Agent(model, planning="react", settings=ModelSettings(stop=("END",))).run("Weather?")
+    assert model.requests[0].stop == ("\nObservation:", "END")
+
+
+@pytest.mark.parametrize("choice", ["auto", "none"])
+async def test_a_choice_that_forces_nothing_holds_for_the_whole_run(choice: str) -> None:
+    model = ScriptedModel([ToolCall(id="c", name="weather", arguments={"city": "Oslo"}), "7 degrees"])
+    await Agent(model, tools=[weather], settings=ModelSettings(tool_choice=choice)).run("Weather?")
+    assert [request.tool_choice for request in model.requests] == [choice, choice]
+
+
+@pytest.mark.parametrize(
+    "more, why",
+    [
+        ({"tools": [weather], "settings": ModelSettings(tool_choice="wether")}, "no such tool, but weather"),
+        ({"settings": ModelSettings(tool_choice="required")}, "no such tool, but none"),
+        (
+            {"tools": [weather], "planning": "react", "settings": ModelSettings(tool_choice="required")},
+            "react",
+        ),
+    ],
+)
+async def test_a_call_that_cannot_be_made_is_not_forced(more: dict[str, Any], why: str) -> None:
+    with pytest.raises(UsageError, match=f"settings: tool_choice .*{why}"):
+        await Agent(ScriptedModel([]), **more).run("Weather?")
+
+
+async def test_of_the_setting_and_the_money_that_is_left_the_smaller_bound_counts() -> None:
+    price = Prices(own={"test:m": Price(input_usd_per_million=1, output_usd_per_million=1000)})
+    for setting, expected in ((300, 300), (100_000, None)):
+        model = ScriptedModel(["ok"], name="test:m")
+        agent = Agent(model, prices=price, limits=Limits(usd=1.0), settings=ModelSettings(max_tokens=setting))
+        assert isinstance(await agent.run("Go"), Completed | Failed)
+        sent = model.requests[0].max_tokens
+        assert sent is not None
+        assert sent == expected if expected is not None else sent < 1000
+
+
+async def test_settings_of_the_agent_go_before_the_fields_of_the_endpoint() -> None:
+    async with served("chat", extras=Extras(body={"temperature": 1, "max_tokens": 50, "top_k": 3})) as one:
+        one.answers(body("chat", "7 degrees"))
+        await Agent(one.model, settings=ModelSettings(temperature=0, max_tokens=100)).run("Weather?")
+        sent = one.sent[0]
+        assert (sent["temperature"], sent["max_tokens"], sent["top_k"]) == (0, 50, 3)
+
+
+async def test_a_setting_that_the_wire_does_not_know_fails_the_run_by_its_name() -> None:
+    async with served("anthropic") as one:
+        outcome = await Agent(one.model, settings=ModelSettings(temperature=0)).run("Weather?")
+        assert isinstance(outcome, Failed)
+        assert "temperature" in outcome.error.message
+
+
+async def test_a_tool_is_named_on_the_wire() -> None:
+    async with served("chat") as one:
+        one.answers(body("chat", calls=[Call("c")]), body("chat", "7 degrees"))
+        await Agent(one.model, tools=[weather], settings=ModelSettings(tool_choice="weather")).run("Weather?")
+        assert [sent.get("tool_choice") for sent in one.sent] == [
+            {"type": "function", "function": {"name": "weather"}},
+            None,
+        ]

@@ -28,7 +28,7 @@ NOWHERE = "01996c2e-5d1a-7c3e-9f60-2b1f3c8a4d77"
 FAR = "2999-01-01T00:00:00Z"
 
 
-@tool(effect="pure", approval=True)
+@tool(effect="pure", approval=True, sandbox="inprocess")
 def launch(rocket: str) -> str:
     """Launch a rocket."""
     return f"{rocket} is on its way"

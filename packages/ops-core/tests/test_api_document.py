@@ -28,6 +28,7 @@ OPERATIONS = {
     ("POST", "/api/v1/tasks/{task_id}/cancel"),
     ("POST", "/api/v1/tasks/{task_id}/retry"),
     ("POST", "/api/v1/tasks/{task_id}/approvals/{approval_id}"),
+    ("POST", "/api/v1/tasks/{task_id}/settle"),
     ("GET", "/api/v1/notes"),
     ("DELETE", "/api/v1/notes"),
     ("POST", "/api/v1/notes:recall"),

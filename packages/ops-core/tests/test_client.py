@@ -2,17 +2,20 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from agentkit.memories import HashEmbeddings, Note, Scope
 from agentkit.money import nanos
-from agentkit.transcript import ApprovalAsked, Finished, ModelAsked
+from agentkit.transcript import ApprovalAsked, Finished, ModelAsked, ToolReturned
 from ops_core.client import Client, LocalClient, open_client
 from ops_core.errors import (
     AgentNotFound,
+    ApprovalConflict,
     ApprovalNotFound,
+    ConfigError,
     IdempotencyConflict,
     InvalidRequest,
     TaskNotFound,
@@ -23,7 +26,15 @@ from ops_core.memory import DatabaseMemory
 from ops_core.ports import Charge, NoteFilter
 from ops_core.task import NewTask
 from ops_core.terms import Spending, Terms
-from ops_core.wire import ApprovalRequest, BatchItem, HaltRequest, LiftRequest, NoteBody, RecallRequest
+from ops_core.wire import (
+    ApprovalRequest,
+    BatchItem,
+    HaltRequest,
+    LiftRequest,
+    NoteBody,
+    RecallRequest,
+    SettleRequest,
+)
 
 from .api_support import FAR, NOWHERE, Stage, staged  # type: ignore[import-not-found]
 from .client_support import item, request  # type: ignore[import-not-found]
@@ -300,6 +311,51 @@ async def test_an_approval_is_answered_once(client: Client):
     assert (await client.wait_for_end(task.id)).output == "launched"
     with pytest.raises(TransitionRefused):
         await client.answer(task.id, approval_id, ApprovalRequest(approved=True))
+
+
+@pytest.mark.parametrize(
+    "outcome", [{"result": {"receipt": 4711}}, {"result": None}, {"failed": "the till was shut"}]
+)
+async def test_what_came_of_a_call_is_settled_once(client: Client, outcome: dict[str, Any]):
+    task = await client.submit(request("asking"))
+    async for recorded in client.watch(task.id):
+        if isinstance(recorded.step, ApprovalAsked):
+            asked = recorded.step
+            break
+    with pytest.raises(ApprovalNotFound):
+        await client.settle(task.id, SettleRequest(call="another", **outcome))
+    settled = SettleRequest(call=asked.call_id, by="kim", digest=asked.digest, **outcome)
+    for _ in range(2):
+        await client.settle(task.id, settled)
+        with pytest.raises(ApprovalConflict):
+            await client.answer(task.id, asked.approval_id, ApprovalRequest(approved=True))
+        with pytest.raises(ApprovalConflict):
+            await client.settle(task.id, SettleRequest(call=asked.approval_id, result="another"))
+        assert (await client.wait_for_end(task.id)).output == "launched"
+    (returned,) = [one.step for one in await client.steps(task.id) if isinstance(one.step, ToolReturned)]
+    assert returned.output == outcome.get("result")
+    told = returned.remark if returned.error is None else returned.error.message
+    assert "A person (kim) has said" in told
+    assert "the till was shut" in told or returned.error is None
+
+
+@pytest.mark.parametrize("wrong", [{}, {"result": 1, "failed": "no"}, {"result": "x" * 4_000_000}])
+def test_a_settlement_says_one_thing(wrong: dict[str, Any]):
+    with pytest.raises(ValueError, match="result"):
+        SettleRequest(call="c", **wrong)
+
+
+async def test_an_agent_whose_tools_cannot_be_listed_harms_no_other(client: Client, stage: Stage):
+    class Unapproved:
+        async def specs(self) -> Any:
+            raise ConfigError("the MCP server notes is not approved: opspawn mcp approve notes")
+
+    served = stage.agents.get("quick")
+    stage.agents._served["quick"] = replace(served, agent=replace(served.agent, tools=(Unapproved(),)))
+    found = {agent.name: agent.problem for agent in await client.agents()}
+    assert "notes is not approved" in str(found.pop("quick"))
+    assert set(found.values()) == {None}
+    assert "notes is not approved" in str((await client.agent("quick")).problem)
 
 
 async def test_cancel_and_retry(client: Client):

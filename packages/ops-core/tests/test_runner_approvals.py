@@ -1,6 +1,7 @@
 """Runs that wait for a person, and calls that were cut short."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from agentkit.transcript import (
     ApprovalAsked,
     ApprovalGiven,
     Finished,
+    Settlement,
     ToolReturned,
 )
 from ops_core.engine import Engine
@@ -121,6 +123,39 @@ async def test_an_interrupted_unsafe_call_is_not_repeated_without_asking(engine:
     assert found.status is TaskStatus.COMPLETED
     assert len(keys) == (2 if approved else 1)
     assert len(set(keys)) == 1
+
+
+async def test_what_a_person_knows_of_an_interrupted_call_is_its_result(engine: Engine):
+    hanging, paid = Hanging(), []
+
+    @tool
+    async def pay() -> str:
+        """Pays."""
+        paid.append(1)
+        return await hanging.reply()
+
+    told: list[str] = []
+
+    def answer(request: Any) -> str:
+        told.append(str(request.messages[-1]))
+        return "Done."
+
+    agent = Agent(ScriptedModel.by_turn([call("pay"), answer]), name="agent", tools=[pay])
+    task = await submit(engine)
+    async with working(engine, agent) as runner:
+        await hanging.begun.wait()
+        runner.stop(at_once=True)
+    async with working(engine, agent):
+        await until(engine, task, is_(TaskStatus.WAITING))
+        (asked,) = [step for step in await steps_of(engine.store, task) if isinstance(step, ApprovalAsked)]
+        settlement = Settlement(output={"receipt": 4711})
+        given = ApprovalGiven(approval_id="", approved=False, by="kim", settlement=settlement)
+        await engine.settle(task.tenant, task.id, asked.call_id, given)
+        found = await ended(engine, task)
+    assert (found.status, paid, found.approvals) == (TaskStatus.COMPLETED, [1], ())
+    assert "4711" in told[0]
+    assert "A person (kim)" in told[0]
+    assert "Error" not in told[0]
 
 
 async def test_an_interrupted_pure_call_is_repeated(engine: Engine):

@@ -53,6 +53,7 @@ from agentkit.transcript import (
     OpenCall,
     Recorded,
     Ruling,
+    Settlement,
     Step,
     ToolReturned,
     ToolStarted,
@@ -132,7 +133,9 @@ class Caller:
         if self._may_not_begin():
             return
         problem = self._problem_with(call)
-        if problem is not None:
+        if owed.answer is not None and owed.answer.settlement is not None:
+            await self.record(_settled(call, owed.answer, owed.answer.settlement))
+        elif problem is not None:
             await self._refuse(call, problem)
         elif (halted := self.kill_switch.refusal(self._use_of(call))) is not None:
             await self._refuse(call, _halted(owed, halted), Ruling(decision="deny", reason=str(halted)))
@@ -391,6 +394,17 @@ def _in_a_key(call_id: str) -> str:
     if _PLAIN_ID.fullmatch(call_id):
         return call_id
     return hashlib.sha256(call_id.encode()).hexdigest()[:32]
+
+
+def _settled(call: ToolCall, answer: ApprovalGiven, settlement: Settlement) -> ToolReturned:
+    who = f"A person ({answer.by})" if answer.by else "A person"
+    remark = f"{who} has said what came of this call; it was not made (again)"
+    said = settlement.error
+    if said is not None:
+        said = replace(said, message=f"{remark}: {said.message}")
+    return ToolReturned(
+        call_id=call.id, tool=call.name, output=settlement.output, error=said, remark="" if said else remark
+    )
 
 
 def _halted(owed: OpenCall, halted: ToolHalted) -> ToolHalted:

@@ -48,6 +48,7 @@ from agentkit.transcript import (
     Ruling,
     RunRetried,
     RunStarted,
+    Settlement,
     Step,
     Summarised,
     ToolReturned,
@@ -222,7 +223,7 @@ def _dump(value: Any) -> dict[str, JsonValue]:
 def _plain(field: Any) -> JsonValue:
     if isinstance(field, StrEnum):
         return str(field)
-    if isinstance(field, Usage | RunError | Ruling):
+    if isinstance(field, Usage | RunError | Ruling | Settlement):
         return _dump(field)
     if isinstance(field, tuple):
         return [_dump(part) for part in field]  # pyright: ignore[reportUnknownVariableType]
@@ -283,6 +284,10 @@ def _ruling(stored: Any) -> Ruling | None:
     return None if stored is None else _load(Ruling, stored)
 
 
+def _settlement(stored: Any) -> Settlement | None:
+    return None if stored is None else _load(Settlement, stored)
+
+
 def _error(stored: Any) -> RunError | None:
     return None if stored is None else _load(RunError, stored)
 
@@ -302,6 +307,8 @@ _NESTED: Mapping[tuple[type[Any], str], Callable[[Any], Any]] = {
     (ToolReturned, "ruling"): _ruling,
     (ToolStarted, "ruling"): _ruling,
     (Finished, "error"): _error,
+    (Settlement, "error"): _error,
+    (ApprovalGiven, "settlement"): _settlement,
     (RunError, "actor"): Actor,
 }
 

@@ -236,6 +236,19 @@ class ApprovalAsked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """What a person knows of a call that nobody is to make any more.
+
+    Attributes:
+        output: what it has returned, where it did not fail.
+        error: why it failed.
+    """
+
+    output: JsonValue = None
+    error: RunError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ApprovalGiven:
     """A person has answered.
 
@@ -246,6 +259,7 @@ class ApprovalGiven:
         by: who answered.
         arguments: with which the call is carried out, where the person has changed them.
         digest: of the question that was answered; empty where the person was not shown it.
+        settlement: neither yes nor no: what came of the call, which is recorded as its result.
     """
 
     approval_id: str
@@ -254,6 +268,7 @@ class ApprovalGiven:
     by: str = ""
     arguments: JsonObject | None = None
     digest: str = ""
+    settlement: Settlement | None = None
 
     def __post_init__(self) -> None:
         _hold_recordable(self, "reason", "by")

@@ -207,6 +207,27 @@ class Engine:
         await self.dispatcher.wake()
         return await self.store.get(tenant, task_id)
 
+    async def settle(self, tenant: str, task_id: str, call: str, given: ApprovalGiven) -> Task:
+        """Record what came of a call that waits for a person; a waiting task goes on with that as the call's result.
+
+        Args:
+            tenant: whose task it is.
+            task_id: its id.
+            call: id of the call, or of its approval.
+            given: the answer; its ``approval_id`` is found here.
+
+        Raises:
+            TaskNotFound, ApprovalNotFound, ApprovalConflict, ApprovalExpired, TransitionRefused: as :meth:`answer`.
+        """
+        asked = [
+            recorded.step
+            for recorded in await self.store.steps(tenant, task_id)
+            if isinstance(recorded.step, ApprovalAsked)
+            and call in (recorded.step.call_id, recorded.step.approval_id)
+        ]
+        approval_id = asked[-1].approval_id if asked else call  # where there is none, that is said
+        return await self.answer(tenant, task_id, replace(given, approval_id=approval_id))
+
     async def approvals(self, tenant: str, wanted: ApprovalFilter) -> Sequence[Approval]:
         """Open approvals, those of the newest tasks first."""
         return await self.store.approvals(tenant, wanted)
@@ -415,7 +436,7 @@ def _answer_to(
                 if before == replace(given, digest=before.digest) and given.digest in ("", before.digest):
                     return None
                 who = f" by {before.by}" if before.by else ""
-                message = f"it was {'approved' if before.approved else 'denied'}{who} before"
+                message = f"it was {_said(before)}{who} before"
                 raise ApprovalConflict(message)
             case Finished():
                 message = "the task has ended; its approvals are closed"
@@ -430,6 +451,12 @@ def _answer_to(
         message = "the answer is for a call with other arguments: look at it again"
         raise ApprovalConflict(message, field="digest")
     return replace(given, digest=question.digest), until
+
+
+def _said(answer: ApprovalGiven) -> str:
+    if answer.settlement is not None:
+        return "settled"
+    return "approved" if answer.approved else "denied"
 
 
 async def _until(changed: asyncio.Event, seconds: float) -> None:

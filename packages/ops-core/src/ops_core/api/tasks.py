@@ -41,6 +41,7 @@ from ops_core.wire import (
     ApprovalRequest,
     BatchBody,
     BatchRequest,
+    SettleRequest,
     StepPage,
     TaskBody,
     TaskPage,
@@ -92,6 +93,7 @@ class TaskRoutes:
         app.add_api_route(f"{one}/steps", self.steps, response_model=StepPage, **steps)
         app.add_api_route(f"{one}/cancel", self.cancel, **writing("cancel_task", 404, body=False))
         app.add_api_route(f"{one}/retry", self.retry, status_code=202, **retried)
+        app.add_api_route(f"{one}/settle", self.settle, **writing("settle_call", 404, 409))
         app.add_api_route(APPROVALS, self.approvals, **reading("list_approvals"))
         app.add_api_route(
             f"{one}/approvals/{{approval_id:path}}", self.answer, **writing("answer_approval", 404, 409)
@@ -211,6 +213,16 @@ class TaskRoutes:
         counts: the same one again changes nothing, another one is refused (409), and so is one that comes too late.
         """
         task = await answer(self._engine, self._ops.catalog, task_id_of(task_id), approval_id, request)
+        return TaskBody.of(task)
+
+    async def settle(self, task_id: TaskId, request: SettleRequest) -> TaskBody:
+        """Say what came of a call that waits for a person; the task goes on.
+
+        It is recorded as the call's result, with who has said so, and the call is not made. The first answer counts:
+        the same one again changes nothing, another one is refused (409), and so is one that comes too late.
+        """
+        given = request.as_step("")
+        task = await self._engine.settle(DEFAULT_TENANT, task_id_of(task_id), request.call, given)
         return TaskBody.of(task)
 
     async def approvals(self, cursor: Cursor = None, limit: PageLimit = PAGE_DEFAULT) -> ApprovalPage:

@@ -18,7 +18,7 @@ from ops_core.cli.screen import STYLES, Screen
 from ops_core.cli.text import one_line
 from ops_core.errors import InvalidRequest
 from ops_core.strict_json import NotStrict, parse
-from ops_core.wire import ApprovalBody, ApprovalPage, ApprovalRequest, TaskBody
+from ops_core.wire import ApprovalBody, ApprovalPage, ApprovalRequest, SettleRequest, TaskBody
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +85,39 @@ async def answer(task_id: str, approval_id: str, given: Answer, url: str | None,
     if request.arguments is not None:
         what += " with other arguments"
     said(task, f"{what}; the task goes on as soon as a worker takes it", as_json)
+    return Exit.OK
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What a person knows of a call, as it is typed."""
+
+    call: str
+    result: str | None = None
+    failed: str | None = None
+    digest: str | None = None
+
+
+async def settle(task_id: str, known: Known, url: str | None, as_json: bool) -> Exit:
+    """Say what came of a call."""
+    if (known.result is None) == (known.failed is None):
+        message = "say either --result JSON or --failed REASON"
+        raise InvalidRequest(message, field="result")
+    asked: dict[str, Any] = {"call": known.call, "digest": known.digest}
+    if known.failed is not None:
+        asked["failed"] = known.failed
+    elif known.result is not None:
+        asked["result"] = json_or_file(known.result, "--result", "a text needs its quotation marks")
+    try:
+        request = SettleRequest.model_validate({**asked, "by": getpass.getuser()[:200]})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = str(problem["loc"][0]) if problem["loc"] else "result"
+        message = f"--{name}: {problem['msg'].removeprefix('Value error, ')}"
+        raise InvalidRequest(message, field=name) from None
+    async with connected(url) as client:
+        task = await client.settle(task_id, request)
+    said(task, "settled; the task goes on as soon as a worker takes it", as_json)
     return Exit.OK
 
 

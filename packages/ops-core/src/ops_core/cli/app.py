@@ -53,6 +53,7 @@ for _command in (
     approvals.approvals,
     approvals.approve,
     approvals.deny,
+    approvals.settle,
     halts.halt,
     halts.halts,
     halts.lift,

@@ -45,6 +45,31 @@ def approve(
     do(answering.answer(task_id, approval_id, given, url, as_json))
 
 
+def settle(
+    task_id: TaskId,
+    call: Annotated[
+        str, typer.Argument(metavar="CALL", help="Id of the call, or of its approval.", show_default=False)
+    ],
+    result: Annotated[
+        str | None,
+        typer.Option(metavar="JSON", help="What the call has returned: JSON, or @FILE that holds it."),
+    ] = None,
+    failed: Annotated[str | None, typer.Option(metavar="REASON", help="Why the call has failed.")] = None,
+    digest: Digest = None,
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """Say what came of a tool call that waits for a person: it is recorded as the call's result.
+
+    For a call that was cut short, when you have looked: it took effect, and this is what it returned (--result), or it
+    did not (--failed). The call is not made again, and the model reads what you say, with who has said it.
+    """
+    from ops_core.cli import answering
+
+    known = answering.Known(call=call, result=result, failed=failed, digest=digest)
+    do(answering.settle(task_id, known, url, as_json))
+
+
 def deny(
     task_id: TaskId,
     approval_id: ApprovalId,

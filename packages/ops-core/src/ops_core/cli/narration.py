@@ -157,7 +157,7 @@ class Narrator:
         what = as_call(asked.tool, asked.arguments) if asked is not None else one_line(step.approval_id)
         by = f" by {one_line(step.by)}" if step.by else ""
         changed = "" if step.arguments is None else f"with other arguments: {unmistakable(step.arguments)}"
-        word = "approved" if step.approved else "denied"
+        word = "approved" if step.approved else "denied" if step.settlement is None else "settled"
         told = (changed, visible(step.reason))
         return Line(seq=seq, word=word, text=what + by, details=told, tone="person", brace=self._brace())
 

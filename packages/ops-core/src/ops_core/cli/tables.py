@@ -81,6 +81,8 @@ def told_agents(screen: Screen, agents: Sequence[AgentBody]) -> None:
         screen.print(name, soft_wrap=True)
         if agent.instructions:
             screen.say(visible(agent.instructions), "quiet")
+        if agent.problem is not None:
+            screen.say(one_line(agent.problem), "bad")
         for tool in agent.tools:
             asks = ", asks first" if tool.approval else ""
             first_line = one_line(tool.description.partition("\n")[0])

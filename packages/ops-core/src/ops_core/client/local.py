@@ -41,6 +41,7 @@ from ops_core.wire import (
     NoteBody,
     NotePage,
     RecallRequest,
+    SettleRequest,
     SpendingBody,
     TaskBody,
     TaskPage,
@@ -134,6 +135,12 @@ class LocalClient:
     async def answer(self, task_id: str, approval_id: str, request: ApprovalRequest) -> TaskBody:
         """Answer an open approval."""
         task = await answer(self._engine, self._catalog, task_id_of(task_id), approval_id, request)
+        return TaskBody.of(task)
+
+    async def settle(self, task_id: str, request: SettleRequest) -> TaskBody:
+        """Say what came of a call."""
+        given = request.as_step("")
+        task = await self._engine.settle(DEFAULT_TENANT, task_id_of(task_id), request.call, given)
         return TaskBody.of(task)
 
     async def approvals(self, *, cursor: str | None = None, limit: int = PAGE_DEFAULT) -> ApprovalPage:

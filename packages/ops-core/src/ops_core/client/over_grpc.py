@@ -45,6 +45,7 @@ from ops_core.protocol.tasks import (
     approval_in,
     request_out,
     result_in,
+    settle_out,
     step_in,
     task_in,
     thread_in,
@@ -78,6 +79,7 @@ from ops_core.wire import (
     NoteBody,
     NotePage,
     RecallRequest,
+    SettleRequest,
     SpendingBody,
     TaskBody,
     TaskPage,
@@ -237,6 +239,11 @@ class GrpcClient:
         """Answer an open approval."""
         asked = answer_out(task_id_of(task_id), approval_id, request)
         return self._read(task_in, (await self._ask(self._tasks.AnswerApproval, asked)).task)
+
+    async def settle(self, task_id: str, request: SettleRequest) -> TaskBody:
+        """Say what came of a call."""
+        asked = settle_out(task_id_of(task_id), request)
+        return self._read(task_in, (await self._ask(self._tasks.SettleCall, asked)).task)
 
     async def approvals(self, *, cursor: str | None = None, limit: int = PAGE_DEFAULT) -> ApprovalPage:
         """One page of open approvals."""

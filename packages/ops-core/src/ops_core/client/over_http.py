@@ -53,6 +53,7 @@ from ops_core.wire import (
     NotesForgotten,
     NotesRecalled,
     RecallRequest,
+    SettleRequest,
     SpendingBody,
     StepPage,
     TaskBody,
@@ -185,6 +186,10 @@ class OpsClient:
         """Answer an open approval."""
         path = f"{_task(task_id)}/approvals/{quote(approval_id, safe='')}"
         return await self._ask(TaskBody, "POST", path, body=request)
+
+    async def settle(self, task_id: str, request: SettleRequest) -> TaskBody:
+        """Say what came of a call."""
+        return await self._ask(TaskBody, "POST", f"{_task(task_id)}/settle", body=request.dumped())
 
     async def approvals(self, *, cursor: str | None = None, limit: int = PAGE_DEFAULT) -> ApprovalPage:
         """One page of open approvals."""

@@ -20,6 +20,7 @@ from ops_core.wire import (
     NoteBody,
     NotePage,
     RecallRequest,
+    SettleRequest,
     SpendingBody,
     TaskBody,
     TaskPage,
@@ -46,6 +47,14 @@ class ApprovalClient(Protocol):
             ApprovalExpired: it is too late.
             TransitionRefused: the task has ended.
             InvalidRequest: changed arguments do not fit the tool, or its agent's policy.
+        """
+        ...
+
+    async def settle(self, task_id: str, request: SettleRequest) -> TaskBody:
+        """Say what came of a call that waits for a person: it is recorded as the call's result, which is not made.
+
+        Raises:
+            TaskNotFound, ApprovalNotFound, ApprovalConflict, ApprovalExpired, TransitionRefused: as :meth:`answer`.
         """
         ...
 

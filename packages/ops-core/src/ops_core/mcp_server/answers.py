@@ -5,15 +5,19 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias, cast
 
 from agentkit.attachments import split_input
 from agentkit.errors import Actor, RunError
 from agentkit.messages import Attachment
+from agentkit.recorded_text import recordable
 from agentkit.transcript import ApprovalAsked, ApprovalGiven
+from ops_core.strict_json import NotStrict, parse
 from ops_core.task import Task, TaskStatus
 from ops_core.visible import one_line, unmistakable
+from ops_core.wire import SettleRequest
 
 TASKS: Final = "io.modelcontextprotocol/tasks"
 POLL_MS = 500
@@ -79,6 +83,11 @@ def question_of(asked: ApprovalAsked) -> dict[str, Any]:
         "confirm": {"type": "boolean", "title": "Approve", "description": "Whether the call is carried out."},
         "reason": {"type": "string", "title": "Reason", "description": "Told to the agent with a no."},
     }
+    if asked.interrupted:
+        about = "Where you have looked: what the call has returned, as JSON. It is not made again then."
+        properties["result"] = {"type": "string", "title": "It took effect", "description": about}
+        about = "Where you have looked: why the call has failed. It is not made again then."
+        properties["failed"] = {"type": "string", "title": "It failed", "description": about}
     schema = {"type": "object", "properties": properties, "required": ["confirm"]}
     params = {"mode": "form", "message": message, "requestedSchema": schema}
     return {"method": "elicitation/create", "params": params}
@@ -95,6 +104,9 @@ def answer_to(asked: ApprovalAsked, response: Any) -> ApprovalGiven | None:
     content = _object(told.get("content"))
     approved = told["action"] == "accept" and content.get("confirm") is True
     reason = content.get("reason")
+    settled = _settlement(content) if asked.interrupted and told["action"] == "accept" else None
+    if settled is not None:
+        return replace(settled.as_step(asked.approval_id), digest=asked.digest)
     return ApprovalGiven(
         approval_id=asked.approval_id,
         approved=approved,
@@ -102,6 +114,22 @@ def answer_to(asked: ApprovalAsked, response: Any) -> ApprovalGiven | None:
         by="mcp",
         digest=asked.digest,
     )
+
+
+def _settlement(content: Mapping[str, Any]) -> SettleRequest | None:
+    """What a person says came of a call; a text that is no JSON is that text."""
+    said: dict[str, Any] = {"call": "-", "by": "mcp"}
+    result, failed = content.get("result"), content.get("failed")
+    if isinstance(result, str) and result.strip():
+        try:
+            said["result"] = parse(result.encode())
+        except (NotStrict, UnicodeEncodeError):
+            said["result"] = recordable(result)
+    elif isinstance(failed, str) and failed.strip():
+        said["failed"] = recordable(failed, 2000)
+    else:
+        return None
+    return SettleRequest.model_validate(said)
 
 
 def result_of(task: Task) -> dict[str, Any]:

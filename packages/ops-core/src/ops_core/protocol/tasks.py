@@ -33,6 +33,7 @@ from ops_core.wire import (
     BatchItem,
     BatchResult,
     ErrorBody,
+    SettleRequest,
     TaskBody,
     TaskRequest,
     ThreadBody,
@@ -226,6 +227,36 @@ def answer_out(
     )
 
 
+def settle_in(told: task_service_pb2.SettleCallRequest) -> SettleRequest:
+    """What came of a call, from a message.
+
+    Raises:
+        InvalidRequest: it holds what is no JSON.
+        pydantic.ValidationError: it breaks a rule of :class:`~ops_core.wire.SettleRequest`.
+    """
+    given: dict[str, Any] = {"call": told.call, "by": told.by}
+    match told.WhichOneof("outcome"):
+        case "result_json":
+            given["result"] = json_in(told.result_json, "result")
+        case "failed":
+            given["failed"] = told.failed
+        case _:
+            pass
+    if told.HasField("digest"):
+        given["digest"] = told.digest
+    return SettleRequest.model_validate(given)
+
+
+def settle_out(task_id: str, request: SettleRequest) -> task_service_pb2.SettleCallRequest:
+    """What came of a call, as a message."""
+    outcome: dict[str, Any] = {"failed": request.failed}
+    if request.failed is None:
+        outcome = {"result_json": to_json_text(request.result)}
+    return task_service_pb2.SettleCallRequest(
+        task_id=task_id, call=request.call, by=request.by, digest=request.digest, **outcome
+    )
+
+
 def task_in(told: task_pb2.Task) -> TaskBody:
     """The task of a message.
 
@@ -329,6 +360,7 @@ def agent_out(body: AgentBody) -> agent_service_pb2.Agent:
         tools=[_tool_out(tool) for tool in body.tools],
         output_schema_json=None if body.output_schema is None else json.dumps(body.output_schema),
         budget=agent_service_pb2.AgentBudget(**body.budget.model_dump()),
+        problem=body.problem,
     )
 
 
@@ -341,6 +373,7 @@ def agent_in(told: agent_service_pb2.Agent) -> AgentBody:
         planning=told.planning,
         instructions=told.instructions,
         tools=[_tool(tool) for tool in told.tools],
+        problem=told.problem if told.HasField("problem") else None,
         output_schema=json.loads(told.output_schema_json) if told.HasField("output_schema_json") else None,
         budget=AgentBudgetBody(
             steps=budget.steps if budget.HasField("steps") else None,

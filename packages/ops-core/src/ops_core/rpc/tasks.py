@@ -21,6 +21,7 @@ from ops_core.protocol.tasks import (
     batch_in,
     request_in,
     result_out,
+    settle_in,
     step_out,
     task_out,
 )
@@ -128,6 +129,14 @@ class TaskService(TaskServiceServicer):
         async with self._answering(request, context):
             task = await self._verbs.answer(request.task_id, request.approval_id, answer_in(request))
             return messages.AnswerApprovalResponse(task=task_out(task))
+
+    async def SettleCall(  # noqa: N802  (as above)
+        self, request: messages.SettleCallRequest, context: Context
+    ) -> messages.SettleCallResponse:
+        """Say what came of a call."""
+        async with self._answering(request, context):
+            task = await self._verbs.settle(request.task_id, settle_in(request))
+            return messages.SettleCallResponse(task=task_out(task))
 
     async def ListApprovals(  # noqa: N802  (as above)
         self, request: messages.ListApprovalsRequest, context: Context

@@ -1,7 +1,13 @@
 """The JSON we speak: what the API takes and gives, shared with the client. Nothing unknown is accepted."""
 
 from ops_core.wire.agents import AgentBody, AgentBudgetBody, AgentPage, ToolBody
-from ops_core.wire.approvals import DIGEST_PATTERN, ApprovalBody, ApprovalPage, ApprovalRequest
+from ops_core.wire.approvals import (
+    DIGEST_PATTERN,
+    ApprovalBody,
+    ApprovalPage,
+    ApprovalRequest,
+    SettleRequest,
+)
 from ops_core.wire.forms import Strict
 from ops_core.wire.halts import HaltBody, HaltPage, HaltRequest, LiftRequest
 from ops_core.wire.notes import (
@@ -60,6 +66,7 @@ __all__ = [
     "NotesForgotten",
     "NotesRecalled",
     "RecallRequest",
+    "SettleRequest",
     "SpendingBody",
     "StepPage",
     "Strict",

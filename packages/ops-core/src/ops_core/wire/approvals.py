@@ -8,9 +8,10 @@ from typing import Annotated, Any, Self, cast
 
 from pydantic import ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
+from agentkit.calls import MOST_OUTPUT
 from agentkit.codec import to_json_text
-from agentkit.errors import TranscriptError
-from agentkit.transcript import ApprovalGiven
+from agentkit.errors import ToolError, TranscriptError
+from agentkit.transcript import ApprovalGiven, Settlement
 from ops_core.listing import encode_cursor
 from ops_core.ports import ApprovalFilter
 from ops_core.task import Approval
@@ -66,6 +67,59 @@ class ApprovalRequest(Strict):
             arguments=cast("Any", self.arguments),
             digest=self.digest or "",
         )
+
+
+class SettleRequest(Strict):
+    """What came of a call that waits for a person: one of ``result`` and ``failed``."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"call": "call_1", "result": {"receipt": 4711}, "by": "kim"}]}
+    )
+
+    call: Annotated[str, StringConstraints(min_length=1, max_length=200)] = Field(
+        description="Id of the call, or of its approval."
+    )
+    result: JsonValue = Field(default=None, description="What the call has returned.")
+    failed: Annotated[str, StringConstraints(min_length=1, max_length=2000)] | None = Field(
+        default=None, description="Why the call has failed."
+    )
+    by: Annotated[str, StringConstraints(max_length=200)] = Field(default="", description="Who says so.")
+    digest: Annotated[str, StringConstraints(pattern=DIGEST_PATTERN)] | None = Field(
+        default=None,
+        description="`digest` of the approval that was shown. With it, an answer to another question is refused (409).",
+    )
+
+    @model_validator(mode="after")
+    def _one_outcome(self) -> Self:
+        if ("result" in self.model_fields_set) == (self.failed is not None):
+            message = "say either the result of the call, or why it has failed"
+            raise ValueError(message)
+        try:
+            size = len(to_json_text(self.result))
+        except TranscriptError:
+            message = "result holds what JSON cannot express"
+            raise ValueError(message) from None
+        if size > MOST_OUTPUT:
+            message = f"result must have at most {MOST_OUTPUT} characters as JSON"
+            raise ValueError(message)
+        return self
+
+    def as_step(self, approval_id: str) -> ApprovalGiven:
+        """The answer as it is recorded."""
+        settlement = Settlement(output=cast("Any", self.result))
+        if self.failed is not None:
+            settlement = Settlement(error=ToolError(self.failed).as_run_error())
+        return ApprovalGiven(
+            approval_id=approval_id,
+            approved=False,
+            by=self.by,
+            digest=self.digest or "",
+            settlement=settlement,
+        )
+
+    def dumped(self) -> str:
+        """As it is sent: without the outcome that it does not have."""
+        return self.model_dump_json(exclude={"result"} if self.failed is not None else {"failed"})
 
 
 class ApprovalBody(Strict):

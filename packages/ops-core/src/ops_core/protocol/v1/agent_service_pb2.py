@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eopspawn/v1/agent_service.proto\x12\nopspawn.v1\"\xce\x01\n\x05\x41gent\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08planning\x18\x03 \x01(\t\x12\x14\n\x0cinstructions\x18\x04 \x01(\t\x12\x1f\n\x05tools\x18\x05 \x03(\x0b\x32\x10.opspawn.v1.Tool\x12\'\n\x06\x62udget\x18\x06 \x01(\x0b\x32\x17.opspawn.v1.AgentBudget\x12\x1f\n\x12output_schema_json\x18\x07 \x01(\tH\x00\x88\x01\x01\x42\x15\n\x13_output_schema_json\"d\n\x04Tool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0e\n\x06\x65\x66\x66\x65\x63t\x18\x03 \x01(\t\x12\x10\n\x08\x61pproval\x18\x04 \x01(\x08\x12\x17\n\x0fparameters_json\x18\x05 \x01(\t\"\x87\x01\n\x0b\x41gentBudget\x12\x12\n\x05steps\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x13\n\x06tokens\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x14\n\x07seconds\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x10\n\x03usd\x18\x04 \x01(\x01H\x03\x88\x01\x01\x42\x08\n\x06_stepsB\t\n\x07_tokensB\n\n\x08_secondsB\x06\n\x04_usd\"\x13\n\x11ListAgentsRequest\"7\n\x12ListAgentsResponse\x12!\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x11.opspawn.v1.Agent\"\x1f\n\x0fGetAgentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"4\n\x10GetAgentResponse\x12 \n\x05\x61gent\x18\x01 \x01(\x0b\x32\x11.opspawn.v1.Agent2\xa2\x01\n\x0c\x41gentService\x12K\n\nListAgents\x12\x1d.opspawn.v1.ListAgentsRequest\x1a\x1e.opspawn.v1.ListAgentsResponse\x12\x45\n\x08GetAgent\x12\x1b.opspawn.v1.GetAgentRequest\x1a\x1c.opspawn.v1.GetAgentResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eopspawn/v1/agent_service.proto\x12\nopspawn.v1\"\xf0\x01\n\x05\x41gent\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08planning\x18\x03 \x01(\t\x12\x14\n\x0cinstructions\x18\x04 \x01(\t\x12\x1f\n\x05tools\x18\x05 \x03(\x0b\x32\x10.opspawn.v1.Tool\x12\'\n\x06\x62udget\x18\x06 \x01(\x0b\x32\x17.opspawn.v1.AgentBudget\x12\x1f\n\x12output_schema_json\x18\x07 \x01(\tH\x00\x88\x01\x01\x12\x14\n\x07problem\x18\x08 \x01(\tH\x01\x88\x01\x01\x42\x15\n\x13_output_schema_jsonB\n\n\x08_problem\"d\n\x04Tool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0e\n\x06\x65\x66\x66\x65\x63t\x18\x03 \x01(\t\x12\x10\n\x08\x61pproval\x18\x04 \x01(\x08\x12\x17\n\x0fparameters_json\x18\x05 \x01(\t\"\x87\x01\n\x0b\x41gentBudget\x12\x12\n\x05steps\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x13\n\x06tokens\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x14\n\x07seconds\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x10\n\x03usd\x18\x04 \x01(\x01H\x03\x88\x01\x01\x42\x08\n\x06_stepsB\t\n\x07_tokensB\n\n\x08_secondsB\x06\n\x04_usd\"\x13\n\x11ListAgentsRequest\"7\n\x12ListAgentsResponse\x12!\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x11.opspawn.v1.Agent\"\x1f\n\x0fGetAgentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"4\n\x10GetAgentResponse\x12 \n\x05\x61gent\x18\x01 \x01(\x0b\x32\x11.opspawn.v1.Agent2\xa2\x01\n\x0c\x41gentService\x12K\n\nListAgents\x12\x1d.opspawn.v1.ListAgentsRequest\x1a\x1e.opspawn.v1.ListAgentsResponse\x12\x45\n\x08GetAgent\x12\x1b.opspawn.v1.GetAgentRequest\x1a\x1c.opspawn.v1.GetAgentResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,19 +32,19 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'opspawn.v1.agent_service_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_AGENT']._serialized_start=47
-  _globals['_AGENT']._serialized_end=253
-  _globals['_TOOL']._serialized_start=255
-  _globals['_TOOL']._serialized_end=355
-  _globals['_AGENTBUDGET']._serialized_start=358
-  _globals['_AGENTBUDGET']._serialized_end=493
-  _globals['_LISTAGENTSREQUEST']._serialized_start=495
-  _globals['_LISTAGENTSREQUEST']._serialized_end=514
-  _globals['_LISTAGENTSRESPONSE']._serialized_start=516
-  _globals['_LISTAGENTSRESPONSE']._serialized_end=571
-  _globals['_GETAGENTREQUEST']._serialized_start=573
-  _globals['_GETAGENTREQUEST']._serialized_end=604
-  _globals['_GETAGENTRESPONSE']._serialized_start=606
-  _globals['_GETAGENTRESPONSE']._serialized_end=658
-  _globals['_AGENTSERVICE']._serialized_start=661
-  _globals['_AGENTSERVICE']._serialized_end=823
+  _globals['_AGENT']._serialized_end=287
+  _globals['_TOOL']._serialized_start=289
+  _globals['_TOOL']._serialized_end=389
+  _globals['_AGENTBUDGET']._serialized_start=392
+  _globals['_AGENTBUDGET']._serialized_end=527
+  _globals['_LISTAGENTSREQUEST']._serialized_start=529
+  _globals['_LISTAGENTSREQUEST']._serialized_end=548
+  _globals['_LISTAGENTSRESPONSE']._serialized_start=550
+  _globals['_LISTAGENTSRESPONSE']._serialized_end=605
+  _globals['_GETAGENTREQUEST']._serialized_start=607
+  _globals['_GETAGENTREQUEST']._serialized_end=638
+  _globals['_GETAGENTRESPONSE']._serialized_start=640
+  _globals['_GETAGENTRESPONSE']._serialized_end=692
+  _globals['_AGENTSERVICE']._serialized_start=695
+  _globals['_AGENTSERVICE']._serialized_end=857
 # @@protoc_insertion_point(module_scope)

@@ -31,6 +31,7 @@ class Agent(_message.Message):
     TOOLS_FIELD_NUMBER: _builtins.int
     BUDGET_FIELD_NUMBER: _builtins.int
     OUTPUT_SCHEMA_JSON_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     model: _builtins.str
@@ -41,6 +42,8 @@ class Agent(_message.Message):
     """What the model is told first."""
     output_schema_json: _builtins.str
     """JSON schema of the output of a completed task; without it the output is text."""
+    problem: _builtins.str
+    """Why some of its tools are not listed: an MCP server that is not approved or away. Not set where all are."""
     @_builtins.property
     def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tool]:
         """What it can call."""
@@ -59,14 +62,20 @@ class Agent(_message.Message):
         tools: _abc.Iterable[Global___Tool] | None = ...,
         budget: Global___AgentBudget | None = ...,
         output_schema_json: _builtins.str | None = ...,
+        problem: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_output_schema_json", b"_output_schema_json", "budget", b"budget", "output_schema_json", b"output_schema_json"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_output_schema_json", b"_output_schema_json", "_problem", b"_problem", "budget", b"budget", "output_schema_json", b"output_schema_json", "problem", b"problem"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_output_schema_json", b"_output_schema_json", "budget", b"budget", "instructions", b"instructions", "model", b"model", "name", b"name", "output_schema_json", b"output_schema_json", "planning", b"planning", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_output_schema_json", b"_output_schema_json", "_problem", b"_problem", "budget", b"budget", "instructions", b"instructions", "model", b"model", "name", b"name", "output_schema_json", b"output_schema_json", "planning", b"planning", "problem", b"problem", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__output_schema_json: _TypeAlias = _typing.Literal["output_schema_json"]  # noqa: Y015
     _WhichOneofArgType__output_schema_json: _TypeAlias = _typing.Literal["_output_schema_json", b"_output_schema_json"]  # noqa: Y015
+    _WhichOneofReturnType__problem: _TypeAlias = _typing.Literal["problem"]  # noqa: Y015
+    _WhichOneofArgType__problem: _TypeAlias = _typing.Literal["_problem", b"_problem"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__output_schema_json) -> _WhichOneofReturnType__output_schema_json | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__problem) -> _WhichOneofReturnType__problem | None: ...
 
 Global___Agent: _TypeAlias = Agent  # noqa: Y015
 

@@ -653,6 +653,79 @@ class AnswerApprovalResponse(_message.Message):
 Global___AnswerApprovalResponse: _TypeAlias = AnswerApprovalResponse  # noqa: Y015
 
 @_typing.final
+class SettleCallRequest(_message.Message):
+    """What came of a call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    CALL_FIELD_NUMBER: _builtins.int
+    RESULT_JSON_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    """The task that waits."""
+    call: _builtins.str
+    """The id of the call, or of its approval."""
+    result_json: _builtins.str
+    """What the call has returned: JSON."""
+    failed: _builtins.str
+    """Why the call has failed."""
+    by: _builtins.str
+    """Who says so."""
+    digest: _builtins.str
+    """The digest of the approval that was shown. With it, an answer to another question is refused."""
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        call: _builtins.str = ...,
+        result_json: _builtins.str = ...,
+        failed: _builtins.str = ...,
+        by: _builtins.str = ...,
+        digest: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_digest", b"_digest", "digest", b"digest", "failed", b"failed", "outcome", b"outcome", "result_json", b"result_json"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_digest", b"_digest", "by", b"by", "call", b"call", "digest", b"digest", "failed", b"failed", "outcome", b"outcome", "result_json", b"result_json", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__digest: _TypeAlias = _typing.Literal["digest"]  # noqa: Y015
+    _WhichOneofArgType__digest: _TypeAlias = _typing.Literal["_digest", b"_digest"]  # noqa: Y015
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["result_json", "failed"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__digest) -> _WhichOneofReturnType__digest | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___SettleCallRequest: _TypeAlias = SettleCallRequest  # noqa: Y015
+
+@_typing.final
+class SettleCallResponse(_message.Message):
+    """The task that goes on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def task(self) -> _task_pb2.Task:
+        """As it is now."""
+
+    def __init__(
+        self,
+        *,
+        task: _task_pb2.Task | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["task", b"task"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SettleCallResponse: _TypeAlias = SettleCallResponse  # noqa: Y015
+
+@_typing.final
 class ListStepsRequest(_message.Message):
     """Which steps."""
 

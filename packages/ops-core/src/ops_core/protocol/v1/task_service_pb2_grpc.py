@@ -79,6 +79,11 @@ class TaskServiceStub:
                 request_serializer=opspawn_dot_v1_dot_task__service__pb2.AnswerApprovalRequest.SerializeToString,
                 response_deserializer=opspawn_dot_v1_dot_task__service__pb2.AnswerApprovalResponse.FromString,
                 _registered_method=True)
+        self.SettleCall = channel.unary_unary(
+                '/opspawn.v1.TaskService/SettleCall',
+                request_serializer=opspawn_dot_v1_dot_task__service__pb2.SettleCallRequest.SerializeToString,
+                response_deserializer=opspawn_dot_v1_dot_task__service__pb2.SettleCallResponse.FromString,
+                _registered_method=True)
         self.ListSteps = channel.unary_unary(
                 '/opspawn.v1.TaskService/ListSteps',
                 request_serializer=opspawn_dot_v1_dot_task__service__pb2.ListStepsRequest.SerializeToString,
@@ -159,6 +164,14 @@ class TaskServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SettleCall(self, request, context):
+        """Say what came of a call that waits for a person: it is recorded as the call's result, and the call is not made. The
+        first answer counts, as in AnswerApproval.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListSteps(self, request, context):
         """What is recorded of a task, in order.
         """
@@ -217,6 +230,11 @@ def add_TaskServiceServicer_to_server(servicer, server):
                     servicer.AnswerApproval,
                     request_deserializer=opspawn_dot_v1_dot_task__service__pb2.AnswerApprovalRequest.FromString,
                     response_serializer=opspawn_dot_v1_dot_task__service__pb2.AnswerApprovalResponse.SerializeToString,
+            ),
+            'SettleCall': grpc.unary_unary_rpc_method_handler(
+                    servicer.SettleCall,
+                    request_deserializer=opspawn_dot_v1_dot_task__service__pb2.SettleCallRequest.FromString,
+                    response_serializer=opspawn_dot_v1_dot_task__service__pb2.SettleCallResponse.SerializeToString,
             ),
             'ListSteps': grpc.unary_unary_rpc_method_handler(
                     servicer.ListSteps,
@@ -450,6 +468,33 @@ class TaskService:
             '/opspawn.v1.TaskService/AnswerApproval',
             opspawn_dot_v1_dot_task__service__pb2.AnswerApprovalRequest.SerializeToString,
             opspawn_dot_v1_dot_task__service__pb2.AnswerApprovalResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SettleCall(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/opspawn.v1.TaskService/SettleCall',
+            opspawn_dot_v1_dot_task__service__pb2.SettleCallRequest.SerializeToString,
+            opspawn_dot_v1_dot_task__service__pb2.SettleCallResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -61,6 +61,10 @@ class TaskServiceStub:
     """Answer an open approval; the task goes on. The first answer counts: the same one again changes nothing, another one is
     refused, and so is one that comes too late.
     """
+    SettleCall: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.SettleCallRequest, _task_service_pb2.SettleCallResponse]
+    """Say what came of a call that waits for a person: it is recorded as the call's result, and the call is not made. The
+    first answer counts, as in AnswerApproval.
+    """
     ListSteps: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.ListStepsRequest, _task_service_pb2.ListStepsResponse]
     """What is recorded of a task, in order."""
     WatchTask: _grpc.UnaryStreamMultiCallable[_task_service_pb2.WatchTaskRequest, _task_service_pb2.WatchTaskResponse]
@@ -101,6 +105,10 @@ class TaskServiceAsyncStub(TaskServiceStub):
     AnswerApproval: _aio.UnaryUnaryMultiCallable[_task_service_pb2.AnswerApprovalRequest, _task_service_pb2.AnswerApprovalResponse]  # type: ignore[assignment]
     """Answer an open approval; the task goes on. The first answer counts: the same one again changes nothing, another one is
     refused, and so is one that comes too late.
+    """
+    SettleCall: _aio.UnaryUnaryMultiCallable[_task_service_pb2.SettleCallRequest, _task_service_pb2.SettleCallResponse]  # type: ignore[assignment]
+    """Say what came of a call that waits for a person: it is recorded as the call's result, and the call is not made. The
+    first answer counts, as in AnswerApproval.
     """
     ListSteps: _aio.UnaryUnaryMultiCallable[_task_service_pb2.ListStepsRequest, _task_service_pb2.ListStepsResponse]  # type: ignore[assignment]
     """What is recorded of a task, in order."""
@@ -187,6 +195,16 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_task_service_pb2.AnswerApprovalResponse, _abc.Awaitable[_task_service_pb2.AnswerApprovalResponse]]:
         """Answer an open approval; the task goes on. The first answer counts: the same one again changes nothing, another one is
         refused, and so is one that comes too late.
+        """
+
+    @_abc_1.abstractmethod
+    def SettleCall(
+        self,
+        request: _task_service_pb2.SettleCallRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_task_service_pb2.SettleCallResponse, _abc.Awaitable[_task_service_pb2.SettleCallResponse]]:
+        """Say what came of a call that waits for a person: it is recorded as the call's result, and the call is not made. The
+        first answer counts, as in AnswerApproval.
         """
 
     @_abc_1.abstractmethod

@@ -41,7 +41,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!agentkit\.|ops_core\.)[\w.]+\..*"),  # a dotted name that is not ours
     (r"py:.*", r"[\w ]+"),  # a bare name: a builtin, a type variable, an alias that is written out
-    (r"py:.*", r"(agentkit|ops_core)\.[\w.]+\.(Deps|Output|Value|Result|T)"),  # a type variable
+    (r"py:.*", r"(agentkit|ops_core)\.[\w.]+\.(Deps|Item|Output|Value|Result|T)"),  # a type variable
     (r"py:.*", r"(agentkit|ops_core)\.([\w.]+\.)?_\w+"),  # a private base class
     (r"py:.*", r"(agentkit|ops_core)\.testing\..*|ops_core\.(stores|assembly)\..*"),  # parts without a page
     (r"py:.*", r"\w+\[.*"),  # a piece of an annotation

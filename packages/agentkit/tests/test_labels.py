@@ -25,6 +25,7 @@ from agentkit.transcript import (
     Recorded,
     RunRetried,
     RunStarted,
+    Step,
     Summarised,
     ToolReturned,
 )
@@ -313,7 +314,7 @@ def of_a_server(**more):
     ],
 )  # fmt: skip
 async def test_whether_data_can_leave_is_no_matter_of_the_effect(spec, held):
-    seen = (
+    seen: tuple[Step, ...] = (
         RunStarted(run_id="r", agent="a", input="go"),
         ToolReturned(call_id="1", tool="fetch", output="words of a stranger"),
         ToolReturned(call_id="2", tool="customers", output="kim, lee"),

@@ -4,6 +4,7 @@ import os
 import site
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ PLACES = [*BACKENDS, "pool without landlock", "pool without namespaces"]
 
 def opened(where, path=()):
     backend, _, without = where.partition(" without ")
-    more = {"without": [without]} if without else {}
+    more: dict[str, Any] = {"without": [without]} if without else {}
     return open_sandbox(
         backend, path=[*map(str, path), str(HERE), *sys.path], limits=Limits(seconds=20), **more
     )

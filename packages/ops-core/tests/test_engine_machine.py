@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, ExitStack
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -211,7 +211,7 @@ class EngineMachine(RuleBasedStateMachine):
             return
         sim.retried_as = task.id
         kept = sim.steps[:-1]
-        was = "cancelled" if sim.status is TaskStatus.CANCELLED else "failed"
+        was: Literal["cancelled", "failed"] = "cancelled" if sim.status is TaskStatus.CANCELLED else "failed"
         steps: list[Step] = [*kept, RunRetried(of=sim.id, was=was)] if kept else []
         self.sims[task.id] = Sim(task.id, sim.priority, sim.max_attempts, sim.timeout, self.now, steps=steps)
 

@@ -265,7 +265,7 @@ class TestOnLinux:
             assert (served.deps is None) is (
                 place == "pool"
             )  # made here where it is needed here, and only then
-            toolset = FunctionToolset(served.agent.tools)
+            toolset = FunctionToolset(served.agent.tools)  # type: ignore[arg-type]  # functions only
             given = replace(context(), deps=served.deps)
             found = await toolset.call(ToolCall(id="c", name="shop_of", arguments={}), given)
         assert found == ["True", token]  # a secret that was not granted stays with the worker

@@ -77,7 +77,7 @@ class Provider:
             else Text(text="done")
         )
         used = Usage(input_tokens=100, output_tokens=100)
-        self.charged += PRICE.of(used)
+        self.charged += PRICE.of(used) or 0
         return ModelReply(parts=(part,), usage=used)
 
 
@@ -206,7 +206,7 @@ class PaidEmbeddings(HashEmbeddings):
                 await asyncio.Event().wait()
             vectors = await super().embed(texts)
             call.usage = Usage(input_tokens=100)
-            self.charged += PRICE.of(call.usage)
+            self.charged += PRICE.of(call.usage) or 0
         return vectors
 
 

@@ -33,7 +33,7 @@ from agentkit.messages import (
 from agentkit.models.anthropic_output import native_schema
 from agentkit.models.body import merged
 from agentkit.models.call_ids import ANTHROPIC, CallIds
-from agentkit.models.finish_reasons import finished_reply
+from agentkit.models.finish_reasons import finished_reply, is_withheld
 from agentkit.models.issuers import issued, opaque, own
 from agentkit.models.openai_wire import Dialect, model_name
 from agentkit.models.output_tool import ABOUT, OutputTool, answered, output_tool
@@ -163,9 +163,9 @@ def _messages(messages: Sequence[Message], dialect: Dialect) -> list[dict[str, A
 
 def _waits_for_its_tool(message: Mapping[str, Any]) -> bool:
     """Whether a turn was paused before a tool of the provider's own had answered."""
-    last = as_object(message["content"][-1]) if message["role"] == "assistant" else {}
-    kind = as_text(last.get("type"))
-    return kind.endswith("_tool_use") and "id" in last
+    blocks = as_list(message["content"])
+    last = as_object(blocks[-1] if blocks else None)
+    return message["role"] == "assistant" and as_text(last.get("type")).endswith("_tool_use") and "id" in last
 
 
 def _blocks(message: Message, dialect: Dialect, ids: CallIds) -> Iterator[dict[str, Any]]:
@@ -235,7 +235,7 @@ def decode_reply(
         ModelBadResponse: it is none, or not finished.
     """
     content, reason = body.get("content"), as_text(body.get("stop_reason"))
-    if not isinstance(content, list) or not reason:
+    if not reason or not (isinstance(content, list) or is_withheld(reason)):
         raise ModelBadResponse(f"{dialect.name} answered without a finished message")
     blocks = [as_object(block) for block in as_list(cast("object", content))]
     blocks = [block for block in blocks if not (_is_call(block) and _draft(block, dialect).is_empty)]

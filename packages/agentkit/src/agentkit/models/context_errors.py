@@ -13,13 +13,12 @@ from typing import Any
 
 from agentkit.models.wire_json import as_text
 
-_CODES = re.compile(
+_CODES = (
     r"(model_)?(max_)?(context|prompt|input|conversation)_?(length|window|size|tokens?)?_?(limit_)?(is_)?"
     r"(exceeded|exceeds|overflow|too_long|too_large)(_error)?"
     r"|(exceed|exceeds|exceeded)_(max_|the_)?(context|prompt|input)(_\w+)?"
     r"|too_many_(prompt_|input_|context_)tokens"
-    r"|1261",  # z.ai
-    re.IGNORECASE,
+    r"|1261"  # z.ai
 )
 _LONG_FIELD = frozenset({"string_above_max_length", "array_above_max_length"})
 _FIELD = re.compile(r"[\w.\[\]]+")
@@ -30,8 +29,9 @@ _CONVERSATION = re.compile(
 _PARAM_IN_TEXT = re.compile(r"invalid (?:value for )?'([\w.\[\]]+)'", re.IGNORECASE)
 
 
-def _any_of(*patterns: str) -> re.Pattern[str]:
-    return re.compile("|".join(patterns))
+def _any_of(*patterns: str) -> str:
+    """One pattern, compiled when an error is read: they are many, and most processes read none."""
+    return "|".join(patterns)
 
 
 _BY_THE_MINUTE = _any_of(
@@ -114,15 +114,17 @@ def is_too_long(error: Mapping[str, Any], message: str, status: int) -> bool:
     if not about_it:
         return False
     words = {_snake(error.get(name)) for name in ("code", "type")}
-    if any(_CODES.fullmatch(word) for word in words):
+    if any(re.fullmatch(_CODES, word) for word in words):
         return not _is_bound_of_the_reply(text)
     if words & _LONG_FIELD:
-        return _LONG_TEXT.fullmatch(param) is not None if param else not _SOMETHING_NAMED.search(text)
-    if status not in {200, 400, 413, 422, 500, 502} or _BY_THE_MINUTE.search(text):
+        return _LONG_TEXT.fullmatch(param) is not None if param else not re.search(_SOMETHING_NAMED, text)
+    if status not in {200, 400, 413, 422, 500, 502} or re.search(_BY_THE_MINUTE, text):
         return False
-    if not re.search(r"context|prompt", text) and (_A_PICTURE.search(text) or _SOMETHING_NAMED.search(text)):
+    if not re.search(r"context|prompt", text) and (
+        re.search(_A_PICTURE, text) or re.search(_SOMETHING_NAMED, text)
+    ):
         return False
-    return _WORDS.search(text) is not None and not _is_bound_of_the_reply(text)
+    return re.search(_WORDS, text) is not None and not _is_bound_of_the_reply(text)
 
 
 def _snake(word: object) -> str:
@@ -137,7 +139,7 @@ def _is_bound_of_the_reply(text: str) -> bool:
         return written * 5 >= limit * 4
     if read and written:
         return written > 3 * read
-    return _BOUND_OF_THE_REPLY.search(text) is not None and not re.search(r"input|prompt|messages", text)
+    return re.search(_BOUND_OF_THE_REPLY, text) is not None and not re.search(r"input|prompt|messages", text)
 
 
 def _last(pattern: re.Pattern[str], text: str) -> int:

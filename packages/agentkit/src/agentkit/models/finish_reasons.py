@@ -68,14 +68,14 @@ _GAVE_UP = (
 )
 _BROKE_OFF = "disconnect|preempt|exception|crash|kill|evict"
 _ENDED = "(^|_)(stop(ped)?|eos|eot|end|ended|complete|completed|done|finish|finished|success)(_|$)"
-_PARTS: tuple[tuple[re.Pattern[str], End], ...] = (
-    (re.compile("malformed|invalid.*(call|tool)|(call|tool).*invalid"), Fault.MISTAKE),
-    (re.compile(_WITHHELD), StopReason.FILTERED),
-    (re.compile("refus|declin"), StopReason.REFUSED),
-    (re.compile(_CUT), StopReason.LENGTH),
-    (re.compile(f"{_GAVE_UP}|{_BROKE_OFF}"), Fault.BROKEN),
-    (re.compile("tool|function"), StopReason.TOOL_CALLS),
-    (re.compile(_ENDED), StopReason.END),
+_PARTS: tuple[tuple[str, End], ...] = (
+    ("malformed|invalid.*(call|tool)|(call|tool).*invalid", Fault.MISTAKE),
+    (_WITHHELD, StopReason.FILTERED),
+    ("refus|declin", StopReason.REFUSED),
+    (_CUT, StopReason.LENGTH),
+    (f"{_GAVE_UP}|{_BROKE_OFF}", Fault.BROKEN),
+    ("tool|function", StopReason.TOOL_CALLS),
+    (_ENDED, StopReason.END),
 )
 
 
@@ -103,7 +103,12 @@ def ending_of(finish_reason: object) -> Ending:
     if known in _WORDS:
         return Ending(_WORDS[known], word)
     # what says nothing is not an ordinary end
-    return Ending(next((end for part, end in _PARTS if part.search(known)), StopReason.UNFINISHED), word)
+    return Ending(next((end for part, end in _PARTS if re.search(part, known)), StopReason.UNFINISHED), word)
+
+
+def is_withheld(finish_reason: object) -> bool:
+    """Whether a reply that ends so may have nothing in it: it was declined, withheld, or cut before its first word."""
+    return ending_of(finish_reason).end in {StopReason.REFUSED, StopReason.FILTERED, StopReason.LENGTH}
 
 
 def problem_with(ending: Ending) -> str | None:

@@ -147,7 +147,8 @@ class GoogleModel(GoogleClient):
     def _finished(self, draft: ContentDraft) -> ModelReply:
         try:
             if draft.blocked:
-                raise ContentRefused(f"{self.name}: the provider's filter declined the request")
+                why = f"the provider's filter declined the request ({draft.blocked})"
+                raise ContentRefused(f"{self.name}: {why}")
             return draft.finish()
         except ModelError as error:
             charge(error, draft.usage, begun=True)

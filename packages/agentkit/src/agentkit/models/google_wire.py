@@ -209,11 +209,11 @@ class ContentDraft:
     """A reply that arrives in one piece or in several.
 
     Attributes:
-        blocked: the request was declined; there is no reply.
+        blocked: why the request was declined, so that there is no reply; empty where it was not.
     """
 
     def __init__(self, dialect: Dialect, output: OutputTool | None = None) -> None:
-        self.blocked = False
+        self.blocked = ""
         self._dialect = dialect
         self._output = output
         self._parts: list[Part] = []
@@ -233,8 +233,7 @@ class ContentDraft:
         """Read what has come, and tell what of it is new for somebody who watches."""
         self._usage = as_object(body.get("usage_metadata")) or self._usage
         self._model = as_text(body.get("model_version")) or self._model
-        if _word(as_object(body.get("prompt_feedback")).get("block_reason")):
-            self.blocked = True
+        self.blocked = _word(as_object(body.get("prompt_feedback")).get("block_reason")) or self.blocked
         for candidate in map(as_object, as_list(body.get("candidates"))[:1]):
             for part in map(as_object, as_list(as_object(candidate.get("content")).get("parts"))):
                 yield from self._read(part)

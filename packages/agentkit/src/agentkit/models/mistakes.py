@@ -17,11 +17,12 @@ from agentkit.models.wire_json import CallDraft, as_object, as_text, load_json, 
 _CODES = frozenset(
     {"tool_use_failed", "output_parse_failed", "json_validate_failed", "tool_call_parse_failed"}
 )
-_SAID = re.compile(
-    r"(error|failed) (while )?(parsing|to parse) (the )?tool[ _]?calls?|failed to (call|generate) a (function|tool)",
-    re.IGNORECASE,
+_UNREADABLE = (
+    r"(error|failed) (while )?(parsing|to parse) (the )?(tool[ _]?calls?|input at pos)"  # Ollama, llama.cpp
 )
-_STATUSES = frozenset({200, 400, 422, 500, 502})
+_UNMADE = r"failed to (call|generate) (a )?(function|tool|json)|model produced (an )?invalid"  # Groq, Cerebras, Bedrock
+_SAID = re.compile(f"{_UNREADABLE}|{_UNMADE}", re.IGNORECASE)
+_STATUSES = frozenset({200, 400, 422, 424, 500, 502})
 _FUNCTION = re.compile(r"<function[=(\s]*\"?([\w.-]+)\"?\)?\s*>?\s*(\{.*?\})\s*(?:</?function>|$)", re.DOTALL)
 _FENCE = re.compile(r"^\s*```(?:json)?\s*|\s*```\s*$|</?tool_calls?>|<\|[a-z_]+\|>")
 _MALFORMED = (

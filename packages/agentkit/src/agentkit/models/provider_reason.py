@@ -25,14 +25,13 @@ _SHORTEST_SECRET = 8
 
 _CUT = "[…]"
 _KEY = "[key]"
-_KEYS = re.compile(
-    r"\bbearer\s+\S+"
+_KEYS = (
+    r"(?i)\bbearer\s+\S+"
     r"|(?<![A-Za-z0-9])(?:(?:sk|pk|rk|gsk|xai|hf|pplx|nvapi|csk|ghp|gho|xox[abp])[-_]|github_pat_|AIza|AKIA|ya29\.|eyJ)"
     r"[\w./+=*-]{3,}[\w/+=*-](?:\.{2,}\w+)?"
     r"|[\w-]*\*{3,}[\w*-]*"
     r"|(?<=://)[^/\s@]+@"
-    r"|\?[^\s\"'?]*=[^\s\"']+",
-    re.IGNORECASE,
+    r"|\?[^\s\"'?]*=[^\s\"']+"
 )
 _NAMED = re.compile(
     r"(\b(?:api[-_ ]?key|authorization|secret|password|token)[\"']?\s*[=:]\s*[\"']?)(?!\[)[^\s\"',;)]{6,}",
@@ -63,7 +62,7 @@ def provider_reason(said: str, *, sent: object, secrets: Sequence[str] = ()) -> 
         }  # of one that is cut short
         for part in (secret, *parts):
             text = text.replace(part, _KEY)
-    text = _NAMED.sub(rf"\1{_KEY}", _KEYS.sub(_KEY, text))
+    text = _NAMED.sub(rf"\1{_KEY}", re.sub(_KEYS, _KEY, text))
     text = _RANDOM.sub(_CUT, _without_quotes(text, _Sent.of(sent)))
     text = " ".join("".join(each if each.isprintable() else " " for each in text).split())
     text = re.sub(r"(?:\[…\][\s,:;.{}()\[\]\"'`]*){2,}", f"{_CUT} ", text).strip()

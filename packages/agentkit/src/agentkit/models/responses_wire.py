@@ -229,7 +229,8 @@ def decode_response(body: Mapping[str, Any], dialect: Dialect, stops: Sequence[s
     """
     output = as_list(body.get("output"))
     status, model = as_text(body.get("status")), model_name(body, dialect)
-    if not isinstance(body.get("output"), list) or status not in {"completed", "incomplete"}:
+    has_output = isinstance(body.get("output"), list) or status == "incomplete"
+    if not has_output or status not in {"completed", "incomplete"}:
         raise ModelBadResponse(f"{dialect.name} answered without a finished response")
     cutter = Cutter(stops)
     parts = [part for item in map(as_object, output) for part in _parts(item, cutter, dialect)]

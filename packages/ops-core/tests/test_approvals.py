@@ -1,6 +1,7 @@
 """Open approvals on the platform: found, shown as they are, answered once, over every wire, and expiring."""
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -32,7 +33,7 @@ from ops_core.testing.examples import (
     claimed,
     steps_of,
 )
-from ops_core.visible import unmistakable
+from ops_core.visible import json_line, unmistakable, visible
 from ops_core.wire import ApprovalBody, ApprovalRequest, TaskBody, TaskRequest
 
 from .api_support import Stage, staged  # type: ignore[import-not-found]
@@ -243,6 +244,7 @@ async def test_what_waits_for_ever_is_never_due(engine: Engine, clock: FakeClock
             "\u3164\u115f\ufe0f\u034f\u2800\U000e0041\U000e0101",
             r'"\u3164\u115f\ufe0f\u034f\u2800\udb40\udc41\udb40\udd01"',
         ),
+        ("👩\u200d💻\U0001d173\u180e\U000e0001", r'"👩\u200d💻\ud834\udd73\u180e\udb40\udc01"'),
         ("\ud800\ue000\U0001f600", '"\\ud800\\ue000\U0001f600"'),
         ({"k\u202e": ["\u0000"]}, r'{"k\u202e": ["\u0000"]}'),
         ({"a": "b   c d"}, r'{"a": "b \u0020\u0020c d"}'),
@@ -250,3 +252,12 @@ async def test_what_waits_for_ever_is_never_due(engine: Engine, clock: FakeClock
 )
 def test_nothing_in_what_is_shown_is_invisible(value, shown):
     assert unmistakable(value) == shown
+
+
+def test_a_terminal_is_shown_what_hides_as_escapes_and_pictures_as_they_are():
+    hides = "a\u3164\u115f\u2800\u200d\U0001d173\U000e0101\U000e0041\u202e\rb"
+    shown = r"a\u3164\u115f\u2800\u200d\ud834\udd73\udb40\udd01\udb40\udc41\u202e\u000db"
+    assert visible(hides) == shown
+    assert json.loads(json_line(hides)) == hides
+    assert json_line(hides) == f'"{shown.replace("u000d", "r")}"'
+    assert visible("👩\u200d💻 ❤\ufe0f\n") == "👩\u200d💻 ❤\ufe0f\n"

@@ -1,7 +1,11 @@
-r"""Characters that a person does not see, or that turn the order of what is read around.
+r"""Characters that a person does not see, or that turn the order of what is read around: the one table of them.
 
 A description that hides instructions from whoever approves it is written with these. Where a definition has one it is
-refused; in what a server returns it is made visible, as ``\uXXXX``.
+refused; wherever a text is shown to people it is written as an escape, such as ``\uXXXX``. What models are given stays
+as it is, but for invisible letters (:func:`legible`).
+
+The table is Unicode's ``Default_Ignorable_Code_Point``, with what else has no shape: control characters, separators of
+lines and paragraphs, marks of annotations, the blank of Braille, an empty note head, halves of characters.
 """
 
 from __future__ import annotations
@@ -10,27 +14,40 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
-_UNSAFE = re.compile(
-    "["
+_ALWAYS = (
     "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"  # control characters but tab and the ends of lines
-    # invisible, or turning the order
-    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0d"
-    "\ufeff\uffa0\ufff0-\ufffb"
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u2800"
+    "\u3164\ufe00-\ufe0d\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff"
+    "\U00016fe4\U0001bca0-\U0001bca3\U0001d159\U0001d173-\U0001d17a"
     "\U000e0000-\U000e0fff"  # tags (invisible letters) and variations
     "\ud800-\udfff"  # halves of characters
-    "]"
-    # joiners have their place in some scripts and between pictures, and nowhere after a plain letter
-    "|(?:(?<=[\x00-\x7f])|^)[\u200c\u200d]"
 )
+_JOINERS, _SELECTORS = "\u200c\u200d", "\ufe0e\ufe0f"
+_SHAPED = f"[^\x00-\x7f{_ALWAYS}{_JOINERS}{_SELECTORS}]"
+_BEFORE_A_JOINER = f"[^\x00-\x7f{_ALWAYS}{_JOINERS}\ufe0e]"
+_BEFORE_A_SELECTOR = (
+    f"[^\x00-\x22\x24-\x29\x2b-\x2f\x3a-\x7f{_ALWAYS}{_JOINERS}{_SELECTORS}]"  # or a key: 0-9 # *
+)
+
+HIDDEN = re.compile(
+    f"[{_ALWAYS}]"
+    # joiners have their place within some scripts and between pictures, selectors behind a picture: one at a time
+    f"|(?<!{_BEFORE_A_JOINER})[{_JOINERS}]|[{_JOINERS}](?!{_SHAPED})|(?<!{_BEFORE_A_SELECTOR})[{_SELECTORS}]"
+)
+"""A character that hides. Joiners and selectors are none where languages and pictures need them."""
+
+UNSEEN = re.compile(f"[{_ALWAYS}{_JOINERS}{_SELECTORS}]")
+"""A character that is not seen, also where it has its place."""
+
 _TAGS = re.compile(
     "(?P<flag>\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{3,6}\U000e007f)|[\U000e0000-\U000e007f]+"
 )  # the flags of England, Scotland, Wales and other regions are written with tags
 
 
 def hidden_in(value: Any) -> str | None:
-    """The first such character in a text, or in the keys and texts of JSON, as ``U+XXXX``; ``None`` for none."""
+    """The first :data:`HIDDEN` character in a text, or in keys and texts of JSON, as ``U+XXXX``; ``None`` for none."""
     if isinstance(value, str):
-        first = _UNSAFE.search(value)
+        first = HIDDEN.search(value)
         return None if first is None else f"U+{ord(first[0]):04X}"
     inner: Sequence[Any] = ()
     if isinstance(value, Mapping):
@@ -42,8 +59,8 @@ def hidden_in(value: Any) -> str | None:
 
 
 def visible(value: Any) -> Any:
-    """``value`` for people: every such character is written as an escape."""
-    return _with_texts(value, lambda text: _UNSAFE.sub(_escaped, text))
+    """``value`` for people: every :data:`HIDDEN` character is written as an escape."""
+    return _with_texts(value, lambda text: HIDDEN.sub(_escaped, text))
 
 
 def legible(value: Any) -> Any:

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -23,7 +24,11 @@ from ops_core.cli import servers
 from ops_core.cli.exits import Exit
 
 PROGRAM = str(Path(sys.executable).parent / "opspawn")
-NAMES = ("PROVIDER_KEY", "SHOP_KEY", "TOOL_KEY", "SERVER_KEY")
+NAMES = (
+    *("PROVIDER_KEY", "SHOP_KEY", "TOOL_KEY", "SERVER_KEY"),
+    *("CRUMB", "PAIRED", "SLASHED", "GIVEN", "GITHUB_PAT", "DATABASE_DSN", "PEM"),
+)
+LITERALS = {"X-Org": "canary-org-1f0e9d8c7b6a", "SECOND": "canary-literal-0a1b2c3d4e"}
 GOAL = "Look everywhere."
 
 TOOLS = '''
@@ -56,11 +61,17 @@ def looks() -> str:
 '''
 
 SERVER = """
-import json, os, sys
+import json, os, sys, urllib.parse
 
 KEY = os.environ["SERVER_KEY"]
+MORE = [os.environ[name] for name in ("GITHUB_PAT", "SLASHED", "SECOND")] + sys.argv[2:]
+MORE += [os.environ["DATABASE_DSN"], os.environ["DATABASE_DSN"].split(":")[2].split("@")[0], *os.environ["PEM"].split()]
+MORE += [urllib.parse.quote(each, safe="") for each in MORE] + [json.dumps(each) for each in MORE]
 TOOL = {"name": "environment", "description": "Look.", "inputSchema": {"type": "object"}}
-print(f"started with {KEY}", file=sys.stderr, flush=True)
+print(f"started with {KEY} {MORE}", file=sys.stderr, flush=True)
+for each in MORE:
+    print("x" * 290 + each, file=sys.stderr, flush=True)  # where lines are shortened
+    print("y" * (4090 - len(each)) + each, file=sys.stderr, flush=True)  # where they are read in pieces
 for line in sys.stdin:
     asked = json.loads(line)
     if "id" not in asked:
@@ -72,7 +83,7 @@ for line in sys.stdin:
         case "tools/list":
             told = {"tools": [TOOL]}
         case "tools/call":
-            told = {"content": [{"type": "text", "text": f"my key is {KEY}"}], "structuredContent": {KEY: [KEY]}}
+            told = {"content": [{"type": "text", "text": f"my key is {KEY}"}], "structuredContent": {KEY: [KEY, *MORE]}}
             told["isError"] = bool(asked["params"].get("arguments", {}).get("fail"))
         case _:
             told = None
@@ -84,18 +95,30 @@ FILE = """
 [endpoints.echo]
 base_url = "{url}/v1"
 api_key_env = "PROVIDER_KEY"
+headers = {{ X-Org = "canary-org-1f0e9d8c7b6a" }}
 
 [tools.shop]
 url = "{url}/shop/{{status}}"
-headers = {{ Authorization = "Bearer ${{SHOP_KEY}}" }}
 private = true
+
+[tools.shop.headers]
+Authorization = "Bearer ${{SHOP_KEY}}"
+Cookie = "a=b; sid=${{CRUMB}}"
+X-Pair = "id:${{PAIRED}}"
 
 [mcp.servers.away]
 command = "{python}"
-args = ["-S", "server.py"]
+args = ["-S", "server.py", "--token", "${{GIVEN}}"]
 cwd = "."
-env = {{ SERVER_KEY = "${{SERVER_KEY}}" }}
 effects = {{ "*" = "pure" }}
+
+[mcp.servers.away.env]
+SERVER_KEY = "${{SERVER_KEY}}"
+GITHUB_PAT = "${{GITHUB_PAT}}"
+SLASHED = "${{SLASHED}}"
+DATABASE_DSN = "${{DATABASE_DSN}}"
+PEM = "${{PEM}}"
+SECOND = "canary-literal-0a1b2c3d4e"
 
 [sandbox.tools.tells]
 secrets = ["TOOL_KEY"]
@@ -133,7 +156,7 @@ class Echo(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.prompts: list[str] = []
-        self.failed = False
+        self.failed = self.repeated = False
 
     @property
     def url(self) -> str:
@@ -145,7 +168,9 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        self._answer(int(self.path.rpartition("/")[2]), {"sent": dict(self.headers)})
+        crumb, pair = self.headers["cookie"].rpartition("=")[2], self.headers["x-pair"].partition(":")[2]
+        told = {"sent": dict(self.headers), "alone": [crumb, pair, {quote(pair, safe=""): json.dumps(crumb)}]}
+        self._answer(int(self.path.partition("?")[0].rpartition("/")[2]), told)
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -167,7 +192,16 @@ class Handler(BaseHTTPRequestHandler):
             ]
             self._say({"role": "assistant", "content": None, "tool_calls": calls}, "tool_calls")
         else:
-            self._say({"role": "assistant", "content": "Nothing was found."}, "stop")
+            key = self.headers["authorization"].partition(" ")[2]
+            call = {"name": "tells", "arguments": json.dumps({"key": key})}
+            if self.server.repeated:
+                self._say({"role": "assistant", "content": f"Nothing. {key} {self.headers['x-org']}"}, "stop")
+            else:
+                self.server.repeated = True
+                calls = [{"id": "again", "type": "function", "function": call}]
+                self._say(
+                    {"role": "assistant", "content": f"I have {key}", "tool_calls": calls}, "tool_calls"
+                )
 
     def _say(self, message: dict[str, Any], why: str) -> None:
         usage = {"prompt_tokens": 5, "completion_tokens": 5, "total_tokens": 10}
@@ -178,6 +212,7 @@ class Handler(BaseHTTPRequestHandler):
         body = json.dumps(told).encode()
         self.send_response(status)
         self.send_header("content-type", "application/json")
+        self.send_header("x-request-id", f"{self.headers['x-org']} {self.headers['authorization']}")
         self.send_header("content-length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -200,10 +235,14 @@ class Place:
     def __init__(self, folder: Path, url: str) -> None:
         self.folder = folder
         self.keys = {name: f"canary-{name.lower()}-{secrets.token_hex(12)}" for name in NAMES}
+        self.keys["SLASHED"] = f"/canary+{secrets.token_hex(12)}/ab="
+        password, lines = self.keys["DATABASE_DSN"], [self.keys["PEM"], f"second-{self.keys['PEM']}"]
+        brought = {"DATABASE_DSN": f"postgres://app:{password}@db/x", "PEM": "\n".join(lines)}
         self.seen: dict[str, str] = {}
         self.env = {
             **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
             **self.keys,
+            **brought,
             "PYTHONPATH": str(folder),
             "OPSPAWN_PORT": "0",
             "OPSPAWN_GRPC_PORT": "0",
@@ -256,7 +295,8 @@ def test_no_secret_is_told_recorded_or_logged(
     monkeypatch.chdir(tmp_path)
     with echoing() as echo:
         place = Place(tmp_path, echo.url)
-        monkeypatch.setenv("SERVER_KEY", place.keys["SERVER_KEY"])
+        for name in NAMES:
+            monkeypatch.setenv(name, place.env[name])
         assert asyncio.run(servers.approve("away", (), yes=True)) is Exit.OK
         place.seen["opspawn mcp approve"] = "".join(capfd.readouterr())
         with place.serving() as address:
@@ -271,13 +311,21 @@ def test_no_secret_is_told_recorded_or_logged(
                 place.ask(address, path)
         assert [task["status"] for task in ended] == ["completed", "failed"], ended
         place.seen["prompts"] = "\n".join(echo.prompts)
-        for file in tmp_path.glob("opspawn.*"):
+        for file in set(tmp_path.glob("opspawn.*")) - {
+            tmp_path / "opspawn.toml"
+        }:  # where the literal ones stand
             place.seen[file.name] = file.read_bytes().decode("latin-1")
     steps = place.seen[f"/api/v1/tasks/{ended[0]['id']}/steps"]
     assert "[secret TOOL_KEY]" in steps  # they were there to be told
     assert '"Authorization":"[secret Authorization]"' in steps
     assert "my key is [secret SERVER_KEY]" in steps
+    assert "I have [secret api_key]" in steps
+    looked_for = {**place.keys, **LITERALS}
+    written = {name: {key, key[:-4], quote(key, safe="")} for name, key in looked_for.items()}
     told = {
-        (where, name) for where, text in place.seen.items() for name, key in place.keys.items() if key in text
+        (where, name)
+        for where, text in place.seen.items()
+        for name, forms in written.items()
+        if any(form in text for form in forms)
     }
     assert told == set()

@@ -1,14 +1,21 @@
-"""What was handed over is not told back: secrets are cut out of what servers say."""
+"""Redaction: what was handed over is not told back. Secrets are cut out of what servers, tools and models say.
+
+There is one way to learn what is secret (:class:`Secrets`, with all parts and forms of a value), and one register of
+what this process knows (:data:`REGISTER`), which its log goes by. Who holds a secret makes a :class:`Secrets` of it.
+"""
 
 from __future__ import annotations
 
 import base64
 import binascii
+import html
 import json
+import os
 import re
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self, cast
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 SHORTEST = 8
 """Characters; what is shorter may be a word of the text itself."""
@@ -34,13 +41,61 @@ _NAMED = re.compile(
     ["']? \s* [=:] \s* ["']? (?:(?:basic|bearer)\s+)? ) [^\s"',;&]+"""
 )
 _SHORT_KEY = re.compile(r"(?<![\w-])(?:sk|rk|pk)-[\w-]{3,}")
-_NO_SECRETS = frozenset({"accept", "accept-encoding", "accept-language", "content-type", "user-agent"})
+_NO_SECRETS = frozenset(
+    {
+        *(
+            "accept",
+            "accept-encoding",
+            "accept-language",
+            "cache-control",
+            "connection",
+            "content-type",
+            "host",
+        ),
+        *("origin", "prefer", "referer", "user-agent"),
+    }
+)
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_SEPARATORS = re.compile(r"[\s,;&|]+")
+_TELLING = re.compile(
+    r"KEY|TOKEN|SECRET|PASS|PWD|PAT\b|AUTH|CRED|COOKIE|SESSION|\bSID\b|DSN|SIGNATURE", re.IGNORECASE
+)
+_WORDS = re.compile(r"[A-Za-z]+([-_. ][A-Za-z]+)*")
+"""What may stand in any text, such as ``production``."""
+_LONG_LINE = 16
+
+
+class Register:
+    """The secrets that this process knows. Threads may share it."""
+
+    def __init__(self) -> None:
+        self._forms: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self._pattern: re.Pattern[str] | None = None
+
+    def add(self, forms: Mapping[str, str]) -> None:
+        """Know these from now on: texts, each with what stands in its place."""
+        if forms.keys() <= self._forms.keys():
+            return
+        with self._lock:
+            self._forms = {**self._forms, **forms}
+            self._pattern = _pattern_of(self._forms)
+
+    def hidden(self, text: str) -> str:
+        """A text without them."""
+        pattern, forms = self._pattern, self._forms
+        return text if pattern is None else pattern.sub(lambda found: forms[found[0]], text)
+
+
+REGISTER = Register()
+"""Of this process. Only what is long enough to be no word of a text is in it."""
 
 
 class Secrets:
     """Values that are not to be told, and the names that stand in their place.
 
-    They are found as they are, as JSON writes them and as a URL does; what is encoded otherwise is not.
+    They are found as they are, as JSON, HTML and URLs write them; what is encoded otherwise is not. Of a value that is
+    made of several (a cookie, ``user:password``, a URL with a password, a key of several lines) the parts are found.
 
     Args:
         values: each with its name.
@@ -48,47 +103,155 @@ class Secrets:
     """
 
     def __init__(self, values: Iterable[tuple[str, str]] = (), *, shortest: int = SHORTEST) -> None:
-        forms = {
-            form: f"[secret {name}]"
-            for name, value in values
-            if len(value) >= shortest
-            for form in (value, json.dumps(value)[1:-1], quote(value), quote(value, safe=""))
-        }
-        self._forms = sorted(forms.items(), key=lambda each: len(each[0]), reverse=True)
+        self._forms: dict[str, str] = {}
+        for name, value in values:
+            for part in dict.fromkeys((value, *_parts(value))):
+                if len(part) >= (shortest if part == value else max(shortest, SHORTEST)):
+                    self._forms |= dict.fromkeys(_written(part), f"[secret {name}]")
+        self._pattern = _pattern_of(self._forms)
+        REGISTER.add({form: shown for form, shown in self._forms.items() if len(form) >= SHORTEST})
 
     @classmethod
-    def of_headers(cls, headers: Mapping[str, str]) -> Self:
-        """The values of headers, what follows a scheme in them (``Bearer …``), and the password of a basic one."""
+    def of_headers(cls, headers: Mapping[str, str], filled: Iterable[tuple[str, str]] = ()) -> Self:
+        """The values of headers with their parts: what follows a scheme (``Bearer …``), cookies, a basic password.
+
+        Args:
+            headers: as they are sent.
+            filled: the variables that were filled in there.
+        """
         found: list[tuple[str, str]] = []
         for name, value in headers.items():
-            if name.lower() in _NO_SECRETS:
+            if name.lower() in _NO_SECRETS or name.lower().endswith("version"):
                 continue
             scheme, _space, given = value.rpartition(" ")
-            found += [(name, value), (name, given)]
+            found += [(name, each) for each in (value, given) if not _is_word(name, each)]
             if scheme.lower() == "basic":
-                found.append((name, _password_in(given)))
-        return cls(found)
+                pair = _decoded(given)
+                found += [(name, pair), (name, pair.partition(":")[2])]
+        return cls([*secret_values(filled), *found])
 
     def also(self, values: Iterable[tuple[str, str]]) -> Secrets:
         """These, and others."""
         both = Secrets(values)
-        both._forms = sorted([*self._forms, *both._forms], key=lambda each: len(each[0]), reverse=True)
+        both._forms = {**both._forms, **self._forms}
+        both._pattern = _pattern_of(both._forms)
         return both
 
     def hidden(self, value: Any) -> Any:
         """A text, or JSON, without them."""
-        if not self._forms:
+        if self._pattern is None:
             return value
         if isinstance(value, str):
-            for form, shown in self._forms:
-                value = value.replace(form, shown)
-            return value
+            return self._pattern.sub(lambda found: self._forms[found[0]], value)
         if isinstance(value, Mapping):
             fields = cast("Mapping[str, Any]", value)
             return {self.hidden(name): self.hidden(each) for name, each in fields.items()}
         if isinstance(value, list | tuple):
             return [self.hidden(each) for each in cast("Iterable[Any]", value)]
         return value
+
+    def held_back(self, text: str) -> int:
+        """Number of the last characters of a text with which one of them may begin."""
+        longest = max(map(len, self._forms), default=1) - 1
+        for length in range(min(longest, len(text)), 0, -1):
+            if any(form.startswith(text[-length:]) for form in self._forms):
+                return length
+        return 0
+
+
+def secret_values(values: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """Of variables that were filled in, those that are neither a path of this machine nor a word of any text.
+
+    A word counts all the same where the name of its variable says that it is a secret.
+    """
+    for name, value in values:
+        if not (value.startswith("/") and os.path.lexists(value)) and not _is_word(name, value):
+            yield name, value
+
+
+def looks_secret(name: str, value: str) -> bool:
+    """A text that somebody has written out may be a secret: its name says so, or it looks made up by a machine."""
+    if value.startswith("/") or len(value) < SHORTEST:
+        return False
+    return bool(_TELLING.search(name)) or _is_random(value)
+
+
+def _is_word(name: str, value: str) -> bool:
+    return bool(_WORDS.fullmatch(value)) and not _TELLING.search(name)
+
+
+def _is_random(value: str) -> bool:
+    kinds = [any(map(test, value)) for test in (str.isdigit, str.islower, str.isupper)]
+    return (
+        len(value) >= _LONG_LINE
+        and sum(kinds) >= 2
+        and kinds[0]
+        and not _SCHEME.match(value)
+        and " " not in value
+    )
+
+
+def _parts(value: str) -> Iterator[str]:
+    """What a value is made of, and could be repeated alone."""
+    for line in value.splitlines():
+        if line != value and len(line) >= _LONG_LINE and not line.startswith("-----"):
+            yield line
+    for piece in filter(None, _SEPARATORS.split(value)):
+        yield from _parts_of_word(piece, whole=piece == value)
+
+
+def _parts_of_word(word: str, *, whole: bool) -> Iterator[str]:
+    if _SCHEME.match(word):
+        yield from _parts_of_url(word)
+        return
+    name, equals, given = word.partition("=")
+    given = given.strip("\"'")
+    if equals and given.strip("="):
+        if not _is_word(name, given):
+            yield given
+            yield unquote(given)
+        word = given
+    elif not whole and _is_random(word):
+        yield word
+    first, colon, second = word.partition(":")
+    if colon and first and second and not _is_word(first, second):
+        yield second
+        if _is_random(first):
+            yield first
+
+
+def _parts_of_url(url: str) -> Iterator[str]:
+    try:
+        parts = urlsplit(url)
+        password = parts.password
+    except ValueError:
+        return
+    if password:
+        yield password
+        yield unquote(password)
+    if parts.username and not password:  # a token in place of a user
+        yield parts.username
+    for pair in parts.query.split("&"):
+        name, _equals, value = pair.partition("=")
+        if not _is_word(name, value):
+            yield value
+            yield unquote(value)
+
+
+def _written(value: str) -> Iterator[str]:
+    """A value as it is, and as JSON, HTML and URLs write it."""
+    as_json = json.dumps(value)[1:-1]
+    yield from (value, as_json, json.dumps(value, ensure_ascii=False)[1:-1], json.dumps(as_json)[1:-1])
+    yield as_json.replace("/", "\\/")
+    for quoted in (quote(value), quote(value, safe=""), quote_plus(value)):
+        yield quoted
+        yield re.sub("%[0-9A-F]{2}", lambda found: found[0].lower(), quoted)
+    yield html.escape(value)
+
+
+def _pattern_of(forms: Mapping[str, str]) -> re.Pattern[str] | None:
+    known = sorted(filter(None, forms), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, known))) if known else None
 
 
 def without_keys(text: str) -> str:
@@ -103,8 +266,8 @@ def redacted(text: str) -> str:
     return _SHORT_KEY.sub(SECRET, _NAMED.sub(rf"\g<name>{SECRET}", without_keys(text)))
 
 
-def _password_in(given: str) -> str:
+def _decoded(given: str) -> str:
     try:
-        return base64.b64decode(given, validate=True).decode().partition(":")[2]
+        return base64.b64decode(given, validate=True).decode()
     except (binascii.Error, ValueError):
         return ""

@@ -20,6 +20,7 @@ from contextvars import ContextVar
 from typing import Any, Literal, TextIO, TypeAlias
 
 from agentkit.calls import place_of
+from agentkit.secrecy import REGISTER
 from ops_core.visible import json_line, one_line
 
 Form: TypeAlias = Literal["text", "json"]
@@ -151,7 +152,7 @@ class Lines(logging.Formatter):
         for secret in self._secrets:
             if secret in line:
                 line = line.replace(secret, CUT)
-        return line
+        return REGISTER.hidden(line)
 
     def _moment(self, created: float) -> str:
         """UTC, ISO 8601. The second is made once: hundreds of lines may share it."""

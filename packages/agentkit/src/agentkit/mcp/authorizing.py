@@ -33,6 +33,7 @@ from pydantic import AnyUrl, ValidationError
 from agentkit.errors import McpUnavailable, UsageError
 from agentkit.mcp.oauth import Login, McpOAuth, TokenFolder
 from agentkit.mcp.servers import McpServer
+from agentkit.secrecy import Secrets
 
 _SDK = logging.getLogger("mcp.client.auth.oauth2")
 _CODE = re.compile(r'"error"\s*:\s*"([a-z_]{1,40})"')
@@ -99,6 +100,7 @@ class _Swift(OAuthClientProvider):
         token = self.context.current_tokens
         if token is not None and token.access_token not in self._sent:
             self._sent.append(token.access_token)
+            Secrets([("token", token.access_token), ("token", token.refresh_token or "")])
 
     async def _auth_flow(self, request: httpx2.Request) -> Flow:
         used: OAuthToken | None = None

@@ -35,7 +35,6 @@ from agentkit.mcp.servers import McpServer
 from agentkit.mcp.surroundings import Surroundings
 from agentkit.mcp.transports import FATE, Fate, Way, way_to
 from agentkit.secrecy import Secrets
-from agentkit.variables import Filling
 
 log = logging.getLogger("agentkit.mcp")
 
@@ -52,7 +51,6 @@ _CANCEL_SECONDS = 1.0
 _PAGES = 100
 _MOST_WORDS = 300
 _FROM_A_STATUS = {"Server returned an error response", "Not Found", "Session terminated"}
-_SHORTEST_SECRET = 6
 
 
 class _Lost(Exception):
@@ -115,7 +113,6 @@ class Connection:
         self._why = ""
         self.last_words = ""
         self._secrets = Secrets()
-        self._filled: Sequence[str] = ()
 
     @property
     def secrets(self) -> Secrets:
@@ -325,12 +322,8 @@ class Connection:
         except UsageError as error:
             raise McpUnavailable(str(error)) from None
         self._secrets = self.server.secrets(self._here.variables)
-        fill = Filling(self._here.variables)
-        for each in self.server.args:
-            fill("args", each)
-        self._filled = tuple(fill.filled.values())
         ready: asyncio.Future[_Live] = asyncio.get_running_loop().create_future()
-        way = way_to(server, self._here, self._hidden(server))
+        way = way_to(server, self._here, self._secrets.hidden)
         host = asyncio.create_task(self._host(server, way, ready), name=f"mcp-{server.name}")
         self._hosts.add(host)
         host.add_done_callback(self._hosts.discard)
@@ -347,10 +340,6 @@ class Connection:
         except asyncio.CancelledError:
             host.cancel()
             raise
-
-    def _hidden(self, server: McpServer) -> Callable[[str], str]:
-        """Takes what the server was given out of what it says."""
-        return lambda words: str(self._secrets.hidden(_without(server, self._filled, words)))
 
     async def _host(self, server: McpServer, way: Way, ready: asyncio.Future[_Live]) -> None:
         """Live as long as the connection does. Whatever the SDK does to this task happens to nobody else."""
@@ -378,7 +367,7 @@ class Connection:
             refusal = way.refusal if _says_nothing(error) else ""
             way.reason = way.reason or refusal or _words_of(error)
         finally:
-            self.last_words = self._hidden(server)(way.last_words)
+            self.last_words = self.secrets.hidden(way.last_words)
             if not ready.done():
                 ready.set_exception(McpUnavailable(way.reason or "it does not speak MCP"))
                 ready.exception()  # seen, also where nobody waits any more
@@ -446,14 +435,6 @@ def _says_that_it_is_over(error: BaseException) -> bool:
     if isinstance(error, MCPError):
         return error.code == CONNECTION_CLOSED
     return isinstance(error, OSError | anyio.ClosedResourceError | anyio.BrokenResourceError)
-
-
-def _without(server: McpServer, filled: Sequence[str], words: str) -> str:
-    """``words`` without what the server was given in its environment and arguments, and what was filled in there."""
-    for value in (*server.env.values(), *server.args, *filled):
-        if len(value) >= _SHORTEST_SECRET:
-            words = words.replace(value, "…")
-    return words
 
 
 def _words_of(error: BaseException) -> str:

@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, cast
 from urllib.parse import urlsplit
 
 from agentkit.errors import UsageError
+from agentkit.secrecy import Secrets, looks_secret
 
 Grant: TypeAlias = Literal["authorization_code", "client_credentials"]
 
@@ -148,6 +149,7 @@ class TokenFolder:
         if not isinstance(told, dict):
             told = {}
         granted = cast("Mapping[str, Any]", told)
+        _note(granted)
         if granted.get("version") != 1:
             raise UsageError(f"{file}: it is not what was written there; log in again")
         return granted if granted.get("server") == _digest(url) else None
@@ -158,6 +160,7 @@ class TokenFolder:
         Raises:
             OSError: it cannot be written.
         """
+        _note(granted)
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = self._file(name)
         fresh = file.with_name(f"{file.name}.{os.getpid()}.new")
@@ -190,6 +193,15 @@ class TokenFolder:
 
     def _file(self, name: str) -> Path:
         return self.path / f"{name}.json"
+
+
+def _note(granted: Any, name: str = "") -> None:
+    """Have the log know the tokens that are kept."""
+    if isinstance(granted, Mapping):
+        for field, value in cast("Mapping[str, Any]", granted).items():
+            _note(value, field)
+    elif isinstance(granted, str) and looks_secret(name, granted):
+        Secrets([(name, granted)])
 
 
 def default_tokens(variables: Mapping[str, str]) -> TokenFolder:

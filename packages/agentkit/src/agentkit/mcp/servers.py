@@ -15,9 +15,10 @@ from agentkit.errors import UsageError
 from agentkit.mcp.oauth import McpOAuth, is_http
 from agentkit.messages import Effect
 from agentkit.sandbox.terms import HostRule
-from agentkit.secrecy import Secrets
+from agentkit.secrecy import Secrets, looks_secret
 from agentkit.variables import Filling
 
+_OPTION = re.compile(r"--?[A-Za-z][\w-]*")
 _NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9-]{0,23}")
 
 
@@ -145,22 +146,27 @@ class McpServer:
         return os.path.join(folder, fill("cwd", self.cwd or "")) or None  # noqa: PTH118  (neither may be given)
 
     def secrets(self, variables: Mapping[str, str]) -> Secrets:
-        """What variables bring into the environment, the headers and ``oauth``, but paths: not to be told where the
-        server repeats it.
+        """What is not to be told where the server repeats it: what variables bring in, and what looks like a secret.
 
         Raises:
             UsageError: a variable is missing.
         """
-        texts = {**self.env, **self.headers}
+        fill = Filling(variables)
+        headers = {name: fill(name, text) for name, text in self.headers.items()}
+        for text in (self.url, None if self.oauth is None else self.oauth.client_id):
+            fill("", text or "")
+        named = list(self.env.items())
         if self.oauth is not None and self.oauth.client_secret is not None:
-            texts["client_secret"] = self.oauth.client_secret
+            named.append(("client_secret", self.oauth.client_secret))
+        before = ("", *self.args)  # the name of an option stands before its value
+        options = (each.lstrip("-") if _OPTION.fullmatch(each) else "argument" for each in before)
+        named += zip(options, self.args, strict=False)
         found: list[tuple[str, str]] = []
-        for name, text in texts.items():
-            fill = Filling(variables)
+        for name, text in named:
             value = fill(name, text)
-            if fill.filled:
-                found += [(name, value), *fill.filled.items()]
-        return Secrets(each for each in found if not each[1].startswith("/"))
+            if "${" in text or looks_secret(name, value):
+                found.append((name, value))
+        return Secrets.of_headers(headers, [*found, *fill.filled.items()])
 
     @property
     def fingerprint(self) -> str:

@@ -60,6 +60,8 @@ _CHUNK = 64 * 1024
 _EDGE = 4096
 _ERROR_LINES = 5
 _ERROR_LINE = 300
+_MOST_UNFINISHED = 1 << 16
+"""Bytes of a line that has no end yet."""
 
 
 @dataclass(slots=True)
@@ -139,7 +141,7 @@ class _Noise:
         self._count += 1
         if self._count > _MOST_TOLD:
             return ""
-        words = str(visible(self._hidden(raw[:_ERROR_LINE].strip())))[:_ERROR_LINE]
+        words = str(visible(self._hidden(raw[:_MOST_UNFINISHED].strip())))[:_ERROR_LINE]
         level = logging.DEBUG
         if not self._has_warned and "{" in words:
             self._has_warned, level = True, logging.WARNING
@@ -267,11 +269,24 @@ class _Program(_Base):
         self.over.set()
 
     async def _listen(self, errors: asyncio.StreamReader) -> None:
+        rest = b""
         while chunk := await errors.read(4096):
-            for line in chunk.decode(errors="replace").splitlines():
-                if line.strip():
-                    self._said.append(visible(self._hidden(line.strip()))[:_ERROR_LINE])
-                    log.debug("%s: %s", self._server.name, self._said[-1])
+            *lines, rest = (rest + chunk).split(b"\n")  # a secret may lie across two chunks
+            if len(rest) > _MOST_UNFINISHED:
+                lines, rest = [*lines, rest], b""
+            self._tell(lines)
+        self._tell([rest])
+
+    def _tell(self, lines: Sequence[bytes]) -> None:
+        for line in lines:
+            if line.strip():
+                self._said.append(self._shown(line.decode(errors="replace")))
+                log.debug("%s: %s", self._server.name, self._said[-1])
+
+    def _shown(self, line: str) -> str:
+        """A line as it may be logged; what is secret is cut before it is shortened, else a part of it would be left."""
+        shown: str = visible(self._hidden(line.strip()))
+        return shown[:_ERROR_LINE]
 
 
 class _Lines:

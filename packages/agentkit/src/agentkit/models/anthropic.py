@@ -12,6 +12,7 @@ from agentkit.models.access import ANTHROPIC_URL
 from agentkit.models.anthropic_wire import MessageDraft, decode_reply, encode_request, usage_of
 from agentkit.models.error_bodies import error_object, refused_object
 from agentkit.models.openai_stream import EventReader
+from agentkit.models.redaction import cut_secrets
 from agentkit.models.refusals import charge
 from agentkit.models.sdk import SdkModel
 from agentkit.models.usage import UNCOUNTED
@@ -44,6 +45,7 @@ class AnthropicModel(SdkModel):
     own_url = ANTHROPIC_URL
     wire = "anthropic"
 
+    @cut_secrets
     async def reply(self, request: ModelRequest, on_delta: OnDelta | None = None) -> ModelReply:
         """One reply to ``request``, streamed where ``on_delta`` is given.
 

@@ -18,6 +18,7 @@ from agentkit.errors import (
 from agentkit.messages import ModelReply, ModelRequest
 from agentkit.models.access import GOOGLE_URL
 from agentkit.models.google_wire import ContentDraft, encode_request
+from agentkit.models.redaction import cut_secrets
 from agentkit.models.refusals import charge
 from agentkit.models.sdk import SdkModel
 from agentkit.models.wire_json import as_list, as_object, as_text
@@ -105,6 +106,7 @@ class GoogleModel(GoogleClient):
 
     wire = "google"
 
+    @cut_secrets
     async def reply(self, request: ModelRequest, on_delta: OnDelta | None = None) -> ModelReply:
         """One reply to ``request``, streamed where ``on_delta`` is given.
 

@@ -39,6 +39,7 @@ from agentkit.models.mistakes import mistaken_reply
 from agentkit.models.openai_stream import EventReader, ReplyDraft
 from agentkit.models.openai_wire import Dialect, decode_reply, encode_request, usage_of
 from agentkit.models.output_tool import is_wrapped, unwrapped
+from agentkit.models.redaction import cut_secrets, secrets_of
 from agentkit.models.refusals import Refusal, charge, sent_with, to_model_error
 from agentkit.models.responses_wire import ResponsesWire
 from agentkit.models.wire_json import as_object, load_json
@@ -187,6 +188,7 @@ class OpenAIModel:
         self._wire = self._speaking(_dialect(provider, name, base_url, extras))
         self._secret = checked_key(api_key)
         self._also_secret = tuple(extras.headers.values())
+        self.secrets = secrets_of(self._secret, extras.headers)
         headers = {
             **_headers(self._secret, in_azures_header=is_azure_deployment(base_url)),
             **{name.lower(): value for name, value in extras.headers.items()},
@@ -219,6 +221,7 @@ class OpenAIModel:
         """Close the connections of this event loop. Calling again is harmless."""
         await self._endpoint.aclose()
 
+    @cut_secrets
     async def reply(self, request: ModelRequest, on_delta: OnDelta | None = None) -> ModelReply:
         """One reply to ``request``, streamed where ``on_delta`` is given.
 

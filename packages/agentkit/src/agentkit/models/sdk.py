@@ -14,6 +14,7 @@ from agentkit.errors import ModelError, UsageError
 from agentkit.models.access import Extras, checked_key, checked_url
 from agentkit.models.body import Wire
 from agentkit.models.openai_wire import Dialect
+from agentkit.models.redaction import secrets_of
 from agentkit.models.refusals import Refusal, sent_with, to_model_error
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class SdkModel(ABC):
         self._extras = (extras or Extras()).checked(self.wire)
         self._base_url = checked_url(base_url or self.own_url)
         self._secret = checked_key(api_key)
+        self.secrets = secrets_of(self._secret, self._extras.headers)
         self._timeout = timeout
         more = self._extras.body
         self._dialect = Dialect(

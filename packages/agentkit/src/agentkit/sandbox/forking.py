@@ -63,6 +63,7 @@ class ForkingBackend(Backend):
         self._plan = plan
         self._ahead = ahead
         self._secrets = secrets
+        Secrets(secrets.items())  # the log knows them from now on
         self._allow_degraded = allow_degraded
         self._server: ForkServer | None = None
         self._starting = asyncio.Lock()

@@ -240,7 +240,7 @@ class HttpToolset:
             UsageError: one is missing; the message names it, the tool and the header.
         """
         for made in self._tools.values():
-            self._filled(made)
+            _ = self._filled(made)
 
     def check(self, call: ToolCall) -> None:
         """Whether the arguments fit.
@@ -265,7 +265,7 @@ class HttpToolset:
             ToolError: the server cannot be reached, or refuses.
         """
         try:
-            made = self._filled(self._get(call.name))
+            made, secrets = self._filled(self._get(call.name))
         except UsageError as error:
             raise ToolError(str(error)) from None
         url, headers, content = made.request(call.arguments)
@@ -274,7 +274,7 @@ class HttpToolset:
         fetched = await self._client.send(
             made.method.upper(), url, headers=headers, content=content, seconds=context.seconds_left()
         )
-        return _output(made, fetched)
+        return _output(made, fetched, secrets)
 
     def _get(self, name: str) -> HttpTool:
         if name not in self._tools:
@@ -282,14 +282,14 @@ class HttpToolset:
             raise UnknownTool(message)
         return self._tools[name]
 
-    def _filled(self, made: HttpTool) -> HttpTool:
+    def _filled(self, made: HttpTool) -> tuple[HttpTool, Secrets]:
         if self._variables is None or not made.headers:
-            return made
+            return made, Secrets.of_headers(made.headers)
         fill = Filling(self._variables)
         headers = {
             name: fill(f"tool {made.name}: headers.{name}", value) for name, value in made.headers.items()
         }
-        return replace(made, headers=headers)
+        return replace(made, headers=headers), Secrets.of_headers(headers, fill.filled.items())
 
 
 def _parts_of(url: str) -> SplitResult | None:
@@ -352,8 +352,7 @@ def _text(value: JsonValue) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _output(made: HttpTool, fetched: Fetched) -> JsonValue:
-    secrets = Secrets.of_headers(made.headers)
+def _output(made: HttpTool, fetched: Fetched, secrets: Secrets) -> JsonValue:
     kind = fetched.headers.get("content-type", "").partition(";")[0].strip().lower()
     if fetched.status >= HTTPStatus.BAD_REQUEST or 300 <= fetched.status < 400:
         later = fetched.headers.get("retry-after")

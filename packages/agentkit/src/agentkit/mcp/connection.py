@@ -332,7 +332,7 @@ class Connection:
                 return await ready
         except TimeoutError:
             host.cancel()
-            self.last_words = self._hidden(server)(way.last_words)
+            self.last_words = self._secrets.hidden(way.last_words)
             await asyncio.wait({host}, timeout=_CANCEL_SECONDS)
             jailed = server.command is not None and server.sandbox == "jail"
             hint = f"; in the jail it reaches what is granted (hosts): {AS_IT_IS}" if jailed else ""

@@ -9,7 +9,7 @@ from agentkit.agent import Agent
 from agentkit.errors import RunError
 from agentkit.ports import ToolContext
 from agentkit.testing.models import ScriptedModel
-from agentkit.tools import tool
+from agentkit.tools import ABSENT, found, tool
 from agentkit.transcript import (
     ApprovalAsked,
     ApprovalGiven,
@@ -123,6 +123,51 @@ async def test_an_interrupted_unsafe_call_is_not_repeated_without_asking(engine:
     assert found.status is TaskStatus.COMPLETED
     assert len(keys) == (2 if approved else 1)
     assert len(set(keys)) == 1
+
+
+@pytest.mark.parametrize(
+    "answer, status, payments",
+    [
+        (found({"receipt": 4711}), TaskStatus.COMPLETED, 1),
+        (ABSENT, TaskStatus.COMPLETED, 2),
+        (None, TaskStatus.WAITING, 1),
+        ({"found": 1, "absent": True}, TaskStatus.WAITING, 1),
+        (OSError("the bank is away"), TaskStatus.WAITING, 1),
+    ],
+)
+async def test_an_interrupted_call_is_looked_up_before_a_person_is_asked(
+    engine: Engine, answer: Any, status: TaskStatus, payments: int
+):
+    hanging, paid, looked_up = Hanging(), list[str](), list[tuple[str, int]]()
+
+    def look_up(context: ToolContext[None], amount: int) -> Any:
+        looked_up.append((context.idempotency_key, amount))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    @tool(effect="unsafe", find=look_up)
+    async def pay(context: ToolContext[None], amount: int, note: str = "") -> str:
+        """Pays."""
+        paid.append(context.idempotency_key)
+        return await hanging.reply()
+
+    model = ScriptedModel.by_turn([call("pay", amount=90, note="lamp"), "Done."])
+    agent = Agent(model, name="agent", tools=[pay])
+    task = await submit(engine)
+    async with working(engine, agent) as runner:
+        await hanging.begun.wait()
+        assert looked_up == []
+        runner.stop(at_once=True)
+    hanging.go_on.set()
+    async with working(engine, agent):
+        await until(engine, task, is_(status))
+    assert looked_up == [(paid[0], 90)]
+    assert len(paid) == payments
+    if status is TaskStatus.COMPLETED and payments == 1:
+        (returned,) = [step for step in await steps_of(engine.store, task) if isinstance(step, ToolReturned)]
+        assert returned.output == {"receipt": 4711}
+        assert "looked up" in returned.remark
 
 
 async def test_what_a_person_knows_of_an_interrupted_call_is_its_result(engine: Engine):

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from agentkit.boundary import guarded, task_here
 from agentkit.codec import to_json_text
@@ -44,6 +44,7 @@ from agentkit.ports import (
     Toolset,
     behind_nothing,
 )
+from agentkit.tools.lookups import Lookup, lookup_of
 from agentkit.tools.results import failure, is_plain, text_of, to_result
 from agentkit.tools.results import place_of as place_of  # noqa: PLC0414  (whoever reports an error finds it here)
 from agentkit.tools.threads import Threads
@@ -144,7 +145,39 @@ class Caller:
         elif owed.asked is not None and owed.answer is None:  # the loop waits until the answer has expired
             await self._refuse(call, ToolDenied(_nobody_answered(owed.asked)))
         else:
-            await self._decide(owed, transcript)
+            lookup = await self._look_up(owed) if owed.started and owed.asked is None else None
+            if lookup is not None and lookup.took_effect:
+                remark = (
+                    "This call was cut short, and it was looked up what came of it; it was not made again"
+                )
+                await self.record(
+                    ToolReturned(call_id=call.id, tool=call.name, output=lookup.output, remark=remark)
+                )
+            elif not self._may_not_begin():
+                await self._decide(owed if lookup is None else replace(owed, started=False), transcript)
+
+    async def _look_up(self, owed: OpenCall) -> Lookup | None:
+        """What came of a call that was cut short, where its tool can tell; ``None`` where that is not certain."""
+        call, toolset = owed.call, self.toolsets[owed.call.name]
+        finds: Callable[[ToolCall], bool] | None = getattr(toolset, "finds", None)
+        if finds is None or not finds(call):
+            return None
+        context = self._context_of(call, self._deadline_of(self.specs[call.name]), _nobody_reads)
+        try:
+            async with asyncio.timeout_at(context.deadline):
+                with guarded("a look-up"):
+                    answer: JsonValue = await cast("Any", toolset).find(call, context)
+            lookup = lookup_of(answer)
+            if lookup is not None and lookup.took_effect:
+                lookup = replace(lookup, output=await self._storable(call, lookup.output))
+        except (JournalError, RunInterrupted):
+            raise
+        except Exception as error:  # noqa: BLE001  (whatever it is: a person is asked then)
+            log.warning("%s: the look-up failed with %s", call.name, type(error).__name__)
+            return None
+        finally:
+            context.stopped.set()
+        return lookup
 
     async def _decide(self, owed: OpenCall, transcript: Transcript) -> None:
         """A person's yes stands for an Ask; what the policy forbids by now, it forbids all the same."""
@@ -269,17 +302,7 @@ class Caller:
         self, call: ToolCall, spec: ToolSpec, remark: Callable[[str], None]
     ) -> tuple[JsonValue, RunError | None]:
         until = self._deadline_of(spec)
-        context = ToolContext(
-            deps=self.deps,
-            run_id=self.run_id,
-            call_id=call.id,
-            idempotency_key=f"{self.run_id}:{_in_a_key(call.id)}",
-            deadline=until,
-            meter=self.meter,
-            remark=remark,
-            report=self._reporter(call),
-            stopped=threading.Event(),
-        )
+        context = self._context_of(call, until, remark)
         timer, task = asyncio.timeout_at(until), task_here()
         try:
             async with timer, self.kill_switch.passing(self._use_of(call)):
@@ -303,6 +326,21 @@ class Caller:
             return None, failure(call.name, error).as_run_error()
         finally:
             context.stopped.set()
+
+    def _context_of(
+        self, call: ToolCall, until: float | None, remark: Callable[[str], None]
+    ) -> ToolContext[Any]:
+        return ToolContext(
+            deps=self.deps,
+            run_id=self.run_id,
+            call_id=call.id,
+            idempotency_key=f"{self.run_id}:{_in_a_key(call.id)}",
+            deadline=until,
+            meter=self.meter,
+            remark=remark,
+            report=self._reporter(call),
+            stopped=threading.Event(),
+        )
 
     async def _storable(self, call: ToolCall, output: JsonValue) -> JsonValue:
         """The output as it is recorded. A toolset may return anything: it is converted as what a function returns is.
@@ -405,6 +443,10 @@ def _settled(call: ToolCall, answer: ApprovalGiven, settlement: Settlement) -> T
     return ToolReturned(
         call_id=call.id, tool=call.name, output=settlement.output, error=said, remark="" if said else remark
     )
+
+
+def _nobody_reads(_remark: str) -> None:
+    pass
 
 
 def _halted(owed: OpenCall, halted: ToolHalted) -> ToolHalted:

@@ -2,6 +2,17 @@
 
 from agentkit.tools.functions import FunctionToolset, Tool, tool
 from agentkit.tools.http import HttpTool, HttpToolset
+from agentkit.tools.lookups import ABSENT, found
 from agentkit.tools.openapi import from_openapi, openapi_tools
 
-__all__ = ["FunctionToolset", "HttpTool", "HttpToolset", "Tool", "from_openapi", "openapi_tools", "tool"]
+__all__ = [
+    "ABSENT",
+    "FunctionToolset",
+    "HttpTool",
+    "HttpToolset",
+    "Tool",
+    "found",
+    "from_openapi",
+    "openapi_tools",
+    "tool",
+]

@@ -102,6 +102,8 @@ class ConfinedTool(Tool):
         self._deps_from = deps_from
         self._inside = import_name(tool) or ""
         self._program = tool if isinstance(tool, ProgramTool) else None
+        if tool.find is not None:
+            self.find = ConfinedTool(tool.find, confinement, sandboxes, deps_from)
 
     async def call(self, call: ToolCall, context: ToolContext[Any]) -> JsonValue:
         """Validate the arguments here, call the function there.
@@ -240,7 +242,7 @@ def _placed(
         return made if confinement.reaches_out is None else made.within(confinement)
     if not isinstance(made, ProgramTool):
         why = None
-        if import_name(made) is None:
+        if import_name(made) is None or (made.find is not None and import_name(made.find) is None):
             why = "it cannot be imported by name (it is a closure, a method, a partial, an object, or of a script)"
         elif made.takes_context and deps.given and deps.made_by is None:
             why = (

@@ -55,6 +55,9 @@ class Tool:
             runs in a sandbox and may neither reach a host nor write files of others; else as the effect says.
         parallel: a call may run beside others of the same reply; ``False`` for a tool that must have the stage for
             itself: such a call begins when those before it have ended, and those behind it wait for its end.
+        find: looks up what came of a call that was cut short, before a person is asked: called with those arguments
+            of the call that it names, and with the context, whose ``idempotency_key`` is that of the call. It returns
+            :func:`~agentkit.tools.lookups.found`, ``ABSENT``, or ``None`` where it is not certain.
         sandbox: where it runs (``pool``, ``jail`` or ``inprocess``), or a
             :class:`~agentkit.sandbox.terms.Confinement` that also says what it may use and reach. By itself a tool runs
             in this process; a worker, or :func:`agentkit.tools.confined.confined`, sees to the sandbox.
@@ -63,6 +66,8 @@ class Tool:
         UsageError: it cannot be called, the name is not usable, the timeout is not positive, or a parameter is not one
             that a model can fill in. The message names the tool and the parameter.
     """
+
+    find: Tool | None
 
     def __init__(
         self,
@@ -75,16 +80,10 @@ class Tool:
         reaches_out: bool | None = None,
         parallel: bool = True,
         sandbox: str | Confinement | None = None,
+        find: AnyFunction | None = None,
     ) -> None:
-        found = name or name_of(function)
-        if found is None:
-            message = f"a tool is made of a function, not of a {type(function).__name__}: wrap it in one"
-            raise UsageError(message)
         self.function: Any = function
-        self.name = found
-        if not _NAME.fullmatch(self.name):
-            message = f"a tool cannot be called {self.name!r}: letters, digits, _ and -, at most 64"
-            raise UsageError(message)
+        self.name = _checked_name(function, name)
         if timeout is not None and timeout <= 0:
             message = f"tool {self.name}: timeout must be positive seconds"
             raise UsageError(message)
@@ -94,6 +93,8 @@ class Tool:
         self.declared_reaches_out = reaches_out
         self.parallel = parallel
         self.confinement = sandbox if isinstance(sandbox, Confinement) else Confinement(sandbox=sandbox)
+        # a look-up is given those arguments of the call that it names, and the context
+        self.find = None if find is None else Tool(find, name=self.name, effect=Effect.PURE, timeout=timeout)
         self._threads = Threads()
         self._names: Mapping[str, Any] = {}
         self._needs_object = needs_object(function)
@@ -287,7 +288,18 @@ def _is_context(hint: Any) -> bool:
     return False
 
 
-_PARTS = frozenset({"function", "name", "effect", "timeout", "approval", "confinement", "__doc__"})
+_PARTS = frozenset({"function", "name", "effect", "timeout", "approval", "confinement", "find", "__doc__"})
+
+
+def _checked_name(function: AnyFunction, name: str | None) -> str:
+    found = name or name_of(function)
+    if found is None:
+        message = f"a tool is made of a function, not of a {type(function).__name__}: wrap it in one"
+        raise UsageError(message)
+    if not _NAME.fullmatch(found):
+        message = f"a tool cannot be called {found!r}: letters, digits, _ and -, at most 64"
+        raise UsageError(message)
+    return found
 
 
 def _named(module: str, name: str) -> Any:
@@ -296,6 +308,8 @@ def _named(module: str, name: str) -> Any:
 
 def _of_parts(kind: type[Tool], parts: dict[str, Any]) -> Tool:
     given = {key: value for key, value in parts.items() if key not in ("function", "confinement", "__doc__")}
+    if given.get("find") is not None:
+        given["find"] = given["find"].function
     return kind(parts["function"], sandbox=parts["confinement"], **given)
 
 
@@ -311,6 +325,7 @@ def tool(
     reaches_out: bool | None = None,
     parallel: bool = True,
     sandbox: Literal["inprocess", "pool", "jail"] | Confinement | None = None,
+    find: AnyFunction | None = None,
 ) -> Callable[[AnyFunction], Tool]: ...
 def tool(
     function: AnyFunction | None = None,
@@ -323,6 +338,7 @@ def tool(
     reaches_out: bool | None = None,
     parallel: bool = True,
     sandbox: str | Confinement | None = None,
+    find: AnyFunction | None = None,
 ) -> Tool | Callable[[AnyFunction], Tool]:
     """Make a :class:`Tool` of a function; see there for the arguments.
 
@@ -339,6 +355,7 @@ def tool(
             reaches_out=reaches_out,
             parallel=parallel,
             sandbox=sandbox,
+            find=find,
         )
 
     return wrap if function is None else wrap(function)
@@ -393,6 +410,23 @@ class FunctionToolset:
             ToolError: as raised by the function.
         """
         return await self._tool_of(call).call(call, context)
+
+    def finds(self, call: ToolCall) -> bool:
+        """Whether there is a look-up for a call that was cut short."""
+        return self._tool_of(call).find is not None
+
+    async def find(self, call: ToolCall, context: ToolContext[Any]) -> JsonValue:
+        """Look up what came of a call; see :mod:`agentkit.tools.lookups` for the answers.
+
+        Raises:
+            ToolError: as raised by the function.
+        """
+        look_up = self._tool_of(call).find
+        if look_up is None:
+            return None
+        named = look_up.spec.parameters.get("properties", {})
+        given = {name: value for name, value in call.arguments.items() if name in cast("JsonObject", named)}
+        return await look_up.call(replace(call, arguments=given), context)
 
     def _tool_of(self, call: ToolCall) -> Tool:
         made = self._tools.get(call.name)

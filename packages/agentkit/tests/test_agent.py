@@ -2,8 +2,9 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal, NewType, Optional, Protocol, TypedDict, runtime_checkable
 
 import pytest
 from pydantic import BaseModel
@@ -239,3 +240,49 @@ async def test_a_spec_describes_the_parameters():
     assert spec.parameters["required"] == ["city"]
     assert spec.parameters["additionalProperties"] is False
     assert reserve("Oslo") == "Oslo 1"
+
+
+# --- dependencies ------------------------------------------------------------------------------------------------
+
+
+class Wallet(TypedDict):
+    owner: str
+
+
+class Closing(Protocol):
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class Counting(Protocol):
+    def count(self, thing: object) -> int: ...
+
+
+Owner = NewType("Owner", str)
+
+
+@pytest.mark.parametrize(
+    "wanted, given, wrong",
+    [
+        (dict[str, int], {"a": 1}, []),
+        (list[int] | None, None, {}),
+        (Optional[int], 3, "3"),  # noqa: UP045
+        (Any, 3, ...),
+        (object, 3, ...),
+        (None, None, 3),
+        (Wallet, {"owner": "kim"}, "kim"),
+        (Closing, 3, ...),
+        (Counting, [], 3),
+        (Callable[[int], int], abs, 3),
+        (Literal["a", "b"], "a", "c"),
+        (Annotated[int, "how many"], 3, "3"),
+        (type[Exception], ValueError, 3),
+        (Owner, "kim", 3),
+    ],
+)
+async def test_deps_may_be_declared_in_every_way_that_type_checkers_read(wanted: Any, given: Any, wrong: Any):
+    agent: Any = Agent(ScriptedModel(["hi", "hi"]), deps=wanted)
+    assert isinstance(await agent.run("go", deps=given), Completed)
+    if wrong is not ...:
+        with pytest.raises(UsageError, match="deps must be a "):
+            await agent.run("go", deps=wrong)

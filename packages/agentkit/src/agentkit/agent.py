@@ -11,7 +11,7 @@ from dataclasses import KW_ONLY, dataclass, fields, replace
 from functools import cached_property
 from math import inf
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypedDict, Unpack, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypedDict, Unpack, cast, get_origin
 
 from agentkit.account import account_here
 from agentkit.asking import Asker
@@ -37,6 +37,7 @@ from agentkit.policies import SecurityPolicy
 from agentkit.ports import Behind, Deny, Journal, Model, Policy, Question, Scope, Toolset, behind_nothing
 from agentkit.remembering import Remembering
 from agentkit.schema import OutputSchema, to_json_value
+from agentkit.signatures import is_instance
 from agentkit.telemetry import Telemetry, Watch
 from agentkit.tools import FunctionToolset, HttpToolset, Tool
 from agentkit.transcript import Recorded, RunStarted, Turn, digest_of
@@ -172,8 +173,9 @@ class Agent(Generic[Deps, Output]):
         """
         host = Host()
         deps = options.get("deps")
-        if not isinstance(deps, self.deps):
-            message = f"agent {self.name}: deps must be a {self.deps.__name__}, not a {type(deps).__name__}"
+        if not is_instance(deps, self.deps):
+            wanted = getattr(self.deps, "__name__", None) if get_origin(self.deps) is None else str(self.deps)
+            message = f"agent {self.name}: deps must be a {wanted or self.deps}, not a {type(deps).__name__}"
             raise UsageError(message)
         earlier = options["earlier"] = tuple(map(_stored, options.get("earlier", ())))
         given = RunStarted(

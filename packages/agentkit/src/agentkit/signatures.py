@@ -7,8 +7,18 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import FrameType, SimpleNamespace
-from typing import Any, TypeAlias, get_type_hints
+from types import FrameType, SimpleNamespace, UnionType
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    TypeAlias,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 
 from agentkit.docstrings import Docstring, read_docstring
 from agentkit.errors import UsageError
@@ -35,6 +45,33 @@ class Signature:
     parameters: tuple[inspect.Parameter, ...]
     hints: Mapping[str, Any]
     doc: Docstring
+
+
+def is_instance(value: Any, wanted: Any) -> bool:
+    """Whether a value is of a type that may be written in any way that type checkers read.
+
+    What is inside of it is not looked at, nor whether it keeps a Protocol that cannot be looked at while it runs.
+    """
+    origin = get_origin(wanted)
+    if wanted is Any:
+        return True
+    if wanted is None:
+        return value is None
+    if origin is Annotated:
+        return is_instance(value, get_args(wanted)[0])
+    if origin in (Union, UnionType):
+        return any(is_instance(value, each) for each in get_args(wanted))
+    if origin is Literal:
+        return value in get_args(wanted)
+    if is_typeddict(wanted):
+        return isinstance(value, Mapping)
+    inner = getattr(wanted, "__supertype__", None) or getattr(wanted, "__value__", None)
+    if inner is not None and not isinstance(wanted, type):  # a NewType, an alias
+        return is_instance(value, inner)
+    try:
+        return isinstance(value, origin or wanted)
+    except TypeError:
+        return True
 
 
 def name_of(function: AnyFunction) -> str | None:

@@ -203,6 +203,7 @@ class Caller:
             except Exception:
                 if not self._may_not_begin():
                     raise
+                return
             if self._may_not_begin():  # whatever the policy made of its cancellation
                 return
             if isinstance(decision, Allow) or (isinstance(decision, Ask) and approved):

@@ -298,6 +298,7 @@ def _checked(plain: Any) -> JsonValue:
 
 def _expanded(value: Any) -> Any:
     """What pydantic does not know: mappings and iterables of other kinds."""
+    kind = type(value).__name__
     if isinstance(value, Mapping):
         return dict(cast("Mapping[str, Any]", value))
     if isinstance(value, Iterable) and not isinstance(value, memoryview):
@@ -306,7 +307,7 @@ def _expanded(value: Any) -> Any:
             message = f"it goes on for more than {MOST_ITEMS} items"
             raise UsageError(message)
         return items
-    message = f"a {type(value).__name__} cannot be expressed as JSON"
+    message = f"a {kind} cannot be expressed as JSON"
     raise UsageError(message)
 
 

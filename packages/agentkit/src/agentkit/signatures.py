@@ -85,7 +85,7 @@ def name_of(function: AnyFunction) -> str | None:
 
 def doc_of(function: Function) -> str:
     """The docstring, without its indentation; empty for none."""
-    target = _without_partials(function)
+    target: Any = _without_partials(function)
     if _is_callable_object(target):
         return inspect.getdoc(type(target).__call__) or inspect.getdoc(type(target)) or ""
     return inspect.getdoc(target) or ""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, computed_field
 
 from agentkit import Attachment, ToolError, tool
-from agentkit.errors import AddressRefused
+from agentkit.errors import AddressRefused, BadArguments
 
 DOT = Attachment(media_type="image/png", data=b"\x89PNG", name="dot.png")
 
@@ -205,6 +205,10 @@ async def several() -> None:
 
 def refuse() -> None:
     raise ToolError("not today")
+
+
+def pretend() -> None:
+    raise BadArguments("it never began")
 
 
 async def refuse_address() -> Iterator[int]:

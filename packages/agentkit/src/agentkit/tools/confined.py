@@ -144,9 +144,10 @@ class ConfinedTool(Tool):
             what = {"failed": f"{self.name} failed with {error.type}", "code": ToolError.code}
             raise from_envelope({**what, "text": redacted(error.message)}, self.name) from None
         self._tell(returned, context)
-        envelope = returned.value if isinstance(returned.value, Mapping) else {}
+        envelope = cast("Mapping[str, Any]", returned.value if isinstance(returned.value, Mapping) else {})
         if "value" in envelope:
-            return envelope["value"]
+            value: JsonValue = envelope["value"]
+            return value
         failure = from_envelope(envelope, self.name)
         refused = (*returned.refused, *refusals({"paths": envelope.get("paths")}, terms))
         failure.args = (with_refusals(str(failure), refused),)

@@ -111,9 +111,10 @@ class Tool:
 
     def __get__(self, instance: object, owner: type[Any] | None = None) -> Tool:
         """The tool of a method, bound to an object; any other tool as it is."""
-        if not self._needs_object and not isinstance(self.function, staticmethod):
+        function = cast("object", self.function)
+        if not self._needs_object and not isinstance(function, staticmethod):
             return self
-        if instance is None and not isinstance(self.function, classmethod | staticmethod):
+        if instance is None and not isinstance(function, classmethod | staticmethod):
             return self
         bound = copy(self)
         bound.function = self.function.__get__(instance, owner)
@@ -144,7 +145,8 @@ class Tool:
     def _signature(self) -> Signature:
         if not self._needs_object:
             return signature_of(self.function, self.name, self._names)
-        function = self.function.__func__ if isinstance(self.function, classmethod) else self.function
+        is_of_class = isinstance(cast("object", self.function), classmethod)
+        function = self.function.__func__ if is_of_class else self.function
         found = signature_of(function, self.name, self._names)
         return replace(found, parameters=found.parameters[1:])
 

@@ -16,7 +16,16 @@ from pathlib import Path
 from typing import Any, cast
 
 from agentkit.characters import visible
-from agentkit.errors import AgentkitError, ResultUnavailable, ToolError, UsageError
+from agentkit.errors import (
+    AgentkitError,
+    BadArguments,
+    ResultUnavailable,
+    ToolDenied,
+    ToolError,
+    ToolHalted,
+    UnknownTool,
+    UsageError,
+)
 from agentkit.messages import JsonValue
 from agentkit.schema import MOST_ITEMS, to_json_value
 from agentkit.secrecy import redacted
@@ -27,6 +36,8 @@ MOST_LOOKS = 1000
 _MOST_TOLD = 4
 _MOST_LOGGED = 2000
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_REFUSALS = frozenset({each.code for each in (BadArguments, ToolDenied, ToolHalted, UnknownTool)})
+"""Codes of calls that never began: sums of amounts leave them out, so a sandbox has no say in them."""
 _PLAIN = frozenset({str, int, float, bool, type(None)})
 
 log = logging.getLogger("agentkit.tools")
@@ -98,7 +109,7 @@ def to_result(tool: str, value: Any) -> JsonValue:
     """
     if isinstance(value, Iterator):
         value = _read(cast("Iterator[object]", value))
-    if type(value) is list and len(value) > MOST_ITEMS:
+    if type(value) is list and len(cast("list[object]", value)) > MOST_ITEMS:
         raise ResultUnavailable.of(tool, f"it goes on for more than {MOST_ITEMS} items")
     try:
         return to_json_value(value)
@@ -201,7 +212,7 @@ def from_envelope(envelope: Mapping[str, Any], tool: str) -> ToolError:
             if isinstance(text, str):
                 _log_failure(tool, told, text)
             error = ToolError(told)
-            if _CODE.fullmatch(code):
+            if _CODE.fullmatch(code) and code not in _REFUSALS:
                 error.code = code
             return error
         case _:

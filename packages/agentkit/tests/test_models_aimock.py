@@ -196,8 +196,6 @@ async def test_stop_reasons(
             await ask(connect(), text, streamed=streamed)
         return
     reply, _ = await ask(connect(), text, streamed=streamed)
-    if speaker.kind == "anthropic" and reason is StopReason.FILTERED:
-        reason = StopReason.END  # aimock does not say Anthropic's word for it
     assert reply.stop_reason is reason
 
 

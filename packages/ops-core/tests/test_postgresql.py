@@ -4,7 +4,8 @@ import asyncio
 import signal
 import sys
 import threading
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,11 @@ from agentkit.messages import ToolCall
 from agentkit.testing import ScriptedModel
 from ops_core.dispatchers import LocalDispatcher
 from ops_core.engine import Engine
-from ops_core.errors import ConfigError, StoreUnavailable
+from ops_core.errors import ConfigError, SchemaMismatch, StoreUnavailable
 from ops_core.halt import HaltKind, NewHalt
 from ops_core.ports import Hint, TaskFilter
 from ops_core.stores import SqlStore, migrations, open_store
+from ops_core.stores.dialects import parse_url
 from ops_core.stores.writing import Writing
 from ops_core.task import Claimed, Task, TaskStatus
 from ops_core.testing import open_test_ops, open_test_store
@@ -57,6 +59,65 @@ def test_options_of_the_url_are_added_to_ours(url: str, own: str):
         assert (shown("statement_timeout"), shown("enable_seqscan")) == ("30s", "off")
         assert shown("lock_timeout") == ("3s" if "lock_timeout" in own else "10s")
     store.migration_engine.dispose()
+
+
+@pytest.mark.parametrize(
+    "url, host, port, query",
+    [
+        ("postgres://me@h/db", "h", None, {}),
+        ("postgresql://me:pw@h1:5432,h2:5433/db", None, None, {"host": "h1,h2", "port": "5432,5433"}),
+        ("postgresql://h1,h2/db", None, None, {"host": "h1,h2", "port": "5432,5432"}),
+        ("postgres://[::1]:1,h2/db?target_session_attrs=read-write", None, None, {
+            "host": "::1,h2", "port": "1,5432", "target_session_attrs": "read-write",
+        }),
+    ],
+)  # fmt: skip
+def test_urls_are_read_as_libpq_reads_them(url: str, host, port, query):
+    parsed = parse_url(url)
+    assert (parsed.host, parsed.port, dict(parsed.query), parsed.database) == (host, port, query, "db")
+
+
+async def test_of_several_hosts_one_that_answers_is_taken(postgres: PostgresServer, postgres_database: str):
+    own = make_url(postgres.url(postgres_database))
+    asked = own.update_query_dict({"host": f"/nowhere,{own.query['host']}"})
+    async with open_test_store(asked.render_as_string(hide_password=False)) as store:
+        assert (await submitted(store)).agent == AGENT
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_a_database_that_cannot_hold_every_text_is_refused(postgres: PostgresServer, encoding: str):
+    name = f"in_{encoding.lower()}"
+    postgres.execute(
+        f"CREATE DATABASE {name} ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+    )
+    try:
+        with pytest.raises(ConfigError, match=f"encoding {encoding}.*UTF8"):
+            migrations.upgrade(open_store(postgres.url(name)))
+    finally:
+        postgres.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def test_a_database_of_another_program_is_told_from_a_newer_one(url: str):
+    store = open_store(url)
+    with store.migration_engine.begin() as connection:
+        connection.execute(text("CREATE TABLE alembic_version (version_num varchar(32))"))
+        connection.execute(text("INSERT INTO alembic_version VALUES ('ae1027a6acf')"))
+    with pytest.raises(SchemaMismatch, match=r"another program.*search_path"):
+        migrations.upgrade(store)
+    store.migration_engine.dispose()
+
+
+async def test_the_tables_may_live_in_a_schema_of_their_own(url: str):
+    own = make_url(url).update_query_dict({"options": "-c search_path=opspawn"})
+    async with open_test_store(own.render_as_string(hide_password=False)) as store:
+        assert (await submitted(store)).agent == AGENT
+        await store.check()
+    other = open_store(url)
+    with other.migration_engine.begin() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM pg_tables WHERE schemaname = 'opspawn'"))
+        assert not connection.scalar(text("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"))
+        connection.execute(text("DROP SCHEMA opspawn CASCADE"))
+    other.migration_engine.dispose()
 
 
 async def test_tasks_that_many_claim_at_once_are_each_claimed_once(url: str):
@@ -225,6 +286,47 @@ async def test_a_server_that_is_killed_and_started_again(postgres: PostgresServe
         await store.append(one.lease, REPLIED)
         assert await steps_of(store, one.task) == [STARTED, REPLIED]
         await store.append(one.lease, COMPLETED)
+
+
+@asynccontextmanager
+async def pooler(socket: Path) -> AsyncGenerator[int]:
+    """Tells its clients keys of sessions that are its own, as poolers do, and passes all else on; gives its port."""
+
+    async def passed_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool) -> None:
+        while data := await reader.read(1 << 16):
+            if answers and (at := data.find(b"K\x00\x00\x00\x0c")) >= 0:
+                data = data[: at + 5] + b"\x00\x00\x30\x39" + data[at + 9 :]
+            writer.write(data)
+        writer.close()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server, to_server = await asyncio.open_unix_connection(socket)
+        with suppress(ConnectionError):
+            await asyncio.gather(
+                passed_on(reader, to_server, answers=False), passed_on(server, writer, answers=True)
+            )
+
+    async with await asyncio.start_server(accept, "127.0.0.1", 0) as listening:
+        yield listening.sockets[0].getsockname()[1]
+
+
+async def test_behind_a_pooler_no_statement_is_prepared(postgres: PostgresServer, url: str):
+    prepared = "SELECT count(*) FROM pg_prepared_statements"
+
+    def look(at: str) -> int:
+        store = open_store(at)
+        with store.migration_engine.begin() as connection:
+            for _ in range(20):
+                connection.exec_driver_sql("SELECT 1")
+            found = connection.exec_driver_sql(prepared).scalar_one()
+        store.migration_engine.dispose()
+        return found
+
+    socket = Path(postgres.url().partition("host=")[2]) / ".s.PGSQL.5432"
+    async with pooler(socket) as port:
+        at = make_url(url).set(host="127.0.0.1", port=port, query={}).render_as_string()
+        assert await asyncio.to_thread(look, at) == 0
+    assert await asyncio.to_thread(look, url) > 0
 
 
 async def test_a_server_that_is_silent_is_given_up_and_found_again(postgres: PostgresServer, url: str):

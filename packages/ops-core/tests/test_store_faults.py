@@ -290,7 +290,7 @@ async def test_two_stores_on_one_database_see_each_other(url: str):
 @pytest.mark.parametrize(
     "url",
     [
-        *("", "ops.db", "/var/ops.db", "postgres://me:secret@host/db", "mysql://me:secret@host/db"),
+        *("", "ops.db", "/var/ops.db", "mysql://me:secret@host/db"),
         *("postgresql+asyncpg://me:secret@host/db", "postgresql://me:pass@secret@host/db"),
         *(
             "sqlite+aiosqlite:///secret.db",

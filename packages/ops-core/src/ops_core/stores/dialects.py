@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import stat
 import time
 from collections.abc import Generator
@@ -151,7 +152,7 @@ def parse_url(url: str) -> URL:
         ConfigError: it is not one that can be used.
     """
     try:
-        parsed = make_url(url)
+        parsed = make_url(_as_sqlalchemy_reads(url))
     except (ArgumentError, ValueError):  # ValueError: a port that is no number
         raise _refused(
             "is not a URL; use sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE"
@@ -169,6 +170,32 @@ def parse_url(url: str) -> URL:
             return parsed.set(drivername="postgresql+psycopg")
         case other:
             raise _refused(f"{other} is not supported; use sqlite:///FILE or postgresql://…")
+
+
+_SEVERAL_HOSTS = re.compile(
+    r"(postgresql(?:\+psycopg)?://(?:[^@/?]*@)?)([^@/?]*,[^@/?]*)(/[^?]*)?(?:\?(.*))?"
+)
+_HOST = re.compile(r"(\[[^\]]+\]|[^:\[\]]*)(?::(\d*))?")
+
+
+def _as_sqlalchemy_reads(url: str) -> str:
+    """Forms of libpq that SQLAlchemy does not know: the scheme ``postgres``, and several hosts with commas."""
+    if url.startswith("postgres://"):
+        url = url.replace("postgres://", "postgresql://", 1)
+    several = _SEVERAL_HOSTS.fullmatch(url)
+    if several is None:
+        return url
+    start, hosts, database, query = several.groups(default="")
+    named = [_HOST.fullmatch(host) for host in hosts.split(",")]
+    if not all(named):
+        return url
+    found = [host.groups(default="") for host in named if host is not None]
+    asked = [
+        "host=" + ",".join(host.strip("[]") for host, _port in found),
+        "port=" + ",".join(port or "5432" for _host, port in found),
+        *([query] if query else []),
+    ]
+    return f"{start}{database or '/'}?{'&'.join(asked)}"
 
 
 def _refused(what: str) -> ConfigError:
@@ -351,11 +378,42 @@ def _postgresql_engine(url: URL, *, connections: int, isolation_level: Any, writ
     )
     event.listen(engine, "handle_error", _drop_stale_sessions)
 
-    @event.listens_for(engine, "connect")
+    @event.listens_for(engine, "connect", insert=True)
     def _prepare(connection: Any, _record: Any) -> None:
+        _check_encoding(connection)
+        _heed_pooler(connection)
         connection.adapters.register_dumper(str, TextDumper)
 
     return engine
+
+
+def _check_encoding(connection: Any) -> None:
+    """Before SQLAlchemy asks anything, whose questions fail where texts come as bytes.
+
+    Raises:
+        ConfigError: the database cannot hold every text.
+    """
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        connection.close()
+        raise _refused(
+            f"the database has the encoding {encoding}, which cannot hold every text; "
+            "make one with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
+        )
+
+
+def _heed_pooler(connection: Any) -> None:
+    """Prepare no statement where a pooler may lead each transaction to another session of the server.
+
+    A statement prepared in one session is missing, or is another one, in the next. A pooler shows by the number of the
+    server's process, which the server and the pooler tell differently.
+    """
+    with connection.cursor() as cursor:
+        (process,) = cursor.execute("SELECT pg_backend_pid()").fetchone()
+    if not connection.autocommit:
+        connection.rollback()
+    if int(process) != connection.info.backend_pid:
+        connection.prepare_threshold = None
 
 
 def socket_of(connection: Connection) -> int | None:
@@ -372,6 +430,21 @@ def lock_for_migrations(connection: Connection) -> None:
         connection.execute(text("SET LOCAL statement_timeout = 0"))
         connection.execute(text("SET LOCAL lock_timeout = 0"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+
+
+def make_schema(connection: Connection) -> None:
+    """Make the first schema of the search path where none of it exists: the URL then names one for Opspawn alone."""
+    if (
+        connection.dialect.name != "postgresql"
+        or connection.scalar(text("SELECT current_schema()")) is not None
+    ):
+        return
+    first = connection.scalar(
+        text("SELECT trim(both ' \"' from split_part(current_setting('search_path'), ',', 1))")
+    )
+    if first:
+        quoted = connection.dialect.identifier_preparer.quote_identifier(first)
+        connection.execute(text(f"CREATE SCHEMA {quoted}"))
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from alembic import command
@@ -12,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from ops_core.errors import SchemaMismatch, StoreUnavailable
 from ops_core.stores import pgvector
-from ops_core.stores.dialects import lock_for_migrations, reason
+from ops_core.stores.dialects import lock_for_migrations, make_schema, reason
 from ops_core.stores.store import SqlStore, schema_revision
 
 HERE = Path(__file__).parent
@@ -76,6 +77,7 @@ def _run(store: SqlStore, verb: str, revision: str) -> None:
             lock_for_migrations(
                 connection
             )  # or it could look between somebody else's tables and their revision
+            make_schema(connection)
             _check_is_ours(connection)
         getattr(command, verb)(config(engine), revision)
     except DBAPIError as error:
@@ -89,7 +91,12 @@ def _check_is_ours(connection: Connection) -> None:
     found = schema_revision(connection)
     known = {script.revision for script in ScriptDirectory.from_config(config()).walk_revisions()}
     if found is not None and found not in known:
-        message = f"the database has the schema {found}, which this release does not know: upgrade Opspawn"
+        message = (
+            f"the database has the schema {found}, which this release does not know: upgrade Opspawn"
+            if re.fullmatch(r"\d{4}", found)
+            else f"the database belongs to another program, whose migrations are at {found}: give Opspawn a "
+            "database of its own, or a schema (?options=-c search_path=opspawn)"
+        )
         raise SchemaMismatch(message)
     others = sorted(set(inspect(connection).get_table_names()) - {"alembic_version"})
     if found is None and others:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Generic, NoReturn, TypeAlias, TypeVar
 
 from agentkit.errors import Actor, RunError, RunFailed
+from agentkit.messages import Attachment, Source
 from agentkit.tally import RunUsage, usage
-from agentkit.transcript import ApprovalAsked, Transcript
+from agentkit.transcript import ApprovalAsked, ModelReplied, Transcript
 
 Output = TypeVar("Output")
 
@@ -23,6 +24,21 @@ class _Ended:
 
     run_id: str
     transcript: Transcript
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """What the last reply refers to, in its order: a mark such as ``[1]`` in its text is the first of them."""
+        return () if (reply := self._last_reply) is None else reply.sources
+
+    @property
+    def attachments(self) -> tuple[Attachment, ...]:
+        """Images and recordings that the model has made with its last reply."""
+        return () if (reply := self._last_reply) is None else reply.attachments
+
+    @property
+    def _last_reply(self) -> ModelReplied | None:
+        replies = (one.step for one in reversed(self.transcript))
+        return next((step for step in replies if isinstance(step, ModelReplied)), None)
 
     @property
     def usage(self) -> RunUsage:

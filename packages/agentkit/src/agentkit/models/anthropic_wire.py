@@ -33,6 +33,7 @@ from agentkit.messages import (
 from agentkit.models.anthropic_output import native_schema
 from agentkit.models.body import merged
 from agentkit.models.call_ids import ANTHROPIC, CallIds
+from agentkit.models.findings import sources
 from agentkit.models.finish_reasons import finished_reply, is_withheld
 from agentkit.models.issuers import issued, opaque, own
 from agentkit.models.openai_wire import Dialect, model_name
@@ -174,9 +175,13 @@ def _blocks(message: Message, dialect: Dialect, ids: CallIds) -> Iterator[dict[s
             yield from (_attachment(each, dialect) for each in attachments)
             if text.strip() or not attachments:
                 yield {"type": "text", "text": text if text.strip() else "(no text)"}
-        case ToolMessage(call_id=call_id, content=content, is_error=is_error):
+        case ToolMessage(call_id=call_id, content=content, is_error=is_error, attachments=attachments):
             failed = {"is_error": True} if is_error else {}
-            yield {"type": "tool_result", "tool_use_id": ids.of(call_id), "content": content, **failed}
+            told: Any = content
+            if attachments:
+                shown = [_attachment(each, dialect) for each in attachments]
+                told = [{"type": "text", "text": content if content.strip() else "(no text)"}, *shown]
+            yield {"type": "tool_result", "tool_use_id": ids.of(call_id), "content": told, **failed}
         case AssistantMessage(parts=parts):
             for part in parts:
                 if not isinstance(part, Source | Attachment):
@@ -290,6 +295,7 @@ def _parts(block: Mapping[str, Any], calls: Iterator[ToolCall], dialect: Dialect
         if text := mend(as_text(block.get("text"))):
             cited = mended(list(as_list(block.get("citations"))))
             yield Text(text=text, data=issued(dialect.issuer, **{_CITED: cited}))
+            yield from sources(cited)
     elif isinstance(kind, str) and kind in _THOUGHTS:
         data = issued(dialect.issuer, **{_BLOCK: mended(dict(block))})
         yield Reasoning(text=mend(as_text(block.get("thinking"))), data=data)

@@ -31,11 +31,13 @@ from agentkit.messages import (
     Usage,
     UserMessage,
 )
+from agentkit.models.findings import media, of_gemini
 from agentkit.models.finish_reasons import finished_reply
 from agentkit.models.google_body import extra_body
 from agentkit.models.issuers import issued, opaque, own
 from agentkit.models.openai_wire import NO_SIGNATURE, SIGNS_CALLS, Dialect
 from agentkit.models.output_tool import ABOUT, OutputTool, answered, output_tool
+from agentkit.models.tool_pictures import apart
 from agentkit.models.usage import google_usage
 from agentkit.models.wire_json import (
     CallDraft,
@@ -52,6 +54,8 @@ from agentkit.models.wire_json import (
 
 _PART = "google_part"  # the key in Opaque.data
 _UNSIGNED = {"thought_signature": NO_SIGNATURE.encode()}
+_LOOKED_AT = frozenset({"image/png", "image/jpeg", "image/webp", "application/pdf"})
+"""What the result of a call may hold; of its models those that sign calls know of it."""
 _MODES = {"auto": "AUTO", "required": "ANY", "none": "NONE"}
 _THOUGHT = "google_thought"  # the key in Reasoning.data: this is a thought, with its signature or without
 _SIGNATURE = "google_signature"  # the key in Reasoning.data: the signature of the part that follows
@@ -128,7 +132,8 @@ def _contents(messages: Sequence[Message], dialect: Dialect) -> list[dict[str, A
     """Results of tools that follow each other are one content: all that were asked for must be in it."""
     contents: list[dict[str, Any]] = []
     before: Message | None = None
-    for message in messages:
+    new = SIGNS_CALLS.search(dialect.model) is not None
+    for message in apart(messages, takes=lambda each: new and each.media_type in _LOOKED_AT):
         match message:
             case UserMessage(text=text, attachments=attachments):
                 parts = [*map(_attachment, attachments), {"text": text}]
@@ -154,9 +159,11 @@ def _attachment(attachment: Attachment) -> dict[str, Any]:
 
 def _result(message: ToolMessage) -> dict[str, Any]:
     response = {"error" if message.is_error else "result": message.content}
-    return {
-        "function_response": {"id": message.call_id, "name": safe_name(message.name), "response": response}
-    }
+    result: dict[str, Any] = {"id": message.call_id, "name": safe_name(message.name), "response": response}
+    if message.attachments:
+        blobs = [{"mime_type": each.media_type, "data": each.data} for each in message.attachments]
+        result["parts"] = [{"inline_data": blob} for blob in blobs]
+    return {"function_response": result}
 
 
 def _said(parts: Sequence[Part], dialect: Dialect) -> Iterator[dict[str, Any]]:
@@ -221,6 +228,7 @@ class ContentDraft:
         self._reason = ""
         self._usage: Mapping[str, Any] = {}
         self._searches = 0
+        self._sources: list[Source] = []
         self._model = dialect.model
         self._shown: list[str] = []
 
@@ -238,6 +246,7 @@ class ContentDraft:
             for part in map(as_object, as_list(as_object(candidate.get("content")).get("parts"))):
                 yield from self._read(part)
             self._reason = _word(candidate.get("finish_reason")) or self._reason
+            self._sources.extend(of_gemini(candidate))
             grounding = as_object(candidate.get("grounding_metadata"))
             self._searches = max(self._searches, len(as_list(grounding.get("web_search_queries"))))
 
@@ -271,6 +280,7 @@ class ContentDraft:
         for (place, _), call in zip(self._calls, list(calls), strict=True):
             parts[place] = call
         model = f"{self._dialect.provider}:{mend(self._model)[:200]}"
+        parts.extend(dict.fromkeys(self._sources))
         reply = finished_reply(parts, finish_reason=self._reason, usage=self.usage, model=model)
         if self._output is None:
             return reply
@@ -300,6 +310,8 @@ class ContentDraft:
             self._say(text, signed)
             if self._output is None:
                 yield TextDelta(text=text)
+        elif isinstance(data := as_object(blob := as_object(part.get("inline_data"))).get("data"), bytes):
+            self._parts.extend(media([(as_text(blob.get("mime_type")), data)]))
         elif item := {name: kept(part[name]) for name in _WORK if part.get(name) is not None}:
             self._parts.extend(opaque(issued(self._dialect.issuer, **{_PART: item})))
 

@@ -9,6 +9,7 @@ from typing import Any
 from agentkit.errors import ContentRefused, ModelBadResponse
 from agentkit.messages import Delta, ModelReply, Part, ReasoningDelta, Text, TextDelta, Usage
 from agentkit.models.error_bodies import as_error_line
+from agentkit.models.findings import of_chat
 from agentkit.models.finish_reasons import finished_reply
 from agentkit.models.openai_wire import (
     KEPT_OF_A_CALL,
@@ -104,6 +105,8 @@ class ReplyDraft:
         self._details: list[dict[str, Any]] = []
         self._calls: list[CallDraft] = []
         self._kept: dict[str, Any] = {}
+        self._found: dict[str, list[Any]] = {}
+        self._around: dict[str, Any] = {}
         self._kept_of: dict[int, dict[str, Any]] = {}
         self._at: dict[int, CallDraft] = {}
         self._finish_reason: object = None
@@ -121,6 +124,7 @@ class ReplyDraft:
             if choice.get("index") in (0, None):
                 yield from self._read(as_object(choice.get("delta") or choice.get("message")))
                 self._finish_reason = choice.get("finish_reason") or self._finish_reason
+        self._around.update(kept(event, ("citations", "search_results")))
         usage = usage_of(event, self._dialect)
         if usage is not UNCOUNTED:
             self._usage = usage
@@ -151,6 +155,7 @@ class ReplyDraft:
             [
                 *self.said(),
                 *tool_calls(map(self._whole, calls), self._dialect.name),
+                *of_chat(self._found, self._around),
                 *kept_of_message(self._kept, self._dialect),
             ],
             finish_reason=self._finish_reason,
@@ -189,6 +194,8 @@ class ReplyDraft:
         for raw in raw_calls(delta):
             self._read_call(raw)
         self._kept.update(kept(delta, KEPT_OF_A_MESSAGE))
+        for name in ("annotations", "images", "citations"):
+            self._found.setdefault(name, []).extend(as_list(delta.get(name)))
 
     def _read_detail(self, piece: Mapping[str, Any]) -> None:
         """Pieces of one detail follow each other with the same index and type."""

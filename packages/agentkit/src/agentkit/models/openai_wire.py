@@ -37,9 +37,11 @@ from agentkit.messages import (
 from agentkit.models.access import MaxTokensField
 from agentkit.models.body import merged
 from agentkit.models.call_ids import MISTRAL, OPENAI_CHAT, OPENAI_RESPONSES, CallIds, IdRule
+from agentkit.models.findings import of_chat
 from agentkit.models.finish_reasons import ending_of, finished_reply
 from agentkit.models.issuers import issued, issuer_of, opaque, own
 from agentkit.models.output_tool import output_tool
+from agentkit.models.tool_pictures import apart
 from agentkit.models.usage import openai_usage
 from agentkit.models.wire_json import (
     CallDraft,
@@ -227,7 +229,7 @@ def _messages(request: ModelRequest, dialect: Dialect) -> Iterator[dict[str, Any
     if request.instructions:
         yield {"role": "system", "content": request.instructions}
     ids = CallIds(dialect.id_rule)
-    for message in request.messages:
+    for message in apart(request.messages, ids.of):
         yield _message(message, dialect, ids)
 
 
@@ -317,10 +319,12 @@ def decode_reply(body: Mapping[str, Any], dialect: Dialect) -> ModelReply:
     ):  # DeepSeek wants it back with its calls
         parts.append(reasoning_part(dialect, name, thought, details))
     refusal = as_text(message.get("refusal"))
-    if text := mend("".join(text for is_thought, text in pieces if not is_thought) + refusal):
+    said = "".join(text for is_thought, text in pieces if not is_thought) + refusal
+    if text := mend(said or as_text(as_object(message.get("audio")).get("transcript"))):
         parts.append(Text(text=text))
     drafts = [_draft(raw, dialect) for raw in raw_calls(message)]
     parts.extend(tool_calls([draft for draft in drafts if not draft.is_empty], dialect.name))
+    parts.extend(of_chat(message, body))
     parts.extend(kept_of_message(message, dialect))
     return finished_reply(
         parts,

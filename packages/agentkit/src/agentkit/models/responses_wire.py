@@ -36,6 +36,7 @@ from agentkit.messages import (
 from agentkit.models.body import merged
 from agentkit.models.call_ids import OPENAI_RESPONSES, CallIds
 from agentkit.models.error_bodies import error_object
+from agentkit.models.findings import decoded, media, sources
 from agentkit.models.finish_reasons import Fault, ending_of
 from agentkit.models.issuers import issued, opaque, own
 from agentkit.models.openai_wire import TOOL_CHOICES, Dialect, cache_key, model_name
@@ -170,8 +171,10 @@ def _items(message: Message, dialect: Dialect, ids: CallIds) -> Iterator[dict[st
         case UserMessage(text=text, attachments=attachments):
             shown = [_attachment(each) for each in attachments]
             yield {"role": "user", "content": [*shown, {"type": "input_text", "text": text}]}
-        case ToolMessage(call_id=call_id, content=content, is_error=is_error):
-            output = f"Error: {content}" if is_error else content
+        case ToolMessage(call_id=call_id, content=content, is_error=is_error, attachments=attachments):
+            output: Any = f"Error: {content}" if is_error else content
+            if attachments:
+                output = [{"type": "input_text", "text": output}, *map(_attachment, attachments)]
             yield {"type": "function_call_output", "call_id": ids.of(call_id), "output": output}
         case AssistantMessage(parts=parts):
             yield from _said(parts, dialect, ids)
@@ -195,7 +198,10 @@ def _said(parts: Sequence[Part], dialect: Dialect, ids: CallIds) -> Iterator[dic
         if isinstance(part, Reasoning):
             thoughts.extend(_thoughts(own(part, dialect.issuer)))
             continue
-        if isinstance(part, Source | Attachment):
+        if isinstance(part, Source):
+            continue
+        if isinstance(part, Attachment):
+            thoughts = []  # those before an image belong to it, and it does not go back
             continue
         yield from thoughts
         thoughts = []
@@ -251,6 +257,8 @@ def _parts(item: Mapping[str, Any], cutter: Cutter, dialect: Dialect) -> Iterato
             texts = (as_text(each.get("text")) or as_text(each.get("refusal")) for each in contents)
             if text := mend("".join(cutter.feed(each) for each in texts)):
                 yield Text(text=text, data=issued(dialect.issuer, **{_PHASE: as_text(item.get("phase"))}))
+            spoken = map(as_object, as_list(item.get("content")))
+            yield from sources(each for said in spoken for each in as_list(said.get("annotations")))
         case "reasoning":
             yield Reasoning(text=_thought(item), data=issued(dialect.issuer, **{_ITEM: mended(dict(item))}))
         case "function_call":
@@ -260,6 +268,9 @@ def _parts(item: Mapping[str, Any], cutter: Cutter, dialect: Dialect) -> Iterato
                 arguments=as_text(item.get("arguments")),
             )
             yield from () if draft.is_empty else tool_calls([draft], dialect.name)
+        case "image_generation_call" if item.get("result"):
+            kind = as_text(item.get("output_format")) or "png"
+            yield from media([(f"image/{kind}", decoded(as_text(item.get("result"))))])
         case str(kind) if kind in _TO_BE_ANSWERED:
             raise ModelBadRequest(_NOT_ANSWERED.format(model=dialect.name, kind=kind))
         case str():  # a tool of the provider's own has been at work

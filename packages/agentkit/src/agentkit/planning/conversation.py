@@ -161,11 +161,8 @@ def attributed(parts: tuple[Part, ...], model: str) -> tuple[Part, ...]:
 
 
 def _returned(results: Sequence[ToolReturned], reply: ModelReplied | None) -> Iterator[Message]:
-    """The results of one turn, and then what is to be looked at: providers want the results together."""
-    ordered = in_order_of_calls(results, reply)
-    yield from map(tool_message, ordered)
-    for returned in ordered:
-        yield from pictures_of(returned)
+    """The results of one turn, together."""
+    yield from map(tool_message, in_order_of_calls(results, reply))
 
 
 def in_order_of_calls(results: Sequence[ToolReturned], reply: ModelReplied | None) -> Sequence[ToolReturned]:
@@ -240,20 +237,27 @@ NO_ANSWER: Mapping[str, str] = {
 def tool_message(returned: ToolReturned) -> ToolMessage:
     """A tool's result as the model reads it."""
     failed = returned.error is not None
-    content = (
-        returned.error.message if returned.error is not None else as_text(split_input(returned.output)[0])
-    )
+    shown, attachments = split_input(returned.output)
+    content = returned.error.message if returned.error is not None else as_text(shown)
     if returned.remark:
         content = f"[{returned.remark}]\n\n{content}"
-    return ToolMessage(call_id=returned.call_id, name=returned.tool, content=content, is_error=failed)
+    return ToolMessage(
+        call_id=returned.call_id,
+        name=returned.tool,
+        content=content,
+        is_error=failed,
+        attachments=() if failed else tuple(_pictures(attachments)),
+    )
 
 
-def pictures_of(returned: ToolReturned) -> Iterator[UserMessage]:
-    """What a tool returned to be looked at; other data, and what would have to be fetched, is only named."""
-    _shown, attachments = split_input(returned.output)
-    seen = tuple(filter(is_shown, attachments))
-    if seen:
-        yield UserMessage(text=f"[What {returned.tool} returned, to be looked at.]", attachments=seen)
+def _pictures(attachments: Sequence[Attachment]) -> Iterator[Attachment]:
+    """What a tool returned to be looked at, under the names of its marks in the text.
+
+    Other data, and what would have to be fetched, is only named.
+    """
+    for number, each in enumerate(attachments, start=1):
+        if is_shown(each):
+            yield replace(each, name=f"attachment {number}{f': {each.name}' if each.name else ''}")
 
 
 def is_shown(attachment: Attachment) -> bool:

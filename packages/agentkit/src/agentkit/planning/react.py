@@ -26,6 +26,7 @@ from agentkit.messages import (
     StopReason,
     Text,
     ToolCall,
+    ToolMessage,
     ToolSpec,
     UserMessage,
 )
@@ -258,14 +259,17 @@ def _observed(results: Sequence[ToolReturned], reply: ModelReplied | None) -> It
     if not results:
         return
     ordered = in_order_of_calls(results, reply)
-    yield UserMessage(
-        text="\n".join(_observation(returned, several=len(ordered) > 1) for returned in ordered)
-    )
+    told = [tool_message(returned) for returned in ordered]
+    text = "\n".join(_observation(message, several=len(told) > 1) for message in told)
+    pictures = [(each, message) for message in told for each in message.attachments]
+    yield UserMessage(text=text)
+    for each, message in pictures:
+        place = f"observation {told.index(message) + 1} ({_one_line(message.name)})"
+        yield UserMessage(text=f"[{each.name} of {place}.]", attachments=(each,))
 
 
-def _observation(returned: ToolReturned, *, several: bool) -> str:
+def _observation(message: ToolMessage, *, several: bool) -> str:
     """A tool's output, framed: no line of it can pass for a line of ours, since each further line is quoted."""
-    message = tool_message(returned)
     begin = "Observation:"
     if several:
         begin += f" [{_one_line(message.name)}]"

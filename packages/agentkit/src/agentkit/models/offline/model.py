@@ -20,6 +20,7 @@ from agentkit.messages import (
     Text,
     TextDelta,
     ToolCall,
+    ToolMessage,
     Usage,
     UserMessage,
 )
@@ -67,7 +68,10 @@ class OfflineModel:
         Raises:
             ModelBadRequest: there are attachments, which it cannot look at.
         """
-        if any(isinstance(message, UserMessage) and message.attachments for message in request.messages):
+        if any(
+            isinstance(message, UserMessage | ToolMessage) and message.attachments
+            for message in request.messages
+        ):
             raise ModelBadRequest(f"{self.name} reads text only: it cannot look at attachments")
         decided = decide(request)
         parts: tuple[Part, ...]

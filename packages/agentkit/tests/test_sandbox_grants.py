@@ -11,6 +11,7 @@ from agentkit.sandbox import (
     Grants,
     Limits,
     ProgramTerms,
+    ResultTooLarge,
     SandboxUnavailable,
 )
 from agentkit.sandbox.held_paths import HeldPath
@@ -112,3 +113,14 @@ async def test_a_program_does_not_start_behind_a_link_that_it_has_planted(plante
         with pytest.raises(ToolError, match="cannot be started"):
             async with jail.open_program(["cat", "key"], terms) as program:
                 assert b"SECRET" not in await program.stdout.read()
+
+
+@pytest.mark.parametrize("kind", ["lists", "fields"])
+async def test_a_result_of_a_million_small_values_is_refused_before_it_is_read(box, kind):
+    with pytest.raises(ResultTooLarge, match="more than 100000 values"):
+        await box.call(f"{WHERE}:many_values", {"kind": kind})
+
+
+async def test_what_stands_in_a_text_is_no_value(box):
+    found = (await box.call(f"{WHERE}:many_values", {"kind": "text"})).value
+    assert (len(found["text"]), len(found["escaped"])) == (1_500_000, 250_000)

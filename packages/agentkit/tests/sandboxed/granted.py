@@ -46,3 +46,12 @@ def listed(paths):
             continue
         found.append(path)
     return found
+
+
+def many_values(kind):
+    """A result that is small in bytes and dear to read, or the other way round."""
+    if kind == "lists":
+        return [[]] * 1_000_000
+    if kind == "fields":
+        return [{"a": 1}] * 60_000
+    return {"text": ",[{" * 500_000, "escaped": '\\",[{' * 50_000}

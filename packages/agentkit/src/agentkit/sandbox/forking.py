@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeAlias
@@ -32,6 +33,9 @@ from agentkit.secrecy import Secrets
 
 TRIES = 3
 """That a fork server, or a supervisor, may be found dead when something is to begin."""
+
+_LARGE = 1 << 16
+"""Bytes of a result that take a while to parse."""
 
 Terms: TypeAlias = CallTerms | ProgramTerms
 SELFTEST = "agentkit_confined.selftest:attempt"
@@ -169,7 +173,9 @@ class ForkingBackend(Backend):
         ending = await self._carried(task, terms, what)
         if ending.stdout or ending.stderr:
             terms.printed(secrets.hidden(ending.stdout), secrets.hidden(ending.stderr))
-        return returned(ending, terms, what, secrets)
+        taking = partial(returned, ending, terms, what, secrets)
+        # a large one is parsed beside the loop, which others wait for
+        return await asyncio.to_thread(taking) if len(ending.result) > _LARGE else taking()
 
     def _granted(self, terms: CallTerms) -> Secrets:
         return Secrets(terms.grants.environment(self._secrets).items(), shortest=1)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from agentkit.errors import ToolError, ToolTimeout
+from agentkit.json_bounds import MAX_VALUES, has_more_values
 from agentkit.sandbox.carrying import Ending
 from agentkit.sandbox.errors import (
     BadResult,
@@ -100,7 +101,7 @@ def returned(ending: Ending, terms: CallTerms, what: str, secrets: Secrets) -> R
     """What a function returned.
 
     Raises:
-        ToolTimeout, ToolStopped, ToolCrashed, FunctionRaised, BadResult: it returned nothing.
+        ToolTimeout, ToolStopped, ToolCrashed, FunctionRaised, BadResult: it returned nothing that can be taken.
     """
     limits = terms.limits
     code = check(ending, limits, what)
@@ -108,6 +109,11 @@ def returned(ending: Ending, terms: CallTerms, what: str, secrets: Secrets) -> R
         how = "" if code == 0 else f" (exit status {code})"
         message = f"{what} ended without a result{how}"
         raise NoResult(message)
+    if has_more_values(ending.result):
+        message = (
+            f"the result of {what} has more than {MAX_VALUES} values: return less, or write it to a file"
+        )
+        raise ResultTooLarge(message)
     envelope = _parsed(ending.result, what)
     if not isinstance(envelope, dict):
         message = f"{what} left something else than a result"

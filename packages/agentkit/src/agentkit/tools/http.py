@@ -14,6 +14,7 @@ from agentkit.characters import hidden_in, visible
 from agentkit.errors import BadArguments, ToolError, UnknownTool, UsageError
 from agentkit.foreign import check_arguments
 from agentkit.headers import header_problem
+from agentkit.json_bounds import MAX_VALUES, has_more_values
 from agentkit.messages import Effect, JsonObject, JsonValue, ToolCall, ToolSpec
 from agentkit.ports import ToolContext
 from agentkit.sandbox.terms import HostRule
@@ -364,6 +365,10 @@ def _output(made: HttpTool, fetched: Fetched, secrets: Secrets) -> JsonValue:
     if kind == "application/json" or kind.endswith("+json"):
         from pydantic_core import from_json
 
+        if has_more_values(fetched.body):
+            raise ToolError(
+                f"{made.name}: the server answered with more than {MAX_VALUES} values: ask for less"
+            )
         try:
             found: JsonValue = from_json(fetched.body, allow_inf_nan=False)
         except ValueError:

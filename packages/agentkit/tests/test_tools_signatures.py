@@ -1,7 +1,9 @@
 """What can be a tool: callables of every shape, annotations of every kind, and what is refused when it is declared."""
 
+import copy
 import functools
 import math
+import pickle
 import sys
 import warnings
 from collections.abc import Callable
@@ -119,6 +121,15 @@ async def test_an_agent_takes_methods():
     assert isinstance(outcome, Completed)
     told = {step.call_id: step.output for step in steps_of(outcome.transcript, ToolReturned)}
     assert (told["a"], told["b"], told["c"]) == (5, 1.5, "AccountAccount")
+
+
+def test_a_bound_tool_survives_pickle_and_copy():
+    account = pickle.loads(pickle.dumps(Account(1).put))
+    assert (account(4), account.name, account.effect, account.timeout) == (5, "deposit", "idempotent", 5)
+    assert copy.copy(Account(1).put)(1) == 2
+    apart = Tool(send, parallel=False, reaches_out=True)
+    again = pickle.loads(pickle.dumps(apart))
+    assert (again.spec.parallel, again.spec.reaches_out) == (False, True)
 
 
 def test_the_method_of_a_class_without_an_object_is_refused():
@@ -287,6 +298,11 @@ def test_classes_that_are_defined_in_a_function_or_later_are_found():
         """A class that is not there yet."""
 
     assert "Local" in str(Tool(quoted).spec.parameters)
+
+    def declare() -> Tool:
+        return Tool(quoted)
+
+    assert "Local" in str(declare().spec.parameters)
     made = Tool(later)
     globals()["Later"] = Local
     assert "Local" in str(made.spec.parameters)

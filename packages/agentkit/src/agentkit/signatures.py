@@ -87,7 +87,8 @@ def doc_of(function: Function) -> str:
     """The docstring, without its indentation; empty for none."""
     target: Any = _without_partials(function)
     if _is_callable_object(target):
-        return inspect.getdoc(type(target).__call__) or inspect.getdoc(type(target)) or ""
+        kind: Any = type(target)
+        return inspect.getdoc(kind.__call__) or inspect.getdoc(kind) or ""
     return inspect.getdoc(target) or ""
 
 
@@ -142,11 +143,15 @@ def signature_of(function: Function, tool: str, names: Mapping[str, Any] | None 
 
 
 def names_of_caller() -> Mapping[str, Any]:
-    """The local names of whoever declares a tool: annotations may be classes that are defined in a function."""
+    """The classes that the functions around the declaration of a tool have defined: annotations may name them."""
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  (as dataclasses and enum of the standard library do)
-    while frame is not None and str(frame.f_globals.get("__name__", "")).startswith("agentkit."):
+    found: dict[str, Any] = {}
+    while frame is not None and frame.f_code.co_name != "<module>":
+        for name, value in frame.f_locals.items():
+            if isinstance(value, type) or get_origin(value) is not None:
+                found.setdefault(name, value)
         frame = frame.f_back
-    return {} if frame is None else dict(frame.f_locals)
+    return found
 
 
 def _all_names(target: Any) -> list[str]:
@@ -179,8 +184,8 @@ def _hints(
     try:
         return get_type_hints(
             SimpleNamespace(__annotations__=declared),
-            globalns={**getattr(target, "__globals__", {}), **_enclosed(target)},
-            localns=dict(names),
+            globalns={**names, **getattr(target, "__globals__", {}), **_enclosed(target)},
+            localns={},
             include_extras=True,
         )
     except NameError as error:

@@ -135,6 +135,9 @@ class Tool:
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by name where ``@tool`` has left the tool in the place of its function, else by its parts."""
         module, name = getattr(self.function, "__module__", ""), getattr(self.function, "__qualname__", "")
+        owner, own_name = getattr(self.function, "__self__", None), getattr(self.function, "__name__", "")
+        if owner is not None and isinstance(getattr(owner, own_name, None), Tool):
+            return getattr, (owner, own_name)
         with suppress(ImportError, AttributeError):
             if _named(module, name) is self:
                 return _named, (module, name)
@@ -290,7 +293,12 @@ def _is_context(hint: Any) -> bool:
     return False
 
 
-_PARTS = frozenset({"function", "name", "effect", "timeout", "approval", "confinement", "find", "__doc__"})
+_PARTS = frozenset(
+    {
+        *("function", "name", "effect", "timeout", "approval", "declared_reaches_out", "parallel"),
+        *("confinement", "find", "__doc__"),
+    }
+)
 
 
 def _checked_name(function: AnyFunction, name: str | None) -> str:
@@ -310,6 +318,7 @@ def _named(module: str, name: str) -> Any:
 
 def _of_parts(kind: type[Tool], parts: dict[str, Any]) -> Tool:
     given = {key: value for key, value in parts.items() if key not in ("function", "confinement", "__doc__")}
+    given["reaches_out"] = given.pop("declared_reaches_out", None)
     if given.get("find") is not None:
         given["find"] = given["find"].function
     return kind(parts["function"], sandbox=parts["confinement"], **given)

@@ -49,6 +49,16 @@ LATE_IMPORTS = [
     ("agentkit.mcp.pool", "agentkit.mcp.connection", "the SDK may not be installed"),
     ("agentkit.tools", "agentkit.guarded", "the HTTP client may not be installed"),
     ("agentkit.memories", "agentkit.models.endpoint", "the HTTP client may not be installed"),
+    (
+        "agentkit.memories.embeddings",
+        "agentkit.memories.",
+        "a provider's wire loads when its embeddings are opened",
+    ),
+    (
+        "agentkit.planning.react",
+        "agentkit.planning.react_parser",
+        "native planning needs none of its patterns",
+    ),
     ("ops_core.client", "ops_core.client.over_grpc", "gRPC may not be installed"),
     ("ops_core.server", "ops_core.rpc.serve", "as above"),
     ("ops_core.server", "ops_core.mcp_server.", "the SDK of MCP may not be installed"),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-import uuid
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import KW_ONLY, dataclass, fields, replace
@@ -179,7 +179,7 @@ class Agent(Generic[Deps, Output]):
             raise UsageError(message)
         earlier = options["earlier"] = tuple(map(_stored, options.get("earlier", ())))
         given = RunStarted(
-            run_id=options.get("run_id") or uuid.uuid4().hex,
+            run_id=options.get("run_id") or os.urandom(16).hex(),
             agent=self.name,
             input=_json(input),
             earlier=len(earlier),

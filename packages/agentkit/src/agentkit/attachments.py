@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import mimetypes
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, cast
@@ -49,6 +48,8 @@ def read_attachment(path: Path | str, *, media_type: str | None = None) -> Attac
         OSError: it cannot be read.
     """
     path = Path(path)
+    import mimetypes  # it reads the tables of the system
+
     media_type = media_type or mimetypes.guess_type(path.name)[0]
     if media_type is None:
         raise UsageError(f"what {path.name} is cannot be told from its name: give its media_type")

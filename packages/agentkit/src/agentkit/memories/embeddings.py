@@ -6,9 +6,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from agentkit.errors import UsageError
-from agentkit.memories.google import GoogleEmbeddings
 from agentkit.memories.hashing import HashEmbeddings
-from agentkit.memories.openai import OpenAIEmbeddings
 from agentkit.models import NO_ENDPOINTS, NamedEndpoint, access_of
 from agentkit.models.access import GOOGLE_URL, OPENAI_URL
 from agentkit.ports import Embeddings
@@ -51,9 +49,13 @@ def _of_a_provider(provider: str, model: str, endpoints: Mapping[str, NamedEndpo
     extras = endpoint.extras
     match endpoint.kind:
         case "openai" | "openai-chat" | "openai-responses":
+            from agentkit.memories.openai import OpenAIEmbeddings
+
             url = endpoint.base_url or OPENAI_URL
             return OpenAIEmbeddings(model, api_key=key, base_url=url, provider=provider, extras=extras)
         case "google":
+            from agentkit.memories.google import GoogleEmbeddings
+
             url = endpoint.base_url or GOOGLE_URL
             return GoogleEmbeddings(model, api_key=key, base_url=url, provider=provider, extras=extras)
         case other:

@@ -42,7 +42,6 @@ from agentkit.planning.conversation import (
     tool_message,
     user_message,
 )
-from agentkit.planning.react_parser import escaped, parse, read_line
 from agentkit.planning.thinking import TAG_KEY, SpokenDeltas, told_apart
 from agentkit.ports import OnDelta
 from agentkit.transcript import ModelReplied, RunStarted, Summarised, ToolReturned, Transcript, visible
@@ -119,6 +118,8 @@ class ReActPlanning:
         whole up to such an observation. An input that is no JSON object, and cannot be taken for one, becomes a call
         with ``invalid``: the other calls of the reply are still carried out, and the model is told beside this one.
         """
+        from agentkit.planning.react_parser import parse, read_line
+
         if reply.stop_reason is StopReason.PAUSED:
             return Reading(parts=reply.parts)
         spoken = told_apart(reply.parts, read_line)
@@ -145,6 +146,8 @@ class ReActPlanning:
 
     def watch(self, show: OnDelta, model: str) -> SpokenDeltas:
         """Show a streamed reply with its thinking told apart; its labels are shown as they are written."""
+        from agentkit.planning.react_parser import read_line
+
         return SpokenDeltas(show, model, read_line)
 
 
@@ -240,17 +243,17 @@ def _blocks(reply: ModelReplied) -> Iterator[str]:
         elif not isinstance(part, Text | Reasoning):
             continue
         elif part.text.strip() and (calls if isinstance(part, Text) else part.data is None):
-            yield f"Thought: {escaped(part.text.strip())}"
+            yield f"Thought: {_escaped(part.text.strip())}"
     if not calls and reply.text.strip():
         yield _final_answer(reply.text)
 
 
 def _final_answer(text: str) -> str:
-    return f"Final Answer: {escaped(text.strip())}"
+    return f"Final Answer: {_escaped(text.strip())}"
 
 
 def _action(call: ToolCall) -> str:
-    given = as_text(call.arguments) if call.invalid is None else escaped(call.invalid.strip())
+    given = as_text(call.arguments) if call.invalid is None else _escaped(call.invalid.strip())
     return f"Action: {_one_line(call.name)}\nAction Input: {given}"
 
 
@@ -279,6 +282,12 @@ def _observation(message: ToolMessage, *, several: bool) -> str:
     if len(lines) > 1:
         return "\n".join([begin, *(f"> {line}" for line in lines)])
     return f"{begin} {lines[0] if lines else '(empty)'}"
+
+
+def _escaped(text: str) -> str:
+    from agentkit.planning.react_parser import escaped
+
+    return escaped(text)
 
 
 def _one_line(name: str) -> str:

@@ -19,6 +19,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import cache
 
 from agentkit.lenient_json import is_unicode, whole_value
 from agentkit.messages import BegunAnew, Delta, Part, Reasoning, ReasoningDelta, Text, TextDelta
@@ -45,28 +46,6 @@ _NAME = r"""
     (?:[_\-](?:process|steps?|trace|block|start|begin|end|stop))?
 """
 _FLAGS = re.VERBOSE | re.IGNORECASE
-_TAG = re.compile(
-    rf"""
-    [<◁⟨〈]\s{{0,3}}\|?\s{{0,3}}(?P<slash>/?)\s{{0,3}}(?P<name>{_NAME})
-        (?:\s(?:"[^"\n]{{0,200}}"|'[^'\n]{{0,200}}'|[^<>▷⟩〉"'\n]){{0,200}})?
-        \s{{0,3}}(?P<empty>/?)\s{{0,3}}\|?\s{{0,3}}[>▷⟩〉]
-    |\[\s?(?P<slash2>/?)\s?(?P<name2>{_NAME})\s?\](?![(:\[])
-    |(?:<\|start\|>\w{{0,20}})?<\|channel\|?>\s?(?P<channel>analysis|commentary|final|thoughts?|thinking|\w{{1,20}})
-        (?:[^<\n]{{0,80}}(?:<\|constrain\|>\w{{0,20}}\s?)?<\|message\|>)?
-    |(?P<over><\|(?:end|return|call)\|>|<channel\|>)
-    |(?P<header><\|start\|>\w{{0,20}}|<\|message\|>)
-    """,
-    _FLAGS,
-)
-_MAY_BECOME_A_TAG = re.compile(
-    rf"""
-    [<◁⟨〈]\s{{0,3}}\|?\s{{0,3}}/?\s{{0,3}}(?:[\w.:\-]{{0,60}}|{_NAME}(?:\s[^<>▷⟩〉\n]{{0,400}})?)[\s/|]{{0,8}}
-    |\[\s?/?\s?[\w.:\-]{{0,60}}\s?\]?
-    |(?:<\|start\|>\w{{0,20}})?
-        (?:<(?:\|(?:\w{{0,10}}\|?)?)?|<\|channel\|?>[^<\n]{{0,100}}(?:<\|?[\w|]{{0,12}}>?\w{{0,20}}){{0,3}})?
-    """,
-    _FLAGS,
-)
 _SPECIAL = re.compile(r"[<◁⟨〈\[\n]")
 _FENCE = re.compile(r"[ \t]*(?P<run>`{3,}|~{3,})[ \t]*(?P<info>[\w+.#:\- ]{0,60})(?P<end>\r?\n|\Z)")
 _MAY_BECOME_A_FENCE = re.compile(r"[ \t]*(?:`{0,2}|~{0,2}|(?:`{3,}|~{3,})[ \t]*[\w+.#:\- ]{0,60}\r?)")
@@ -82,6 +61,36 @@ _QUOTED = {'""', "''", "``", "“”", "‘’", "«»", "„“", "「」"}
 _DOUBLE = re.compile(r'(?<!\\)"')
 _TICKS = re.compile(r"`+")
 _CHANNEL, _BLOCK = "channel", "block"
+
+
+@cache  # compiled when the first tag is seen: most replies hold none
+def _tag() -> re.Pattern[str]:
+    return re.compile(
+        rf"""
+    [<◁⟨〈]\s{{0,3}}\|?\s{{0,3}}(?P<slash>/?)\s{{0,3}}(?P<name>{_NAME})
+        (?:\s(?:"[^"\n]{{0,200}}"|'[^'\n]{{0,200}}'|[^<>▷⟩〉"'\n]){{0,200}})?
+        \s{{0,3}}(?P<empty>/?)\s{{0,3}}\|?\s{{0,3}}[>▷⟩〉]
+    |\[\s?(?P<slash2>/?)\s?(?P<name2>{_NAME})\s?\](?![(:\[])
+    |(?:<\|start\|>\w{{0,20}})?<\|channel\|?>\s?(?P<channel>analysis|commentary|final|thoughts?|thinking|\w{{1,20}})
+        (?:[^<\n]{{0,80}}(?:<\|constrain\|>\w{{0,20}}\s?)?<\|message\|>)?
+    |(?P<over><\|(?:end|return|call)\|>|<channel\|>)
+    |(?P<header><\|start\|>\w{{0,20}}|<\|message\|>)
+    """,
+        _FLAGS,
+    )
+
+
+@cache  # compiled when the first tag is seen: most replies hold none
+def _unfinished_tag() -> re.Pattern[str]:
+    return re.compile(
+        rf"""
+    [<◁⟨〈]\s{{0,3}}\|?\s{{0,3}}/?\s{{0,3}}(?:[\w.:\-]{{0,60}}|{_NAME}(?:\s[^<>▷⟩〉\n]{{0,400}})?)[\s/|]{{0,8}}
+    |\[\s?/?\s?[\w.:\-]{{0,60}}\s?\]?
+    |(?:<\|start\|>\w{{0,20}})?
+        (?:<(?:\|(?:\w{{0,10}}\|?)?)?|<\|channel\|?>[^<\n]{{0,100}}(?:<\|?[\w|]{{0,12}}>?\w{{0,20}}){{0,3}})?
+    """,
+        _FLAGS,
+    )
 
 
 class Line(Enum):
@@ -272,9 +281,9 @@ class Splitter:
 
     def _read_tag(self, *, must_decide: bool) -> bool:
         text, at = self._narrow, self._at
-        tag = _TAG.match(text, at)
+        tag = _tag().match(text, at)
         may_go_on = tag is None or not (tag["name"] or tag["over"])
-        if may_go_on and not must_decide and _MAY_BECOME_A_TAG.fullmatch(text, at):
+        if may_go_on and not must_decide and _unfinished_tag().fullmatch(text, at):
             return False
         if tag is None or ((tag["over"] or tag["header"]) and not self._uses_channels):
             self._take(at + 1)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import site
 import socket
 import subprocess
 import sys
 import sysconfig
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -155,6 +153,8 @@ class ForkServer:
             raise SandboxUnavailable(message)
 
     def _start(self) -> dict[str, Any]:
+        import tempfile  # with the compressors of archives: needed once a server starts
+
         self.root = tempfile.mkdtemp(prefix="agentkit-sandbox-")
         for name in ("root", "modules"):
             Path(self.root, name).mkdir()
@@ -233,6 +233,8 @@ class ForkServer:
             await asyncio.to_thread(_ended, process)
         if self.root:
             with suppress(OSError):
+                import shutil  # with the compressors of archives
+
                 await asyncio.to_thread(shutil.rmtree, self.root, ignore_errors=True)
 
 

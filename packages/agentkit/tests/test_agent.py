@@ -286,3 +286,27 @@ async def test_deps_may_be_declared_in_every_way_that_type_checkers_read(wanted:
     if wrong is not ...:
         with pytest.raises(UsageError, match="deps must be a "):
             await agent.run("go", deps=wrong)
+
+
+@pytest.mark.parametrize(
+    "declaration, words",
+    [
+        ({"limits": {"steps": 3}}, r"limits must be Limits\(…\), not a dict"),
+        ({"context": "summary"}, r"context must be Context\(…\), not a str"),
+        ({"fallback": ["gpt"]}, "fallback: 'gpt' is no model: write provider:name"),
+        ({"model": "gpt-5"}, "model: 'gpt-5' is no model"),
+        ({"model": "openai:"}, "model: 'openai:' is no model"),
+        ({"model": ""}, "model: '' is no model"),
+        ({"tools": [lambda x: x]}, "tool"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_part_of_an_agent_is_refused_when_it_is_declared(declaration, words):
+    with pytest.raises(UsageError, match=words):
+        Agent(**{"model": "offline:planner", **declaration})
+
+
+async def test_limits_of_one_run_that_are_none_are_refused():
+    limits: Any = {"steps": 3}
+    with pytest.raises(UsageError, match=r"limits must be Limits\(…\), not a dict"):
+        await Agent("offline:planner").run("go", limits=limits)

@@ -137,7 +137,18 @@ class Agent(Generic[Deps, Output]):
     telemetry: Telemetry = Telemetry()
 
     def __post_init__(self) -> None:
-        """A function that cannot be a tool is refused here, and not in the middle of a run."""
+        """Refuse here, and not in the middle of a run, what cannot be a model's name, a tool or a budget.
+
+        Whether there is such a provider is known when the model is opened: endpoints have names of their own.
+        """
+        for field_name, model in (("model", self.model), *(("fallback", each) for each in self.fallback)):
+            if isinstance(model, str) and not all(model.partition(":")):
+                message = f"agent {self.name}: {field_name}: {model!r} is no model: write provider:name"
+                raise UsageError(message)
+        for field_name, kind in _KINDS.items():
+            if not isinstance(given := getattr(self, field_name), kind):
+                message = f"agent {self.name}: {field_name} must be {kind.__name__}(…), not a {type(given).__name__}"
+                raise UsageError(message)
         _ = self._toolsets
         if self.tool_timeout is not None and not 0 < self.tool_timeout < inf:
             message = f"agent {self.name}: tool_timeout must be positive and finite seconds, not {self.tool_timeout!r}"
@@ -167,6 +178,7 @@ class Agent(Generic[Deps, Output]):
 
         Raises:
             UsageError: the agent, its tools or the options make no sense, or the journal holds another run.
+            ModelAuthError: the model needs a key, and there is none.
             JournalError: a step could not be recorded.
             TranscriptError: the journal cannot be read.
             RunReleased: :meth:`Control.release` was called.
@@ -387,6 +399,14 @@ def _json(given: Any) -> JsonValue:
 
 def _stored(turn: Turn) -> Turn:
     return replace(turn, input=_json(turn.input), output=_json(turn.output))
+
+
+_KINDS: Mapping[str, type] = {
+    "limits": Limits,
+    "prices": Prices,
+    "context": Context,
+    "telemetry": Telemetry,
+}
 
 
 def _is_toolset(given: AnyTool) -> bool:

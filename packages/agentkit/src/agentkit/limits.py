@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from agentkit.errors import LimitReached, UsageError
 from agentkit.money import as_text, nanos
@@ -40,9 +40,17 @@ class Limits:
                 raise UsageError(message)
 
     def tightened(self, other: Limits | None) -> Limits:
-        """The smaller of the two for each kind of limit."""
+        """The smaller of the two for each kind of limit.
+
+        Raises:
+            UsageError: these are no limits.
+        """
         if other is None:
             return self
+        given: Any = other  # whoever does not check types may hand over a dict
+        if not isinstance(given, Limits):
+            message = f"limits must be Limits(…), not a {type(given).__name__}"
+            raise UsageError(message)
         return Limits(
             steps=_smaller(self.steps, other.steps),
             tokens=_smaller(self.tokens, other.tokens),

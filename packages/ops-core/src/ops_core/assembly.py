@@ -116,6 +116,10 @@ class Ops:
             try:
                 yield runner
             finally:
+                held = runner.carrying
+                log.info(
+                    "stopping: no task is claimed any more, %d under way are let go at their next step", held
+                )
                 sweeping.cancel()
                 keeping.cancel()
                 looking.cancel()
@@ -240,10 +244,11 @@ async def runnable(catalog: Catalog, sandboxes: Sandboxes | None = None) -> Cata
                 placed[name] = await _placed(catalog.get(name), catalog.sandboxing, sandboxes)
         except (AgentkitError, ConfigError) as error:
             reasons[name] = error
-            log.warning("agent %s cannot be run here, its tasks wait: %s", name, error)
     if reasons and len(reasons) == len(catalog.names):
         message = "; ".join(f"agent {name}: {reason}" for name, reason in reasons.items())
         raise ConfigError(message, field="agents")
+    for name, reason in reasons.items():
+        log.warning("agent %s cannot be run here, its tasks wait: %s", name, reason)
     return catalog.with_others(placed).without(reasons)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, redirect_stdout
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,7 +185,8 @@ def _called(function: Any, path: str) -> Any:
         message = f"app: {path} is a coroutine function; it must be an ordinary one"
         raise ConfigError(message, field="app")
     try:
-        return function()
+        with redirect_stdout(sys.stderr):
+            return function()
     except ConfigError:
         raise
     except Exception as error:

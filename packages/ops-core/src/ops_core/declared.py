@@ -73,7 +73,12 @@ def read_catalog(path: Path, environ: Mapping[str, str] | None = None) -> Catalo
         tools = [*_tools(name, declared, config, path, apis), *toolsets]
         if declared.deps is not None:
             import_object(declared.deps, path.parent, f"{path}: agents.{name}.deps")
-        agents.append(Served(agent=_agent(name, declared, path, tools), deps_from=declared.deps))
+        try:
+            agent = _agent(name, declared, path, tools)
+        except UsageError as error:
+            message = f"{path}: {error}"
+            raise ConfigError(message, field="agents") from None
+        agents.append(Served(agent=agent, deps_from=declared.deps))
     _check_names(config.sandbox, [tool for each in agents for tool in each.agent.tools], path)
     sandboxing = config.sandbox.as_sandboxing(path.parent.resolve())
     serve = config.mcp.serve

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ def make_deps(path: str, directory: Path) -> Any:
     if not callable(found):
         return found
     try:
-        return found()
+        with redirect_stdout(sys.stderr):
+            return found()
     except Exception as error:
         message = f"deps: {path} breaks when it is called: {what_broke(error)}"
         raise ConfigError(message, field="deps") from error
@@ -59,7 +61,8 @@ def import_object(path: str, directory: Path, field: str) -> Any:
     if str(directory.resolve()) not in sys.path:
         sys.path.insert(0, str(directory.resolve()))
     try:
-        found: Any = importlib.import_module(module_name)
+        with redirect_stdout(sys.stderr):  # the output of a command is no place for what a module prints
+            found: Any = importlib.import_module(module_name)
     except ImportError as error:
         message = f"{field}: cannot import {module_name}: {error}"
         raise ConfigError(message, field=field) from error

@@ -6,6 +6,7 @@ import os
 import sys
 from io import TextIOWrapper
 
+from ops_core import __version__
 from ops_core.cli.companion import problem_with_agentkit
 
 
@@ -18,6 +19,9 @@ def main() -> None:
     if (problem := problem_with_agentkit()) is not None:
         print(f"opspawn: {problem}", file=sys.stderr)
         _end(2)
+    if sys.argv[1:] in (["--version"], ["-V"]):  # without loading what reads options
+        print(f"opspawn {__version__}")
+        return
     from ops_core.cli.app import app
 
     for stream in (sys.stdout, sys.stderr):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+from codecs import BOM_UTF8
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ from rich.text import Text
 
 from ops_core.cli.connecting import connected
 from ops_core.cli.exits import Exit
+from ops_core.cli.ids import whole_id
 from ops_core.cli.narration import seconds_of
 from ops_core.cli.screen import STYLES, Screen
 from ops_core.cli.text import one_line
@@ -80,7 +82,7 @@ async def answer(task_id: str, approval_id: str, given: Answer, url: str | None,
         message = f"--{name}: {problem['msg'].removeprefix('Value error, ')}"
         raise InvalidRequest(message, field=name) from None
     async with connected(url, with_agents=request.arguments is not None) as client:
-        task = await client.answer(task_id, approval_id, request)
+        task = await client.answer(await whole_id(client, task_id), approval_id, request)
     what = "approved" if given.approved else "denied"
     if request.arguments is not None:
         what += " with other arguments"
@@ -130,7 +132,9 @@ def json_or_file(text: str, option: str, hint: str) -> Any:
     field = option.removeprefix("--")
     try:
         from_file = text.startswith("@")
-        return parse(Path(text[1:]).read_bytes() if from_file else text.encode(errors="surrogateescape"))
+        if not from_file:
+            return parse(text.encode(errors="surrogateescape"))
+        return parse(Path(text[1:]).read_bytes().removeprefix(BOM_UTF8))  # PowerShell writes one
     except OSError as error:
         message = f"{option}: {text[1:]}: {error.strerror}"
     except NotStrict as error:

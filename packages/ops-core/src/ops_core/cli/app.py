@@ -17,6 +17,7 @@ app = typer.Typer(
     help="Runs LLM agents so that they finish.",
     epilog=f"\b\nExit codes:\n{_TABLE}\n\n{_SETTINGS}",
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
     # plain text, made without loading rich: `--help` is quick, and its text is the documentation's
     rich_markup_mode=None,
@@ -34,7 +35,7 @@ def _print_version(wanted: bool) -> None:
 def opspawn(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version."),
+        typer.Option("--version", "-V", callback=_print_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
     del version

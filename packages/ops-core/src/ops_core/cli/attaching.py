@@ -15,8 +15,10 @@ def with_attachments(goal: str, files: Sequence[Path]) -> Any:
     """The input of a task: the goal, with the files where there are some.
 
     Raises:
-        InvalidRequest: a file cannot be read, or not be attached.
+        InvalidRequest: there is nothing to do, or a file cannot be read, or not be attached.
     """
+    if not goal.strip():
+        raise InvalidRequest("GOAL is empty: say what the agent is to do", field="goal")
     if not files:
         return goal
     try:

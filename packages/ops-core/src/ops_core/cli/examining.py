@@ -14,6 +14,7 @@ from dataclasses import asdict
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from textwrap import wrap
 from typing import TypeVar
 
 import httpx2
@@ -86,8 +87,15 @@ def _tell(screen: Screen, finding: Finding) -> None:
     if not screen.encoding.lower().startswith("utf"):
         mark = PLAIN_MARKS[finding.state]
     style = STYLES["quiet"] if finding.state == "note" else ""
-    row = Text.assemble("  ", (mark, STYLES[tone]), f" {finding.name:<16} ", (one_line(finding.text), style))
-    screen.print(row, soft_wrap=True)
+    head = Text.assemble("  ", (mark, STYLES[tone]), f" {finding.name:<16} ")
+    text = one_line(finding.text)
+    lines = [text]
+    if screen.is_terminal:  # at the words; a path or a URL stays whole, so that it can be copied
+        room = max(screen.width - head.cell_len - 1, 20)
+        lines = wrap(text, room, break_long_words=False, break_on_hyphens=False) or [""]
+    for number, line in enumerate(lines):
+        margin = head if number == 0 else Text(" " * head.cell_len)
+        screen.print(margin + Text(line, style=style), soft_wrap=True)
 
 
 async def _findings(url: str | None, *, live: bool) -> AsyncIterator[Finding]:
@@ -98,6 +106,8 @@ async def _findings(url: str | None, *, live: bool) -> AsyncIterator[Finding]:
     except ConfigError as error:
         yield Finding(about="Settings", name="environment", state="missing", text=str(error))
         return
+    for finding in _sqlite(settings):
+        yield finding
     for finding in _settings(settings, url):
         yield finding
     async for finding in _store(settings):
@@ -150,7 +160,12 @@ def _versions() -> Iterator[Finding]:
         yield Finding(about=about, name="gRPC", state="ok", text=version("grpcio"))
     else:
         yield Finding(about=about, name="gRPC", state="note", text="off: install the extra opspawn[grpc]")
-    found = sqlite3.sqlite_version
+
+
+def _sqlite(settings: Settings) -> Iterator[Finding]:
+    about, found = "Versions", sqlite3.sqlite_version
+    if not settings.store_url.startswith("sqlite"):
+        return
     if sqlite3.sqlite_version_info >= SAFE_SQLITE:
         yield Finding(about=about, name="SQLite", state="ok", text=found)
     else:

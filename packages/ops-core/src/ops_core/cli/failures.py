@@ -66,8 +66,7 @@ def exit_of_error(error: BaseException) -> Exit:
 def line_of_error(error: BaseException) -> str:
     """What the person is told. The text of an error that nobody expected may hold a secret: only its place is told."""
     if isinstance(error, OpsError | AgentkitError):
-        actor = "" if error.actor in ("user", "nobody") else f" (for the {error.actor.replace('_', ' ')})"
-        return one_line(str(error)) + actor
+        return one_line(str(error))
     return f"unexpected {type(error).__name__} at {place_of(error)}; OPSPAWN_LOG_LEVEL=debug shows all of it"
 
 

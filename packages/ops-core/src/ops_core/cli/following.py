@@ -18,6 +18,7 @@ from ops_core.cli.connecting import connected
 from ops_core.cli.exits import Exit
 from ops_core.cli.failures import exit_of_status
 from ops_core.cli.halting import holding, told_holding
+from ops_core.cli.ids import whole_id
 from ops_core.cli.screen import Screen
 from ops_core.cli.tables import told_agents, told_task, told_tasks
 from ops_core.cli.tasks import ListOptions, SubmitOptions
@@ -122,7 +123,7 @@ async def list_tasks(options: ListOptions) -> Exit:
     screen = Screen()
     async with connected(options.url) as client:
         page = await client.list(
-            status=options.status or (),
+            status=[name for each in options.status or () for name in each.split(",") if name],
             agent=options.agent,
             label=options.label,
             thread_id=options.thread,
@@ -140,8 +141,8 @@ async def show(task_id: str, url: str | None, as_json: bool) -> Exit:
     """A task and its steps."""
     screen = Screen()
     async with connected(url) as client:
-        task = await client.get(task_id)
-        steps = await client.steps(task_id)
+        task = await client.get(await whole_id(client, task_id, last=True))
+        steps = await client.steps(task.id)
         held = None if as_json else await holding(client, task)
     if as_json:
         for recorded in steps:
@@ -158,7 +159,8 @@ async def watch(task_id: str, how: Following) -> Exit:
     """A task until its end."""
     screen = Screen()
     async with connected(how.url) as client:
-        return await _follow(client, await client.get(task_id), how, screen)
+        task = await client.get(await whole_id(client, task_id, last=True))
+        return await _follow(client, task, how, screen)
 
 
 async def _follow(client: Client, task: TaskBody, how: Following, screen: Screen) -> Exit:
@@ -202,7 +204,7 @@ def _unless_closed(screen: Screen, code: Exit) -> Exit:
 async def cancel(task_id: str, url: str | None, as_json: bool) -> Exit:
     """Cancel a task."""
     async with connected(url) as client:
-        task = await client.cancel(task_id)
+        task = await client.cancel(await whole_id(client, task_id))
     asked = task.status is TaskStatus.RUNNING
     said(task, "cancelling: it ends at its next step" if asked else f"{task.status}", as_json)
     return Exit.OK
@@ -211,7 +213,7 @@ async def cancel(task_id: str, url: str | None, as_json: bool) -> Exit:
 async def retry(task_id: str, idempotency_key: str | None, url: str | None, as_json: bool) -> Exit:
     """Carry on a task that did not complete."""
     async with connected(url) as client:
-        task = await client.retry(task_id, idempotency_key=idempotency_key)
+        task = await client.retry(await whole_id(client, task_id), idempotency_key=idempotency_key)
     screen = Screen()
     if as_json:
         screen.json(task.model_dump(mode="json"))

@@ -47,14 +47,14 @@ def _refuse_others(options: SubmitOptions) -> None:
 def _lines(file: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """The numbers and the objects of the lines that are not empty."""
     try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8-sig")
     except OSError as error:
         message = f"--file: {file}: {error.strerror}"
         raise InvalidRequest(message, field="file") from None
     except UnicodeDecodeError:
         message = f"--file: {file}: not UTF-8"
         raise InvalidRequest(message, field="file") from None
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
         if line.strip():
             yield number, _object(file, number, line)
 

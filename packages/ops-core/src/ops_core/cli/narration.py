@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from agentkit.messages import ToolCall, Usage
@@ -159,6 +159,10 @@ class Narrator:
         changed = "" if step.arguments is None else f"with other arguments: {unmistakable(step.arguments)}"
         word = "approved" if step.approved else "denied" if step.settlement is None else "settled"
         told = (changed, visible(step.reason))
+        if asked is not None and step.approved and step.arguments is not None and asked.call_id in self.calls:
+            # what is made from here on is the call that the person has written
+            call = self.calls[asked.call_id]
+            self.calls[asked.call_id] = replace(call, arguments=step.arguments, invalid=None)
         return Line(seq=seq, word=word, text=what + by, details=told, tone="person", brace=self._brace())
 
     def _call(self, call_id: str, tool: str) -> str:

@@ -11,7 +11,13 @@ from typing import Annotated, Any, TypeAlias, TypeVar, get_type_hints
 
 import typer
 
-TaskId: TypeAlias = Annotated[str, typer.Argument(metavar="ID", help="The task's id.", show_default=False)]
+TaskId: TypeAlias = Annotated[
+    str, typer.Argument(metavar="ID", help="The task's id, or its beginning.", show_default=False)
+]
+TaskToSee: TypeAlias = Annotated[
+    str,
+    typer.Argument(metavar="ID", help="The task's id, its beginning, or `last`.", show_default=False),
+]
 Thread: TypeAlias = Annotated[
     str | None,
     typer.Option("--thread", metavar="THREAD", help="Go on with this conversation; a new one begins so."),

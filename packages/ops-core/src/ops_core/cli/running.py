@@ -17,12 +17,14 @@ from ops_core.cli.choosing import chosen_agent, serving, with_model
 from ops_core.cli.exits import Exit
 from ops_core.cli.failures import exit_of_status
 from ops_core.cli.hints import how_to_answer, how_to_go_on, how_to_look
+from ops_core.cli.ids import whole_id
 from ops_core.cli.meanwhile import first_of, signals_to, warnings_to
 from ops_core.cli.prompt import can_ask, confirm
 from ops_core.cli.run import RunOptions
-from ops_core.cli.screen import Screen
+from ops_core.cli.screen import Screen, reserved_output
 from ops_core.cli.text import one_line, unmistakable
 from ops_core.cli.views import JsonView, PeopleView, View, told_goal
+from ops_core.client import LocalClient
 from ops_core.errors import ApprovalConflict, ApprovalExpired, InvalidRequest
 from ops_core.listing import task_id_of
 from ops_core.runner import Runner
@@ -36,12 +38,20 @@ GLANCE_SECONDS = 0.1
 
 async def run_here(options: RunOptions) -> Exit:
     """Work on one task until it ends, waits for somebody who is not here, or is let go."""
+    if not options.as_json:
+        return await _run(options, Screen())
+    with reserved_output() as file:  # a tool that prints would be in the middle of the lines
+        return await _run(options, Screen(file=file))
+
+
+async def _run(options: RunOptions, screen: Screen) -> Exit:
     settings = read_settings().model_copy(update={"concurrency": 1})
     async with open_ops(settings) as ops:
         declared = ops.catalog
         task = None
         if options.resume is not None:
-            task = await ops.engine.get(DEFAULT_TENANT, task_id_of(options.resume))
+            local = LocalClient(ops.engine, declared)
+            task = await ops.engine.get(DEFAULT_TENANT, task_id_of(await whole_id(local, options.resume)))
             served = serving(declared, task.agent, options.model)
         else:
             served = with_model(declared.get(chosen_agent(declared.names, options.agent)), options.model)
@@ -49,7 +59,7 @@ async def run_here(options: RunOptions) -> Exit:
         async with replace(ops, catalog=declared.only(served)).prepared() as prepared:
             if task is None:
                 task = await _submitted(prepared, served, options)
-            return await _Run(prepared, task, as_json=options.as_json).carry(served)
+            return await _Run(prepared, task, screen, as_json=options.as_json).carry(served)
 
 
 async def _submitted(ops: Ops, served: Served, options: RunOptions) -> Task:
@@ -72,11 +82,11 @@ async def _submitted(ops: Ops, served: Served, options: RunOptions) -> Task:
 class _Run:
     """Everything about the one task that happens in this process."""
 
-    def __init__(self, ops: Ops, task: Task, *, as_json: bool) -> None:
+    def __init__(self, ops: Ops, task: Task, screen: Screen, *, as_json: bool) -> None:
         self._engine = ops.engine
         self._ops = ops
         self._task = task
-        self._screen = Screen()
+        self._screen = screen
         self._people = not as_json
         self._view: View = JsonView(self._screen) if as_json else PeopleView(self._screen)
         self._asked: dict[str, ApprovalAsked] = {}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from typing import IO, Any
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -37,8 +38,10 @@ PREVIEW = 3
 class Screen(Console):
     """Standard output. When its reader has gone, what is written is dropped and ``closed`` is set."""
 
-    def __init__(self, *, stderr: bool = False) -> None:
-        super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=False)
+    def __init__(self, *, stderr: bool = False, file: IO[str] | None = None) -> None:
+        super().__init__(
+            stderr=stderr, file=file, markup=False, emoji=False, highlight=False, soft_wrap=False
+        )
         self.closed = False
         self.when_closed: Callable[[], None] | None = None
         self.braces = BRACES if self.encoding.lower().startswith("utf") else PLAIN_BRACES
@@ -46,7 +49,7 @@ class Screen(Console):
     def on_broken_pipe(self) -> None:
         """Called by rich; its own answer is to end the program, in the middle of whatever runs."""
         self.closed = self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
         if self.when_closed is not None:
             self.when_closed()
 
@@ -121,3 +124,18 @@ class Screen(Console):
         if len(shown) < len(rows):
             rest = Text(f"… {len(rows) - len(shown):,} more lines", style=STYLES["quiet"])
             self.print(Text.assemble(margin, rest), no_wrap=True, overflow="ignore", crop=False)
+
+
+@contextmanager
+def reserved_output() -> Generator[IO[str]]:
+    """Standard output for the caller alone: what anything else in this process prints goes to standard error."""
+    sys.stdout.flush()
+    kept = os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    try:
+        with os.fdopen(os.dup(kept), "w", encoding="utf-8", errors="backslashreplace") as file:
+            yield file
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, sys.stdout.fileno())
+        os.close(kept)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agentkit.money import as_text, nanos
@@ -17,6 +18,8 @@ from ops_core.errors import InvalidRequest
 from ops_core.server import mcp_is_installed, serve
 from ops_core.settings import Settings, known_secrets, read_settings
 from ops_core.stores import REVISION, migrations, open_store
+
+log = logging.getLogger("ops_core.cli")
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 """Seconds."""
@@ -32,7 +35,9 @@ async def serve_here(*, worker: bool = True, **overrides: Any) -> Exit:
         def announce(addresses: Sequence[str]) -> None:
             http = [address for address in addresses if address.startswith("http:")]
             grpc = [address for address in addresses if address.startswith("grpc:")]
-            screen.pairs(
+            announced(
+                screen,
+                settings,
                 {
                     "API": ", ".join(f"{url}/api/v1" for url in http),
                     "docs": f"{http[0]}/docs",
@@ -40,11 +45,19 @@ async def serve_here(*, worker: bool = True, **overrides: Any) -> Exit:
                     "gRPC": ", ".join(grpc) or "off: install the extra opspawn[grpc]",
                     "store": without_secrets(settings.store_url),
                     "agents": ", ".join(ops.catalog.names) or "none",
-                }
+                },
             )
 
         await serve(ops, announce, worker=worker)
     return Exit.OK
+
+
+def announced(screen: Screen, settings: Settings, places: Mapping[str, str]) -> None:
+    """Say that a process is at work, and where: on standard output, or as a line of a log that programs read."""
+    if settings.log_format == "json":
+        log.info("ready", extra={name.replace("-", "_"): place for name, place in places.items()})
+    else:
+        screen.pairs(places)
 
 
 def log_from(settings: Settings) -> None:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from agentkit.transcript import Recorded
 from ops_core.cli.hints import how_to_answer
+from ops_core.cli.ids import shortened
 from ops_core.cli.narration import Narrator, seconds_of
 from ops_core.cli.screen import STYLES, Screen
 from ops_core.cli.text import input_as_text, one_line, visible
@@ -17,21 +18,35 @@ from ops_core.cli.views import TONES, told_goal, told_result, told_summary
 from ops_core.task import TaskStatus
 from ops_core.wire import AgentBody, TaskBody, TaskPage
 
+WIDE = 110
+"""Columns of a terminal from which on ids are shown whole."""
+
 STATUS_WIDTH = max(map(len, TaskStatus))
 
 
 def told_tasks(screen: Screen, page: TaskPage) -> None:
-    """One line for each task; the id comes first and whole, so that it can be cut out and copied."""
+    """One line for each task, below their names on a terminal; the id comes first, and whole where there is room.
+
+    A narrow terminal shows the beginnings of the ids, which every command takes for them.
+    """
     if not page.items and screen.is_terminal:
         screen.say("no tasks", "quiet")
     agents = min(max((cell_len(one_line(task.agent)) for task in page.items), default=0), 24)
-    for task in page.items:
-        age = seconds_of((datetime.now(UTC) - task.created_at).total_seconds()).split(" ")
+    now, shown = datetime.now(UTC), [task.id for task in page.items]
+    if screen.is_terminal and screen.width < WIDE:
+        shown = shortened(shown)
+    if screen.is_terminal and page.items:
+        head = f"{'ID':<{len(shown[0])}}  {'STATUS':<{STATUS_WIDTH}}  {set_cell_size('AGENT', agents)}"
+        screen.print(Text(f"{head}  {'AGE':>6}  {'TOOK':>6}  GOAL", style=STYLES["quiet"]), soft_wrap=True)
+    for task, task_id in zip(page.items, shown, strict=True):
+        age = _short((now - task.created_at).total_seconds())
+        began, ended = task.started_at, task.finished_at
+        took = "" if began is None or ended is None else _short((ended - began).total_seconds())
         row = Text.assemble(
-            (task.id, STYLES["quiet"]),
+            (task_id, STYLES["quiet"]),
             (f"  {task.status:<{STATUS_WIDTH}}", STYLES[TONES.get(task.status, "plain")]),
             f"  {set_cell_size(one_line(task.agent), agents)}",
-            (f"  {' '.join(age[:2]):>6}", STYLES["quiet"]),
+            (f"  {age:>6}  {took:>6}", STYLES["quiet"]),
             f"  {one_line(input_as_text(task.input))}",
         )
         if screen.is_terminal:
@@ -39,6 +54,10 @@ def told_tasks(screen: Screen, page: TaskPage) -> None:
         screen.print(row, soft_wrap=True)
     if page.next_cursor is not None and screen.is_terminal:
         screen.say("there are more: --limit, or --status, --agent and --label to choose", "quiet", indent=0)
+
+
+def _short(seconds: float) -> str:
+    return " ".join(seconds_of(seconds).split(" ")[:2])
 
 
 def told_task(screen: Screen, task: TaskBody, steps: Sequence[Recorded]) -> None:

@@ -7,7 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
-from ops_core.cli.options import Attach, Json, Key, Limit, MaxUsd, TaskId, Thread, Url, Within, grouped
+from ops_core.cli.options import (
+    Attach,
+    Json,
+    Key,
+    Limit,
+    MaxUsd,
+    TaskId,
+    TaskToSee,
+    Thread,
+    Url,
+    Within,
+    grouped,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +74,7 @@ class ListOptions:
         list[str] | None,
         typer.Option(
             metavar="STATUS",
-            help="pending, running, waiting, completed, failed or cancelled; may be repeated.",
+            help="pending, running, waiting, completed, failed or cancelled; several with commas, or repeated.",
         ),
     ] = None
     agent: Annotated[str | None, typer.Option(metavar="NAME", help="Of this agent.")] = None
@@ -94,7 +106,7 @@ def list_tasks(options: ListOptions) -> None:
     do(following.list_tasks(options))
 
 
-def show(task_id: TaskId, url: Url = None, as_json: Json = False) -> None:
+def show(task_id: TaskToSee, url: Url = None, as_json: Json = False) -> None:
     """Show a task and all its steps. With --json: a line for each step, then the task."""
     from ops_core.cli import following
 
@@ -102,7 +114,7 @@ def show(task_id: TaskId, url: Url = None, as_json: Json = False) -> None:
 
 
 def watch(
-    task_id: TaskId,
+    task_id: TaskToSee,
     after: Annotated[
         int, typer.Option(metavar="N", min=-1, help="Leave out the steps up to this number.")
     ] = -1,

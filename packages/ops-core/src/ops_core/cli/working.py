@@ -10,7 +10,7 @@ from typing import Any
 from ops_core.assembly import Ops, open_ops
 from ops_core.cli.exits import Exit
 from ops_core.cli.screen import Screen
-from ops_core.cli.serving import log_from
+from ops_core.cli.serving import announced, log_from
 from ops_core.cli.text import without_secrets
 from ops_core.cli.worker import WorkerOptions
 from ops_core.settings import Settings, read_settings
@@ -47,7 +47,7 @@ async def work_here(options: WorkerOptions) -> int:
 
     def announce() -> None:
         processes = f"{options.processes} × {settings.concurrency} runs"
-        screen.pairs({"worker": processes, **_places(settings)})
+        announced(screen, settings, {"worker": processes, **_places(settings)})
 
     return await Supervisor(supervised, announce).run()
 
@@ -60,7 +60,9 @@ async def _work(settings: Settings, *, supervised: bool) -> Exit:
             if not supervised:
                 agents = ", ".join(ops.catalog.names) or "none"
                 runs = f"{settings.concurrency} runs"
-                screen.pairs({"worker": runs, **_places(settings), **metrics, "agents": agents})
+                announced(
+                    screen, settings, {"worker": runs, **_places(settings), **metrics, "agents": agents}
+                )
 
         await work(ops, announce, STANDARD_INPUT if supervised else None)
     return Exit.OK

@@ -14,6 +14,7 @@ from typing import Any
 from agentkit.errors import AgentkitError
 from agentkit.models.traffic import Traffic
 from agentkit.sandbox import Sandboxes, SandboxOptions
+from agentkit.signatures import is_instance
 from agentkit.tools import Tool
 from agentkit.tools.confined import ConfinedTool, Dependencies, confined, preloaded
 from ops_core.apis import check_apis
@@ -206,7 +207,7 @@ async def _placed(served: Served, sandboxing: Sandboxing, sandboxes: Sandboxes) 
         if isinstance(tool, ConfinedTool):
             await sandboxes.get(tool.confinement.sandbox or "pool")
     deps = served.deps
-    needed = any(map(_needs_deps_here, tools)) or not isinstance(deps, served.agent.deps)
+    needed = any(map(_needs_deps_here, tools)) or not is_instance(deps, served.agent.deps)
     if deps is None and served.deps_from is not None and needed:
         deps = make_deps(served.deps_from, Path.cwd())
     return replace(served, agent=replace(served.agent, tools=tools), deps=deps)

@@ -41,7 +41,7 @@ from .api_support import Stage, staged  # type: ignore[import-not-found]
 SOON = 20.0
 
 
-@tool(effect="pure", approval=True)
+@tool(effect="pure", approval=True, sandbox="inprocess")
 def pay(amount: float, to: str) -> str:
     """Pay."""
     return f"paid {amount:g} to {to}"

@@ -38,7 +38,7 @@ CONFORMANCE = PEERS / "conformance/dist/index.js"
 TASKS = "io.modelcontextprotocol/tasks"
 
 
-@tool(effect="pure", approval=True)
+@tool(effect="pure", approval=True, sandbox="inprocess")
 def launch(rocket: str) -> str:
     """Launch a rocket."""
     return f"{rocket} is on its way"

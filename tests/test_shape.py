@@ -21,7 +21,10 @@ PACKAGES = ("agentkit", "ops_core")
 FILE_LINES = 400
 FUNCTION_LINES = 40
 PARAMETERS = 7
-WIDER = {"agentkit.tools.functions": 9}  # the declaration of a tool: each parameter is one of its properties
+WIDER = {
+    "agentkit.tools.functions": 9,
+    "ops_core.journal": 8,
+}  # the declaration of a tool: each parameter is one of its properties
 PORT_METHODS = 16
 
 MAY_READ_THE_ENVIRONMENT = {

@@ -392,6 +392,31 @@ async def test_a_run_that_cannot_record_goes_on_once_its_lease_has_run_out(file_
     assert found.status is TaskStatus.COMPLETED
 
 
+async def test_a_result_that_cannot_be_written_is_kept_and_written_again(
+    file_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """The disk was full for a moment: an unsafe call that has ended is not asked about."""
+    monkeypatch.setattr("ops_core.journal.AGAIN_SECONDS", 0.05)
+    async with open_test_store(file_url) as store:
+        engine = Engine(store, LocalDispatcher())
+
+        @tool(effect="unsafe")
+        async def fill() -> str:
+            """Fills the disk."""
+            await store._write(_pages(1))
+            return "x" * 1_000_000
+
+        model = ScriptedModel.by_turn([call("fill"), "Done."])
+        task = await submit(engine)
+        async with working(engine, Agent(model, name="agent", tools=[fill])):
+            async with asyncio.timeout(SOON):
+                while "kept and written again" not in caplog.text:
+                    await asyncio.sleep(0.01)
+            await store._write(_pages(1_000_000))
+            found = await ended(engine, task)
+        assert (found.status, found.epoch) == (TaskStatus.COMPLETED, 1)
+
+
 def _pages(most: int) -> Callable[[Any], None]:
     def limit(writing: Any) -> None:
         writing.connection.exec_driver_sql(f"PRAGMA max_page_count = {most}")

@@ -168,6 +168,9 @@ class TaskUnreadable(OpsError):
 class StoreUnavailable(OpsError):
     """The database does not answer."""
 
+    is_uncertain: bool = False
+    """Whether what was to be written may have been written all the same."""
+
     code = "store_unavailable"
     actor = Actor.OPERATOR
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from agentkit.codec import kind_of
 from agentkit.transcript import Finished, Recorded, Step
-from ops_core.errors import SpendingReached
+from ops_core.chance import spread
+from ops_core.errors import SpendingReached, StoreUnavailable
 from ops_core.ports import Store
 from ops_core.task import Lease
 from ops_core.terms import Spending
 from ops_core.till import Till
+
+AGAIN_SECONDS = 1.0
+"""After a step could not be written, so long until that is tried again."""
+
+log = logging.getLogger("ops_core.journal")
 
 
 class Changed(Protocol):
@@ -34,6 +42,8 @@ class TaskJournal:
         recorded: told the kind of each step that was recorded.
         ending: called before the step that ends the task is written.
         known: all its steps, where the claim has brought them, so that there is nothing to load.
+        patience_seconds: so long a step that the database refuses is kept and written again: about as long as the lease
+            lasts. What has happened is not thrown away because a disk was full for a moment.
         spending: what tenants may spend in a day.
     """
 
@@ -47,7 +57,9 @@ class TaskJournal:
         ending: Callable[[], None] | None = None,
         known: Sequence[Recorded] | None = None,
         spending: Spending | None = None,
+        patience_seconds: float = 0.0,
     ) -> None:
+        self._patience = patience_seconds
         self._till = Till(Spending() if spending is None else spending, lease.tenant)
         self._store = store
         self._lease = lease
@@ -75,6 +87,19 @@ class TaskJournal:
         self._till.recorded(recorded)
         return recorded
 
+    async def _append_patiently(self, steps: Sequence[Step]) -> Sequence[Recorded]:
+        """Write, and write again where it is certain that nothing was written."""
+        now = asyncio.get_running_loop().time
+        until = now() + self._patience
+        while True:
+            try:
+                return await self._append(steps)
+            except StoreUnavailable as error:
+                if error.is_uncertain or now() + AGAIN_SECONDS > until:
+                    raise
+                log.warning("a step is kept and written again: %s", error)
+            await asyncio.sleep(spread(AGAIN_SECONDS))
+
     async def append(self, step: Step) -> Recorded:
         """Record a step; a :class:`~agentkit.transcript.Finished` ends the task in the same transaction.
 
@@ -96,7 +121,7 @@ class TaskJournal:
         is_last = any(isinstance(step, Finished) for step in steps)
         if self._ending is not None and is_last:
             self._ending()
-        recorded = await self._append(steps)
+        recorded = await self._append_patiently(steps)
         if self._recorded is not None:
             for step in steps:
                 self._recorded(kind_of(step))

@@ -423,6 +423,7 @@ class Runner:
             ending=ending,
             known=known,
             spending=self._catalog.terms.spending,
+            patience_seconds=self._options.lease_seconds,
         )
 
     async def _ready(self, served: Served) -> Agent[Any, Any]:

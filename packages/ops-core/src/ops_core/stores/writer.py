@@ -188,7 +188,9 @@ class Writer:
             except DBAPIError as error:
                 if error.connection_invalidated:
                     message = f"it is not known whether a write was committed: {reason(error)}"
-                    raise _Unreachable(StoreUnavailable(message)) from None
+                    uncertain = StoreUnavailable(message)
+                    uncertain.is_uncertain = True
+                    raise _Unreachable(uncertain) from None
                 raise
         if self._metrics is not None:
             self._metrics.committed(len(batch), time.monotonic() - began)

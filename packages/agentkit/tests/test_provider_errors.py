@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
+import pickle
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,10 +20,11 @@ from agentkit.errors import (
     ModelBadRequest,
     ModelBadResponse,
     ModelError,
+    ModelMistaken,
     ModelOverloaded,
     ModelRateLimited,
 )
-from agentkit.messages import ModelRequest, UserMessage
+from agentkit.messages import ModelReply, ModelRequest, Text, UserMessage
 from agentkit.models.anthropic import AnthropicModel
 from agentkit.models.google import GoogleModel
 from agentkit.models.openai import OpenAIModel
@@ -514,3 +517,11 @@ async def test_text_in_place_of_a_reply_is_told(server: WireServer, model: OpenA
     server.plan(Answer(kind="text/plain", chunks=[b"the model is still loading"]))
     with pytest.raises(ModelBadResponse, match="the model is still loading"):
         await model.reply(HELLO)
+
+
+def test_a_mistake_survives_a_copy_and_another_process() -> None:
+    reply = ModelReply(parts=(Text(text="weather(Oslo)"),))
+    mistaken = ModelMistaken("refused", reply, 1)
+    mistaken.reason = "no such call"
+    for same in (pickle.loads(pickle.dumps(mistaken)), copy.copy(mistaken)):
+        assert (str(same), same.reply, same.shown, same.reason) == ("refused", reply, 1, "no such call")

@@ -252,7 +252,7 @@ class ModelMistaken(ModelError):
     actor = Actor.MODEL
     transient = True
 
-    def __init__(self, message: str, reply: Any, shown: int = 0) -> None:
+    def __init__(self, message: str | None = None, reply: Any = None, shown: int = 0) -> None:
         super().__init__(message)
         self.reply = reply
         self.shown = shown

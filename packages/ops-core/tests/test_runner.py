@@ -16,6 +16,9 @@ from agentkit.messages import ModelReply, Part, StopReason, Text, ToolCall, Usag
 from agentkit.testing.models import ScriptedModel
 from agentkit.tools import tool
 from agentkit.transcript import (
+    ApprovalGiven,
+    Declared,
+    ModelReplied,
     RunRetried,
 )
 from ops_core.catalog import Catalog
@@ -36,6 +39,7 @@ from .runner_support import (  # type: ignore[import-not-found]
     adding,
     call,
     ended,
+    is_,
     submit,
     sweeping,
     until,
@@ -454,3 +458,24 @@ async def test_replies_that_a_broken_validator_refuses_are_paid_for_once_and_cou
     assert now.error is not None
     assert (now.error.code, "KeyError" in now.error.message) == ("no_progress", True)
     assert len(model.requests) == 4
+
+
+async def test_a_task_says_what_it_was_made_of_and_what_has_changed(engine: Engine):
+    """The first step is written by the claim, which knows no tools: the first reply says it."""
+    asking = tool(effect="pure", approval=True, name="add")(add.function)
+    changed = tool(effect="idempotent", name="add")(add.function)
+    task = await submit(engine)
+    async with working(engine, replace(adding(), tools=[asking])):
+        now = await until(engine, task, is_(TaskStatus.WAITING))
+    (question,) = now.approvals or (await engine.get(task.tenant, task.id)).approvals
+    answer = ApprovalGiven(approval_id=question.asked.approval_id, approved=True)
+    await engine.answer(task.tenant, task.id, answer)
+    async with working(engine, replace(adding(), tools=[changed])):
+        await ended(engine, task)
+    steps = await steps_of(engine.store, task)
+    replies = [step for step in steps if isinstance(step, ModelReplied)]
+    assert replies[0].declared is not None
+    assert set(cast("Any", replies[0].declared)["tools"]) == {"add"}
+    assert all(reply.request for reply in replies)
+    (found,) = [step for step in steps if isinstance(step, Declared)]
+    assert set(found.changed) == {"tools.add.effect", "tools.add.terms"}

@@ -13,6 +13,7 @@ from math import inf
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypedDict, Unpack, cast, get_origin
 
+import agentkit
 from agentkit.account import account_here
 from agentkit.asking import Asker
 from agentkit.attachments import Input, checked_input
@@ -20,11 +21,12 @@ from agentkit.boundary import guarded
 from agentkit.compaction import Context
 from agentkit.control import Control, Host
 from agentkit.errors import BadArguments, ToolDenied, UnknownTool, UsageError
+from agentkit.fingerprints import fingerprint, parts_of_tool, versions
 from agentkit.journals import MemoryJournal
 from agentkit.limits import Limits
 from agentkit.loop import Event, Loop, OnEvent
 from agentkit.memories import AgentMemory
-from agentkit.messages import JsonValue, ToolCall, ToolSpec
+from agentkit.messages import JsonObject, JsonValue, ToolCall, ToolSpec
 from agentkit.model_settings import ModelSettings
 from agentkit.models.prices import Prices
 from agentkit.models.resilient import ResilientModel, open_chain
@@ -54,6 +56,9 @@ else:
     Output = TypeVar("Output")
 
 AnyTool: TypeAlias = Tool | Toolset | Callable[..., Any]
+_NOT_SETTINGS = frozenset(
+    {"model", "fallback", "prices", "name", "instructions", "tools", "output", "deps", "policy", "telemetry"}
+)
 _PLANNINGS: Mapping[str, Callable[[], Planning]] = {"native": NativePlanning, "react": ReActPlanning}
 
 
@@ -312,6 +317,7 @@ class Agent(Generic[Deps, Output]):
             limits=self.limits.tightened(options.get("limits")),
             patience=self.patience,
             memory=memory,
+            declared=self._declared(model, specs),
             context=replace(self.context, window=self.context.window or window_of(model.name)),
             reserves=options.get("reserves", False),
         )
@@ -320,6 +326,33 @@ class Agent(Generic[Deps, Output]):
         """A tool with what the agent says of all of them."""
         timeout = self.tool_timeout if spec.timeout_seconds is None else spec.timeout_seconds
         return replace(spec, timeout_seconds=timeout, parallel=spec.parallel and self.parallel_tools)
+
+    def _declared(self, model: ResilientModel, specs: Mapping[str, ToolSpec]) -> JsonObject:
+        """What a run is made of, by digests of its parts: recorded, so that a later run can be compared with it."""
+        tools: dict[str, JsonValue] = {}
+        for name, spec in specs.items():
+            known = self._tool_parts.get(name)
+            if known is None or known[0] is not spec:  # those of an MCP server may change
+                known = self._tool_parts[name] = (spec, parts_of_tool(spec))
+            tools[name] = known[1]
+        return {**self._own_parts, "models": [one.name for one in model.models], "tools": tools}
+
+    @cached_property
+    def _tool_parts(self) -> dict[str, tuple[ToolSpec, JsonObject]]:
+        return {}
+
+    @cached_property
+    def _own_parts(self) -> JsonObject:
+        settings = {
+            field.name: getattr(self, field.name) for field in fields(self) if field.name not in _NOT_SETTINGS
+        }
+        return {
+            "instructions": fingerprint(self.instructions),
+            "policy": fingerprint([type(self.policy).__qualname__, self.policy]),
+            "output": fingerprint(self._output.json_schema),
+            "settings": fingerprint(settings),
+            "versions": versions(agentkit.__version__),
+        }
 
     def _offered(self, specs: Mapping[str, ToolSpec]) -> tuple[ToolSpec, ...]:
         offers: Callable[[ToolSpec], bool] | None = getattr(self.policy, "offers", None)

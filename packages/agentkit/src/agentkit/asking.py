@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, cast
 
 from agentkit.account import Account
@@ -21,6 +21,7 @@ from agentkit.errors import (
     RunError,
     TranscriptError,
 )
+from agentkit.fingerprints import Requests
 from agentkit.messages import (
     DECLINED,
     ModelReply,
@@ -109,6 +110,7 @@ class Asker:
         output: the type of the output, which a reply without calls must fit.
         prices: what models cost.
         settings: how it is to answer.
+        requests: their fingerprints.
     """
 
     model: ResilientModel
@@ -117,6 +119,7 @@ class Asker:
     output: OutputSchema[Any]
     prices: Prices
     settings: ModelSettings = ModelSettings()
+    requests: Requests = field(default_factory=Requests)
 
     async def ask(self, wanted: Wanted) -> Answer:
         """The model's next reply, as it is to be recorded. Calls that fail on the way to it are recorded here.
@@ -130,13 +133,15 @@ class Asker:
         shown = None
         if wanted.on_delta is not None:
             shown = self.planning.watch(wanted.on_delta, self.model.name)
+        asked = self.requests.fingerprint(request)
         reply = await self._reply(request, wanted, shown)
         if not isinstance(reply, ModelReply):
             return reply
         if shown is not None:
             shown.close()
         place = _Place(len(wanted.transcript), wanted.tally.call_ids)
-        return self._read(reply, place, time.monotonic() - began)
+        read = self._read(reply, place, time.monotonic() - began)
+        return replace(read, request=asked)
 
     async def shorten(self, wanted: Wanted, owed: Shorten) -> Answer:
         """How the conversation is told in short, as it is to be recorded.

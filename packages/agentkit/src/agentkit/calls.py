@@ -30,6 +30,7 @@ from agentkit.errors import (
     TranscriptError,
     UnknownTool,
 )
+from agentkit.fingerprints import fingerprint_of_tool
 from agentkit.killswitch import KillSwitch, ToolUse
 from agentkit.messages import Effect, JsonValue, ToolCall, ToolSpec
 from agentkit.ports import (
@@ -67,6 +68,8 @@ MOST_OUTPUT = 4_000_000
 
 _MOST_LOOKS = 50_000
 """Values of an output that are looked at in the event loop; a larger one is looked at in a thread."""
+
+TOOL_CHANGED = "the tool has changed since this was asked before"
 
 log = logging.getLogger("agentkit")
 
@@ -184,7 +187,9 @@ class Caller:
         call, spec, remark, approved = owed.call, self.specs[owed.call.name], "", False
         if owed.answer is not None and owed.asked is not None:
             # a yes is for what was shown: anything else is asked anew
-            approved = owed.asked.digest in ("", digest_of_call(self.run_id, call))
+            approved = owed.asked.digest in ("", digest_of_call(self.run_id, call)) and not self._has_changed(
+                owed
+            )
             if owed.answer.arguments is not None:
                 call = replace(call, arguments=owed.answer.arguments)
             remark = _remark_of(owed.answer)
@@ -235,17 +240,27 @@ class Caller:
             isinstance(recorded.step, ApprovalAsked) and recorded.step.call_id == call.id
             for recorded in transcript
         )
+        reason = f"{TOOL_CHANGED}; {decision.reason}" if self._has_changed(owed) else decision.reason
         asked = ApprovalAsked(
             approval_id=f"{call.id}.{earlier + 1}",
             call_id=call.id,
             tool=call.name,
             arguments=call.arguments,
-            reason=decision.reason,
+            reason=reason,
             interrupted=owed.started,
             digest=digest_of_call(self.run_id, call),
             expires_seconds=decision.expires_seconds,
+            tool_digest=fingerprint_of_tool(self.specs[call.name]),
         )
         await self.record(asked)
+
+    def _has_changed(self, owed: OpenCall) -> bool:
+        """The tool is not as it was when a person was asked about the call."""
+        asked = owed.asked
+        return asked is not None and asked.tool_digest not in (
+            "",
+            fingerprint_of_tool(self.specs[asked.tool]),
+        )
 
     async def _refuse(self, call: ToolCall, error: ToolError, ruling: Ruling | None = None) -> None:
         refused = ToolReturned(call_id=call.id, tool=call.name, error=error.as_run_error(), ruling=ruling)

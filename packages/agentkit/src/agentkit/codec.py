@@ -36,6 +36,7 @@ from agentkit.messages import (
 from agentkit.transcript import (
     ApprovalAsked,
     ApprovalGiven,
+    Declared,
     Embedded,
     Finished,
     ModelAsked,
@@ -74,6 +75,7 @@ _STEPS: Mapping[str, type[Any]] = {
     "recalled": Recalled,
     "embedded": Embedded,
     "nested_spent": NestedSpent,
+    "declared": Declared,
     "finished": Finished,
 }
 _PARTS: Mapping[str, type[Any]] = {

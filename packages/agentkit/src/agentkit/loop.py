@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeAlias, cast
 
@@ -28,6 +28,7 @@ from agentkit.errors import (
     RunReleased,
     UsageError,
 )
+from agentkit.fingerprints import changes
 from agentkit.messages import (
     Delta,
     JsonValue,
@@ -52,6 +53,7 @@ from agentkit.ports import Journal
 from agentkit.tally import Tally
 from agentkit.transcript import (
     ApprovalAsked,
+    Declared,
     Finished,
     ModelAsked,
     ModelReplied,
@@ -63,6 +65,7 @@ from agentkit.transcript import (
     Summarised,
     ToolStarted,
     beginning,
+    declared_in,
     ending,
 )
 
@@ -111,6 +114,8 @@ class Loop:
     _last: float = 0.0
     _clock: Callable[[], float] = field(default_factory=lambda: asyncio.get_running_loop().time)
     _given: RunStarted | None = None
+    _change: Declared | None = None
+    _is_declared: bool = True
     _abandoned: bool = False
     _watcher_failed: bool = False
 
@@ -152,8 +157,9 @@ class Loop:
     async def _begin(self, given: RunStarted) -> None:
         await self._load()
         if not self.steps:
-            await self._record(given)
+            await self._record(replace(given, declared=self.work.declared))
             return
+        self._look_for_changes()
         first = beginning(self.steps)
         if first is None or given.input not in (None, first.input):
             message = "the journal holds another run: its first step has another input"
@@ -161,6 +167,13 @@ class Loop:
         if (first.earlier, first.earlier_digest) != (given.earlier, given.earlier_digest):
             message = f"the run began with {first.earlier} earlier turns of its conversation, and is given others now"
             raise UsageError(message)
+
+    def _look_for_changes(self) -> None:
+        """What the run is made of is recorded with its first reply, and a change of it before the next step."""
+        before, now = declared_in(self.steps), self.work.declared
+        self._is_declared = before is not None
+        if before is not None and (changed := changes(before, now)):
+            self._change = Declared(declared=now, changed=changed)
 
     async def _outcome_of(self, turns: asyncio.Task[Outcome[JsonValue]]) -> Outcome[JsonValue]:
         self._abandoned = not turns.done()  # a tool ignores its cancellation: the run ends without it
@@ -283,6 +296,8 @@ class Loop:
         """With the end of the run, where nothing else is owed after it: nothing is done between the two."""
         seconds_left = self._seconds_left()
         memory = self.work.memory
+        if not self._is_declared:
+            reply, self._is_declared = replace(reply, declared=self.work.declared), True
         is_last = reply.is_last_word
         if (memory is not None and memory.keeps_outcomes) or self._ends_otherwise:
             is_last = False
@@ -371,8 +386,10 @@ class Loop:
     async def _append(self, step: Step, *more: Step) -> Recorded:
         """The one durable line; gives the first step as recorded."""
         await self.account.tell_outer((step, *more))
+        change, self._change = self._change, None
+        steps = (step, *more) if change is None else (change, step, *more)
         recorded = (
-            await self.journal.append_all((step, *more)) if more else (await self.journal.append(step),)
+            await self.journal.append_all(steps) if len(steps) > 1 else (await self.journal.append(step),)
         )
         self._last = _now()
         for one in recorded:
@@ -381,7 +398,7 @@ class Loop:
             if self.gauge is not None:
                 self.gauge.add(one)
             self._show(one)
-        return recorded[0]
+        return recorded[0 if change is None else 1]
 
     def _show(self, event: Event) -> None:
         """A watcher that raises harms nothing but what it shows: it stands between a paid reply and its record."""

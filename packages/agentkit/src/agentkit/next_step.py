@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from agentkit.asking import Asker
 from agentkit.compaction import Context, Gauge, Shorten, due
 from agentkit.errors import Actor, BadArguments, ContentRefused, LimitReached, RunError, UsageError
 from agentkit.limits import Limits
-from agentkit.messages import DECLINED, StopReason, ToolSpec
+from agentkit.messages import DECLINED, JsonObject, JsonValue, StopReason, ToolSpec
 from agentkit.ports import Policy, Toolset
 from agentkit.remembering import Remembering
 from agentkit.schema import OutputSchema
@@ -41,6 +41,7 @@ class Work:
         patience: so many turns in a row may bring the run no further.
         context: what is done when the conversation outgrows the model.
         memory: what outlives the run.
+        declared: what the run is made of, by digests of its parts.
         reserves: what a call may cost is recorded before it is made, whatever the limits are.
     """
 
@@ -53,6 +54,7 @@ class Work:
     patience: int
     context: Context = Context()
     memory: Remembering | None = None
+    declared: JsonObject = field(default_factory=dict[str, JsonValue])
     reserves: bool = False
 
 

@@ -11,6 +11,7 @@ from agentkit.money import nanos, usd
 from agentkit.transcript import (
     ApprovalAsked,
     ApprovalGiven,
+    Declared,
     Embedded,
     ModelAsked,
     ModelFailed,
@@ -115,7 +116,7 @@ class Tally:
                 if step.model:
                     self.failures = 0
                     self._settle(step.usage)
-            case ModelAsked() | ModelFailed() | Embedded() | NestedSpent():
+            case ModelAsked() | ModelFailed() | Embedded() | NestedSpent() | Declared():
                 self._add_aside(step)
             case ToolReturned():
                 self.tool_calls += 1
@@ -139,7 +140,7 @@ class Tally:
         if not self._waiting:
             self._waited += at - self._waiting_since
 
-    def _add_aside(self, step: ModelAsked | ModelFailed | Embedded | NestedSpent) -> None:
+    def _add_aside(self, step: ModelAsked | ModelFailed | Embedded | NestedSpent | Declared) -> None:
         self.asides += 1
         match step:
             case ModelAsked():
@@ -155,6 +156,8 @@ class Tally:
             case Embedded():
                 self.failures = 0
                 self._settle(step.usage)
+            case Declared():
+                pass
 
     def _settle(self, used: Usage | None, run: str = "") -> None:
         """A call has ended, as far as is known. What it has reserved is given back where its cost is known."""

@@ -49,6 +49,8 @@ class RunStarted:
         earlier: so many earlier turns of its conversation are shown to the model; the run refers to them by number
             and digest, so that a conversation is stored once however many runs follow each other in it.
         earlier_digest: of these turns, see :func:`digest_of`.
+        declared: what the run is made of, by digests of its parts: instructions, tools, policy, settings, versions;
+            ``None`` where that is recorded with its first reply.
     """
 
     run_id: str
@@ -56,6 +58,7 @@ class RunStarted:
     input: JsonValue
     earlier: int = 0
     earlier_digest: str = ""
+    declared: JsonObject | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +72,8 @@ class ModelReplied:
         model: ``provider:name``.
         seconds: how long it took.
         problem: why the reply cannot be acted on; shown to the model with the next request.
+        request: digest of what the model was asked.
+        declared: as in :class:`RunStarted`, where nothing was recorded of it before.
     """
 
     parts: tuple[Part, ...]
@@ -77,6 +82,8 @@ class ModelReplied:
     model: str = ""
     seconds: float = 0.0
     problem: str | None = None
+    request: str = ""
+    declared: JsonObject | None = None
 
     def __post_init__(self) -> None:
         _hold_recordable(self, "model", *(() if self.problem is None else ("problem",)))
@@ -105,6 +112,19 @@ class ModelReplied:
     def is_last_word(self) -> bool:
         """Nothing follows: it calls no tool, nothing is wrong with it, and the provider has not only paused."""
         return not self.tool_calls and self.problem is None and self.stop_reason is not StopReason.PAUSED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declared:
+    """Whoever carries the run on has found that it is made of something else than before.
+
+    Attributes:
+        declared: what it is made of now, as in :class:`RunStarted`.
+        changed: the parts that differ, for example ``tools.pay.schema``.
+    """
+
+    declared: JsonObject
+    changed: list[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,6 +238,7 @@ class ApprovalAsked:
         reason: why a person is asked.
         interrupted: the call was started before and nobody knows whether it took effect.
         digest: of the run, the call, the tool and the arguments, see :func:`digest_of_call`; an answer is for these.
+        tool_digest: of the tool's description, schema and effect; after a change of these it is asked anew.
         expires_seconds: an answer that is recorded later than so long after the question does not count, and the call
             is refused then; ``None`` for never.
     """
@@ -230,6 +251,7 @@ class ApprovalAsked:
     interrupted: bool = False
     digest: str = ""
     expires_seconds: float | None = None
+    tool_digest: str = ""
 
     def __post_init__(self) -> None:
         _hold_recordable(self, "reason")
@@ -433,6 +455,7 @@ Step: TypeAlias = (
     | Recalled
     | Embedded
     | NestedSpent
+    | Declared
     | Finished
 )
 
@@ -454,8 +477,8 @@ class Recorded:
 
 Transcript: TypeAlias = Sequence[Recorded]
 
-ASIDES = (ModelAsked, ModelFailed, Embedded, NestedSpent)
-"""Steps that only tell of a call of a model, and that a limit of steps does not count."""
+ASIDES = (ModelAsked, ModelFailed, Embedded, NestedSpent, Declared)
+"""Steps that only tell of a call of a model, or of a change, and that a limit of steps does not count."""
 
 BEGINNINGS = (*ASIDES, ToolStarted)
 """Steps that bring a run no further: what they tell of may be what stops it each time."""
@@ -501,6 +524,17 @@ def beginning(transcript: Transcript) -> RunStarted | None:
     """The first step; ``None`` for a run that has not begun."""
     first = transcript[0].step if transcript else None
     return first if isinstance(first, RunStarted) else None
+
+
+def declared_in(transcript: Transcript) -> JsonObject | None:
+    """What the run was made of last, as far as that is recorded."""
+    for recorded in reversed(transcript):
+        if (
+            isinstance(recorded.step, RunStarted | ModelReplied | Declared)
+            and recorded.step.declared is not None
+        ):
+            return recorded.step.declared
+    return None
 
 
 def ending(transcript: Transcript) -> Finished | None:

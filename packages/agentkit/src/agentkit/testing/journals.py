@@ -14,6 +14,7 @@ from agentkit.ports import Journal
 from agentkit.transcript import (
     ApprovalAsked,
     ApprovalGiven,
+    Declared,
     Embedded,
     Finished,
     ModelAsked,
@@ -124,6 +125,7 @@ EVERY_KIND: Sequence[Step] = (
     ModelReplied(parts=(), stop_reason=StopReason.LENGTH, problem="cut off"),
     RunRetried(of="task-0"),
     Embedded(model="scripted:embeddings", usage=Usage(input_tokens=7, cost_usd=0.001), seconds=0.25),
+    Declared(declared={"tools": {"add": {"effect": "pure"}}}, changed=["tools.add.effect"]),
     NestedSpent(
         run="run-2",
         agent="helper",

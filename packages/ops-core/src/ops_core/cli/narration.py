@@ -10,6 +10,7 @@ from agentkit.messages import ToolCall, Usage
 from agentkit.transcript import (
     ApprovalAsked,
     ApprovalGiven,
+    Declared,
     Embedded,
     Finished,
     ModelAsked,
@@ -80,6 +81,8 @@ class Narrator:
                 return self._reply(seq, step)
             case ModelAsked() | Embedded() | NestedSpent():
                 return None
+            case Declared(changed=changed):
+                return Line(seq=seq, word="changed", text=visible(", ".join(changed)), tone="quiet")
             case ModelFailed():
                 return self._failed(seq, step)
             case ToolStarted():

@@ -1,0 +1,105 @@
+"""Fingerprints of what a run is made of, and of what its model is asked: recorded for a later comparison.
+
+Only digests, names and versions: none of it can be read back. Two fingerprints are equal where what they are of is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, fields, is_dataclass
+from enum import Enum
+from re import Pattern
+from typing import Any, cast
+
+from agentkit.messages import JsonObject, ModelRequest, ToolSpec
+
+DIGITS = 16
+
+_NOT_ASKED = frozenset({"messages", "tools", "max_tokens"})
+"""Of a request: told by themselves, or a matter of the money that was left."""
+
+
+def fingerprint(value: object) -> str:
+    """The same for the same value in every process; objects that are no data count by the name of their class."""
+    text = json.dumps(_plain(value), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, bytes):
+        return hashlib.sha256(value).hexdigest()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in cast("Mapping[object, Any]", value).items()}
+    if isinstance(value, AbstractSet):
+        return sorted((_plain(each) for each in value), key=repr)
+    if isinstance(value, Sequence):
+        return [_plain(each) for each in value]
+    if isinstance(value, Pattern):
+        return cast("Pattern[str]", value).pattern
+    name = getattr(value, "__qualname__", type(value).__qualname__)
+    if is_dataclass(value) and not isinstance(value, type):
+        return [name, *({one.name: _plain(getattr(value, one.name))} for one in fields(value) if one.repr)]
+    return name
+
+
+def fingerprint_of_tool(spec: ToolSpec) -> str:
+    """Of what a person is shown of a tool who approves a call of it: name, description, schema and effect."""
+    return fingerprint([spec.name, spec.description, spec.parameters, spec.effect])
+
+
+def parts_of_tool(spec: ToolSpec) -> JsonObject:
+    """A tool by its parts."""
+    terms = [spec.timeout_seconds, spec.approval, spec.reaches_out, spec.parallel]
+    return {
+        "effect": str(spec.effect),
+        "schema": fingerprint(spec.parameters),
+        "description": fingerprint(spec.description),
+        "terms": fingerprint(terms),
+    }
+
+
+def versions(agentkit: str) -> JsonObject:
+    """What carries the run."""
+    return {"agentkit": agentkit, "python": platform.python_version()}
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> list[str]:
+    """The parts in which two declarations differ, for example ``tools.pay.schema``."""
+    found: list[str] = []
+    for name in sorted({*before, *now}):
+        one, other, place = before.get(name), now.get(name), f"{where}{name}"
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            inside = cast("Mapping[str, Any]", one), cast("Mapping[str, Any]", other)
+            found += changes(*inside, where=f"{place}.")
+        elif one != other:
+            found.append(place)
+    return found
+
+
+@dataclass(slots=True)
+class Requests:
+    """The fingerprints of the requests of one run; what was in the request before is not looked at again."""
+
+    _messages: dict[int, tuple[object, str]] = field(default_factory=dict[int, tuple[object, str]])
+    _tools: tuple[object, str] = ((), "")
+
+    def fingerprint(self, request: ModelRequest) -> str:
+        """Of everything that a model is told, but for the most tokens of its reply."""
+        if request.tools is not self._tools[0]:
+            self._tools = (request.tools, fingerprint([fingerprint_of_tool(spec) for spec in request.tools]))
+        seen: dict[int, tuple[object, str]] = {}
+        for message in request.messages:
+            known = self._messages.get(id(message))
+            # the message is kept with its digest, so that its id is not given to another one
+            seen[id(message)] = (message, fingerprint(message)) if known is None else known
+        self._messages = seen
+        rest = {one.name: getattr(request, one.name) for one in fields(request) if one.name not in _NOT_ASKED}
+        return fingerprint([rest, self._tools[1], *(seen[id(message)][1] for message in request.messages)])

@@ -133,7 +133,7 @@ class Asker:
         shown = None
         if wanted.on_delta is not None:
             shown = self.planning.watch(wanted.on_delta, self.model.name)
-        asked = self.requests.fingerprint(request)
+        digest = self.requests.fingerprint(request)
         reply = await self._reply(request, wanted, shown)
         if not isinstance(reply, ModelReply):
             return reply
@@ -141,7 +141,7 @@ class Asker:
             shown.close()
         place = _Place(len(wanted.transcript), wanted.tally.call_ids)
         read = self._read(reply, place, time.monotonic() - began)
-        return replace(read, request=asked)
+        return replace(read, request=digest)
 
     async def shorten(self, wanted: Wanted, owed: Shorten) -> Answer:
         """How the conversation is told in short, as it is to be recorded.

@@ -67,9 +67,7 @@ class OutputSchema(Generic[Value]):
         """
         if self.free_text:
             return text
-        value = self._read(text)
-        self.validate(value)
-        return value
+        return self._read(text)
 
     def _read(self, text: str) -> JsonValue:
         """The JSON value in a text, also where it is written as models write it."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from agentkit.errors import RunInterrupted
@@ -54,3 +54,14 @@ def guarded(what: str) -> Generator[None, None, None]:
             raise
         message = f"{what} raised {type(error).__name__}"
         raise RuntimeError(message) from error
+
+
+async def drop_cancellation() -> None:
+    """Forget that a tool has cancelled its own task, which is that of the run: only a stop of the run is one."""
+    task = asyncio.current_task()
+    if task is None or not task.cancelling():
+        return
+    with suppress(asyncio.CancelledError):
+        await asyncio.sleep(0)  # it may not have been delivered yet
+    while task.cancelling():
+        task.uncancel()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, cast
 
-from agentkit.boundary import guarded, task_here
+from agentkit.boundary import drop_cancellation, guarded, task_here
 from agentkit.codec import to_json_text
 from agentkit.errors import (
     BadArguments,
@@ -283,7 +283,8 @@ class Caller:
         began = time.monotonic()  # not the loop's: some loops look at the clock once a turn only
         remarks = [remark] if remark else []
         output, error = await self._result_of(call, spec, remarks.append)
-        await self._drop_own_cancellation()
+        if not self._is_given_up():
+            await drop_cancellation()
         if error is not None and spec.effect is not Effect.UNSAFE and self._is_given_up():
             return  # it failed because the run was stopped: it is owed again
         seconds = round(time.monotonic() - began, 6)
@@ -303,16 +304,6 @@ class Caller:
 
     def _is_given_up(self) -> bool:
         return self._broken.is_set() or self.is_stopped()
-
-    async def _drop_own_cancellation(self) -> None:
-        """Forget that a tool has cancelled its own task, which is that of the run: only a stop of the run is one."""
-        task = asyncio.current_task()
-        if task is None or not task.cancelling() or self._is_given_up():
-            return
-        with suppress(asyncio.CancelledError):
-            await asyncio.sleep(0)  # it may not have been delivered yet
-        while task.cancelling():
-            task.uncancel()
 
     async def _result_of(
         self, call: ToolCall, spec: ToolSpec, remark: Callable[[str], None]

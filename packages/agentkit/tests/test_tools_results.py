@@ -7,12 +7,14 @@ import threading
 from typing import Any
 
 import pytest
+from opentelemetry.sdk import trace as sdk_trace
 from pydantic import BaseModel, computed_field
 
 from agentkit import Agent, Attachment, Completed, ToolContext, tool
 from agentkit.messages import ToolMessage, ToolSpec, UserMessage
 from agentkit.sandbox import Sandboxes
 from agentkit.secrecy import redacted
+from agentkit.telemetry import Telemetry
 from agentkit.testing import ScriptedModel
 from agentkit.tools.confined import confined, preloaded
 from agentkit.transcript import ToolReturned
@@ -263,7 +265,13 @@ async def test_the_model_sees_a_picture_that_a_tool_returns():
     returned, messages = await result_of(shot)
     assert returned.output == {"page": 1, "shown": DOT}
     assert any(isinstance(each, ToolMessage) and "dot.png" in each.content for each in messages)
-    assert any(isinstance(each, UserMessage) and each.attachments == (picture,) for each in messages)
+    shown = [
+        attachment.data
+        for each in messages
+        if isinstance(each, UserMessage | ToolMessage)
+        for attachment in each.attachments
+    ]
+    assert shown == [picture.data]
 
 
 async def test_a_pure_call_whose_result_cannot_be_shown_may_be_made_in_another_way():
@@ -291,3 +299,26 @@ async def test_a_pure_call_whose_result_cannot_be_shown_may_be_made_in_another_w
 )
 def test_what_looks_like_a_secret_is_cut_out_of_logs(text, shown):
     assert redacted(text) == shown
+
+
+async def test_a_trace_with_content_harms_no_call():
+    """What cannot be written into a span is no failure of a call that was carried out."""
+    tracer = sdk_trace.TracerProvider()
+
+    class Unspeakable:
+        def __str__(self) -> str:
+            raise ValueError("secret sk-abc")
+
+    class Toolset:
+        async def specs(self):
+            return [ToolSpec(name="given", description="", parameters={"type": "object"})]
+
+        async def call(self, call, context):
+            return {(1, 2): Unspeakable()}
+
+    model = ScriptedModel.by_turn([call("given"), "Done."])
+    telemetry = Telemetry(tracer_provider=tracer, content=True)
+    outcome = await Agent(model, tools=[Toolset()], telemetry=telemetry).run("go")
+    (returned,) = steps_of(outcome.transcript, ToolReturned)
+    assert returned.error is None
+    assert returned.output.startswith("given was carried out; its result cannot be shown: ")

@@ -262,7 +262,11 @@ def without_keys(text: str) -> str:
 
 
 def redacted(text: str) -> str:
-    """``text`` for a log: also without what is named as a secret, ``password=…``. In doubt it is cut out."""
+    """``text`` for a log: without what this process knows as a secret, looks like one or is named as one (``password=…``).
+
+    In doubt it is cut out.
+    """
+    text = REGISTER.hidden(text)
     return _SHORT_KEY.sub(SECRET, _NAMED.sub(rf"\g<name>{SECRET}", without_keys(text)))
 
 

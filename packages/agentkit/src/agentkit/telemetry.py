@@ -399,4 +399,8 @@ def _as_text(value: JsonValue) -> str:
 
 
 def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)
+    """As JSON, for an attribute. A toolset may return what JSON cannot express; that harms no call."""
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str)
+    except Exception:  # noqa: BLE001  (also of a __str__ that is not ours)
+        return "(it cannot be expressed as JSON)"

@@ -262,7 +262,7 @@ def without_keys(text: str) -> str:
 
 
 def redacted(text: str) -> str:
-    """``text`` for a log: without what this process knows as a secret, looks like one or is named as one (``password=…``).
+    """``text`` for a log: without what is known to be secret, looks like a key or is named as one (``password=…``).
 
     In doubt it is cut out.
     """

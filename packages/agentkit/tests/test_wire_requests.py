@@ -21,7 +21,7 @@ from .wires import Call, anthropic, body, served  # type: ignore[import-not-foun
 HELLO = (UserMessage(text="Hello"),)
 WEATHER = ToolSpec(name="weather", description="Weather.", parameters={"type": "object"})
 KINDS = ["chat", "openrouter", "responses", "anthropic", "google"]
-OPEN = {"type": "object", "additionalProperties": True}
+OPEN: dict[str, Any] = {"type": "object", "additionalProperties": True}
 
 
 async def sent(kind: str, request: ModelRequest, name: str = "m", **fields: Any) -> Any:
@@ -95,7 +95,7 @@ async def test_tools_of_the_provider_stand_beside_those_of_the_agent(kind: str) 
 
 
 async def test_objects_are_merged_and_the_request_goes_before_the_endpoint() -> None:
-    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    schema: dict[str, Any] = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
     request = ModelRequest(messages=HELLO, output_schema=schema, temperature=0.5, max_tokens=500)
     bounded = ModelRequest(messages=HELLO, output_schema=schema, max_tokens=500)
     text = await sent("responses", request, text={"verbosity": "low"}, temperature=1, store=True)
@@ -171,7 +171,7 @@ async def test_each_wire_has_its_word_for_a_setting(kind: str) -> None:
     assert {name: found.get(name) for name in expected} == expected
 
 
-CHOICES = {
+CHOICES: dict[str, list[Any]] = {
     "chat": ["auto", "required", "none", {"type": "function", "function": {"name": "weather"}}],
     "responses": ["auto", "required", "none", {"type": "function", "name": "weather"}],
     "anthropic": [{"type": "auto"}, {"type": "any"}, {"type": "none"}, {"type": "tool", "name": "weather"}],
@@ -275,7 +275,7 @@ async def test_what_is_shown_of_a_wrapped_output_is_the_output() -> None:
         }
 
     shown: list[str] = []
-    schema = {"type": "array", "items": {"type": "string"}}
+    schema: dict[str, Any] = {"type": "array", "items": {"type": "string"}}
     async with served("chat") as one:
         one.server.plan(as_events([piece('{"output": ["a"'), piece("]}", "stop")]))
         reply: ModelReply = await one.model.reply(

@@ -135,6 +135,6 @@ def merged(written: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str, Any
             request[name] = [*ours, *(each for each in value if each not in ours)]
         elif isinstance(ours, Mapping) and isinstance(value, Mapping):
             request[name] = merged(cast("Mapping[str, Any]", ours), cast("Mapping[str, Any]", value))
-        elif name in _BOUNDS and isinstance(value, int) and not isinstance(value, bool):
+        elif name in _BOUNDS and isinstance(ours, int) and isinstance(value, int) and value > 0:
             request[name] = min(ours, value)
     return request

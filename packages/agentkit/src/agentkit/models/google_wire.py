@@ -351,7 +351,7 @@ def kept(value: Any) -> Any:
         items = cast("Mapping[str, Any]", value).items()
         return {name: kept(each) for name, each in items}
     if isinstance(value, list):
-        return [kept(each) for each in as_list(value)]
+        return [kept(each) for each in as_list(cast("object", value))]
     value = getattr(value, "value", value)
     return mend(value) if isinstance(value, str) else value
 

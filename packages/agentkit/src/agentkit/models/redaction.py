@@ -8,7 +8,17 @@ from functools import wraps
 from typing import Any, TypeVar, cast
 
 from agentkit.errors import ModelError, ModelMistaken
-from agentkit.messages import Delta, ModelReply, ModelRequest, Part, ReasoningDelta, TextDelta, ToolCall
+from agentkit.messages import (
+    Attachment,
+    Delta,
+    ModelReply,
+    ModelRequest,
+    Part,
+    ReasoningDelta,
+    Source,
+    TextDelta,
+    ToolCall,
+)
 from agentkit.ports import OnDelta
 from agentkit.secrecy import Secrets, looks_secret
 
@@ -61,7 +71,7 @@ def _part_without(part: Part, secrets: Secrets) -> Part:
         changed["arguments"] = arguments
     if not changed:
         return part
-    if hasattr(part, "data") and not isinstance(part.data, bytes):
+    if not isinstance(part, Attachment | Source) and part.data is not None:
         changed["data"] = None  # a provider refuses a text that is not the one which it has signed
     return replace(part, **changed)
 

@@ -299,7 +299,6 @@ async def test_deps_may_be_declared_in_every_way_that_type_checkers_read(wanted:
         ({"model": ""}, "model: '' is no model"),
         ({"tools": [lambda x: x]}, "tool"),
     ],
-    ids=str,
 )
 def test_what_cannot_be_part_of_an_agent_is_refused_when_it_is_declared(declaration, words):
     with pytest.raises(UsageError, match=words):

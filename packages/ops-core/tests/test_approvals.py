@@ -248,6 +248,14 @@ async def test_what_waits_for_ever_is_never_due(engine: Engine, clock: FakeClock
         ("\ud800\ue000\U0001f600", '"\\ud800\\ue000\U0001f600"'),
         ({"k\u202e": ["\u0000"]}, r'{"k\u202e": ["\u0000"]}'),
         ({"a": "b   c d"}, r'{"a": "b \u0020\u0020c d"}'),
+        ({"to": "\u0430mazon.com"}, r'{"to": "\u0430mazon.com"}'),
+        (
+            "\u0430\u0440\u0440\u04cf\u0435.com g\u03bf\u03bfgle",
+            r'"\u0430\u0440\u0440\u04cf\u0435.com g\u03bf\u03bfgle"',
+        ),
+        ("\uff50\uff41\uff59 \U0001d429ay p\u0251y", r'"\uff50\uff41\uff59 \ud835\udc29ay p\u0251y"'),
+        ("Привет, API-ключ kim@почта.рф", '"Привет, API-ключ kim@почта.рф"'),
+        ("V2 – Ωμέγα μ=5 日本語abc naïve", '"V2 – Ωμέγα μ=5 日本語abc naïve"'),
     ],
 )
 def test_nothing_in_what_is_shown_is_invisible(value, shown):

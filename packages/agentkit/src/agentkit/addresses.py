@@ -9,6 +9,17 @@ Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _NAT64_LOCAL = ipaddress.IPv6Network("64:ff9b:1::/48")
+_UNICAST = ipaddress.IPv6Network("2000::/3")
+"""All of IPv6 that is given to anybody; site-local addresses, segment identifiers and the rest lie beside it."""
+_SPECIAL = [
+    ipaddress.ip_network(network)
+    for network in (
+        "192.88.99.0/24",
+        "3fff::/20",
+        "3ffe::/16",
+    )  # 6to4 relays, documentation, a network that has ended
+]
+"""Of IANA's registries of special purposes, what this Python does not know."""
 _COMPATIBLE = ipaddress.IPv6Network("::/96")
 
 
@@ -21,7 +32,14 @@ def is_public(address: str) -> bool:
         found = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return False
-    return all(one.is_global and not one.is_multicast and not one.is_reserved for one in _within(found))
+    return all(map(_is_open, _within(found)))
+
+
+def _is_open(address: Address) -> bool:
+    if address.version == 6 and address not in _UNICAST:
+        return False
+    special = any(address in network for network in _SPECIAL)
+    return address.is_global and not (address.is_multicast or address.is_reserved or special)
 
 
 def _within(address: Address) -> list[Address]:

@@ -17,7 +17,7 @@ from ops_core.cli.exits import Exit
 from ops_core.cli.ids import whole_id
 from ops_core.cli.narration import seconds_of
 from ops_core.cli.screen import STYLES, Screen
-from ops_core.cli.text import one_line
+from ops_core.cli.text import one_line, unmistakable
 from ops_core.errors import InvalidRequest
 from ops_core.strict_json import NotStrict, parse
 from ops_core.wire import ApprovalBody, ApprovalPage, ApprovalRequest, SettleRequest, TaskBody
@@ -82,10 +82,18 @@ async def answer(task_id: str, approval_id: str, given: Answer, url: str | None,
         message = f"--{name}: {problem['msg'].removeprefix('Value error, ')}"
         raise InvalidRequest(message, field=name) from None
     async with connected(url, with_agents=request.arguments is not None) as client:
-        task = await client.answer(await whole_id(client, task_id), approval_id, request)
+        task_id = await whole_id(client, task_id)
+        asked_for = (each for each in (await client.get(task_id)).approvals if each.id == approval_id)
+        approval = next(asked_for, None)
+        if approval is not None and request.digest is None:  # what is shown is what is answered
+            request = request.model_copy(update={"digest": approval.digest})
+        task = await client.answer(task_id, approval_id, request)
     what = "approved" if given.approved else "denied"
     if request.arguments is not None:
         what += " with other arguments"
+    if approval is not None and not as_json:
+        shown = approval.shown if request.arguments is None else unmistakable(request.arguments)
+        Screen().raw(f"{one_line(approval.tool)} {shown}")
     said(task, f"{what}; the task goes on as soon as a worker takes it", as_json)
     return Exit.OK
 

@@ -32,10 +32,7 @@ MAX_HELD = 4096
 """Maximum number of characters that a stream holds back until it is known what they are."""
 
 ONLY_THOUGHT = "Your reply holds your thinking and no answer. Give the answer outside of your thinking."
-UNCLOSED = (
-    "Your reply ends within your thinking: its tag is not closed. "
-    "Close it before you answer, and write tags that you only speak of in code."
-)
+UNCLOSED = "Your reply ends within your thinking. Close its tag, or write tags that you speak of in code."
 
 FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: 0x20}
 """Full-width letters and signs as plain ones, for ``str.translate``; each character keeps its place."""
@@ -47,6 +44,7 @@ _NAME = r"""
 """
 _FLAGS = re.VERBOSE | re.IGNORECASE
 _SPECIAL = re.compile(r"[<◁⟨〈\[\n]")
+_PLAIN = re.compile(r"[^<◁⟨〈\[\n\"`“”\\\uff01-\uff5e\u3000]++")
 _FENCE = re.compile(r"[ \t]*(?P<run>`{3,}|~{3,})[ \t]*(?P<info>[\w+.#:\- ]{0,60})(?P<end>\r?\n|\Z)")
 _MAY_BECOME_A_FENCE = re.compile(r"[ \t]*(?:`{0,2}|~{0,2}|(?:`{3,}|~{3,})[ \t]*[\w+.#:\- ]{0,60}\r?)")
 _RUN = re.compile(r"`{3,}|~{3,}")
@@ -228,6 +226,11 @@ class Splitter:
     def feed(self, text: str) -> None:
         """Read the next piece of the text."""
         self._raw.append(text)
+        is_plain = not self._buffer and self._has_said and not self._open and not self._line.is_new
+        if is_plain and _PLAIN.fullmatch(text):  # as most pieces of most streams are
+            self._line.add_plain(text)
+            self.pieces.append(Piece(text))
+            return
         self._buffer += text
         self._read(is_last=False)
 
@@ -423,6 +426,11 @@ class _LineContext:
         if "“" in text or "”" in text:
             self._is_odd["”"] = text.rfind("“") > text.rfind("”")
         self._last = text[-1:] if text[-1:] != '"' else " "
+
+    def add_plain(self, text: str) -> None:
+        """Read more of the line that holds no quotes."""
+        self._pieces.append(text)
+        self._last = text[-1]
 
     def quotes(self, text: str, end: int, *, is_thought: bool, is_whole: bool) -> bool | None:
         """Whether what ends at ``end`` stands in quotes or backticks; ``None`` where the line must go on first."""

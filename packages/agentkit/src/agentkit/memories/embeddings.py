@@ -9,6 +9,7 @@ from agentkit.errors import UsageError
 from agentkit.memories.hashing import HashEmbeddings
 from agentkit.models import NO_ENDPOINTS, NamedEndpoint, access_of
 from agentkit.models.access import GOOGLE_URL, OPENAI_URL
+from agentkit.models.named import extras_of
 from agentkit.ports import Embeddings
 
 OFFLINE = "offline:hash"
@@ -46,7 +47,7 @@ def open_embeddings(name: str, endpoints: Mapping[str, NamedEndpoint] = NO_ENDPO
 
 def _of_a_provider(provider: str, model: str, endpoints: Mapping[str, NamedEndpoint]) -> Embeddings:
     endpoint, key = access_of(provider, endpoints)
-    extras = endpoint.extras
+    extras = extras_of(endpoint)
     match endpoint.kind:
         case "openai" | "openai-chat" | "openai-responses":
             from agentkit.memories.openai import OpenAIEmbeddings

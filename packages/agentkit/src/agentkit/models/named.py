@@ -62,16 +62,6 @@ class NamedEndpoint:
     max_tokens_field: MaxTokensField | None = None
     stream_options: bool | None = None
 
-    @property
-    def extras(self) -> Extras:
-        """What each request carries."""
-        return Extras(
-            headers=self.headers,
-            body=self.body,
-            max_tokens_field=self.max_tokens_field,
-            stream_options=self.stream_options,
-        )
-
     def checked(self, name: str) -> NamedEndpoint:
         """The same, where it can be one; ``name`` is its own.
 
@@ -104,6 +94,16 @@ class NamedEndpoint:
             return "anthropic" if self.kind == "anthropic" else "google"
         base_url = self.base_url or _URL_OF_KIND[self.kind]
         return "responses" if _speaks_responses(self.kind, base_url) else "chat"
+
+
+def extras_of(endpoint: NamedEndpoint) -> Extras:
+    """What each request to an endpoint carries."""
+    return Extras(
+        headers=endpoint.headers,
+        body=endpoint.body,
+        max_tokens_field=endpoint.max_tokens_field,
+        stream_options=endpoint.stream_options,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,7 +198,7 @@ def make(target: Target) -> Model:
         base_url=base_url,
         provider=target.provider,
         timeout=where.timeout_seconds,
-        extras=where.extras,
+        extras=extras_of(where),
     )
 
 

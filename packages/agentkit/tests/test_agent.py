@@ -211,7 +211,7 @@ def test_the_public_names_are_sorted_and_there():
     import agentkit
 
     assert sorted(agentkit.__all__) == list(agentkit.__all__)
-    assert len(agentkit.__all__) <= 42
+    assert len(agentkit.__all__) <= 43
     assert all(hasattr(agentkit, name) for name in agentkit.__all__)
 
 

@@ -84,7 +84,7 @@ class NamedEndpoint:
             )
         if not (math.isfinite(self.timeout_seconds) and self.timeout_seconds > 0):
             raise UsageError("timeout_seconds: a number of seconds above zero")
-        self.extras.checked(self.wire)
+        extras_of(self).checked(self.wire)
         return self
 
     @property

@@ -1,7 +1,8 @@
 """Lines of the log: one for each event, with the task that it is about, for a person or as JSON.
 
 Whatever is logged inside ``with about(task=…)`` carries these fields, also what a tool or a library says there. An
-exception is told by its type and its place; its text, which may hold anything, is not. Known secrets are cut out of
+exception is told by its type and its place; its text, which may hold anything, is not, except that of a tool at
+``debug``, for those who develop it. Known secrets are cut out of
 every line, and characters that a terminal would act on are shown as escapes.
 
 Why the standard library: docs/decisions/0021-logs-on-the-standard-library.md.

@@ -127,7 +127,7 @@ async def test_what_it_has_read_is_counted_at_its_price(server, embeddings):
         tally=Tally,
         seconds_left=lambda: None,
         record=record,
-        look=int,
+        look=lambda: None,
     )
     meter = RunMeter(prices=Prices(), account=account, record=record, look=lambda: None)
     await embeddings.embed(["a"], meter)

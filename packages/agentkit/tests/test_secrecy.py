@@ -1,5 +1,7 @@
 """Redaction: what is made of a secret, in every form in which it is repeated; and what is a word of any text."""
 
+from typing import Any
+
 import pytest
 
 from agentkit.errors import ModelError, ModelMistaken
@@ -92,7 +94,7 @@ class Parrot:
 
 
 async def test_a_model_that_repeats_its_key_tells_nobody():
-    shown = []
+    shown: list[Any] = []
     reply = await Parrot().reply("go", shown.append)
     said = "keys: [secret api_key], [secret X-Org]; canary-key-9"
     text, call, reasoning = reply.parts

@@ -308,7 +308,7 @@ async def test_what_is_no_exception_fails_its_own_task_only(
         raise error
 
     class Broken(Catalog):
-        opened = fail
+        opened = fail  # type: ignore[assignment]
 
     model = ScriptedModel.by_turn({0: fail})
     broken = Agent("openai:gpt-x" if where == "catalog" else model, name="agent")

@@ -255,7 +255,7 @@ class _Calls:
         self._look()
         if not wanted.account.reserves_money:
             return request
-        while not self._reserved:  # another run may have reserved what was left
+        while True:  # another run may have reserved what was left
             left = wanted.account.nanos_left()
             means = Means(prices=self._prices, left=left, last_call=wanted.tally.last_call)
             asked = reservation(model, request, means)
@@ -263,6 +263,7 @@ class _Calls:
                 if fits:
                     await wanted.record(asked)
                     self._reserved = True
+                    break
         self._look()
         return replace(request, max_tokens=asked.max_tokens)
 

@@ -39,9 +39,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(each) for key, each in cast("Mapping[object, Any]", value).items()}
     if isinstance(value, AbstractSet):
-        return sorted((_plain(each) for each in value), key=repr)
+        return sorted((_plain(each) for each in cast("AbstractSet[object]", value)), key=repr)
     if isinstance(value, Sequence):
-        return [_plain(each) for each in value]
+        return [_plain(each) for each in cast("Sequence[object]", value)]
     if isinstance(value, Pattern):
         return cast("Pattern[str]", value).pattern
     name = getattr(value, "__qualname__", type(value).__qualname__)

@@ -14,6 +14,7 @@ from typing import (
     Literal,
     TypeAlias,
     Union,
+    cast,
     get_args,
     get_origin,
     get_type_hints,
@@ -87,8 +88,8 @@ def doc_of(function: Function) -> str:
     """The docstring, without its indentation; empty for none."""
     target: Any = _without_partials(function)
     if _is_callable_object(target):
-        kind: Any = type(target)
-        return inspect.getdoc(kind.__call__) or inspect.getdoc(kind) or ""
+        kind = cast("type[object]", type(target))
+        return inspect.getdoc(type(target).__call__) or inspect.getdoc(kind) or ""
     return inspect.getdoc(target) or ""
 
 

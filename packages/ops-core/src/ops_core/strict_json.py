@@ -101,13 +101,12 @@ def _is_deeper(parsed: Any, max_depth: int) -> bool:
     for _depth in range(max_depth):
         if not level:
             return False
-        level = [
-            item
-            for container in level
-            for item in (container.values() if isinstance(container, dict) else container)
-            if isinstance(item, dict | list)
-        ]
+        level = [item for container in level for item in _inner(container) if isinstance(item, dict | list)]
     return bool(level)
+
+
+def _inner(container: Any) -> Iterable[Any]:
+    return cast("dict[str, Any]", container).values() if isinstance(container, dict) else container
 
 
 def is_unicode(text: str) -> bool:

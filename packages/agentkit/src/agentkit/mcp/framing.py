@@ -58,7 +58,7 @@ def messages_in(raw: bytes) -> Found:
         found.noise = text
         return found
     try:
-        values = [_parsed(text)]
+        values: list[Any] = [_parsed(text)]
     except ValueError:
         values = []
         for piece, value in _pieces(text):
@@ -67,7 +67,7 @@ def messages_in(raw: bytes) -> Found:
             else:
                 values.append(value)
     for value in values:
-        for each in value if isinstance(value, list) else [value]:
+        for each in cast("list[object]", value) if isinstance(value, list) else [value]:
             message = _message(each)
             if message is None:
                 found.noise = found.noise or text

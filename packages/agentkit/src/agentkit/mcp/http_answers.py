@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 from mcp_types import JSONRPCError, JSONRPCMessage, JSONRPCResponse
@@ -48,12 +48,12 @@ def refusal_of(status: int, headers: Mapping[str, str]) -> str:
 def call_id_of(request: bytes) -> int | str | None:
     """Return the id of the call in the body of a request; ``None`` where it is none."""
     try:
-        sent = json.loads(request)
+        sent: Any = json.loads(request)
     except ValueError:
         return None
     if not isinstance(sent, dict) or "method" not in sent:
         return None
-    found: Any = sent.get("id")
+    found = cast("dict[str, Any]", sent).get("id")
     return found if isinstance(found, int | str) else None
 
 

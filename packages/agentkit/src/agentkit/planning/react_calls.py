@@ -85,7 +85,7 @@ def blob_of(value: JsonValue, specs: Specs) -> Blob | None:
             return None
         fields = cast("dict[str, JsonValue]", item)
         if isinstance(inner := fields.get("function"), dict):
-            fields = cast("dict[str, JsonValue]", inner)
+            fields = inner
         lowered = {key.lower().replace(" ", "_"): field for key, field in fields.items()}
         name = _first_of(lowered, _NAME_KEYS)
         if not isinstance(name, str):

@@ -8,7 +8,7 @@ descriptors that it holds, and hands them over.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 
 from agentkit.sandbox.confined.kernel import clone_mount, map_mount_ids
@@ -17,7 +17,7 @@ from agentkit.sandbox.terms import Grants
 
 
 @contextmanager
-def mapped_mounts(grants: Grants, namespace: int | None) -> Iterator[list[int | None]]:
+def mapped_mounts(grants: Grants, namespace: int | None) -> Generator[list[int | None]]:
     """A descriptor of a mount for each granted path, read ones first; ``None`` where owners cannot be mapped.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from agentkit.errors import ToolError, ToolTimeout
 from agentkit.json_bounds import MAX_VALUES, has_more_values
@@ -114,10 +114,11 @@ def returned(ending: Ending, terms: CallTerms, what: str, secrets: Secrets) -> R
             f"the result of {what} has more than {MAX_VALUES} values: return less, or write it to a file"
         )
         raise ResultTooLarge(message)
-    envelope = _parsed(ending.result, what)
-    if not isinstance(envelope, dict):
+    parsed = _parsed(ending.result, what)
+    if not isinstance(parsed, dict):
         message = f"{what} left something else than a result"
         raise BadResult(message)
+    envelope = cast("dict[str, Any]", parsed)
     refused = tuple(secrets.hidden(each) for each in refusals(envelope, terms, ending.refused))
     match envelope:
         case {"value": value}:

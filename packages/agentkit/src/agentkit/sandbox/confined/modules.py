@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, cast
 
 _CODE = (".py", ".pyc", ".so", ".pyi")
 _ABOUT = (".dist-info", ".egg-info")
@@ -95,10 +95,11 @@ def declared_data(folder: str) -> dict[str, list[str]]:
     for place in (folder, os.path.dirname(folder)):
         with suppress(OSError, tomllib.TOMLDecodeError, UnicodeDecodeError):
             with open(os.path.join(place, "pyproject.toml"), "rb") as file:
-                told: Any = tomllib.load(file)
+                table: dict[str, Any] = tomllib.load(file)
             for name in ("tool", "setuptools", "package-data"):
-                told = told.get(name, {}) if isinstance(told, dict) else {}
-            return {name: [each for each in given if isinstance(each, str)] for name, given in told.items()}
+                inner = table.get(name)
+                table = cast("dict[str, Any]", inner) if isinstance(inner, dict) else {}
+            return {name: [each for each in given if isinstance(each, str)] for name, given in table.items()}
     return {}
 
 

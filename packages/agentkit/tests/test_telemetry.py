@@ -16,9 +16,10 @@ from opentelemetry.trace import SpanKind, StatusCode
 from agentkit import Agent, Control, Failed, MemoryJournal, Rules, ToolCall, ToolError, Waiting, semconv, tool
 from agentkit.errors import ModelOverloaded
 from agentkit.messages import ModelReply, StopReason, Text, Usage
+from agentkit.ports import ToolContext
 from agentkit.telemetry import Telemetry
 from agentkit.testing import ScriptedModel
-from agentkit.transcript import ApprovalGiven
+from agentkit.transcript import ApprovalGiven, ModelReplied, Recorded, RunStarted, ToolStarted
 
 SECRET = "the launch code is 1234"
 
@@ -286,6 +287,7 @@ async def test_runs_at_once_do_not_mix(listener):
 ALONE = """
 import sys
 from agentkit import Agent
+from agentkit.ports import ToolContext
 from agentkit.testing import ScriptedModel
 {before}
 Agent(ScriptedModel(["Hi"])).run_sync("Hi").unwrap()
@@ -331,3 +333,23 @@ def test_whoever_sets_opentelemetry_up_is_told_and_nobody_else_pays(before, afte
 
 def test_every_stop_reason_has_a_word_of_the_conventions() -> None:
     assert semconv.STOP_REASONS.keys() == {str(reason) for reason in StopReason}
+
+
+async def test_an_interrupted_call_is_looked_up_while_somebody_listens(listener):
+    def look_up(_context: ToolContext[None]) -> dict[str, str]:
+        return {"found": "sent before"}
+
+    @tool(effect="unsafe", find=look_up)
+    def send(context: ToolContext[None]) -> str:
+        """Send."""
+        raise AssertionError(context.idempotency_key)
+
+    cut = [
+        RunStarted(run_id="run", agent="agent", input="go"),
+        ModelReplied(parts=(ToolCall(id="c1", name="send"),)),
+        ToolStarted(call_id="c1", tool="send"),
+    ]
+    journal = MemoryJournal([Recorded(seq=seq, at=1.0, step=step) for seq, step in enumerate(cut)])
+    agent = Agent(ScriptedModel.by_turn({1: "Done."}), tools=[send], telemetry=listener.telemetry())
+    outcome = await agent.run("go", journal=journal)
+    assert outcome.unwrap() == "Done."

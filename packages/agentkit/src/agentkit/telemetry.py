@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -42,7 +42,7 @@ from agentkit.messages import (
     UserMessage,
 )
 from agentkit.outcomes import Completed, Failed, Outcome
-from agentkit.ports import Behind, Model, OnDelta, ToolContext, Toolset, behind_nothing
+from agentkit.ports import Model, OnDelta, ToolContext, Toolset
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Histogram, MeterProvider
@@ -248,14 +248,9 @@ class _WatchedToolset:
     async def specs(self) -> Sequence[ToolSpec]:
         return await self._toolset.specs()
 
-    def uses(self, call: ToolCall) -> tuple[str, str]:
-        uses: Callable[[ToolCall], tuple[str, str]] | None = getattr(self._toolset, "uses", None)
-        return ("", "") if uses is None else uses(call)
-
-    def behind(self, call: ToolCall) -> ToolCall | None:
-        """As the toolset says."""
-        behind: Behind = getattr(self._toolset, "behind", behind_nothing)
-        return behind(call)
+    def __getattr__(self, name: str) -> Any:
+        """What a toolset may have besides, such as a look-up of interrupted calls, is the toolset's own."""
+        return getattr(self._toolset, name)
 
     async def call(self, call: ToolCall, context: ToolContext[object]) -> JsonValue:
         watch = self._watch

@@ -133,10 +133,10 @@ async def test_structured_output_pictures_links_and_resources_are_kept(pool):
 async def test_a_picture_reaches_the_model_as_a_picture(pool):
     model = ScriptedModel([ToolCall(id="c", name="everything__get-tiny-image", arguments={}), "A logo."])
     await Agent(model, tools=[pool.toolset("everything")]).run("What is in the picture?")
-    result, picture = model.requests[1].messages[-2:]
+    result = model.requests[1].messages[-1]
     assert "[attachment 1: image/png]" in result.content
     assert "iVBOR" not in result.content
-    assert picture.attachments[0].data.startswith(b"\x89PNG")
+    assert result.attachments[0].data.startswith(b"\x89PNG")
 
 
 async def test_progress_is_shown(pool):

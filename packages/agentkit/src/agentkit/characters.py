@@ -81,8 +81,8 @@ def _with_texts(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, str):
         return change(value)
     if isinstance(value, Mapping):
-        fields = cast("Mapping[str, Any]", value)
-        return {change(name): _with_texts(field, change) for name, field in fields.items()}
+        fields = cast("Mapping[Any, Any]", value)
+        return {_with_texts(name, change): _with_texts(field, change) for name, field in fields.items()}
     if isinstance(value, list | tuple):
         return [_with_texts(each, change) for each in cast("Sequence[Any]", value)]
     return value

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
+import sys
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -68,7 +68,7 @@ def parts_of_tool(spec: ToolSpec) -> JsonObject:
 
 def versions(agentkit: str) -> JsonObject:
     """What carries the run."""
-    return {"agentkit": agentkit, "python": platform.python_version()}
+    return {"agentkit": agentkit, "python": ".".join(map(str, sys.version_info[:3]))}
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> list[str]:

@@ -7,7 +7,6 @@ quotation of it, and any word with a digit that its messages hold.
 
 from __future__ import annotations
 
-import html
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -81,6 +80,8 @@ def _of_a_page(text: str) -> str:
     if headings:
         text = " · ".join(dict.fromkeys(words.strip() for _, words in headings))
     text = re.sub(r"<(script|style)\b.*?(</\1>|$)", " ", text, flags=re.IGNORECASE | re.DOTALL)
+    import html  # a table of thousands of names, for the few providers that answer with a page
+
     return html.unescape(re.sub(r"<[^>]*>", " ", text))
 
 

@@ -26,7 +26,7 @@ from agentkit.messages import BegunAnew, Delta, Part, Reasoning, ReasoningDelta,
 from agentkit.ports import OnDelta
 
 TAG_KEY = "thinking_tag"
-"""The key in :attr:`~agentkit.messages.Reasoning.data` of what stood between tags: what kind of tag it was."""
+"""The key in ``Reasoning.data`` of what stood between tags: what kind of tag it was."""
 
 MAX_HELD = 4096
 """Maximum number of characters that a stream holds back until it is known what they are."""

@@ -81,7 +81,7 @@ def _with_texts(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, str):
         return change(value)
     if isinstance(value, Mapping):
-        fields = cast("Mapping[Any, Any]", value)
+        fields = cast("Mapping[object, object]", value)
         return {_with_texts(name, change): _with_texts(field, change) for name, field in fields.items()}
     if isinstance(value, list | tuple):
         return [_with_texts(each, change) for each in cast("Sequence[Any]", value)]

@@ -22,13 +22,14 @@ CONFIG = """
 [[operations]]  # what is valid here depends on what there is: names of agents, keys that were used, cursors given
 include-operation-id = [
     "submit_task", "list_tasks", "list_threads", "list_notes", "recall_notes", "forget_notes", "list_approvals",
-    "answer_approval", "create_halt", "list_halts",
+    "answer_approval", "create_halt", "list_halts", "retry_task", "settle_call",
 ]
 checks.positive_data_acceptance.enabled = false
 
 [[operations]]  # each task of a batch is refused by itself, and the whole is answered
 include-operation-id = ["submit_tasks"]
 checks.negative_data_rejection.enabled = false
+checks.positive_data_acceptance.enabled = false
 """
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)

@@ -25,6 +25,7 @@ from agentkit.testing.models import ScriptedModel
 from ops_core.server import serve
 from ops_core.assembly import open_ops
 from ops_core.catalog import Catalog
+from ops_core.sandboxing import Sandboxing
 from ops_core.settings import Settings
 
 @tool(effect="pure")
@@ -38,7 +39,7 @@ napping = Agent(ScriptedModel.by_turn(replies), name="napping", tools=[nap])
 
 async def main():
     settings = Settings(store_url=f"sqlite:///{sys.argv[1]}/ops.db", port=0, grace_seconds=3)
-    async with open_ops(settings, Catalog([napping])) as ops:
+    async with open_ops(settings, Catalog([napping], sandboxing=Sandboxing(default="inprocess"))) as ops:
         await serve(ops, lambda addresses: print(addresses[0], flush=True))
     print("in good order", flush=True)
 

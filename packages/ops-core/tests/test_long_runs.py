@@ -105,5 +105,5 @@ async def test_a_run_of_a_thousand_steps_costs_what_its_steps_cost(url: str):
             assert sum(effects.values()) <= turns + 1  # at most the call that was under way was repeated
             assert len(second.read) == 1, "whoever goes on reads the steps once"
             sizes[turns], largest = await size_of(store, task)
-            assert largest < 500, "no step holds what came before it, or the input"
+            assert largest < 700, "no step holds what came before it, or the input"
         assert sizes[500] - len(INPUT) < 4.1 * (sizes[125] - len(INPUT))

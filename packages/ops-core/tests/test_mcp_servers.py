@@ -205,7 +205,7 @@ async def test_it_is_told_what_comes_of_a_connection(here, capsys):
     assert await servers.test("hostile") is Exit.OK
     told = capsys.readouterr().out
     assert "2025-11-25" in told
-    assert "18 new" in told
+    assert "19 new" in told
     program = 'args = ["-c", "raise SystemExit(\'no key\')"]'
     declare(here, f'[mcp.servers.broken]\ncommand = "{sys.executable}"\n{program}')
     assert await servers.test("broken") is Exit.FAILED
@@ -232,11 +232,11 @@ async def test_the_doctor_tells_how_each_server_stands_and_does_not_wait_for_one
     await approve()
     told = await found()
     assert told["hostile"].state == "ok"
-    assert told["hostile"].text == "outside of the jail, 2025-11-25: 18 tools as approved"
+    assert told["hostile"].text == "outside of the jail, 2025-11-25: 19 tools as approved"
     (here / STATE).write_text(json.dumps({"tools": [{"name": "new", "inputSchema": {"type": "object"}}]}))
     assert (await found())["hostile"].state == "warning"
     assert (
-        "0 tools as approved, 18 gone, 1 new: `opspawn mcp inspect hostile`"
+        "0 tools as approved, 19 gone, 1 new: `opspawn mcp inspect hostile`"
         in (await found())["hostile"].text
     )
 

@@ -251,7 +251,7 @@ async def test_without_the_extra_it_says_what_to_install(monkeypatch):
         if name.endswith(("rabbitmq", "hints")):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "pika", None)
-    with pytest.raises(ConfigError, match=r"ops-core\[rabbitmq\]"):
+    with pytest.raises(ConfigError, match=r"opspawn\[rabbitmq\]"):
         async with open_dispatcher("amqp://localhost"):
             pass
 

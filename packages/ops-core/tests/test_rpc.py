@@ -439,7 +439,7 @@ async def test_health_is_that_of_the_store(calls: Calls, monkeypatch):
     watching = calls.health.Watch(HealthCheckRequest())
     assert (await watching.read()).status == HealthCheckResponse.SERVING
 
-    async def gone() -> None:
+    async def gone(**_given: object) -> None:
         raise StoreUnavailable
 
     with monkeypatch.context() as patch:

@@ -13,6 +13,7 @@ from agentkit.ports import Toolset
 from agentkit.schema import OutputSchema
 from agentkit.tools import FunctionToolset, Tool
 from ops_core.catalog import Served
+from ops_core.errors import OpsError
 from ops_core.wire.forms import Strict
 
 
@@ -74,7 +75,7 @@ class AgentBody(Strict):
             try:
                 with guarded("a toolset"):
                     tools += [ToolBody.of(spec) for spec in await toolset.specs()]
-            except AgentkitError as error:
+            except (AgentkitError, OpsError) as error:
                 problems.append(str(error))
             except Exception as error:  # noqa: BLE001  (of a toolset that is not ours; its text may hold anything)
                 problems.append(f"its tools cannot be listed: {type(error).__name__}")

@@ -46,7 +46,7 @@ def sweep_tasks(writing: Writing, limit: int, terms: SweepTerms) -> Swept:
     """Take tasks from workers that are gone, end what is out of time, and see whether something is due."""
     released: list[str] = []
     ended: list[str] = []
-    lost: list[AnyRow] = [*writing.execute(_held(_of_gone(terms), limit))] if terms.gone else []
+    lost = _taken_from_gone(writing, terms, limit) if terms.gone else list[AnyRow]()
     if _could_be_renewed(writing, terms):
         lost += writing.execute(_held(LEASES_RUN_OUT, limit)).all()
     for row in {row.id: row for row in lost}.values():
@@ -62,9 +62,13 @@ def sweep_tasks(writing: Writing, limit: int, terms: SweepTerms) -> Swept:
     return Swept(released=tuple(released), ended=tuple(ended), due=any_due(writing))
 
 
-def _of_gone(terms: SweepTerms) -> Select[Any]:
+def _taken_from_gone(writing: Writing, terms: SweepTerms, limit: int) -> list[AnyRow]:
+    """The tasks of processes that have ended; their leases run out at this moment."""
     gone = t.c.lease_owner.in_(list(terms.gone))
-    return select(t, now().label("moment")).where(is_running, gone)
+    rows = writing.execute(_held(select(t, now().label("moment")).where(is_running, gone), limit)).all()
+    if rows:
+        writing.execute(update(t).where(t.c.id.in_([row.id for row in rows])).values(lease_until=now()))
+    return [*rows]
 
 
 def _could_be_renewed(writing: Writing, terms: SweepTerms) -> bool:

@@ -61,7 +61,7 @@ async def carried(engine: Engine, tasks: list[Task]) -> None:
     """Until all have ended; a call that was cut short is not repeated."""
     for task in tasks:
         now = await until_ended(engine, task)
-        assert now.status is TaskStatus.COMPLETED, now
+        assert now.status is TaskStatus.COMPLETED, now.error
 
 
 async def until_ended(engine: Engine, task: Task) -> Task:
@@ -137,30 +137,41 @@ async def test_both_carry_tasks_of_one_store(site: Site, both: dict[str, Member]
     assert pids_of(site) == {member.process.pid for member in both.values()}
 
 
-@pytest.mark.parametrize(
-    "first, how",
-    [("old", signal.SIGKILL), ("new", signal.SIGTERM)],
-    ids=["the old one is killed", "the new one is stopped"],
-)
-async def test_each_goes_on_with_what_the_other_one_began(
-    site: Site, both: dict[str, Member], first: str, how: signal.Signals
-):
-    if first == "new":
-        both["old"].send(signal.SIGSTOP)  # it waits for its turn
-        await both["new"].start()
-    world = World(site[0] / "effects.log")
-    tasks = await submit_all(site[1])
-    await world.until_more(20)
-    await both[first].end(how)
-    left = [await site[1].get(task.tenant, task.id) for task in tasks]
-    assert any(task.steps > 1 and not task.status.terminal for task in left), "nobody goes on with anything"
-    if first == "new":
-        both["old"].send(signal.SIGCONT)
-    else:
-        await both["new"].start()
+async def test_the_new_one_goes_on_with_what_the_old_one_began(site: Site, both: dict[str, Member]):
+    tasks = await cut_short(site, both["old"], signal.SIGKILL)
+    await both["new"].start()
     await carried(site[1], tasks)
     await assert_nothing_was_lost_or_doubled(site, tasks)
     assert pids_of(site) == {member.process.pid for member in both.values()}
+
+
+async def test_the_old_one_ends_what_the_new_one_began_and_a_retry_goes_on(
+    site: Site, both: dict[str, Member]
+):
+    """It knows no digests in steps: it must not run with the new one, and nothing is lost where it has."""
+    engine = site[1]
+    both["old"].send(signal.SIGSTOP)  # it waits for its turn
+    await both["new"].start()
+    tasks = await cut_short(site, both["new"], signal.SIGTERM)
+    both["old"].send(signal.SIGCONT)
+    ended = [await until_ended(engine, task) for task in tasks]
+    failed = [task for task in ended if task.status is TaskStatus.FAILED]
+    assert failed
+    assert {task.error.code for task in failed} == {"transcript_unreadable"}
+    await both["old"].end(signal.SIGTERM)
+    await both["new"].start()
+    await carried(engine, [(await engine.retry(task.tenant, task.id)).task for task in failed])
+
+
+async def cut_short(site: Site, worker: Member, how: signal.Signals) -> list[Task]:
+    """Tasks, some of which this worker has begun and not ended."""
+    world = World(site[0] / "effects.log")
+    tasks = await submit_all(site[1])
+    await world.until_more(20)
+    await worker.end(how)
+    left = [await site[1].get(task.tenant, task.id) for task in tasks]
+    assert any(task.steps > 1 and not task.status.terminal for task in left), "nobody goes on with anything"
+    return tasks
 
 
 async def test_what_the_old_one_does_not_know_is_left_to_the_new_one(site: Site, both: dict[str, Member]):

@@ -12,6 +12,7 @@ What is said (prompts, replies, arguments, results) is in no span unless ``conte
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 from collections.abc import Awaitable, Generator, Mapping, Sequence
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
 
 Attributes = dict[str, Any]
 Output = TypeVar("Output")
+
+log = logging.getLogger("agentkit")
 
 
 @dataclass(frozen=True)
@@ -218,7 +221,10 @@ class _WatchedModel:
             span_name, semconv.CHAT, measured, said, watch.instruments.operation
         ) as told:
             reply = await self._model.reply(request, _timed(on_delta, told.span))
-            self._tell(told, reply)
+            try:
+                self._tell(told, reply)
+            except Exception as error:  # noqa: BLE001  (what is no reply is refused, and recorded, by the run)
+                log.debug("a reply of %s cannot be described: %s", name, type(error).__name__)
         return reply
 
     def _tell(self, told: _Told, reply: ModelReply) -> None:

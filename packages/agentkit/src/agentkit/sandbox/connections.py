@@ -105,11 +105,11 @@ class Connections:
         finally:
             for way in ways:
                 way.cancel()
+            here[1].close()  # before the wait, which may be cancelled, too
+            there[1].close()
             await asyncio.wait(ways)
             for way in ways:
                 _ = way.cancelled() or way.exception()  # whoever is gone is told by the closing
-            here[1].close()
-            there[1].close()
 
     def start(self, work: asyncio.Task[None]) -> None:
         """Keep a task that serves a connection, until it ends or all of them are ended."""

@@ -9,6 +9,7 @@ import random
 import select
 import time
 from pathlib import Path
+from typing import Any
 
 from agentkit import Agent, ToolCall, tool
 from agentkit.messages import ModelReply, ModelRequest, StopReason, Text, Usage
@@ -19,7 +20,7 @@ from ops_core.catalog import Catalog
 try:
     from ops_core.sandboxing import Sandboxing
 except ModuleNotFoundError:  # the release before the sandbox, which test_versions.py runs beside this one
-    TRUSTED = {}
+    TRUSTED: dict[str, Any] = {}
 else:
     TRUSTED = {"sandboxing": Sandboxing(default="inprocess")}
 

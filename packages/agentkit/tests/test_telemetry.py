@@ -19,7 +19,7 @@ from agentkit.messages import ModelReply, StopReason, Text, Usage
 from agentkit.ports import ToolContext
 from agentkit.telemetry import Telemetry
 from agentkit.testing import ScriptedModel
-from agentkit.transcript import ApprovalGiven, ModelReplied, Recorded, RunStarted, ToolStarted
+from agentkit.transcript import ApprovalGiven, ModelReplied, Recorded, RunStarted, Step, ToolStarted
 
 SECRET = "the launch code is 1234"
 
@@ -344,7 +344,7 @@ async def test_an_interrupted_call_is_looked_up_while_somebody_listens(listener)
         """Send."""
         raise AssertionError(context.idempotency_key)
 
-    cut = [
+    cut: list[Step] = [
         RunStarted(run_id="run", agent="agent", input="go"),
         ModelReplied(parts=(ToolCall(id="c1", name="send"),)),
         ToolStarted(call_id="c1", tool="send"),

@@ -164,3 +164,16 @@ def test_the_packages_are_declared_once():
     }
     assert {name: each["name"] for name, each in declared.items()} == {name: name for name in FOLDERS}
     assert requires("opspawn") is None or "opspawn-agentkit" in " ".join(requires("opspawn") or [])
+
+
+def test_the_supported_versions_of_python_are_those_that_are_tested():
+    page = (ROOT / "docs/reference/support.md").read_text()
+    workflow = (ROOT / ".github/workflows/ci.yml").read_text()
+    declared = [
+        tomllib.loads((folder / "pyproject.toml").read_text())["project"]["requires-python"]
+        for folder in FOLDERS.values()
+    ]
+    lowest, highest = re.search(r"\| Python \| (\S+) to (\S+) \|", page).groups()
+
+    assert f'python: ["{lowest}", "{highest}"]' in workflow
+    assert declared == [f">={lowest}"] * 2

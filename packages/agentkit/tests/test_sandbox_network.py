@@ -1,15 +1,18 @@
 """Hosts that are granted to sandboxes: who reaches them, by what, and what else is not reached."""
 
 import asyncio
+import errno
 import os
+import resource
 import shutil
 import socket
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import pytest
 import pytest_asyncio
 
+from agentkit.errors import ToolError
 from agentkit.sandbox import FunctionRaised, Grants, HostRule, Limits, ProgramTerms
 from agentkit.sandbox.connections import Connections, Denied
 from agentkit.sandbox.doors import asked, planned
@@ -164,6 +167,42 @@ async def test_connections_are_limited(box, site):
     assert 0 < flooded.value <= 32
     async with asyncio.timeout(10):
         while descriptors() > before + 8:
+            await asyncio.sleep(0.02)
+    assert await value_of(box, "fetch", arguments, grants=granted(port)) == "hello"
+
+
+@contextmanager
+def few_descriptors(count):
+    """So many more can be opened in this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(each) for each in os.listdir("/proc/self/fd"))  # noqa: PTH208  (numbers are wanted)
+    held: list[int] = []
+    while not held or held[-1] <= highest:
+        held.append(os.open("/dev/null", os.O_RDONLY))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (held[-1] + 1 + count, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for each in held:
+            os.close(each)
+
+
+async def test_descriptors_that_run_out_at_any_moment_are_named_and_none_is_lost(box, site):
+    port, _seen = site
+    arguments = {"host": "localhost", "port": port}
+    assert await value_of(box, "fetch", arguments, grants=granted(port)) == "hello"
+    before, endings = descriptors(), []
+    for count in range(16):
+        with few_descriptors(count):
+            try:
+                endings.append(await value_of(box, "fetch", arguments, grants=granted(port)))
+            except (OSError, ToolError) as error:
+                endings.append(getattr(error, "errno", type(error).__name__))
+    assert {errno.EMFILE} <= set(endings) <= {errno.EMFILE, "FunctionRaised", "hello"}
+    assert (endings[0], endings[-1]) == (errno.EMFILE, "hello")
+    async with asyncio.timeout(10):
+        while descriptors() > before + 2:  # a spare child
             await asyncio.sleep(0.02)
     assert await value_of(box, "fetch", arguments, grants=granted(port)) == "hello"
 

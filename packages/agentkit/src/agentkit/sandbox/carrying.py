@@ -58,16 +58,15 @@ async def carry(child: Custody, terms: CallTerms, stdin: int | None) -> Ending:
     began = time.monotonic()
     with ExitStack() as stack:
         stack.callback(child.close)
-        stdout, stderr, result = (
-            Stream(most, partial(child.kill, what))
-            for most, what in (
-                (limits.output_bytes, "output"),
-                (limits.output_bytes, "output"),
-                (limits.result_bytes, "result"),
-            )
-        )
-        for stream in (stdout, stderr, result):
-            stack.callback(stream.close)
+        streams: list[Stream] = []
+        for most, what in (
+            (limits.output_bytes, "output"),
+            (limits.output_bytes, "output"),
+            (limits.result_bytes, "result"),
+        ):
+            streams.append(Stream(most, partial(child.kill, what)))
+            stack.callback(streams[-1].close)
+        stdout, stderr, result = streams
         doors = stack.enter_context(network(terms.grants.rules, terms.name or "a call", MOST_RELAYED_BYTES))
         if child.spec.get("doors"):  # of a jail; a child of the pool asks the broker
             child.opened = doors.open

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import signal
@@ -60,6 +61,7 @@ class Custody:
     _buffer: bytearray = field(default_factory=bytearray)
     _report: dict[str, Any] | None = None
     _handed_over: bool = False
+    _truncated: bool = False
     _killed: bool = False
     _timer: asyncio.TimerHandle | None = None
     _insisting: asyncio.TimerHandle | None = None
@@ -156,7 +158,10 @@ class Custody:
         Raises:
             SandboxUnavailable: the child could not be made.
             NeverBegan: see there.
+            OSError: this process had no room for the descriptors of the child, which was killed.
         """
+        if self._truncated:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         killed = {"status": signal.SIGKILL, "over": None, "cpu": 0.0, "memory": 0}
         report = self._report
         if self.over == "start":
@@ -220,12 +225,13 @@ class Custody:
 
     def _hear(self) -> None:
         try:
-            piece, descriptors, _flags, _from = socket.recv_fds(self.supervisor, 1 << 16, _MOST_DESCRIPTORS)
+            piece, descriptors, flags, _from = socket.recv_fds(self.supervisor, 1 << 16, _MOST_DESCRIPTORS)
         except BlockingIOError:
             return
         except OSError:
-            piece, descriptors = b"", []
+            piece, descriptors, flags = b"", [], 0
         self._pidfds += descriptors
+        self._truncated |= bool(flags & socket.MSG_CTRUNC)
         if not piece:
             self._loop.remove_reader(self.supervisor.fileno())
             if self._report is None:
@@ -246,6 +252,9 @@ class Custody:
         message = wire.unpacked(body)
         if message["event"] == "started":
             self.began = True
+            if self._truncated:  # which of them is missing is not known: it cannot be served
+                self.kill(None)
+                return
             first = len(self._pidfds) - message["doors"]
             doors, self._pidfds[first:] = self._pidfds[first:], []
             self.opened(doors)

@@ -34,6 +34,7 @@ ENVIRONMENT = {
 _MOST_DOORS = 32
 _MOST_HEAD_BYTES = 1 << 16
 _HEAD_SECONDS = 30.0
+_ACCEPT_PAUSE_SECONDS = 0.2
 _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?")
 _LOOPBACK = re.compile(r"127\.\d+\.\d+\.\d+|::1")
 _OF_THE_WAY = {b"connection", b"proxy-connection", b"proxy-authorization", b"keep-alive"}
@@ -112,6 +113,10 @@ class Doors:
             listener = socket.socket(fileno=descriptor)
             listener.setblocking(False)
             self._listeners.append(listener)
+            self._listen(listener, host, port)
+
+    def _listen(self, listener: socket.socket, host: str | None, port: int) -> None:
+        if listener.fileno() >= 0:
             self._loop.add_reader(listener.fileno(), self._accept, listener, host, port)
 
     def close(self) -> None:
@@ -124,7 +129,13 @@ class Doors:
     def _accept(self, listener: socket.socket, host: str | None, port: int) -> None:
         try:
             here, _from = listener.accept()
-        except OSError:
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except (
+            OSError
+        ):  # no descriptor is left: the listener stays ready, and would be called without a pause
+            self._loop.remove_reader(listener.fileno())
+            self._loop.call_later(_ACCEPT_PAUSE_SECONDS, self._listen, listener, host, port)
             return
         if self.connections.is_full:
             here.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -32,11 +33,19 @@ def send(sock: socket.socket, message: dict[str, Any], descriptors: tuple[int, .
 
 
 def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
-    """The next message and what came with it; ``None`` when the other end is gone. Blocks."""
+    """The next message and what came with it; ``None`` when the other end is gone. Blocks.
+
+    Raises:
+        OSError: this process has no room for the descriptors.
+    """
     try:
-        first, descriptors, _flags, _from = socket.recv_fds(sock, _LENGTH_BYTES, _MOST_DESCRIPTORS)
+        first, descriptors, flags, _from = socket.recv_fds(sock, _LENGTH_BYTES, _MOST_DESCRIPTORS)
     except ConnectionResetError:
         return None
+    if flags & socket.MSG_CTRUNC:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     head = bytes(first)
     while head and len(head) < _LENGTH_BYTES:
         more = sock.recv(_LENGTH_BYTES - len(head))

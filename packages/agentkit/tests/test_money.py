@@ -5,7 +5,9 @@ from decimal import Decimal
 from itertools import product
 from typing import Any
 
+import genai_prices
 import pytest
+from genai_prices.data_snapshot import get_snapshot
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,6 +23,7 @@ from agentkit.messages import (
     Usage,
     UserMessage,
 )
+from agentkit.models import prices
 from agentkit.models.bounds import likely_input_tokens, most_input_tokens
 from agentkit.models.prices import Price, Prices
 from agentkit.models.retrying import Retries
@@ -103,9 +106,39 @@ def test_what_the_provider_says_comes_before_every_price():
     )
 
 
+@pytest.fixture
+def looked_up_anew():
+    """Whether the library is there, and which models it does not know, is remembered for the whole process."""
+    prices._calculator.cache_clear()
+    yield
+    prices._calculator.cache_clear()
+
+
+@pytest.mark.usefixtures("looked_up_anew")
 def test_without_the_library_only_own_prices_are_known(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "genai_prices", None)
     assert Prices().billed(Usage(input_tokens=10), "openai:gpt-5").cost_usd is None
+
+
+@pytest.mark.usefixtures("looked_up_anew")
+def test_a_model_that_the_library_does_not_know_is_looked_for_once(monkeypatch):
+    """It compares a name that it does not know with its thousand patterns: more work than the rest of a call."""
+    asked: list[str] = []
+
+    def count(usage, model, **others):
+        asked.append(model)
+        return calc_price(usage, model, **others)
+
+    calc_price = genai_prices.calc_price
+    monkeypatch.setattr(genai_prices, "calc_price", count)
+    for _ in range(3):
+        assert Prices().billed(Usage(input_tokens=10), "openai:nobody-knows-it").cost_usd is None
+    assert asked == ["nobody-knows-it"]
+
+    newer = replace(get_snapshot())
+    monkeypatch.setattr("genai_prices.data_snapshot._custom_snapshot", newer)  # as its updates of prices do
+    Prices().billed(Usage(input_tokens=10), "openai:nobody-knows-it")
+    assert asked == ["nobody-knows-it"] * 2
 
 
 @pytest.mark.parametrize("wrong", [{"input_usd_per_million": -1}, {"output_usd_per_million": float("nan")}])

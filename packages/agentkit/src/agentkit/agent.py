@@ -11,41 +11,50 @@ from dataclasses import KW_ONLY, dataclass, fields, replace
 from functools import cached_property
 from math import inf
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypedDict, Unpack, cast, get_origin
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    Literal,
+    NamedTuple,
+    TypeAlias,
+    TypedDict,
+    Unpack,
+    cast,
+    get_origin,
+)
 
 import agentkit
-from agentkit.account import account_here
-from agentkit.asking import Asker
 from agentkit.attachments import Input, checked_input
 from agentkit.boundary import guarded
 from agentkit.compaction import Context
 from agentkit.control import Control, Host
 from agentkit.errors import BadArguments, ToolDenied, UnknownTool, UsageError
 from agentkit.fingerprints import fingerprint, parts_of_tool, versions
-from agentkit.journals import MemoryJournal
 from agentkit.limits import Limits
-from agentkit.loop import Event, Loop, OnEvent
-from agentkit.memories import AgentMemory
 from agentkit.messages import JsonObject, JsonValue, ToolCall, ToolSpec
 from agentkit.model_settings import ModelSettings
 from agentkit.models.prices import Prices
-from agentkit.models.resilient import ResilientModel, open_chain
-from agentkit.models.retrying import Retries
-from agentkit.models.windows import window_of
-from agentkit.next_step import Work
 from agentkit.outcomes import Completed, Outcome
 from agentkit.planning import Brief, NativePlanning, Planning, ReActPlanning
 from agentkit.policies import SecurityPolicy
 from agentkit.ports import Behind, Deny, Journal, Model, Policy, Question, Scope, Toolset, behind_nothing
-from agentkit.remembering import Remembering
 from agentkit.schema import OutputSchema, to_json_value
 from agentkit.signatures import is_instance
 from agentkit.telemetry import Telemetry, Watch
-from agentkit.tools import FunctionToolset, HttpToolset, Tool
+from agentkit.tools import FunctionToolset, Tool
 from agentkit.transcript import Recorded, RunStarted, Turn, digest_of
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar  # defaults of type variables reach typing in Python 3.13
+
+    from agentkit.asking import Asker
+    from agentkit.loop import Event, OnEvent
+    from agentkit.memories import AgentMemory
+    from agentkit.models.resilient import ResilientModel
+    from agentkit.models.retrying import Retries
+    from agentkit.next_step import Work
+    from agentkit.remembering import Remembering
 
     Deps = TypeVar("Deps", default=None)
     Output = TypeVar("Output", default=str)
@@ -90,6 +99,14 @@ class RunOptions(TypedDict, Generic[Deps], total=False):
     on_event: OnEvent | None
     reserves: bool
     at: float
+
+
+class _Offer(NamedTuple):
+    """A tool as its toolset has given it, as a run has it, and by digests of its parts."""
+
+    given: ToolSpec
+    completed: ToolSpec
+    parts: JsonObject
 
 
 @dataclass(frozen=True)
@@ -188,6 +205,11 @@ class Agent(Generic[Deps, Output]):
             TranscriptError: the journal cannot be read.
             RunReleased: :meth:`Control.release` was called.
         """
+        from agentkit.account import account_here
+        from agentkit.journals import MemoryJournal
+        from agentkit.loop import Loop
+        from agentkit.models.resilient import open_chain
+
         host = Host()
         deps = options.get("deps")
         if not is_instance(deps, self.deps):
@@ -232,6 +254,8 @@ class Agent(Generic[Deps, Output]):
             BadArguments: they do not fit the tool's schema, as far as its toolset can say without calling it.
             ToolDenied: the policy forbids it.
         """
+        from agentkit.tools.http import HttpToolset
+
         for toolset in self._toolsets:
             for spec in await toolset.specs():
                 if spec.name == call.name:
@@ -292,6 +316,9 @@ class Agent(Generic[Deps, Output]):
         raise UsageError(message)
 
     async def _work(self, model: ResilientModel, options: RunOptions[Deps], watch: Watch | None) -> Work:
+        from agentkit.models.windows import window_of
+        from agentkit.next_step import Work
+
         earlier = tuple(options.get("earlier", ()))
         by_name: dict[str, Toolset] = {}
         specs: dict[str, ToolSpec] = {}
@@ -304,7 +331,7 @@ class Agent(Generic[Deps, Output]):
                 if spec.name in specs:
                     message = f"agent {self.name}: two tools are called {spec.name}"
                     raise UsageError(message)
-                specs[spec.name], by_name[spec.name] = self._completed(spec), toolset
+                specs[spec.name], by_name[spec.name] = self._offer(spec).completed, toolset
         if watch is not None:
             model = model.each(watch.model)
             by_name = {name: watch.toolset(toolset, specs) for name, toolset in by_name.items()}
@@ -322,23 +349,26 @@ class Agent(Generic[Deps, Output]):
             reserves=options.get("reserves", False),
         )
 
-    def _completed(self, spec: ToolSpec) -> ToolSpec:
-        """A tool with what the agent says of all of them."""
-        timeout = self.tool_timeout if spec.timeout_seconds is None else spec.timeout_seconds
-        return replace(spec, timeout_seconds=timeout, parallel=spec.parallel and self.parallel_tools)
+    def _offer(self, spec: ToolSpec) -> _Offer:
+        """A tool with what the agent says of all of them; made once, until its toolset gives another one."""
+        known = self._offers.get(spec.name)
+        if known is None or known.given is not spec:  # those of an MCP server may change
+            timeout = self.tool_timeout if spec.timeout_seconds is None else spec.timeout_seconds
+            completed = replace(spec, timeout_seconds=timeout, parallel=spec.parallel and self.parallel_tools)
+            known = self._offers[spec.name] = _Offer(spec, completed, parts_of_tool(completed))
+        return known
 
     def _declared(self, model: ResilientModel, specs: Mapping[str, ToolSpec]) -> JsonObject:
         """What a run is made of, by digests of its parts: recorded, so that a later run can be compared with it."""
-        tools: dict[str, JsonValue] = {}
-        for name, spec in specs.items():
-            known = self._tool_parts.get(name)
-            if known is None or known[0] is not spec:  # those of an MCP server may change
-                known = self._tool_parts[name] = (spec, parts_of_tool(spec))
-            tools[name] = known[1]
+        tools = {name: self._parts_of(spec) for name, spec in specs.items()}
         return {**self._own_parts, "models": [one.name for one in model.models], "tools": tools}
 
+    def _parts_of(self, spec: ToolSpec) -> JsonObject:
+        known = self._offers.get(spec.name)
+        return known.parts if known is not None and known.completed is spec else parts_of_tool(spec)
+
     @cached_property
-    def _tool_parts(self) -> dict[str, tuple[ToolSpec, JsonObject]]:
+    def _offers(self) -> dict[str, _Offer]:
         return {}
 
     @cached_property
@@ -361,9 +391,13 @@ class Agent(Generic[Deps, Output]):
     def _remembering(self, scope: Scope | None) -> Remembering | None:
         if self.memory is None:
             return None
+        from agentkit.remembering import Remembering
+
         return Remembering.of(self.memory, Scope(agent=self.name) if scope is None else scope)
 
     def _asker(self, model: ResilientModel, tools: tuple[ToolSpec, ...], earlier: tuple[Turn, ...]) -> Asker:
+        from agentkit.asking import Asker
+
         brief = Brief(
             instructions=self.instructions,
             tools=tools,

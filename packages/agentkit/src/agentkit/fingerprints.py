@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
+from functools import cache
 from re import Pattern
 from typing import Any, cast
 
@@ -23,31 +24,57 @@ _NOT_ASKED = frozenset({"messages", "tools", "max_tokens"})
 """Of a request: told by themselves, or a matter of the money that was left."""
 
 
+@cache
+def _asked_fields() -> tuple[str, ...]:
+    return tuple(one.name for one in fields(ModelRequest) if one.name not in _NOT_ASKED)
+
+
 def fingerprint(value: object) -> str:
     """The same for the same value in every process; objects that are no data count by the name of their class."""
-    text = json.dumps(_plain(value), sort_keys=True, separators=(",", ":"))
+    try:
+        text = _encode(value)
+    except TypeError:  # of keys that are no texts
+        text = _encode(_plain(value))
     return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Enum):
-        return value.value
+    """``value`` with keys that are texts."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in cast("Mapping[object, Any]", value).items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in cast("Sequence[object]", value)]
     if value is None or isinstance(value, str | bool | int | float):
         return value
+    return _plain(_as_data(value))
+
+
+def _as_data(value: Any) -> Any:
+    """What JSON cannot express, as data; called by the encoder for each such value."""
+    kind = type(value)
+    if is_dataclass(kind):
+        return [kind.__qualname__, *({name: getattr(value, name)} for name in _shown_fields(kind))]
+    if isinstance(value, Enum):
+        return value.value
     if isinstance(value, bytes):
         return hashlib.sha256(value).hexdigest()
     if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in cast("Mapping[object, Any]", value).items()}
+        return dict(cast("Mapping[object, Any]", value))
     if isinstance(value, AbstractSet):
         return sorted((_plain(each) for each in cast("AbstractSet[object]", value)), key=repr)
     if isinstance(value, Sequence):
-        return [_plain(each) for each in cast("Sequence[object]", value)]
+        return list(cast("Sequence[object]", value))
     if isinstance(value, Pattern):
         return cast("Pattern[str]", value).pattern
-    name = getattr(value, "__qualname__", type(value).__qualname__)
-    if is_dataclass(value) and not isinstance(value, type):
-        return [name, *({one.name: _plain(getattr(value, one.name))} for one in fields(value) if one.repr)]
-    return name
+    return getattr(value, "__qualname__", kind.__qualname__)
+
+
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_as_data).encode
+
+
+@cache
+def _shown_fields(kind: type[Any]) -> tuple[str, ...]:
+    return tuple(one.name for one in fields(kind) if one.repr)
 
 
 def fingerprint_of_tool(spec: ToolSpec) -> str:
@@ -101,5 +128,5 @@ class Requests:
             # the message is kept with its digest, so that its id is not given to another one
             seen[id(message)] = (message, fingerprint(message)) if known is None else known
         self._messages = seen
-        rest = {one.name: getattr(request, one.name) for one in fields(request) if one.name not in _NOT_ASKED}
+        rest = {name: getattr(request, name) for name in _asked_fields()}
         return fingerprint([rest, self._tools[1], *(seen[id(message)][1] for message in request.messages)])

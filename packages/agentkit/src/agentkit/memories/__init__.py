@@ -10,12 +10,29 @@ embeddings   embeddings by name
 nearest      the most similar vectors, exactly
 """
 
-from agentkit.memories.declared import AgentMemory
-from agentkit.memories.embeddings import open_embeddings, opened_embeddings
-from agentkit.memories.hashing import HashEmbeddings
-from agentkit.memories.local import LocalMemory
-from agentkit.ports import Scope
-from agentkit.transcript import Note
+from typing import TYPE_CHECKING
+
+from agentkit.exports import exports
+
+if TYPE_CHECKING:
+    from agentkit.memories.declared import AgentMemory
+    from agentkit.memories.embeddings import open_embeddings, opened_embeddings
+    from agentkit.memories.hashing import HashEmbeddings
+    from agentkit.memories.local import LocalMemory
+    from agentkit.ports import Scope
+    from agentkit.transcript import Note
+else:
+    __getattr__, __dir__ = exports(
+        __name__,
+        {
+            "agentkit.memories.declared": ("AgentMemory",),
+            "agentkit.memories.embeddings": ("open_embeddings", "opened_embeddings"),
+            "agentkit.memories.hashing": ("HashEmbeddings",),
+            "agentkit.memories.local": ("LocalMemory",),
+            "agentkit.ports": ("Scope",),
+            "agentkit.transcript": ("Note",),
+        },
+    )
 
 __all__ = [
     "AgentMemory",

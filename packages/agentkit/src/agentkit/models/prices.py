@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from functools import cache
 from typing import Any, TypeAlias
 
 from agentkit.errors import UsageError
@@ -22,6 +23,9 @@ _TABLES: Mapping[str, str] = {
     "openrouter": "openrouter",
 }
 """Providers whose prices ``genai-prices`` knows, and its names for them. Other endpoints have prices of their own."""
+
+_MOST_UNKNOWN = 1000
+"""So many names of models that ``genai-prices`` does not know are remembered."""
 
 _PRICE_OF_KIND: Mapping[str, str] = {
     "input_audio_tokens": "input_audio_mtok",
@@ -179,17 +183,30 @@ def _of_the_tables(model: str, usage: Usage) -> int | None:
 _Calculate: TypeAlias = Callable[[dict[str, int], str, str], "int | None"]
 
 
+@cache
 def _calculator() -> _Calculate | None:
     try:
         import genai_prices
+        from genai_prices.data_snapshot import get_snapshot
     except ModuleNotFoundError as error:
-        if error.name != "genai_prices":
+        if (error.name or "").partition(".")[0] != "genai_prices":
             raise
         return None
+    unknown: dict[tuple[str, str], object] = {}  # the library looks through its whole table again for these
 
     def calculate(used: dict[str, int], model: str, provider: str) -> int | None:
+        tables, place = get_snapshot(), (provider, model)
+        if unknown.get(place) is tables:
+            return None
         counted: Any = genai_prices.Usage(**used)
-        found = genai_prices.calc_price(counted, model, provider_id=provider)
+        try:
+            found = genai_prices.calc_price(counted, model, provider_id=provider)
+        except LookupError as error:
+            if type(error) is LookupError:  # and no KeyError of this one usage
+                if len(unknown) >= _MOST_UNKNOWN:
+                    unknown.clear()
+                unknown[place] = tables
+            return None
         apart = [_PRICE_OF_KIND[kind] for kind, count in used.items() if count and kind in _PRICE_OF_KIND]
         if any(getattr(found.model_price, price, None) is None for price in apart):
             return None  # the library would take it at the ordinary price, or as free

@@ -9,15 +9,29 @@ amounts      a number is within bounds, alone and in all; a value is one of a fe
 sums         which calls a run has made
 """
 
-from agentkit.policies.amounts import Between, OneOf
-from agentkit.policies.folders import Inside
-from agentkit.policies.hosts import Hosts
-from agentkit.policies.labels import Labels, labels_of
-from agentkit.policies.rules import Check, Rule
-from agentkit.policies.security import WEEK, SecurityPolicy
+from typing import TYPE_CHECKING
 
-Rules = SecurityPolicy
-"""The name that it had before it knew rules about arguments."""
+from agentkit.exports import exports
+
+if TYPE_CHECKING:
+    from agentkit.policies.amounts import Between, OneOf
+    from agentkit.policies.folders import Inside
+    from agentkit.policies.hosts import Hosts
+    from agentkit.policies.labels import Labels, labels_of
+    from agentkit.policies.rules import Check, Rule
+    from agentkit.policies.security import WEEK, Rules, SecurityPolicy
+else:
+    __getattr__, __dir__ = exports(
+        __name__,
+        {
+            "agentkit.policies.amounts": ("Between", "OneOf"),
+            "agentkit.policies.folders": ("Inside",),
+            "agentkit.policies.hosts": ("Hosts",),
+            "agentkit.policies.labels": ("Labels", "labels_of"),
+            "agentkit.policies.rules": ("Check", "Rule"),
+            "agentkit.policies.security": ("WEEK", "Rules", "SecurityPolicy"),
+        },
+    )
 
 __all__ = [
     "WEEK",

@@ -9,38 +9,79 @@
         print(returned.value)
 """
 
-from agentkit.errors import ToolTimeout
-from agentkit.sandbox.backend import Backend
-from agentkit.sandbox.capabilities import Capabilities, Control, State
-from agentkit.sandbox.conflicts import Trusted, check_grants
-from agentkit.sandbox.errors import (
-    BadResult,
-    CpuExceeded,
-    DiskExceeded,
-    FunctionRaised,
-    MemoryExceeded,
-    NoResult,
-    OutputTooLarge,
-    ResultTooLarge,
-    SandboxRefused,
-    SandboxUnavailable,
-    ToolCrashed,
-    ToolStopped,
-    TooManyProcesses,
-)
-from agentkit.sandbox.opening import BACKENDS, SandboxOptions, open_sandbox
-from agentkit.sandbox.port import (
-    CallTerms,
-    CallUsage,
-    Exited,
-    ProgramTerms,
-    Returned,
-    RunningProgram,
-    SandboxBackend,
-)
-from agentkit.sandbox.sandboxes import Sandboxes
-from agentkit.sandbox.terms import CallLimits as Limits
-from agentkit.sandbox.terms import Confinement, Grants, HostRule, ProgramLimits
+from typing import TYPE_CHECKING
+
+from agentkit.exports import exports
+
+if TYPE_CHECKING:
+    from agentkit.errors import ToolTimeout
+    from agentkit.sandbox.backend import Backend
+    from agentkit.sandbox.capabilities import Capabilities, Control, State
+    from agentkit.sandbox.conflicts import Trusted, check_grants
+    from agentkit.sandbox.errors import (
+        BadResult,
+        CpuExceeded,
+        DiskExceeded,
+        FunctionRaised,
+        MemoryExceeded,
+        NoResult,
+        OutputTooLarge,
+        ResultTooLarge,
+        SandboxRefused,
+        SandboxUnavailable,
+        ToolCrashed,
+        ToolStopped,
+        TooManyProcesses,
+    )
+    from agentkit.sandbox.opening import BACKENDS, SandboxOptions, open_sandbox
+    from agentkit.sandbox.port import (
+        CallTerms,
+        CallUsage,
+        Exited,
+        ProgramTerms,
+        Returned,
+        RunningProgram,
+        SandboxBackend,
+    )
+    from agentkit.sandbox.sandboxes import Sandboxes
+    from agentkit.sandbox.terms import Confinement, Grants, HostRule, Limits, ProgramLimits
+else:
+    __getattr__, __dir__ = exports(
+        __name__,
+        {
+            "agentkit.errors": ("ToolTimeout",),
+            "agentkit.sandbox.backend": ("Backend",),
+            "agentkit.sandbox.capabilities": ("Capabilities", "Control", "State"),
+            "agentkit.sandbox.conflicts": ("Trusted", "check_grants"),
+            "agentkit.sandbox.errors": (
+                "BadResult",
+                "CpuExceeded",
+                "DiskExceeded",
+                "FunctionRaised",
+                "MemoryExceeded",
+                "NoResult",
+                "OutputTooLarge",
+                "ResultTooLarge",
+                "SandboxRefused",
+                "SandboxUnavailable",
+                "ToolCrashed",
+                "ToolStopped",
+                "TooManyProcesses",
+            ),
+            "agentkit.sandbox.opening": ("BACKENDS", "SandboxOptions", "open_sandbox"),
+            "agentkit.sandbox.port": (
+                "CallTerms",
+                "CallUsage",
+                "Exited",
+                "ProgramTerms",
+                "Returned",
+                "RunningProgram",
+                "SandboxBackend",
+            ),
+            "agentkit.sandbox.sandboxes": ("Sandboxes",),
+            "agentkit.sandbox.terms": ("Confinement", "Grants", "HostRule", "Limits", "ProgramLimits"),
+        },
+    )
 
 __all__ = [
     "BACKENDS",

@@ -45,6 +45,10 @@ class CallLimits:
         return {"seconds": self.seconds, **_sent(self)}
 
 
+Limits = CallLimits
+"""Its name in :mod:`agentkit.sandbox`."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProgramLimits:
     """What a program may use that runs as long as it is wanted. Neither the clock nor what it says is limited.

@@ -34,7 +34,7 @@ LATE = {
         "sqlite3",
     ),
     *("multiprocessing", "random", "sysconfig", "unittest", "xml"),
-    *("agentkit.mcp", "agentkit.memories", "agentkit.models.openai", "agentkit.models.offline"),
+    *("agentkit.mcp", "agentkit.memories.local", "agentkit.models.openai", "agentkit.models.offline"),
     *("agentkit.models.wire_json", "agentkit.models.refusals", "agentkit.planning.react_parser"),
     *("agentkit.sandbox.forking", "agentkit.sandbox.jail", "agentkit.guarded", "agentkit.testing"),
     *(

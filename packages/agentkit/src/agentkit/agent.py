@@ -32,9 +32,11 @@ from agentkit.control import Control, Host
 from agentkit.errors import BadArguments, ToolDenied, UnknownTool, UsageError
 from agentkit.fingerprints import fingerprint, parts_of_tool, versions
 from agentkit.limits import Limits
+from agentkit.memories.declared import AgentMemory
 from agentkit.messages import JsonObject, JsonValue, ToolCall, ToolSpec
 from agentkit.model_settings import ModelSettings
 from agentkit.models.prices import Prices
+from agentkit.models.retrying import Retries
 from agentkit.outcomes import Completed, Outcome
 from agentkit.planning import Brief, NativePlanning, Planning, ReActPlanning
 from agentkit.policies import SecurityPolicy
@@ -50,9 +52,7 @@ if TYPE_CHECKING:
 
     from agentkit.asking import Asker
     from agentkit.loop import Event, OnEvent
-    from agentkit.memories import AgentMemory
     from agentkit.models.resilient import ResilientModel
-    from agentkit.models.retrying import Retries
     from agentkit.next_step import Work
     from agentkit.remembering import Remembering
 

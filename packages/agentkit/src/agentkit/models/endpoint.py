@@ -15,7 +15,7 @@ from urllib.request import getproxies
 import httpx2
 
 from agentkit.errors import ModelBadResponse, ModelError, ModelTimeout, ModelUnreachable
-from agentkit.models.lanes import KEPT, Lanes
+from agentkit.models.lanes import KEPT, Body, Lanes
 
 MAX_BYTES = 64 * 1024 * 1024
 """A longer reply is refused: about ten times what 128,000 tokens take when each is an event of its own."""
@@ -99,7 +99,9 @@ class Endpoint:
         """
         size = 0
         with self._our_errors():
-            async for chunk in response.aiter_bytes():
+            body, is_encoded = response.stream, "content-encoding" in response.headers
+            pieces = body if isinstance(body, Body) and not is_encoded else response.aiter_bytes()
+            async for chunk in pieces:
                 size += len(chunk)
                 if size > MAX_BYTES:
                     raise ModelBadResponse(f"{self._where} sent more than {MAX_BYTES} bytes")
@@ -137,7 +139,7 @@ class Endpoint:
         ):  # which httpx2 knows how to use
             limits = httpx2.Limits(max_connections=None, max_keepalive_connections=KEPT)
             return httpx2.AsyncClient(limits=limits, timeout=self._timeout)
-        tls = httpx2.create_ssl_context() if self._url.startswith("https:") else False
+        tls = httpx2.create_ssl_context() if self._url.startswith("https:") else None
         lanes = Lanes(tls)
         client = httpx2.AsyncClient(transport=lanes, timeout=self._timeout)
         self._lanes[client] = lanes

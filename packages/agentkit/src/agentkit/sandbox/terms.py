@@ -46,7 +46,7 @@ class CallLimits:
 
 
 Limits = CallLimits
-"""Its name in :mod:`agentkit.sandbox`."""
+"""Its name in ``agentkit.sandbox``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

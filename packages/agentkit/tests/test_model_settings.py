@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
-from agentkit import Agent, Completed, Failed, Limits, ModelSettings, tool
+from agentkit import Agent, Completed, Failed, Limits, MemoryJournal, ModelSettings, tool
 from agentkit.errors import UsageError
 from agentkit.messages import ToolCall
 from agentkit.models.access import Extras
 from agentkit.models.prices import Price, Prices
 from agentkit.testing import ScriptedModel
 
+from .wire_server import KEY  # type: ignore[import-not-found]
 from .wires import Call, body, served  # type: ignore[import-not-found]
 
 ALL = ModelSettings(
@@ -108,11 +109,90 @@ async def test_settings_of_the_agent_go_before_the_fields_of_the_endpoint() -> N
         assert (sent["temperature"], sent["max_tokens"], sent["top_k"]) == (0, 50, 3)
 
 
-async def test_a_setting_that_the_wire_does_not_know_fails_the_run_by_its_name() -> None:
-    async with served("anthropic") as one:
-        outcome = await Agent(one.model, settings=ModelSettings(temperature=0)).run("Weather?")
-        assert isinstance(outcome, Failed)
-        assert "temperature" in outcome.error.message
+@pytest.mark.parametrize(
+    "model, settings",
+    [
+        ("anthropic:claude-opus-4-7", {"temperature": 0}),
+        ("anthropic:claude-sonnet-5-5", {"top_p": 0.9}),
+        ("anthropic:claude-fable-5", {"temperature": 0.3}),
+        ("anthropic:claude-sonnet-4-6", {"seed": 1}),
+        ("anthropic:claude-sonnet-4-6", {"temperature": 1.5}),
+        ("anthropic:claude-opus-4-6", {"reasoning_effort": "minimal"}),
+        ("anthropic:claude-opus-5-5", {"tool_choice": "required"}),
+        ("google:gemini-2.5-pro", {"reasoning_effort": "low"}),
+        ("google:gemini-3-pro", {"reasoning_effort": "max"}),
+    ],
+    ids=str,
+)
+def test_a_setting_that_the_model_does_not_take_is_refused_when_the_agent_is_declared(
+    model: str, settings: dict[str, Any]
+) -> None:
+    (setting,) = settings
+    with pytest.raises(UsageError, match=f"settings: {setting}: {model} does not take the setting {setting}"):
+        Agent(model, settings=ModelSettings(**settings))
+
+
+@pytest.mark.parametrize(
+    "model, settings",
+    [
+        ("anthropic:claude-sonnet-4-20250514", {"temperature": 0, "top_p": 0.5}),
+        ("anthropic:claude-3-5-sonnet-20241022", {"temperature": 0.5}),
+        ("anthropic:claude-opus-4-6", {"temperature": 1.0, "reasoning_effort": "max"}),
+        ("anthropic:claude-opus-5", {"temperature": 1, "top_p": 1.0}),
+        ("google:gemini-3-pro", {"seed": 3, "reasoning_effort": "high"}),
+        ("openrouter:anthropic/claude-opus-5", {"temperature": 0}),
+        ("offline:planner", {"temperature": 0, "seed": 1}),
+    ],
+    ids=str,
+)
+def test_a_setting_that_the_model_takes_is_not(model: str, settings: dict[str, Any]) -> None:
+    Agent(model, settings=ModelSettings(**settings))
+
+
+@pytest.mark.parametrize(
+    "kind, name, settings, sent",
+    [
+        (
+            "anthropic",
+            "claude-sonnet-4-6",
+            {"temperature": 0.5, "top_p": 0.9},
+            {"temperature": 0.5, "top_p": 0.9},
+        ),
+        ("anthropic", "claude-opus-5", {"temperature": 1.0, "top_p": 1}, {}),
+        ("chat", "o3-of-our-own", {"temperature": 0.5, "seed": 3}, {"temperature": 0.5, "seed": 3}),
+        ("responses", "m", {"temperature": 0.5, "top_p": 0.9}, {"temperature": 0.5, "top_p": 0.9}),
+    ],
+)
+async def test_what_the_model_takes_is_sent(
+    kind: str, name: str, settings: dict[str, Any], sent: dict[str, Any]
+) -> None:
+    async with served(kind, name) as one:
+        one.answers(body(kind, "7 degrees"))
+        outcome = await Agent(one.model, settings=ModelSettings(**settings)).run("Weather?")
+        assert outcome.unwrap() == "7 degrees"
+        assert {
+            each: one.sent[0][each] for each in ("temperature", "top_p", "seed") if each in one.sent[0]
+        } == sent
+
+
+@pytest.mark.parametrize("kind", ["anthropic", "responses"])
+async def test_an_open_model_is_asked_as_well(kind: str) -> None:
+    async with served(kind) as one:
+        with pytest.raises(UsageError, match=r"settings: seed: .*:m does not take the setting seed"):
+            Agent(one.model, settings=ModelSettings(seed=1))
+
+
+async def test_where_the_address_is_in_the_environment_it_is_refused_before_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    given: dict[str, dict[str, Any]] = {"o4-mini": {"temperature": 0}, "gpt-4.1": {"reasoning_effort": "low"}}
+    for model, settings in given.items():
+        journal = MemoryJournal()
+        with pytest.raises(UsageError, match=next(iter(settings))):
+            await Agent(f"openai:{model}", settings=ModelSettings(**settings)).run("Hi", journal=journal)
+        assert await journal.load() == ()
 
 
 async def test_a_tool_is_named_on_the_wire() -> None:

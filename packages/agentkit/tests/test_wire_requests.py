@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agentkit import Agent, Completed, tool
-from agentkit.errors import ModelBadRequest, UsageError
+from agentkit.errors import UnsupportedSetting, UsageError
 from agentkit.messages import ModelReply, ModelRequest, TextDelta, ToolSpec, UserMessage
 from agentkit.models.access import Extras
 from agentkit.models.named import NamedEndpoint
@@ -197,8 +197,8 @@ async def test_the_choice_of_a_tool_in_the_words_of_each_wire(kind: str) -> None
     [
         ("responses", "m", ModelRequest(messages=HELLO, seed=1), "seed"),
         ("anthropic", "m", ModelRequest(messages=HELLO, seed=1), "seed"),
-        ("anthropic", "m", ModelRequest(messages=HELLO, temperature=1), "temperature"),
-        ("anthropic", "m", ModelRequest(messages=HELLO, top_p=1), "top_p"),
+        ("anthropic", "claude-opus-5", ModelRequest(messages=HELLO, temperature=0), "temperature"),
+        ("anthropic", "claude-opus-4.7", ModelRequest(messages=HELLO, top_p=0.5), "top_p"),
         (
             "google",
             "gemini-2.5-flash",
@@ -216,7 +216,7 @@ async def test_the_choice_of_a_tool_in_the_words_of_each_wire(kind: str) -> None
 async def test_a_setting_that_a_wire_has_no_word_for_is_refused(
     kind: str, name: str, request_: ModelRequest, what: str
 ) -> None:
-    with pytest.raises(ModelBadRequest, match=what):
+    with pytest.raises(UnsupportedSetting, match=what):
         await sent(kind, request_, name)
 
 

@@ -77,6 +77,28 @@ def read(file: Path, text: str) -> Catalog:
     return read_catalog(file)
 
 
+@pytest.mark.parametrize(
+    "declared, setting",
+    [
+        ('model = "anthropic:claude-opus-5"', "temperature"),
+        ('model = "mine:m"', "seed"),
+        ('model = "mine:m"\nfallback = ["offline:planner"]', "seed"),
+    ],
+)
+def test_a_setting_that_the_model_does_not_take_is_refused_when_the_file_is_read(
+    file: Path, declared: str, setting: str
+) -> None:
+    endpoint = '[endpoints.mine]\nkind = "openai-responses"\nbase_url = "http://127.0.0.1:9/v1"\n'
+    settings = f"[agents.a.settings]\n{setting} = 0\n"
+    with pytest.raises(ConfigError, match=f"agent a: settings: {setting}: .* does not take the setting"):
+        read(file, f"{endpoint}[agents.a]\n{declared}\n{settings}")
+
+
+def test_a_fallback_need_not_take_every_setting(file: Path) -> None:
+    table = '[agents.a]\nmodel = "offline:planner"\nfallback = ["anthropic:claude-opus-5"]\n'
+    assert read(file, f"{table}[agents.a.settings]\ntemperature = 0\nseed = 1\n").names == ("a",)
+
+
 # --- in Python ---------------------------------------------------------------------------------------------------
 
 

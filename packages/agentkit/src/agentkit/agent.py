@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import KW_ONLY, dataclass, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from math import inf
 from types import NoneType
 from typing import (
@@ -34,7 +34,8 @@ from agentkit.fingerprints import fingerprint, parts_of_tool, versions
 from agentkit.limits import Limits
 from agentkit.memories.declared import AgentMemory
 from agentkit.messages import JsonObject, JsonValue, ToolCall, ToolSpec
-from agentkit.model_settings import ModelSettings
+from agentkit.model_settings import ModelSettings, checked
+from agentkit.models import check_settings
 from agentkit.models.prices import Prices
 from agentkit.models.retrying import Retries
 from agentkit.outcomes import Completed, Outcome
@@ -68,6 +69,7 @@ AnyTool: TypeAlias = Tool | Toolset | Callable[..., Any]
 _NOT_SETTINGS = frozenset(
     {"model", "fallback", "prices", "name", "instructions", "tools", "output", "deps", "policy", "telemetry"}
 )
+_NO_SETTINGS = ModelSettings()
 _PLANNINGS: Mapping[str, Callable[[], Planning]] = {"native": NativePlanning, "react": ReActPlanning}
 
 
@@ -171,10 +173,23 @@ class Agent(Generic[Deps, Output]):
             if not isinstance(given := getattr(self, field_name), kind):
                 message = f"agent {self.name}: {field_name} must be {kind.__name__}(…), not a {type(given).__name__}"
                 raise UsageError(message)
+        self._check_settings(self.model)
         _ = self._toolsets
         if self.tool_timeout is not None and not 0 < self.tool_timeout < inf:
             message = f"agent {self.name}: tool_timeout must be positive and finite seconds, not {self.tool_timeout!r}"
             raise UsageError(message)
+
+    def _check_settings(self, model: str | Model) -> None:
+        """Refuse a setting that the model is known not to take."""
+        if self.settings == _NO_SETTINGS:
+            return
+        check = (
+            partial(check_settings, model)
+            if isinstance(model, str)
+            else getattr(model, "check_settings", None)
+        )
+        if check is not None:
+            checked(self.settings, check, self.name)
 
     def __getstate__(self) -> dict[str, Any]:
         """The declaration alone: what was worked out from it is worked out again where it is unpickled or copied."""
@@ -226,6 +241,7 @@ class Agent(Generic[Deps, Output]):
         )
         watch = self.telemetry.watch(self.name, given.run_id)
         async with open_chain([self.model, *self.fallback], retries=self.retries) as model:
+            self._check_settings(model)
             loop = Loop(
                 work=await self._work(model, options, watch),
                 journal=options.get("journal") or MemoryJournal(),

@@ -212,6 +212,8 @@ class Asker:
             model=reply.model,
             seconds=round(seconds, 6),
             problem=problem,
+            left_out=list(reply.left_out),
+            declined_because=reply.declined_because[:_MOST_OF_A_REASON],
         )
 
     def _reading(self, reply: ModelReply) -> Reading:
@@ -370,6 +372,7 @@ def _with_unique_ids(parts: Sequence[Part], place: _Place) -> tuple[Part, ...]:
     return tuple(unique)
 
 
+_MOST_OF_A_REASON = 500
 MOST_OF_AN_ID = 4096
 """Characters; some gateways put what they need back into the ids of calls."""
 

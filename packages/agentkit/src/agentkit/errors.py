@@ -9,7 +9,8 @@
     ├── MemoryUnavailable       the operator: the memory does not answer
     ├── ModelError              the provider (or whoever pays for it)
     │   ├── ModelBadRequest     the developer: the provider refuses this request
-    │   │   └── ContextTooLong  the developer: the conversation does not fit the model
+    │   │   ├── ContextTooLong  the developer: the conversation does not fit the model
+    │   │   └── UnsupportedSetting  the developer: the model does not take a setting of the agent
     │   ├── ModelAuthError      the operator: the key is missing, wrong or without rights
     │   ├── ModelRateLimited    nobody: wait, then go on
     │   ├── ModelOverloaded     nobody: wait, then go on
@@ -170,6 +171,22 @@ class ContextTooLong(ModelBadRequest):
     """The conversation does not fit into the model's context."""
 
     code = "context_too_long"
+
+
+class UnsupportedSetting(ModelBadRequest):
+    """The model does not take a setting of the agent.
+
+    Attributes:
+        setting: its field in :class:`~agentkit.model_settings.ModelSettings`.
+        most: the largest value that is taken, where the provider names one.
+    """
+
+    code = "unsupported_setting"
+
+    def __init__(self, message: str | None = None, *, setting: str = "", most: int | None = None) -> None:
+        super().__init__(message)
+        self.setting = setting
+        self.most = most
 
 
 class ModelAuthError(ModelError):

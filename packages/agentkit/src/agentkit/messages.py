@@ -408,6 +408,8 @@ class ModelReply:
         usage: what it cost.
         model: ``provider:name`` of the model that answered.
         problem: why the reply cannot be acted on, in words for the model: it made a mistake in form, or is not done.
+        left_out: settings of the agent that the model was asked without, since it does not take them.
+        declined_because: why there is no answer, in the provider's words; empty where it gives no reason.
     """
 
     parts: tuple[Part, ...]
@@ -415,6 +417,8 @@ class ModelReply:
     usage: Usage = field(default_factory=Usage)
     model: str = ""
     problem: str | None = None
+    left_out: tuple[str, ...] = ()
+    declined_because: str = ""
 
     @property
     def text(self) -> str:

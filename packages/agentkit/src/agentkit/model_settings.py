@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from math import isfinite
-from typing import Literal, TypeAlias, TypeGuard, cast, get_args
+from typing import Any, Literal, TypeAlias, TypeGuard, cast, get_args
 
-from agentkit.errors import UsageError
-from agentkit.messages import ModelRequest
+from agentkit.errors import UnsupportedSetting, UsageError
+from agentkit.messages import ModelRequest, ToolSpec
 
 Effort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 """How much a model thinks before it answers; each knows some of them."""
+
+SETTINGS = ("temperature", "top_p", "seed", "reasoning_effort", "tool_choice", "stop", "max_tokens")
+"""Fields of a request that come from the settings of an agent."""
 
 _MOST_STOPS = 16
 
@@ -19,8 +23,10 @@ _MOST_STOPS = 16
 class ModelSettings:
     """What is asked of the model with each request of an agent. What is ``None`` is left to the provider.
 
-    They go before the fields of an endpoint's ``body``. A setting that a model's wire has no word for fails the first
-    call, and so does one that the model refuses.
+    They go before the fields of an endpoint's ``body``. A setting that the agent's model is known not to take is
+    refused when the agent is declared or its model is opened; one that its provider refuses fails the run. A model that
+    is asked as a fallback is asked without the settings that it does not take: a warning is logged, and the step of its
+    reply names them.
 
     Attributes:
         max_tokens: the longest reply, its reasoning included. Where money is limited, and less of it is left, a reply
@@ -71,6 +77,40 @@ class ModelSettings:
             tool_choice=choice,
             stop=(*request.stop, *(each for each in self.stop if each not in request.stop)),
         )
+
+
+def checked(settings: ModelSettings, check: Callable[[ModelRequest], None], agent: str) -> None:
+    """Check the settings of an agent against its model, before anything is sent.
+
+    Args:
+        settings: of the agent.
+        check: of the model: raises where it does not take a setting of the request.
+        agent: the name of the agent.
+
+    Raises:
+        UsageError: the model does not take one of them.
+    """
+    if settings == ModelSettings():
+        return
+    tool = ToolSpec(name=settings.tool_choice or "tool", description="", parameters={})
+    try:
+        check(settings.of(ModelRequest(messages=(), tools=(tool,)), has_called=False))
+    except UnsupportedSetting as error:
+        raise UsageError(f"agent {agent}: settings: {error.setting}: {error}") from None
+
+
+def without(request: ModelRequest, refused: Mapping[str, int | None]) -> ModelRequest:
+    """Return ``request`` without these settings; one with a bound is kept up to it."""
+    if not refused:
+        return request
+    empty = ModelRequest(messages=())
+    changes = {name: getattr(empty, name) if bound is None else bound for name, bound in refused.items()}
+    return replace(request, **cast("dict[str, Any]", changes))
+
+
+def is_set(request: ModelRequest, setting: str) -> bool:
+    """Whether the request has a value for a setting."""
+    return setting in SETTINGS and getattr(request, setting) not in (None, ())
 
 
 def _is_whole(value: object) -> TypeGuard[int]:

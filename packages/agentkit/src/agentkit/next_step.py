@@ -164,9 +164,8 @@ def concluded(reply: ModelReplied, output: OutputSchema[Any]) -> Finished:
     """
     if reply.stop_reason in DECLINED:
         who = "the model" if reply.stop_reason is StopReason.REFUSED else "a filter of the provider"
-        return failed(
-            ContentRefused(f"{who} declined: {reply.text.strip() or 'no reason given'}").as_run_error()
-        )
+        because = reply.declined_because or reply.text.strip() or "no reason given"
+        return failed(ContentRefused(f"{who} declined: {because}").as_run_error())
     try:
         value = output.parsed(reply.text)  # it was validated before it was recorded
     except BadArguments as error:

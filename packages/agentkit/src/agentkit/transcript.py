@@ -74,6 +74,8 @@ class ModelReplied:
         problem: why the reply cannot be acted on; shown to the model with the next request.
         request: digest of what the model was asked.
         declared: as in :class:`RunStarted`, where nothing was recorded of it before.
+        left_out: settings of the agent that the model was asked without, since it does not take them.
+        declined_because: why there is no answer, in the provider's words.
     """
 
     parts: tuple[Part, ...]
@@ -84,9 +86,11 @@ class ModelReplied:
     problem: str | None = None
     request: str = ""
     declared: JsonObject | None = None
+    left_out: list[str] = field(default_factory=list[str])
+    declined_because: str = ""
 
     def __post_init__(self) -> None:
-        _hold_recordable(self, "model", *(() if self.problem is None else ("problem",)))
+        _hold_recordable(self, "model", "declined_because", *(() if self.problem is None else ("problem",)))
 
     @property
     def text(self) -> str:

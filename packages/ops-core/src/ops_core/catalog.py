@@ -9,13 +9,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, redirect_stdout
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 from agentkit.agent import Agent
 from agentkit.errors import UsageError
 from agentkit.mcp import McpPool
-from agentkit.models import NamedEndpoint, opened, split_name
+from agentkit.model_settings import checked
+from agentkit.models import NamedEndpoint, check_settings, opened, split_name
 from agentkit.ports import Model
 from agentkit.tools.everyday import everyday_tools
 from ops_core.config import DEFAULT_MODEL
@@ -100,6 +102,13 @@ class Catalog:
                 except UsageError as error:
                     message = f"agent {agent.name}: {field}: {error}"
                     raise ConfigError(message, field="agents") from None
+        if isinstance(agent.model, str):
+            try:
+                checked(
+                    agent.settings, partial(check_settings, agent.model, endpoints=self.endpoints), agent.name
+                )
+            except UsageError as error:
+                raise ConfigError(str(error), field="agents") from None
         if agent.name in self._served:
             message = f"two agents are called {agent.name}"
             raise ConfigError(message, field="agents")

@@ -12,10 +12,28 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 
 from agentkit.errors import ModelAuthError, UsageError
-from agentkit.models.named import OFFLINE, PROVIDERS, NamedEndpoint, Provider, Target, make, needs_key
+from agentkit.messages import ModelRequest
+from agentkit.models.named import (
+    OFFLINE,
+    PROVIDERS,
+    NamedEndpoint,
+    Provider,
+    Target,
+    check_of,
+    make,
+    needs_key,
+)
 from agentkit.ports import Model
 
-__all__ = ["NO_ENDPOINTS", "NamedEndpoint", "access_of", "open_model", "opened", "split_name"]
+__all__ = [
+    "NO_ENDPOINTS",
+    "NamedEndpoint",
+    "access_of",
+    "check_settings",
+    "open_model",
+    "opened",
+    "split_name",
+]
 
 NO_ENDPOINTS: Mapping[str, NamedEndpoint] = {}
 
@@ -95,6 +113,25 @@ def split_name(name: str, endpoints: Mapping[str, NamedEndpoint] = NO_ENDPOINTS)
     if not model:
         raise UsageError(f"{name!r} lacks the model's name after the colon")
     return provider, model
+
+
+def check_settings(
+    name: str, request: ModelRequest, endpoints: Mapping[str, NamedEndpoint] = NO_ENDPOINTS
+) -> None:
+    """Check that the model called ``provider:name`` takes the settings of ``request``, as far as is known of it.
+
+    Nothing is opened, and the environment is not read: of ``openai:NAME``, whose address may stand there, it is known
+    when the model is opened.
+
+    Raises:
+        UnsupportedSetting: it does not take one.
+    """
+    provider, _, model = name.partition(":")
+    own = PROVIDERS.get(provider)
+    if provider in endpoints:
+        check_of(endpoints[provider], provider, model, request)
+    elif own is not None and own.kind != "openai":
+        check_of(NamedEndpoint(kind=own.kind), provider, model, request)
 
 
 @asynccontextmanager

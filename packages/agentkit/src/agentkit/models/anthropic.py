@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any, cast
 from agentkit.errors import ModelBadResponse, ModelError, ModelTimeout, ModelUnreachable
 from agentkit.messages import ModelReply, ModelRequest
 from agentkit.models.access import ANTHROPIC_URL
-from agentkit.models.anthropic_wire import MessageDraft, decode_reply, encode_request, usage_of
+from agentkit.models.anthropic_wire import (
+    MessageDraft,
+    decode_reply,
+    encode_request,
+    encoded_settings,
+    usage_of,
+)
 from agentkit.models.error_bodies import error_object, refused_object
 from agentkit.models.openai_stream import EventReader
 from agentkit.models.redaction import cut_secrets
@@ -44,6 +50,14 @@ class AnthropicModel(SdkModel):
     own_name = "anthropic"
     own_url = ANTHROPIC_URL
     wire = "anthropic"
+
+    def check_settings(self, request: ModelRequest) -> None:
+        """Check, without sending anything, that the model takes the settings of ``request``, as far as is known.
+
+        Raises:
+            UnsupportedSetting: it does not take one.
+        """
+        encoded_settings(request, self._dialect)
 
     @cut_secrets
     async def reply(self, request: ModelRequest, on_delta: OnDelta | None = None) -> ModelReply:

@@ -38,6 +38,7 @@ from agentkit.models.finish_reasons import finished_reply, is_withheld
 from agentkit.models.issuers import issued, opaque, own
 from agentkit.models.openai_wire import Dialect, model_name
 from agentkit.models.output_tool import ABOUT, OutputTool, answered, output_tool
+from agentkit.models.unsupported_settings import sampling, unsupported
 from agentkit.models.usage import anthropic_usage
 from agentkit.models.wire_json import (
     CallDraft,
@@ -49,7 +50,6 @@ from agentkit.models.wire_json import (
     dump_json,
     mend,
     mended,
-    not_known,
     not_taken,
     safe_name,
     sent_arguments,
@@ -64,6 +64,10 @@ _CITED, _CALL = "anthropic_citations", "anthropic_call"  # the keys in Text.data
 _THOUGHTS = frozenset({"thinking", "redacted_thinking"})
 _CHOICES = {"auto": "auto", "required": "any", "none": "none"}
 _NEVER_FORCED = re.compile(r"fable|mythos|opus-5[-.][5-9](\D|$)|(opus|sonnet|haiku)-([6-9]|\d\d)(\D|$)")
+_NO_SAMPLING = re.compile(
+    r"fable|mythos|(opus|sonnet|haiku)-(4[-.][7-9]|[5-9]|\d\d)(\D|$)|claude-(4[-.][7-9]|[5-9]|\d\d)(\D|$)"
+)
+"""Models that take no temperature but the default one: all since Claude 4.7."""
 _MARKABLE = frozenset({"text", "tool_use", "tool_result", "image", "document", None})
 _CACHED: JsonObject = {"type": "ephemeral"}
 
@@ -98,20 +102,34 @@ def encode_request(request: ModelRequest, dialect: Dialect) -> dict[str, Any]:
         body["stop_sequences"] = list(request.stop)
     if goes_on:
         _mark_for_the_cache(body)
-    return merged(merged(body, _settings(request, dialect)), dialect.more)
+    return merged(merged(body, encoded_settings(request, dialect)), dialect.more)
 
 
-def _settings(request: ModelRequest, dialect: Dialect) -> dict[str, Any]:
-    for name in ("seed", "temperature", "top_p"):
-        if getattr(request, name) is not None:
-            raise not_known(dialect.name, name)
-    found: dict[str, Any] = {}
-    if request.reasoning_effort is not None:
-        found["output_config"] = {"effort": request.reasoning_effort}
-    choice = request.tool_choice
-    if choice is not None and request.tools:
-        if choice not in {"auto", "none"} and not _may_be_forced(dialect):
-            raise not_known(dialect.name, f"tool_choice {choice!r} (only auto and none)")
+def encoded_settings(request: ModelRequest, dialect: Dialect) -> dict[str, Any]:
+    """Return the fields of a request that come from an agent's settings.
+
+    Raises:
+        UnsupportedSetting: the model, or the wire, has no place for one.
+    """
+    name, effort, choice = (
+        dialect.name,
+        request.reasoning_effort,
+        request.tool_choice if request.tools else None,
+    )
+    if request.seed is not None:
+        raise unsupported(name, "seed")
+    if (request.temperature or 0) > 1:
+        raise unsupported(name, "temperature", "above 1")
+    if request.temperature not in {None, 1} and _thinks(dialect):
+        raise unsupported(name, "temperature", "beside the thinking in the endpoint's body")
+    if effort in {"none", "minimal"}:
+        raise unsupported(name, "reasoning_effort", f"with the value {effort}")
+    if choice not in {None, "auto", "none"} and not _may_be_forced(dialect):
+        raise unsupported(name, "tool_choice", f"with the value {choice} (only auto and none)")
+    found: dict[str, Any] = {**sampling(request, name, taken=_NO_SAMPLING.search(dialect.model) is None)}
+    if effort is not None:
+        found["output_config"] = {"effort": effort}
+    if choice is not None:
         named = {"type": "tool", "name": safe_name(choice)}
         found["tool_choice"] = {"type": _CHOICES[choice]} if choice in _CHOICES else named
     return found
@@ -119,8 +137,11 @@ def _settings(request: ModelRequest, dialect: Dialect) -> dict[str, Any]:
 
 def _may_be_forced(dialect: Dialect) -> bool:
     """Whether it may be made to call a tool: one that thinks may not, nor may the newest ones."""
-    thinking = as_object(dialect.more.get("thinking")).get("type", "disabled")
-    return thinking == "disabled" and _NEVER_FORCED.search(dialect.model) is None
+    return not _thinks(dialect) and _NEVER_FORCED.search(dialect.model) is None
+
+
+def _thinks(dialect: Dialect) -> bool:
+    return as_text(as_object(dialect.more.get("thinking")).get("type")) not in {"", "disabled"}
 
 
 def output_for(request: ModelRequest) -> OutputTool | None:

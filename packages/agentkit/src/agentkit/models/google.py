@@ -17,7 +17,7 @@ from agentkit.errors import (
 )
 from agentkit.messages import ModelReply, ModelRequest
 from agentkit.models.access import GOOGLE_URL
-from agentkit.models.google_wire import ContentDraft, encode_request
+from agentkit.models.google_wire import ContentDraft, encode_request, encoded_settings
 from agentkit.models.redaction import cut_secrets
 from agentkit.models.refusals import charge
 from agentkit.models.sdk import SdkModel
@@ -105,6 +105,14 @@ class GoogleModel(GoogleClient):
     """A model of Google."""
 
     wire = "google"
+
+    def check_settings(self, request: ModelRequest) -> None:
+        """Check, without sending anything, that the model takes the settings of ``request``, as far as is known.
+
+        Raises:
+            UnsupportedSetting: it does not take one.
+        """
+        encoded_settings(request, self._dialect)
 
     @cut_secrets
     async def reply(self, request: ModelRequest, on_delta: OnDelta | None = None) -> ModelReply:

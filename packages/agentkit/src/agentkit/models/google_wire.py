@@ -38,6 +38,7 @@ from agentkit.models.issuers import issued, opaque, own
 from agentkit.models.openai_wire import NO_SIGNATURE, SIGNS_CALLS, Dialect
 from agentkit.models.output_tool import ABOUT, OutputTool, answered, output_tool
 from agentkit.models.tool_pictures import apart
+from agentkit.models.unsupported_settings import unsupported
 from agentkit.models.usage import google_usage
 from agentkit.models.wire_json import (
     CallDraft,
@@ -46,7 +47,6 @@ from agentkit.models.wire_json import (
     as_text,
     dump_json,
     mend,
-    not_known,
     safe_name,
     sent_arguments,
     tool_calls,
@@ -56,6 +56,7 @@ _PART = "google_part"  # the key in Opaque.data
 _UNSIGNED = {"thought_signature": NO_SIGNATURE.encode()}
 _LOOKED_AT = frozenset({"image/png", "image/jpeg", "image/webp", "application/pdf"})
 """What the result of a call may hold; of its models those that sign calls know of it."""
+_EFFORTS = frozenset({None, "minimal", "low", "medium", "high"})
 _MODES = {"auto": "AUTO", "required": "ANY", "none": "NONE"}
 _THOUGHT = "google_thought"  # the key in Reasoning.data: this is a thought, with its signature or without
 _SIGNATURE = "google_signature"  # the key in Reasoning.data: the signature of the part that follows
@@ -96,18 +97,24 @@ def encode_request(request: ModelRequest, dialect: Dialect) -> Asked:
         config["response_json_schema"] = request.output_schema
     if tools:
         config["tools"] = [{"function_declarations": tools}]
-    config.update(_settings(request, dialect))
+    config.update(encoded_settings(request, dialect))
     if dialect.more:
         config["http_options"] = {"extra_body": extra_body(dialect.more, config)}
     return Asked(contents=_contents(request.messages, dialect), config=config, output=output)
 
 
-def _settings(request: ModelRequest, dialect: Dialect) -> dict[str, Any]:
+def encoded_settings(request: ModelRequest, dialect: Dialect) -> dict[str, Any]:
+    """Return the fields of the configuration that come from an agent's settings.
+
+    Raises:
+        UnsupportedSetting: the model does not take one.
+    """
     effort, choice = request.reasoning_effort, request.tool_choice if request.tools else None
     if effort is not None and _NO_OUTPUT_BESIDE_TOOLS.search(dialect.model):
-        raise not_known(
-            dialect.name, "reasoning_effort (before Gemini 3, thinkingConfig in the endpoint's body)"
-        )
+        why = "(before Gemini 3, it is thinkingConfig in the endpoint's body)"
+        raise unsupported(dialect.name, "reasoning_effort", why)
+    if effort not in _EFFORTS:
+        raise unsupported(dialect.name, "reasoning_effort", f"with the value {effort}")
     found: dict[str, Any] = {
         "stop_sequences": list(request.stop) or None,
         "max_output_tokens": request.max_tokens,

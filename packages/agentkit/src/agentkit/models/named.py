@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from agentkit.errors import UsageError
-from agentkit.messages import JsonObject, JsonValue
+from agentkit.messages import JsonObject, JsonValue, ModelRequest
 from agentkit.models.access import (
     ANTHROPIC_URL,
     GOOGLE_URL,
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from agentkit.models.anthropic import AnthropicModel
     from agentkit.models.google import GoogleModel
     from agentkit.models.openai import OpenAIModel
+    from agentkit.models.openai_wire import Dialect
 
 Kind: TypeAlias = Literal["openai", "openai-chat", "openai-responses", "openrouter", "anthropic", "google"]
 """Which wire is spoken: Chat Completions (``openai``, ``openai-chat``), Responses, and those of the others."""
@@ -200,6 +201,25 @@ def make(target: Target) -> Model:
         timeout=where.timeout_seconds,
         extras=extras_of(where),
     )
+
+
+def check_of(endpoint: NamedEndpoint, provider: str, model: str, request: ModelRequest) -> None:
+    """Check that a model of ``endpoint`` takes the settings of ``request``, without opening anything.
+
+    Raises:
+        UnsupportedSetting: it does not take one.
+    """
+    from agentkit.models import anthropic_wire, google_wire, openai_wire, responses_wire
+    from agentkit.models.openai import dialect_of
+
+    base_url = endpoint.base_url or _URL_OF_KIND[endpoint.kind]
+    wires: Mapping[Wire, Callable[[ModelRequest, Dialect], object]] = {
+        "anthropic": anthropic_wire.encoded_settings,
+        "google": google_wire.encoded_settings,
+        "responses": responses_wire.encoded_settings,
+        "chat": openai_wire.encoded_settings,
+    }
+    wires[endpoint.wire](request, dialect_of(provider, model, base_url, extras_of(endpoint)))
 
 
 def _adapter(kind: Kind, base_url: str) -> type[OpenAIModel | AnthropicModel | GoogleModel]:

@@ -37,7 +37,7 @@ from agentkit.models.body import Wire as Spoken
 from agentkit.models.error_bodies import error_object, message_of, refused_object
 from agentkit.models.mistakes import mistaken_reply
 from agentkit.models.openai_stream import EventReader, ReplyDraft
-from agentkit.models.openai_wire import Dialect, decode_reply, encode_request, usage_of
+from agentkit.models.openai_wire import Dialect, decode_reply, encode_request, encoded_settings, usage_of
 from agentkit.models.output_tool import is_wrapped, unwrapped
 from agentkit.models.redaction import cut_secrets, secrets_of
 from agentkit.models.refusals import Refusal, charge, sent_with, to_model_error
@@ -97,6 +97,10 @@ class Wire(Protocol):
         """
         ...
 
+    def check_settings(self, request: ModelRequest) -> None:
+        """Raise :class:`~agentkit.errors.UnsupportedSetting` for a setting that is known not to be taken."""
+        ...
+
     def draft(self, request: ModelRequest) -> Draft:
         """For a reply that is streamed."""
         ...
@@ -125,6 +129,10 @@ class ChatWire:
     def decode(self, body: Mapping[str, Any], request: ModelRequest) -> ModelReply:
         """See :class:`Wire`."""
         return decode_reply(body, self._dialect)
+
+    def check_settings(self, request: ModelRequest) -> None:
+        """See :class:`Wire`."""
+        encoded_settings(request, self._dialect)
 
     def draft(self, request: ModelRequest) -> ReplyDraft:
         """See :class:`Wire`."""
@@ -185,7 +193,7 @@ class OpenAIModel:
         base_url = checked_url(base_url)
         self._base_url = base_url
         self._name = f"{provider}:{name}"
-        self._wire = self._speaking(_dialect(provider, name, base_url, extras))
+        self._wire = self._speaking(dialect_of(provider, name, base_url, extras))
         self._secret = checked_key(api_key)
         self._also_secret = tuple(extras.headers.values())
         self.secrets = secrets_of(self._secret, extras.headers)
@@ -220,6 +228,14 @@ class OpenAIModel:
     async def aclose(self) -> None:
         """Close the connections of this event loop. Calling again is harmless."""
         await self._endpoint.aclose()
+
+    def check_settings(self, request: ModelRequest) -> None:
+        """Check, without sending anything, that the model takes the settings of ``request``, as far as is known.
+
+        Raises:
+            UnsupportedSetting: it does not take one.
+        """
+        self._wire.check_settings(request)
 
     @cut_secrets
     async def reply(self, request: ModelRequest, on_delta: OnDelta | None = None) -> ModelReply:
@@ -425,7 +441,8 @@ def _below(base_url: str, path: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/") + path, parts.query, ""))
 
 
-def _dialect(provider: str, name: str, base_url: str, extras: Extras) -> Dialect:
+def dialect_of(provider: str, name: str, base_url: str, extras: Extras) -> Dialect:
+    """Return how a model at an address of OpenAI's wire is spoken to."""
     asks_for_usage = extras.stream_options
     return Dialect(
         provider=provider,

@@ -42,6 +42,7 @@ from agentkit.models.finish_reasons import ending_of, finished_reply
 from agentkit.models.issuers import issued, issuer_of, opaque, own
 from agentkit.models.output_tool import output_tool
 from agentkit.models.tool_pictures import apart
+from agentkit.models.unsupported_settings import sampling
 from agentkit.models.usage import openai_usage
 from agentkit.models.wire_json import (
     CallDraft,
@@ -78,6 +79,8 @@ SIGNS_CALLS = re.compile(r"gemini-([3-9]|\d\d)")
 _CLAUDE = re.compile(r"^~?anthropic/|claude")
 TOOL_CHOICES = frozenset({"auto", "required", "none"})
 _BOUNDS = ("max_tokens", "max_completion_tokens")
+_NO_SAMPLING = re.compile(r"^(o\d|gpt-5(-(?!chat)|$))")
+"""Models of OpenAI that take no temperature; the ones after them do where they do not reason."""
 _WANT_REASONING = (".deepseek.com", ".moonshot.ai", ".moonshot.cn", ".kimi.com")
 
 
@@ -114,6 +117,11 @@ class Dialect:
     def issuer(self) -> str:
         """Who wrote the opaque data of its replies."""
         return issuer_of(self.name, self.base_url)
+
+    @property
+    def takes_sampling(self) -> bool:
+        """It takes ``temperature`` and ``top_p``, as far as is known."""
+        return not (self.official and _NO_SAMPLING.search(self.model))
 
     @property
     def marks_caches(self) -> bool:
@@ -175,7 +183,7 @@ def encode_request(request: ModelRequest, dialect: Dialect, *, stream: bool) -> 
     if request.output_schema is not None:
         schema = {"name": "output", "schema": output_tool(request.output_schema).schema, "strict": False}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
-    body.update(_settings(request, dialect))
+    body.update(encoded_settings(request, dialect))
     if stream:
         body["stream"] = True
         if dialect.stream_options:
@@ -197,14 +205,18 @@ def cache_key(request: ModelRequest) -> str:
     return hashlib.sha256(json.dumps(begins).encode()).hexdigest()[:32]
 
 
-def _settings(request: ModelRequest, dialect: Dialect) -> dict[str, Any]:
+def encoded_settings(request: ModelRequest, dialect: Dialect) -> dict[str, Any]:
+    """Return the fields of a request that come from an agent's settings.
+
+    Raises:
+        UnsupportedSetting: the model does not take one.
+    """
     found: dict[str, Any] = {
         "stop": list(request.stop) or None,
         next(
             (name for name in _BOUNDS if name in dialect.more), dialect.max_tokens_field
         ): request.max_tokens,
-        "temperature": request.temperature,
-        "top_p": request.top_p,
+        **sampling(request, dialect.name, taken=dialect.takes_sampling),
         "random_seed" if dialect.is_mistral else "seed": request.seed,
     }
     if request.reasoning_effort is not None:

@@ -20,11 +20,13 @@ from agentkit.errors import (
     ModelOverloaded,
     ModelRateLimited,
     ModelTimeout,
+    UnsupportedSetting,
 )
 from agentkit.messages import Usage
 from agentkit.models.context_errors import is_too_long
 from agentkit.models.error_bodies import message_of
 from agentkit.models.provider_reason import provider_reason
+from agentkit.models.unsupported_settings import named_bound, refused_setting
 
 log = logging.getLogger("agentkit.models")
 
@@ -86,6 +88,8 @@ _STATUS_OF_WORD: Mapping[str, int] = {
 }
 
 
+_READ = 1000
+"""Characters of a provider's words that are looked at."""
 _LONG = 100_000
 """A request of more bytes is long."""
 
@@ -170,6 +174,9 @@ def to_model_error(refusal: Refusal) -> ModelError:
     error = kind(message)
     if isinstance(error, ModelRateLimited | ModelOverloaded):
         error.retry_after = retry_after(refusal.headers, datetime.now(UTC))
+    if isinstance(error, UnsupportedSetting):
+        error.setting = refused_setting(refusal.error, refusal.message[:_READ], 400) or ""
+        error.most = named_bound(refusal.message, refusal.sent) if error.setting == "max_tokens" else None
     error.reason = reason
     return error
 
@@ -190,7 +197,7 @@ def charge(error: ModelError, usage: Usage, *, begun: bool) -> None:
 
 
 def _classify(refusal: Refusal) -> tuple[type[ModelError], str]:
-    words, text = refusal.kinds(), refusal.message[:1000]
+    words, text = refusal.kinds(), refusal.message[:_READ]
     status = _status(refusal, words)
     if _one_is(_NO_CREDIT, words) or status == 402 or re.search(_NO_CREDIT_TEXT, text):
         return ModelAuthError, "the account has no credit left"
@@ -202,6 +209,8 @@ def _classify(refusal: Refusal) -> tuple[type[ModelError], str]:
         return ModelAuthError, _KEY
     if _one_is(_REFUSED, words) or re.search(_REFUSED_TEXT, text):
         return ContentRefused, "the provider's filter declined the request"
+    if (setting := refused_setting(refusal.error, text, status)) is not None:
+        return UnsupportedSetting, f"the model does not take the setting {setting} as it is"
     if words & {"model_not_found"}:
         status = 404
     return _BY_STATUS.get(status) or _by_class(status)

@@ -10,7 +10,7 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar, cast
 
 from agentkit.boundary import is_meant_for, task_here
@@ -21,6 +21,7 @@ from agentkit.errors import (
     ModelRateLimited,
     ModelResting,
     ModelUnreachable,
+    UnsupportedSetting,
 )
 from agentkit.messages import (
     BegunAnew,
@@ -31,6 +32,7 @@ from agentkit.messages import (
     StopReason,
     Usage,
 )
+from agentkit.model_settings import is_set, without
 from agentkit.models import NO_ENDPOINTS, NamedEndpoint, opened
 from agentkit.models.bounds import likely_input_tokens
 from agentkit.models.limiter import Limiter
@@ -161,6 +163,16 @@ class ResilientModel:
             chance=self.chance,
         )
 
+    def check_settings(self, request: ModelRequest) -> None:
+        """Check that the first model takes the settings of ``request``; those after it are asked without the others.
+
+        Raises:
+            UnsupportedSetting: it does not take one.
+        """
+        check = getattr(self.models[0], "check_settings", None)
+        if check is not None:
+            check(request)
+
     async def reply(self, request: ModelRequest, on_delta: OnDelta | None = None) -> ModelReply:
         """One reply to ``request``. A :class:`~agentkit.messages.BegunAnew` voids what was shown of a failed call.
 
@@ -211,7 +223,9 @@ class _Link:
         limiters: that let its calls through.
         breaker: that knows whether it works.
         tokens: that a call reads, roughly; where somebody counts them.
+        is_fallback: it is not the first one.
         has_another: there is another model behind it.
+        without: settings of the agent that it does not take, each with the bound up to which it does.
         failed: calls that have failed.
         made: a call was begun, that is to say something was sent.
     """
@@ -220,7 +234,9 @@ class _Link:
     limiters: tuple[Limiter, ...]
     breaker: Breaker
     tokens: int
+    is_fallback: bool
     has_another: bool
+    without: dict[str, int | None] = field(default_factory=dict[str, "int | None"])
     failed: int = 0
     made: bool = False
 
@@ -259,18 +275,21 @@ class _Answering:
         # before the first call: the calls that fail from here on count for each model by itself
         tries = max(1, self.chain.retries.tries - self.guard.failures)
         for place, model in enumerate(models):
-            reply = await self._ask(self._link(model, has_another=place + 1 < len(models)), tries)
+            reply = await self._ask(self._link(model, place), tries)
             if isinstance(reply, ModelReply):
                 return reply
             if isinstance(reply, GiveUp):
                 break
         raise most_hopeful(self.errors)
 
-    def _link(self, model: Model, *, has_another: bool) -> _Link:
+    def _link(self, model: Model, place: int) -> _Link:
         traffic = self.chain.traffic
         tokens = likely_input_tokens(self.request) if traffic.counts_tokens(model.name) else 0
         limiters, breaker = traffic.limiters(model.name), traffic.breaker(model.name)
-        return _Link(model, limiters, breaker, tokens, has_another)
+        link = _Link(model, limiters, breaker, tokens, place > 0, place + 1 < len(self.chain.models))
+        if link.is_fallback:
+            link.without = traffic.refused_settings(model.name, self.request)
+        return link
 
     async def _ask(self, link: _Link, tries: int) -> ModelReply | NextModel | GiveUp:
         """Ask one model, until it replies or there is no more sense in it."""
@@ -285,15 +304,18 @@ class _Answering:
             await _in_time(self.guard, asyncio.sleep(following.seconds))
 
     async def _failed(self, link: _Link, error: ModelError, tries: int, seconds: float) -> Next:
-        self.errors.append(error)
-        link.failed += 1
-        situation = Situation(
-            failed=link.failed,
-            tries=tries,
-            has_another=link.has_another,
-            seconds_left=self.guard.seconds_left(),
-        )
-        following = what_next(error, situation, self.chain.retries, self.chain.chance())
+        if self._does_without(link, error):
+            following: Next = Again(0.0)
+        else:
+            self.errors.append(error)
+            link.failed += 1
+            situation = Situation(
+                failed=link.failed,
+                tries=tries,
+                has_another=link.has_another,
+                seconds_left=self.guard.seconds_left(),
+            )
+            following = what_next(error, situation, self.chain.retries, self.chain.chance())
         billed = error.billed if link.made else (0, 0)
         if self.shown.some and billed == (0, 0):
             billed = None  # it had begun to answer
@@ -303,6 +325,20 @@ class _Answering:
         await self.guard.failed(failed)
         return following
 
+    def _does_without(self, link: _Link, error: ModelError) -> bool:
+        """Whether a fallback is asked once more, without the setting that it refuses: a run must not end for that."""
+        if not (link.is_fallback and isinstance(error, UnsupportedSetting)):
+            return False
+        setting, tried = error.setting, link.without
+        if not is_set(self.request, setting) or tried.get(setting, 0) is None:
+            return False
+        tried[setting] = (
+            None if setting in tried else error.most
+        )  # a bound that is refused as well is left out
+        value = getattr(self.request, setting)
+        self.chain.traffic.refuses(link.model.name, setting, value, tried[setting])
+        return True
+
     async def _call(self, link: _Link) -> ModelReply:
         self._look_whether_it_rests(link)
         used: int | None = 0
@@ -310,7 +346,7 @@ class _Answering:
         try:
             link.breaker.ask()
             try:
-                request = await self.guard.calling(link.model.name, self.request)
+                request = await self.guard.calling(link.model.name, without(self.request, link.without))
                 used, link.made = None, True
                 reply = await self._reply(link, request)
             except ModelError as error:
@@ -321,7 +357,7 @@ class _Answering:
                 raise
             link.breaker.ended(None)
             used = None if reply.usage.partial else reply.usage.tokens
-            return reply
+            return replace(reply, left_out=tuple(link.without)) if link.without else reply
         finally:
             link.leave(used)
 

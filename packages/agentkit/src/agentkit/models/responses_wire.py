@@ -42,6 +42,7 @@ from agentkit.models.issuers import issued, opaque, own
 from agentkit.models.openai_wire import TOOL_CHOICES, Dialect, cache_key, model_name
 from agentkit.models.output_tool import output_tool
 from agentkit.models.stops import Cutter
+from agentkit.models.unsupported_settings import sampling, unsupported
 from agentkit.models.usage import UNCOUNTED, response_usage
 from agentkit.models.wire_json import (
     CallDraft,
@@ -55,7 +56,6 @@ from agentkit.models.wire_json import (
     dump_json,
     mend,
     mended,
-    not_known,
     safe_name,
     sent_arguments,
     tool_calls,
@@ -94,6 +94,10 @@ class ResponsesWire:
     def decode(self, body: Mapping[str, Any], request: ModelRequest) -> ModelReply:
         """See :class:`agentkit.models.openai.Wire`."""
         return decode_response(body, self._dialect, request.stop)
+
+    def check_settings(self, request: ModelRequest) -> None:
+        """See :class:`agentkit.models.openai.Wire`."""
+        encoded_settings(request, self._dialect)
 
     def draft(self, request: ModelRequest) -> ResponseDraft:
         """See :class:`agentkit.models.openai.Wire`."""
@@ -134,7 +138,7 @@ def encode_request(request: ModelRequest, dialect: Dialect, *, stream: bool) -> 
         body["text"] = {"format": {"type": "json_schema", **schema}}
     if dialect.has_cache_keys:
         body["prompt_cache_key"] = cache_key(request)
-    body.update(_settings(request, dialect))
+    body.update(encoded_settings(request, dialect))
     if stream:
         body["stream"] = True
     if "store" in dialect.more:
@@ -142,14 +146,20 @@ def encode_request(request: ModelRequest, dialect: Dialect, *, stream: bool) -> 
     return dump_json(merged(body, dialect.more)).encode()
 
 
-def _settings(request: ModelRequest, dialect: Dialect) -> dict[str, Any]:
+def encoded_settings(request: ModelRequest, dialect: Dialect) -> dict[str, Any]:
+    """Return the fields of a request that come from an agent's settings.
+
+    Raises:
+        UnsupportedSetting: the model, or the wire, has no place for one.
+    """
     if request.seed is not None:
-        raise not_known(dialect.name, "seed")
+        raise unsupported(dialect.name, "seed")
+    if request.reasoning_effort is not None and dialect.official and _DOES_NOT_REASON.search(dialect.model):
+        raise unsupported(dialect.name, "reasoning_effort")
     effort, choice = request.reasoning_effort, request.tool_choice if request.tools else None
     found: dict[str, Any] = {
         "max_output_tokens": request.max_tokens,
-        "temperature": request.temperature,
-        "top_p": request.top_p,
+        **sampling(request, dialect.name, taken=dialect.takes_sampling),
         "reasoning": None if effort is None else {"effort": effort},
         "tool_choice": choice,
     }

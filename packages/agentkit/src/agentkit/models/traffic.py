@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from agentkit.errors import ModelError, ModelResting
+from agentkit.messages import ModelRequest
+from agentkit.model_settings import SETTINGS
 from agentkit.models.breaker import Breaking, Circuit, CircuitState
 from agentkit.models.limiter import Limiter, RateLimits
 from agentkit.models.retrying import reaction_to
+
+log = logging.getLogger("agentkit.models")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +103,7 @@ class Traffic:
         self._limiters: dict[str, Limiter] = {}
         self._breakers: dict[str, Breaker] = {}
         self._limiters_of: dict[str, tuple[Limiter, ...]] = {}
+        self._refused: dict[tuple[str, str, object], int | None] = {}
 
     def limiters(self, model: str) -> tuple[Limiter, ...]:
         """That of the model, and that of its provider where it has a limit."""
@@ -111,6 +117,23 @@ class Traffic:
         if name not in self._limiters:
             self._limiters[name] = Limiter(self._limits.get(name) or RateLimits())
         return self._limiters[name]
+
+    def refused_settings(self, model: str, request: ModelRequest) -> dict[str, int | None]:
+        """Return the settings of ``request`` that a model has refused with these values, each with its bound."""
+        if not self._refused:
+            return {}
+        given = {name: getattr(request, name) for name in SETTINGS}
+        return {
+            name: self._refused[model, name, value]
+            for name, value in given.items()
+            if (model, name, value) in self._refused
+        }
+
+    def refuses(self, model: str, setting: str, value: object, most: int | None) -> None:
+        """Remember that a model refuses a setting with this value, so that it is not asked with it again."""
+        self._refused[model, setting, value] = most
+        how = f"is kept to {most}" if most is not None else "is left out"
+        log.warning("%s does not take the setting %s as it is: as a fallback it %s", model, setting, how)
 
     def counts_tokens(self, model: str) -> bool:
         """Whether what a call reads has to be estimated."""

@@ -216,11 +216,6 @@ def as_plain_text(attachment: Attachment) -> str | None:
     return f"{attachment.name or 'document'}:\n{attachment.data.decode(errors='replace')}"
 
 
-def not_known(model: str, setting: str) -> ModelBadRequest:
-    """The error for a setting of an agent that the provider's wire has no word for."""
-    return ModelBadRequest(f"{model} knows no {setting}: leave it out of the agent's settings")
-
-
 def not_taken(model: str, attachment: Attachment) -> ModelBadRequest:
     """The error for an attachment that the provider's wire has no place for."""
     how = "by address" if attachment.data is None else "as data"

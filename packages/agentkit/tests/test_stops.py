@@ -5,7 +5,7 @@ journal, a memory, a watcher. That code swallows every cancellation that reaches
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -30,10 +30,23 @@ from agentkit.memories import AgentMemory
 from agentkit.messages import Effect, ToolSpec
 from agentkit.models.prices import Price, Prices
 from agentkit.models.retrying import Retries
+from agentkit.policies.sums import calls_made
 from agentkit.ports import Allow
 from agentkit.testing import ScriptedModel
 from agentkit.testing.models import as_reply
-from agentkit.transcript import Finished, ModelReplied, Note, Recorded, ToolReturned
+from agentkit.transcript import (
+    ApprovalGiven,
+    Embedded,
+    Finished,
+    ModelAsked,
+    ModelFailed,
+    ModelReplied,
+    Note,
+    Recorded,
+    ToolReturned,
+    ToolStarted,
+    open_calls,
+)
 
 from .virtual_time import VirtualLoop, run  # type: ignore[import-not-found]
 
@@ -49,8 +62,9 @@ class World:
     def __init__(self, at: int, *, raises: bool = False) -> None:
         self.at = at
         self.raises = raises
-        self.passed = 0
+        self.places: list[str] = []
         self.has_failed = False
+        self.swallows = True
         self.stop: Callable[[], object] = lambda: None
         self.stopped_at = ""
         self.begun_after: list[str] = []
@@ -58,7 +72,8 @@ class World:
 
     def here(self, place: str) -> bool:
         """One place is passed; whether it is the one."""
-        number, self.passed = self.passed, self.passed + 1
+        number = len(self.places)
+        self.places.append(place)
         if number != self.at:
             return False
         self.stop()
@@ -66,6 +81,9 @@ class World:
         return True
 
     async def swallow(self) -> None:
+        if not self.swallows:
+            await asyncio.sleep(0.5)
+            return
         for _ in range(4):
             with suppress(asyncio.CancelledError):
                 await asyncio.sleep(0)
@@ -183,7 +201,7 @@ async def number_of_places() -> int:
     world = World(-1)
     outcome, _error = await carried(world, "cancel")
     assert isinstance(outcome, Completed)
-    return world.passed
+    return len(world.places)
 
 
 @pytest.mark.parametrize("raises", [False, True], ids=["goes on", "raises"])
@@ -223,6 +241,74 @@ def check_end(world: World, outcome: Any, error: Any, way: str, where: str) -> N
     else:
         assert isinstance(outcome, expected), (where, outcome, error)
         assert outcome.transcript[-1].step is finished[0] or isinstance(outcome, Failed), where
+
+
+def is_reserved(steps: Sequence[Recorded]) -> bool:
+    """Whether money is held for a call that has not ended."""
+    held = False
+    for recorded in steps:
+        match recorded.step:
+            case ModelAsked(withdrawn=withdrawn):
+                held = not withdrawn
+            case ModelReplied() | ModelFailed() | Embedded():
+                held = False
+            case _:
+                pass
+    return held
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("step", ["ToolStarted", "ModelAsked"])
+@pytest.mark.parametrize("swallows", [True, False], ids=["swallows", "is cut"])
+def test_what_was_announced_at_the_moment_of_a_stop_is_taken_back(way: str, step: str, swallows: bool):
+    """No person is asked about a call that was not made, and no money is held for one."""
+
+    async def everywhere() -> None:
+        clean = World(-1)
+        await carried(clean, way)
+        places = [at for at, place in enumerate(clean.places) if place.endswith(f"append {step}")]
+        assert len(places) >= 4, "before and after"
+        for at in places:
+            world = World(at)
+            world.swallows = swallows
+            await carried(world, way)
+            where = f"stopped at place {at}: {world.stopped_at}"
+            if step == "ToolStarted":
+                assert not [owed for owed in open_calls(world.journal.steps) if owed.started], where
+            else:
+                assert not is_reserved(world.journal.steps), where
+
+    run(everywhere())
+
+
+async def test_an_approval_stays_good_for_a_call_that_was_taken_back():
+    control, paid = Control(), list[int]()
+
+    @tool(approval=True)
+    def pay(amount: int) -> str:
+        """Pay."""
+        paid.append(amount)
+        return "paid"
+
+    class Stopping(MemoryJournal):
+        async def append(self, step: Any) -> Recorded:
+            recorded = await super().append(step)
+            if isinstance(step, ToolStarted):
+                control.release()
+            return recorded
+
+    model = ScriptedModel([ToolCall(id="c1", name="pay", arguments={"amount": 3}), "done"])
+    journal = Stopping()
+    agent = Agent(model, tools=[pay])
+    waiting = await agent.run("go", journal=journal)
+    assert isinstance(waiting, Waiting)
+    await journal.append(ApprovalGiven(approval_id=waiting.on[0].approval_id, approved=True))
+    with pytest.raises(RunReleased):
+        await agent.run("go", journal=journal, control=control)
+    assert paid == []
+    calls = tuple(calls_made(journal.steps))
+    outcome = await agent.run("go", journal=journal)
+    assert (outcome.unwrap(), paid, calls) == ("done", [3], ())
 
 
 # --- what is no stop ---------------------------------------------------------------------------------------------

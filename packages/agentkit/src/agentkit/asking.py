@@ -266,7 +266,11 @@ class _Calls:
                     await wanted.record(asked)
                     self._reserved = True
                     break
-        self._look()
+        try:
+            self._look()
+        except OutOfTime:
+            await wanted.record(replace(asked, withdrawn=True))
+            raise
         return replace(request, max_tokens=asked.max_tokens)
 
     def _look(self) -> None:

@@ -11,7 +11,6 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, cast
 
 from agentkit.boundary import drop_cancellation, guarded, task_here
@@ -19,6 +18,7 @@ from agentkit.codec import to_json_text
 from agentkit.errors import (
     BadArguments,
     JournalError,
+    MachineError,
     ResultUnavailable,
     RunError,
     RunInterrupted,
@@ -32,6 +32,7 @@ from agentkit.errors import (
 )
 from agentkit.fingerprints import fingerprint_of_tool
 from agentkit.killswitch import KillSwitch, ToolUse
+from agentkit.machine_errors import machine_error
 from agentkit.messages import Effect, JsonValue, ToolCall, ToolSpec
 from agentkit.ports import (
     Allow,
@@ -120,6 +121,12 @@ class Caller:
     _under_way: list[ToolCall] = field(default_factory=list[ToolCall])
     _broken: threading.Event = field(default_factory=threading.Event)
     _threads: Threads = field(default_factory=Threads)
+    _machine_errors: list[MachineError] = field(default_factory=list[MachineError])
+
+    @property
+    def machine_error(self) -> MachineError | None:
+        """What the machine lacked for one of the calls, which has no result then and is still owed."""
+        return self._machine_errors[0] if self._machine_errors else None
 
     async def settle(self, owed: OpenCall, transcript: Transcript) -> None:
         """Carry out a call, refuse it, or ask a person about it, and record which; nothing once the run is stopped."""
@@ -128,6 +135,9 @@ class Caller:
         except RunReleased:
             if not self.is_stopped():
                 raise
+        except MachineError as error:  # calls that are under way may end
+            log.warning("the call of %s is to be made later: %s", owed.call.name, error)
+            self._machine_errors.append(error)
         except BaseException:  # the other calls of the turn are being cancelled: no more of them begins
             self._broken.set()
             raise
@@ -175,7 +185,10 @@ class Caller:
                 lookup = replace(lookup, output=await self._storable(call, lookup.output))
         except (JournalError, RunInterrupted):
             raise
-        except Exception as error:  # noqa: BLE001  (whatever it is: a person is asked then)
+        except Exception as error:
+            if (found := machine_error(error)) is not None:
+                raise found from error
+            # whatever it is: a person is asked then
             log.warning("%s: the look-up failed with %s", call.name, type(error).__name__)
             return None
         finally:
@@ -270,19 +283,28 @@ class Caller:
         self, call: ToolCall, spec: ToolSpec, remark: str = "", ruling: Ruling | None = None
     ) -> None:
         """The ruling is part of the first step that is written: before an unsafe call, else with its result."""
-        if spec.effect is Effect.UNSAFE:
+        announced = spec.effect is Effect.UNSAFE
+        if announced:
             await self.record(ToolStarted(call_id=call.id, tool=call.name, ruling=ruling))
             ruling = None
-        # the last look before it takes effect
-        halted = await self.kill_switch.refusal_now(self._use_of(call))
+        try:  # the last look before it takes effect
+            halted = await self.kill_switch.refusal_now(self._use_of(call))
+        except BaseException:
+            await self._withdraw(call, announced=announced)
+            raise
         if halted is not None:
             await self._refuse(call, halted, Ruling(decision="deny", reason=str(halted)))
             return
         if self._may_not_begin():
+            await self._withdraw(call, announced=announced)
             return
         began = time.monotonic()  # not the loop's: some loops look at the clock once a turn only
         remarks = [remark] if remark else []
-        output, error = await self._result_of(call, spec, remarks.append)
+        try:
+            output, error = await self._result_of(call, spec, remarks.append)
+        except MachineError as trouble:
+            await self._withdraw(call, announced=announced and not trouble.began)
+            raise
         if not self._is_given_up():
             await drop_cancellation()
         if error is not None and spec.effect is not Effect.UNSAFE and self._is_given_up():
@@ -299,8 +321,13 @@ class Caller:
         )
         await self.record(returned)
 
+    async def _withdraw(self, call: ToolCall, *, announced: bool) -> None:
+        """A call that was announced was not made: nobody is to be asked whether it took effect."""
+        if announced:
+            await self.record(ToolStarted(call_id=call.id, tool=call.name, withdrawn=True))
+
     def _may_not_begin(self) -> bool:
-        return self._is_given_up() or self.is_out_of_time()
+        return self._is_given_up() or self.is_out_of_time() or bool(self._machine_errors)
 
     def _is_given_up(self) -> bool:
         return self._broken.is_set() or self.is_stopped()
@@ -314,25 +341,38 @@ class Caller:
         try:
             async with timer, self.kill_switch.passing(self._use_of(call)):
                 return await self._storable(call, await self.toolsets[call.name].call(call, context)), None
-        except ResultUnavailable as error:
+        except (JournalError, RunInterrupted):  # of a step that the meter records; or by the kill switch
+            raise
+        except BaseException as error:  # a tool's own result, never the end of the run or of the worker
+            if not isinstance(error, Exception) and (self._is_given_up() or task_here() is not task):
+                raise  # the run was stopped, or the coroutine is being closed
+            if isinstance(error, TimeoutError) and timer.expired():
+                return None, ToolTimeout(_out_of_time(spec)).as_run_error()
+            return self._told(call, spec, error)
+        finally:
+            context.stopped.set()
+
+    def _told(
+        self, call: ToolCall, spec: ToolSpec, error: BaseException
+    ) -> tuple[JsonValue, RunError | None]:
+        """What the model is told of a call that brought no result.
+
+        Raises:
+            MachineError: it is no fact about the call, which is still owed.
+        """
+        took_effect = isinstance(error, ResultUnavailable) and spec.effect is Effect.UNSAFE
+        if not took_effect and (found := machine_error(error)) is not None:
+            if found is error:
+                raise found
+            log.debug("the exception of tool %s: %s", call.name, text_of(error))
+            raise found from error
+        if isinstance(error, ResultUnavailable):
             log.warning("%s", error)
             if error.__cause__ is not None:
                 log.debug("the result of %s: %s", call.name, text_of(error.__cause__))
             return _carried_out(error, spec), None
-        except ToolError as error:
-            return None, error.as_run_error()
-        except (JournalError, RunInterrupted):  # of a step that the meter records; or by the kill switch
-            raise
-        except TimeoutError as error:
-            if timer.expired():
-                return None, ToolTimeout(_out_of_time(spec)).as_run_error()
-            return None, failure(call.name, error).as_run_error()
-        except BaseException as error:  # a tool's own result, never the end of the run or of the worker
-            if not isinstance(error, Exception) and (self._is_given_up() or task_here() is not task):
-                raise  # the run was stopped, or the coroutine is being closed
-            return None, failure(call.name, error).as_run_error()
-        finally:
-            context.stopped.set()
+        told = error if isinstance(error, ToolError) else failure(call.name, error)
+        return None, told.as_run_error()
 
     def _context_of(
         self, call: ToolCall, until: float | None, remark: Callable[[str], None]
@@ -357,7 +397,7 @@ class Caller:
         """
         try:
             if not is_plain(output, _MOST_LOOKS):
-                output = await self._threads.run(partial(to_result, call.name, output), call.name)
+                output = await self._threads.convert(call.name, output)
             text = to_json_text(output)
         except TranscriptError:
             output = to_result(call.name, output)

@@ -7,6 +7,7 @@
     ├── TranscriptError         the operator: stored steps cannot be read
     ├── JournalError            the operator: a step could not be recorded
     ├── MemoryUnavailable       the operator: the memory does not answer
+    ├── MachineError            the operator: descriptors, memory, processes or disk space have run out
     ├── ModelError              the provider (or whoever pays for it)
     │   ├── ModelBadRequest     the developer: the provider refuses this request
     │   │   ├── ContextTooLong  the developer: the conversation does not fit the model
@@ -139,6 +140,26 @@ class MemoryUnavailable(AgentkitError):
     code = "memory_unavailable"
     actor = Actor.OPERATOR
     transient = True
+
+
+class MachineError(AgentkitError):
+    """The machine has run out of something that was needed, or a device of it has failed.
+
+    It says nothing about the tool that met it, so it is no result of a call: the call is still owed.
+
+    Attributes:
+        errno: number of the error of the operating system; 0 where there is none.
+        began: the call may have had an effect; ``False`` where it is certain that it did not begin.
+    """
+
+    code = "machine_error"
+    actor = Actor.OPERATOR
+    transient = True
+
+    def __init__(self, message: str | None = None, *, errno: int = 0, began: bool = True) -> None:
+        super().__init__(message)
+        self.errno = errno
+        self.began = began
 
 
 class ModelError(AgentkitError):

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeAlias, cast
@@ -73,10 +74,6 @@ Event: TypeAlias = Recorded | Delta | ToolProgress
 """What a watcher of a run sees: recorded steps, and what is shown but not recorded."""
 
 OnEvent: TypeAlias = Callable[[Event], None]
-
-_BEGINNINGS = (ModelAsked, ToolStarted, ApprovalAsked, Finished)
-"""Steps with which something begins, or is decided: none is recorded once the run was told to stop. What has happened
-all the same, a reply that was paid for or the result of a call, is a fact and is kept."""
 
 log = logging.getLogger("agentkit")
 
@@ -209,7 +206,7 @@ class Loop:
                 case Wait(on):
                     return Waiting(run_id=self._run_id, transcript=tuple(self.steps), on=on)
                 case CallTools(calls):
-                    await self._call_tools(calls)
+                    failed = await self._call_tools(calls)
                 case Conclude(step):
                     failed = await self._conclude(step)
                 case Recall():
@@ -306,7 +303,7 @@ class Loop:
         else:
             await self._record(reply)
 
-    async def _call_tools(self, calls: Sequence[OpenCall]) -> None:
+    async def _call_tools(self, calls: Sequence[OpenCall]) -> Failed | None:
         seconds_left = self._seconds_left()
         caller = Caller(
             run_id=self._run_id,
@@ -325,6 +322,9 @@ class Loop:
         )
         for together in in_order(calls, self.work.specs):
             await self._settle(caller, together)
+            if (trouble := caller.machine_error) is not None:
+                return await self._unanswered(Unanswered(trouble.as_run_error()))
+        return None
 
     async def _settle(self, caller: Caller, calls: Sequence[OpenCall]) -> None:
         """Calls that run side by side."""
@@ -339,12 +339,24 @@ class Loop:
             raise _first(several) from None
 
     async def _record(self, step: Step, *more: Step) -> Recorded:
+        # nothing begins, or is decided, once the run was told to stop; what has happened all the same, a reply that was
+        # paid for or the result of a call, is a fact and is kept
         if self._abandoned:
             message = "this run was given up; a tool that ignored its cancellation may not go on with it"
             raise JournalError(message)
-        if isinstance(step, _BEGINNINGS):
+        withdrawal = _withdrawal(step)
+        if withdrawal is not None or isinstance(step, ApprovalAsked | Finished):
             self._look()
-        return await self._append(step, *more)
+        if withdrawal is None:
+            return await self._append(step, *more)
+        try:
+            recorded = await self._append(step)
+            self._look()  # nothing that was announced after the stop is left open
+        except (asyncio.CancelledError, RunReleased):
+            with suppress(JournalError):  # it is left open, as by a crash
+                await self._append(withdrawal)
+            raise
+        return recorded
 
     @property
     def _ends_otherwise(self) -> bool:
@@ -468,6 +480,15 @@ class Loop:
 
 def _is_too_long(answer: Answer) -> bool:
     return isinstance(answer, Unanswered) and answer.error.code == ContextTooLong.code
+
+
+def _withdrawal(step: Step) -> ModelAsked | ToolStarted | None:
+    """The step that takes back what this one announces; ``None`` where it announces nothing."""
+    if not isinstance(step, ModelAsked | ToolStarted) or step.withdrawn:
+        return None
+    if isinstance(step, ToolStarted):
+        return ToolStarted(call_id=step.call_id, tool=step.tool, withdrawn=True)
+    return replace(step, withdrawn=True)
 
 
 def _now() -> float:

@@ -6,15 +6,15 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from agentkit.account import Account
-from agentkit.errors import ModelError
+from agentkit.errors import LimitReached, ModelError
 from agentkit.messages import Usage
 from agentkit.models.prices import Prices
 from agentkit.ports import Metered
 from agentkit.reserving import embedding_reservation
-from agentkit.transcript import Embedded, ModelFailed, Recorded, Step
+from agentkit.transcript import Embedded, ModelAsked, ModelFailed, Recorded, Step
 
 
 @dataclass(kw_only=True, eq=False)
@@ -48,13 +48,18 @@ class RunMeter:
         async with self._turn:
             self.look()
             reserved = await self._reserve(model, texts)
-            self.look()
+            try:
+                self.look()
+            except LimitReached:
+                if reserved is not None:
+                    await self.record(replace(reserved, withdrawn=True))
+                raise
             began = time.monotonic()
             counted = Metered()
             try:
                 yield counted
             except ModelError as error:
-                if reserved:
+                if reserved is not None:
                     seconds = round(time.monotonic() - began, 6)
                     usage = _billed_for(error)
                     await self.record(
@@ -62,23 +67,23 @@ class RunMeter:
                     )
                 raise
             used = counted.usage
-            if reserved or (used is not None and used.tokens):
+            if reserved is not None or (used is not None and used.tokens):
                 paid = None if used is None else self.prices.billed(used, model)
                 seconds = round(time.monotonic() - began, 6)
                 await self.record(Embedded(model=model, usage=paid, seconds=seconds))
 
-    async def _reserve(self, model: str, texts: Sequence[str]) -> bool:
+    async def _reserve(self, model: str, texts: Sequence[str]) -> ModelAsked | None:
         if not self.account.reserves_money:
-            return False
+            return None
         while True:  # another run may have reserved what was left
             left = self.account.nanos_left()
             asked = embedding_reservation(model, texts, prices=self.prices, left=left)
             if asked is None:
-                return False
+                return None
             with self.account.holding(asked) as fits:
                 if fits:
                     await self.record(asked)
-                    return True
+                    return asked
 
 
 def _billed_for(error: ModelError) -> Usage | None:

@@ -143,6 +143,8 @@ class Tally:
     def _add_aside(self, step: ModelAsked | ModelFailed | Embedded | NestedSpent | Declared) -> None:
         self.asides += 1
         match step:
+            case ModelAsked(withdrawn=True):
+                self._asked.pop(step.run, None)
             case ModelAsked():
                 self._settle(None, step.run)
                 self._asked[step.run] = step

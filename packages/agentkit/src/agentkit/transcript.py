@@ -144,6 +144,7 @@ class ModelAsked:
         input_bound: tokens that the request cannot exceed, by its size alone.
         max_tokens: of the reply; sent with the request.
         run: id of the run inside a tool of this one that makes the call; empty for this run itself.
+        withdrawn: the call that was announced last was not made: what was reserved for it is given back.
     """
 
     model: str
@@ -151,6 +152,7 @@ class ModelAsked:
     input_bound: int
     max_tokens: int | None = None
     run: str = ""
+    withdrawn: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,11 +198,13 @@ class ToolStarted:
         call_id: which call.
         tool: the tool's name.
         ruling: why it may be; ``None`` where the policy says nothing about the tool.
+        withdrawn: the call that was announced before was not made: it is owed as if it had not been announced.
     """
 
     call_id: str
     tool: str
     ruling: Ruling | None = None
+    withdrawn: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -564,13 +568,19 @@ def open_calls(transcript: Transcript) -> tuple[OpenCall, ...]:
     started: set[str] = set()
     returned: set[str] = set()
     asked: dict[str, tuple[ApprovalAsked, float | None]] = {}
+    used: dict[str, tuple[ApprovalAsked, float | None]] = {}
     answers: dict[str, ApprovalGiven] = {}
     expiries: dict[str, float | None] = {}
     for recorded in turn[1:]:
         match step := recorded.step:
+            case ToolStarted(withdrawn=True):
+                started.discard(step.call_id)
+                if step.call_id in used:
+                    asked[step.call_id] = used.pop(step.call_id)
             case ToolStarted():
                 started.add(step.call_id)
-                asked.pop(step.call_id, None)  # an answer permits one start only
+                if step.call_id in asked:
+                    used[step.call_id] = asked.pop(step.call_id)  # an answer permits one start only
             case ToolReturned():
                 returned.add(step.call_id)
             case ApprovalAsked():

@@ -77,6 +77,8 @@ class Till:
         """What recording these steps changes; ``None`` for nothing."""
         for step in steps:
             match step:
+                case ModelAsked(run=run, withdrawn=True):
+                    return self._settled(Usage(cost_usd=0.0), run)
                 case ModelAsked(reserved_usd=reserved, run=run):
                     return self._reserved(nanos(reserved), run)
                 case NestedSpent(usage=used, run=run):
@@ -116,10 +118,10 @@ class Till:
 
     def _note(self, one: Recorded) -> None:
         match one.step:
+            case NestedSpent(run=run) | ModelAsked(run=run, withdrawn=True):
+                self._open.pop(run, None)
             case ModelAsked(run=run) as asked:
                 self._open[run] = _reservation(one, asked)
-            case NestedSpent(run=run):
-                self._open.pop(run, None)
             case step if isinstance(step, _SETTLING):
                 self._open.pop("", None)
             case _:

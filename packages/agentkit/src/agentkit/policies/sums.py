@@ -42,6 +42,9 @@ def calls_made(transcript: Transcript, under_way: Iterable[ToolCall] = ()) -> It
                 asked[step.approval_id] = (step, recorded.at)
             case ApprovalGiven(approved=True, approval_id=id_) if id_ in asked:
                 _answered(wanted, *asked[id_], step, recorded.at)
+            case ToolStarted(withdrawn=True):
+                begun.discard(step.call_id)
+                made.pop(step.call_id, None)
             case ToolStarted():
                 begun.add(step.call_id)
                 made[step.call_id] = True

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from importlib import import_module
 from operator import attrgetter
 from types import UnionType
@@ -264,8 +264,7 @@ class Tool:
         value = await settle(value)
         if is_plain(value):
             return to_result(self.name, value)
-        converted: JsonValue = await self._threads.run(partial(to_result, self.name, value), self.name)
-        return converted
+        return await self._threads.convert(self.name, value)
 
     async def _in_thread(self, arguments: Mapping[str, Any]) -> Any:
         def work() -> Any:

@@ -11,7 +11,10 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
 
-from agentkit.tools.results import failure
+from agentkit.errors import MachineError
+from agentkit.machine_errors import before_the_call
+from agentkit.messages import JsonValue
+from agentkit.tools.results import failure, to_result
 
 Work: TypeAlias = Callable[[], None]
 
@@ -37,6 +40,7 @@ class Threads:
 
         Raises:
             ToolError: it raised what would end a task or a process: that is the end of this call alone.
+            MachineError: there is no thread to be had.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
@@ -57,13 +61,27 @@ class Threads:
             ):  # the loop has ended before the function did: nobody waits for the result
                 loop.call_soon_threadsafe(deliver, result, error)
 
-        self._start(call, f"tool-{name}")
+        with before_the_call():
+            self._start(call, f"tool-{name}")
         result, error = await future
         if error is None:
             return result
         if isinstance(error, Exception) and not isinstance(error, StopIteration | StopAsyncIteration):
             raise error
-        raise failure(name, error)
+        raise failure(name, error) from error
+
+    async def convert(self, tool: str, value: Any) -> JsonValue:
+        """What a tool has returned as JSON, made in a thread.
+
+        Raises:
+            ResultUnavailable: JSON cannot express it.
+        """
+        try:
+            converted: JsonValue = await self.run(lambda: to_result(tool, value), tool)
+        except MachineError as error:
+            error.began = True
+            raise
+        return converted
 
     def _start(self, work: Work, name: str) -> None:
         try:

@@ -85,6 +85,9 @@ class Narrator:
                 return Line(seq=seq, word="changed", text=visible(", ".join(changed)), tone="quiet")
             case ModelFailed():
                 return self._failed(seq, step)
+            case ToolStarted(withdrawn=True):
+                call = self._call(step.call_id, step.tool)
+                return Line(seq=seq, word="not begun", text=call, tone="quiet", brace=self._brace())
             case ToolStarted():
                 call = self._call(step.call_id, step.tool)
                 return Line(seq=seq, word="starts", text=call, tone="quiet", brace=self._brace())

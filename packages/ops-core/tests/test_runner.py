@@ -1,6 +1,7 @@
 """The runner carries tasks: real engine, real store, a scripted model."""
 
 import asyncio
+import errno
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated, Any, cast
@@ -279,6 +280,29 @@ async def test_a_failure_that_will_come_again_ends_the_task_at_once(engine: Engi
     assert found.error is not None
     assert found.error.message == str(error)
     assert len(model.requests) == 1
+
+
+async def test_what_the_machine_lacks_is_tried_again_later_and_has_an_end(engine: Engine):
+    is_full = [True]
+
+    @tool(effect="pure")
+    def save() -> str:
+        """Save."""
+        if is_full:
+            raise OSError(errno.ENOSPC, "no room")
+        return "saved"
+
+    agent = Agent(ScriptedModel([call("save"), "Done."]), name="agent", tools=[save])
+    kept = await submit(engine, max_attempts=2)
+    async with working(engine, agent):
+        found = await ended(engine, kept)
+    assert found.error is not None
+    assert (found.status, found.error.code, found.tool_calls) == (TaskStatus.FAILED, "machine_error", 0)
+    assert "ENOSPC" in found.error.message
+    again = (await engine.retry(DEFAULT_TENANT, kept.id)).task
+    is_full.clear()
+    async with working(engine, agent):
+        assert (await ended(engine, again)).output == "Done."
 
 
 async def test_an_unexpected_exception_is_tried_again_and_tells_no_secret(engine: Engine, caplog):

@@ -25,7 +25,6 @@ from agentkit.errors import (
     RunReleased,
     ToolDenied,
     ToolError,
-    ToolHalted,
     ToolTimeout,
     TranscriptError,
     UnknownTool,
@@ -47,16 +46,23 @@ from agentkit.ports import (
     behind_nothing,
 )
 from agentkit.tools.lookups import Lookup, lookup_of
+from agentkit.tools.refusals import (
+    carried_out,
+    denied_by_person,
+    halted_by,
+    out_of_time,
+    remark_of,
+    settled,
+    unanswered,
+)
 from agentkit.tools.results import failure, is_plain, text_of, to_result
 from agentkit.tools.results import place_of as place_of  # noqa: PLC0414  (whoever reports an error finds it here)
 from agentkit.tools.threads import Threads
 from agentkit.transcript import (
     ApprovalAsked,
-    ApprovalGiven,
     OpenCall,
     Recorded,
     Ruling,
-    Settlement,
     Step,
     ToolReturned,
     ToolStarted,
@@ -148,15 +154,15 @@ class Caller:
             return
         problem = self._problem_with(call)
         if owed.answer is not None and owed.answer.settlement is not None:
-            await self.record(_settled(call, owed.answer, owed.answer.settlement))
+            await self.record(settled(call, owed.answer, owed.answer.settlement))
         elif problem is not None:
             await self._refuse(call, problem)
         elif (halted := self.kill_switch.refusal(self._use_of(call))) is not None:
-            await self._refuse(call, _halted(owed, halted), Ruling(decision="deny", reason=str(halted)))
+            await self._refuse(call, halted_by(owed, halted), Ruling(decision="deny", reason=str(halted)))
         elif owed.answer is not None and not owed.answer.approved:
-            await self._refuse(call, _denied_by_person(owed))
+            await self._refuse(call, denied_by_person(owed))
         elif owed.asked is not None and owed.answer is None:  # the loop waits until the answer has expired
-            await self._refuse(call, ToolDenied(_nobody_answered(owed.asked)))
+            await self._refuse(call, ToolDenied(unanswered(owed.asked)))
         else:
             lookup = await self._look_up(owed) if owed.started and owed.asked is None else None
             if lookup is not None and lookup.took_effect:
@@ -205,7 +211,7 @@ class Caller:
             )
             if owed.answer.arguments is not None:
                 call = replace(call, arguments=owed.answer.arguments)
-            remark = _remark_of(owed.answer)
+            remark = remark_of(owed.answer)
         async with self._deciding:  # one after the other: what was let through counts for the next
             question = Question(
                 call=call,
@@ -347,7 +353,7 @@ class Caller:
             if not isinstance(error, Exception) and (self._is_given_up() or task_here() is not task):
                 raise  # the run was stopped, or the coroutine is being closed
             if isinstance(error, TimeoutError) and timer.expired():
-                return None, ToolTimeout(_out_of_time(spec)).as_run_error()
+                return None, ToolTimeout(out_of_time(spec)).as_run_error()
             return self._told(call, spec, error)
         finally:
             context.stopped.set()
@@ -370,7 +376,7 @@ class Caller:
             log.warning("%s", error)
             if error.__cause__ is not None:
                 log.debug("the result of %s: %s", call.name, text_of(error.__cause__))
-            return _carried_out(error, spec), None
+            return carried_out(error, spec), None
         told = error if isinstance(error, ToolError) else failure(call.name, error)
         return None, told.as_run_error()
 
@@ -459,18 +465,6 @@ def in_order(calls: Sequence[OpenCall], specs: Mapping[str, ToolSpec]) -> Iterat
         yield together
 
 
-def _carried_out(error: ResultUnavailable, spec: ToolSpec) -> str:
-    """What the model is told in the place of a result that cannot be shown. It is no error: the call took effect."""
-    if spec.effect is Effect.PURE:
-        return f"{error}. The same call will not show it either; ask for less, or in another way."
-    return f"{error}. Do not call it again for the result: that would repeat what it did."
-
-
-def _out_of_time(spec: ToolSpec) -> str:
-    told = f"{spec.name} was given up after its time limit"
-    return told if spec.effect is Effect.PURE else f"{told}; it is not known whether it took effect"
-
-
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -481,51 +475,5 @@ def _in_a_key(call_id: str) -> str:
     return hashlib.sha256(call_id.encode()).hexdigest()[:32]
 
 
-def _settled(call: ToolCall, answer: ApprovalGiven, settlement: Settlement) -> ToolReturned:
-    who = f"A person ({answer.by})" if answer.by else "A person"
-    remark = f"{who} has said what came of this call; it was not made (again)"
-    said = settlement.error
-    if said is not None:
-        said = replace(said, message=f"{remark}: {said.message}")
-    return ToolReturned(
-        call_id=call.id, tool=call.name, output=settlement.output, error=said, remark="" if said else remark
-    )
-
-
 def _nobody_reads(_remark: str) -> None:
     pass
-
-
-def _halted(owed: OpenCall, halted: ToolHalted) -> ToolHalted:
-    if not owed.started:
-        return halted
-    return ToolHalted(
-        f"{halted}; it is not known whether this call took effect before, and it was not repeated"
-    )
-
-
-def _denied_by_person(owed: OpenCall) -> ToolDenied:
-    reason = owed.answer.reason if owed.answer is not None else ""
-    what = (
-        "it is not known whether this call took effect; it was not repeated"
-        if owed.started
-        else "not approved"
-    )
-    return ToolDenied(f"{what}: {reason}" if reason else what)
-
-
-def _nobody_answered(asked: ApprovalAsked) -> str:
-    what = (
-        "; it is not known whether this call took effect, and it was not repeated"
-        if asked.interrupted
-        else ""
-    )
-    return f"not approved: nobody has answered within {asked.expires_seconds or 0:g} seconds{what}"
-
-
-def _remark_of(answer: ApprovalGiven) -> str:
-    if answer.arguments is not None:
-        what = f"A person has changed the arguments of this call to {to_json_text(answer.arguments)}"
-    else:
-        what = "A person has approved this call" if answer.reason else ""
-    return f"{what}: {answer.reason}" if answer.reason else what

@@ -21,6 +21,7 @@ import httpx2
 from agentkit.addresses import is_public
 from agentkit.errors import AddressRefused, ToolError, ToolTimeout, UsageError
 from agentkit.headers import header_problem
+from agentkit.machine_errors import machine_error
 from agentkit.sandbox.terms import HostRule
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ class GuardedClient:
                 nothing was connected to.
             ToolTimeout: it took too long.
             ToolError: the server cannot be reached, or its answer is too large or none.
+            MachineError: there is no descriptor or memory for a connection.
             UsageError: a header cannot be sent.
         """
         for each in (headers or {}).items():
@@ -213,6 +215,9 @@ class GuardedClient:
             httpcore2.TimeoutException,
             OSError,
         ) as error:
+            found = machine_error(error, began=not isinstance(error, httpcore2.ConnectError))
+            if found is not None:
+                raise found from error
             raise ToolError(f"{_shown(str(place))} cannot be used: {type(error).__name__}") from None
 
     def _usual_tls(self) -> ssl.SSLContext:

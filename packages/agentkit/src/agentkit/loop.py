@@ -48,6 +48,7 @@ from agentkit.next_step import (
     failed,
     next_owed,
     out_of_time,
+    withdrawal_of,
 )
 from agentkit.outcomes import Cancelled, Completed, Failed, Outcome, Waiting
 from agentkit.ports import Journal
@@ -56,7 +57,6 @@ from agentkit.transcript import (
     ApprovalAsked,
     Declared,
     Finished,
-    ModelAsked,
     ModelReplied,
     OpenCall,
     Recalled,
@@ -64,7 +64,6 @@ from agentkit.transcript import (
     RunStarted,
     Step,
     Summarised,
-    ToolStarted,
     beginning,
     declared_in,
     ending,
@@ -344,7 +343,7 @@ class Loop:
         if self._abandoned:
             message = "this run was given up; a tool that ignored its cancellation may not go on with it"
             raise JournalError(message)
-        withdrawal = _withdrawal(step)
+        withdrawal = withdrawal_of(step)
         if withdrawal is not None or isinstance(step, ApprovalAsked | Finished):
             self._look()
         if withdrawal is None:
@@ -480,15 +479,6 @@ class Loop:
 
 def _is_too_long(answer: Answer) -> bool:
     return isinstance(answer, Unanswered) and answer.error.code == ContextTooLong.code
-
-
-def _withdrawal(step: Step) -> ModelAsked | ToolStarted | None:
-    """The step that takes back what this one announces; ``None`` where it announces nothing."""
-    if not isinstance(step, ModelAsked | ToolStarted) or step.withdrawn:
-        return None
-    if isinstance(step, ToolStarted):
-        return ToolStarted(call_id=step.call_id, tool=step.tool, withdrawn=True)
-    return replace(step, withdrawn=True)
 
 
 def _now() -> float:

@@ -36,16 +36,19 @@ def machine_error(error: BaseException, *, began: bool = True) -> MachineError |
     """Return the error of the machine that an exception is, or that led to it; ``None`` where there is none.
 
     Args:
-        error: any exception; its causes, and the exceptions of a group, are looked at as a traceback shows them.
+        error: any exception; what led to it, and the exceptions of a group, are looked at, too.
         began: the call that has met it may have had an effect.
     """
-    for each in _chain(error):
-        if isinstance(each, MachineError):
-            return each
-        number = _number_of(each)
-        if number is not None:
-            return _made(number, began=began)
-    return None
+    root = root_of(error)
+    if root is None or isinstance(root, MachineError):
+        return root
+    return _made(_number_of(root) or 0, began=began)
+
+
+def root_of(error: BaseException) -> BaseException | None:
+    """Return the exception by which the machine has reported it, among those that led to ``error``."""
+    found = (each for each in _chain(error) if isinstance(each, MachineError) or _number_of(each) is not None)
+    return next(found, None)
 
 
 def machine_error_in(text: str) -> MachineError | None:
@@ -121,7 +124,9 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
             continue
         seen.add(id(each))
         yield each
-        led = each.__cause__ or (None if each.__suppress_context__ else each.__context__)
+        led = (
+            each.__cause__ or each.__context__
+        )  # ``from None`` hides it from people, and it led to this all the same
         if led is not None:
             waiting.append(led)
         if isinstance(each, BaseExceptionGroup):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from agentkit.asking import Asker
@@ -18,8 +18,11 @@ from agentkit.tally import Tally
 from agentkit.transcript import (
     ApprovalAsked,
     Finished,
+    ModelAsked,
     ModelReplied,
     OpenCall,
+    Step,
+    ToolStarted,
     Transcript,
     ending,
     last_turn,
@@ -182,3 +185,12 @@ def failed(error: RunError) -> Finished:
 def out_of_time(limits: Limits) -> RunError:
     """Why a run failed whose seconds are used up."""
     return LimitReached(f"the run has used its {limits.seconds:g} seconds").as_run_error()
+
+
+def withdrawal_of(step: Step) -> ModelAsked | ToolStarted | None:
+    """The step that takes back what this one announces; ``None`` where it announces nothing."""
+    if not isinstance(step, ModelAsked | ToolStarted) or step.withdrawn:
+        return None
+    if isinstance(step, ToolStarted):
+        return ToolStarted(call_id=step.call_id, tool=step.tool, withdrawn=True)
+    return replace(step, withdrawn=True)

@@ -568,19 +568,13 @@ def open_calls(transcript: Transcript) -> tuple[OpenCall, ...]:
     started: set[str] = set()
     returned: set[str] = set()
     asked: dict[str, tuple[ApprovalAsked, float | None]] = {}
-    used: dict[str, tuple[ApprovalAsked, float | None]] = {}
     answers: dict[str, ApprovalGiven] = {}
     expiries: dict[str, float | None] = {}
-    for recorded in turn[1:]:
+    for recorded in without_withdrawn(turn[1:]):
         match step := recorded.step:
-            case ToolStarted(withdrawn=True):
-                started.discard(step.call_id)
-                if step.call_id in used:
-                    asked[step.call_id] = used.pop(step.call_id)
             case ToolStarted():
                 started.add(step.call_id)
-                if step.call_id in asked:
-                    used[step.call_id] = asked.pop(step.call_id)  # an answer permits one start only
+                asked.pop(step.call_id, None)  # an answer permits one start only
             case ToolReturned():
                 returned.add(step.call_id)
             case ApprovalAsked():
@@ -603,6 +597,22 @@ def open_calls(transcript: Transcript) -> tuple[OpenCall, ...]:
             answer, began = _answer_to(question, answers), call.id in started
             calls.append(OpenCall(call=call, started=began, asked=question, answer=answer, expires_at=until))
     return tuple(calls)
+
+
+def without_withdrawn(transcript: Transcript) -> Transcript:
+    """The steps without the calls of tools that were announced and then not made."""
+    kept: list[Recorded] = []
+    for recorded in transcript:
+        step = recorded.step
+        if not isinstance(step, ToolStarted) or not step.withdrawn:
+            kept.append(recorded)
+            continue
+        for place in range(len(kept) - 1, -1, -1):
+            announced = kept[place].step
+            if isinstance(announced, ToolStarted) and announced.call_id == step.call_id:
+                del kept[place]
+                break
+    return kept
 
 
 def _answer_to(asked: ApprovalAsked | None, answers: Mapping[str, ApprovalGiven]) -> ApprovalGiven | None:

@@ -18,6 +18,7 @@ from agentkit.control import STUBBORN_SECONDS, Control
 from agentkit.errors import Actor, AgentkitError, ModelResting, RunError, RunReleased
 from agentkit.killswitch import KillSwitch
 from agentkit.loop import Event
+from agentkit.machine_errors import machine_error
 from agentkit.messages import JsonValue
 from agentkit.models.prices import Prices
 from agentkit.models.resilient import chain_of
@@ -370,6 +371,8 @@ class Runner:
         except AgentkitError as error:  # the agent or its model cannot be used at all
             return await self._fail(claimed, error.as_run_error())
         except Exception as error:  # noqa: BLE001  (a fault of one task must not end the worker)
+            if (trouble := machine_error(error)) is not None:
+                return await self._fail(claimed, trouble.as_run_error())
             log.error("unexpected %s at %s", type(error).__name__, place_of(error))
             message = f"the run ended with an unexpected {type(error).__name__}"
             return await self._fail(claimed, RunError(code="internal", message=message, transient=True))

@@ -26,6 +26,7 @@ from pydantic import ValidationError
 
 from agentkit.characters import visible
 from agentkit.errors import McpUnavailable, ToolError, ToolTimeout, UsageError
+from agentkit.machine_errors import machine_error
 from agentkit.mcp.authorizing import words_of
 from agentkit.mcp.definitions import MOST_TOOLS, Definition
 from agentkit.mcp.elicitation import asking
@@ -366,10 +367,12 @@ class Connection:
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  (told to whoever waits, whatever it is)
             refusal = way.refusal if _says_nothing(error) else ""
             way.reason = way.reason or refusal or _words_of(error)
+            way.machine_error = way.machine_error or machine_error(error, began=False)
         finally:
             self.last_words = self.secrets.hidden(way.last_words)
             if not ready.done():
-                ready.set_exception(McpUnavailable(way.reason or "it does not speak MCP"))
+                unavailable = McpUnavailable(way.reason or "it does not speak MCP")
+                ready.set_exception(way.machine_error or unavailable)
                 ready.exception()  # seen, also where nobody waits any more
             if live is not None:
                 self._here.watch.closed(self.server.name)

@@ -15,6 +15,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from typing import Protocol
 
 from agentkit.errors import McpUnavailable, ToolError, UsageError
+from agentkit.machine_errors import before_the_call, machine_error
 from agentkit.mcp.installed import found, needed
 from agentkit.mcp.servers import McpServer
 from agentkit.sandbox import (
@@ -118,12 +119,14 @@ async def _jailed(
         granted[server.name] = await asyncio.to_thread(granted_to, server, program, environment)
     terms = _terms(server, granted[server.name], environment)
     try:
-        box = await sandboxes.get("jail")
+        with before_the_call():
+            box = await sandboxes.get("jail")
     except SandboxUnavailable as error:
         raise McpUnavailable(f"{server.name}: {error}; {AS_IT_IS}") from None
     context = box.open_program([program, *server.args], terms)
     try:
-        inside = await context.__aenter__()
+        with before_the_call():
+            inside = await context.__aenter__()
     except (ToolError, UsageError) as error:
         raise McpUnavailable(f"{server.name}: {error}") from None
     try:
@@ -209,6 +212,9 @@ async def _started(server: McpServer, environment: Mapping[str, str]) -> asyncio
             limit=MOST_LINE,
         )
     except (OSError, ValueError) as error:
+        trouble = machine_error(error, began=False)
+        if trouble is not None:
+            raise trouble from error
         why = (
             error.strerror
             if isinstance(error, OSError)

@@ -23,8 +23,9 @@ from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCError, JSONRPCRequest, JSONRPCResponse
 
 from agentkit.characters import visible
-from agentkit.errors import AddressRefused
+from agentkit.errors import AddressRefused, MachineError
 from agentkit.guarded import GuardedTransport
+from agentkit.machine_errors import machine_error
 from agentkit.mcp.authorizing import auth_of, sent_by
 from agentkit.mcp.framing import Found, failed_answer, messages_in
 from agentkit.mcp.hosts import hosts_of
@@ -87,10 +88,12 @@ class Way(Protocol):
     Attributes:
         over: set when the other side has gone.
         reason: why, in words that may be shown to anybody; empty where nothing is known.
+        machine_error: what the machine lacked for it.
     """
 
     over: asyncio.Event
     reason: str
+    machine_error: MachineError | None
 
     async def __aenter__(self) -> tuple[Any, Any]: ...
     async def __aexit__(
@@ -157,6 +160,7 @@ class _Base:
         self._stack = AsyncExitStack()
         self.over = asyncio.Event()
         self.reason = ""
+        self.machine_error: MachineError | None = None
 
     @property
     def tokens(self) -> Sequence[str]:
@@ -367,9 +371,11 @@ class _Address(_Base):
         streams = streamable_http_client(server.url, http_client=client, max_sse_event_size=MOST_LINE)
         return await self._stack.enter_async_context(streams)
 
-    def _gone(self) -> None:
+    def _gone(self, error: BaseException | None = None) -> None:
         """There is no server any more, or another one, which does not know the session that it once gave us."""
         self.reason = "it was ended or restarted"
+        if error is not None:  # the SDK tells its type alone
+            self.machine_error = machine_error(error, began=False)
         self.over.set()
 
 
@@ -377,7 +383,11 @@ class _Capped(httpx2.AsyncBaseTransport):
     """Takes from answers what is a message, gives up on one that is too long, and notes why a server refuses."""
 
     def __init__(
-        self, transport: httpx2.AsyncBaseTransport, gone: Callable[[], None], own: str, noise: _Noise
+        self,
+        transport: httpx2.AsyncBaseTransport,
+        gone: Callable[[BaseException | None], None],
+        own: str,
+        noise: _Noise,
     ) -> None:
         self.refusal = ""
         self._transport = transport
@@ -393,8 +403,8 @@ class _Capped(httpx2.AsyncBaseTransport):
             if request.url.host != self._own or "not public" not in str(error):
                 raise
             raise AddressRefused(f"{error} (with `private = true` it is reached)") from None
-        except httpx2.ConnectError:
-            self._refused(request)
+        except httpx2.ConnectError as error:
+            self._refused(request, error)
             raise
         if (
             response.status_code in {400, 404}
@@ -436,11 +446,11 @@ class _Capped(httpx2.AsyncBaseTransport):
             response.headers["content-type"] = "application/json"
             response.stream = httpx2.ByteStream(body)
 
-    def _refused(self, request: httpx2.Request) -> None:
+    def _refused(self, request: httpx2.Request, error: BaseException | None = None) -> None:
         fate = FATE.get()
         if fate is not None and request.method == "POST":  # a GET asks for the rest of an answer
             fate.refused = True
-        self._gone()
+        self._gone(error)
 
     async def aclose(self) -> None:
         await self._transport.aclose()

@@ -15,6 +15,7 @@ from agentkit.transcript import (
     ToolStarted,
     Transcript,
     expiry,
+    without_withdrawn,
 )
 
 _NEVER_BEGAN = frozenset({BadArguments.code, UnknownTool.code})
@@ -34,7 +35,7 @@ def calls_made(transcript: Transcript, under_way: Iterable[ToolCall] = ()) -> It
     begun = set[str]()
     made = dict.fromkeys(wanted, True)
     asked: dict[str, tuple[ApprovalAsked, float]] = {}
-    for recorded in transcript:
+    for recorded in without_withdrawn(transcript):
         match step := recorded.step:
             case ModelReplied():
                 wanted.update({call.id: call for call in step.tool_calls if call.id not in wanted})
@@ -42,9 +43,6 @@ def calls_made(transcript: Transcript, under_way: Iterable[ToolCall] = ()) -> It
                 asked[step.approval_id] = (step, recorded.at)
             case ApprovalGiven(approved=True, approval_id=id_) if id_ in asked:
                 _answered(wanted, *asked[id_], step, recorded.at)
-            case ToolStarted(withdrawn=True):
-                begun.discard(step.call_id)
-                made.pop(step.call_id, None)
             case ToolStarted():
                 begun.add(step.call_id)
                 made[step.call_id] = True

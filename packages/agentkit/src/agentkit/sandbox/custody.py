@@ -14,6 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from agentkit.errors import MachineError
+from agentkit.machine_errors import machine_error_in
 from agentkit.sandbox.confined import wire
 from agentkit.sandbox.confined.calling import LONGEST_MESSAGE
 from agentkit.sandbox.errors import SandboxUnavailable
@@ -157,6 +159,7 @@ class Custody:
 
         Raises:
             SandboxUnavailable: the child could not be made.
+            MachineError: not now.
             NeverBegan: see there.
             OSError: this process had no room for the descriptors of the child, which was killed.
         """
@@ -166,7 +169,7 @@ class Custody:
         report = self._report
         if self.over == "start":
             message = f"no child could be made within {START_SECONDS:g} s"
-            raise SandboxUnavailable(message)
+            raise MachineError(message, began=False)
         if report is None:
             if self.began or self._killed:  # the supervisor was killed: the child died with it
                 return killed
@@ -174,7 +177,8 @@ class Custody:
         if report["event"] == "unable":
             if self._killed:
                 return killed
-            raise SandboxUnavailable(str(report["why"])[:LONGEST_MESSAGE])
+            why = str(report["why"])[:LONGEST_MESSAGE]
+            raise machine_error_in(why) or SandboxUnavailable(why)
         return report
 
     def close(self) -> None:

@@ -18,6 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
+from agentkit.errors import MachineError
+from agentkit.machine_errors import machine_error
 from agentkit.messages import JsonValue
 from agentkit.sandbox.backend import Backend
 from agentkit.sandbox.capabilities import Capabilities, Control, State
@@ -186,6 +188,7 @@ class ForkingBackend(Backend):
         spec = {**self._spec(terms), **task}
         async with self.turn(terms, what):
             for _ in range(TRIES):
+                child: Custody | None = None
                 try:
                     supervisor = await self._supervisor(terms)
                     with self._mounts(terms) as mounts:
@@ -199,10 +202,13 @@ class ForkingBackend(Backend):
                         return await carry(child, terms, stdin)
                 except (NeverBegan, BrokenPipeError, ConnectionResetError):
                     continue
+                except OSError as error:
+                    found = machine_error(error, began=child is not None and child.began)
+                    raise found or error from None
                 finally:  # once whoever called has the result
                     asyncio.get_running_loop().call_soon(self._make_ahead)
         message = f"the sandbox {self.name!r} could not begin {what}: its processes are gone as soon as they are made"
-        raise SandboxUnavailable(message)
+        raise MachineError(message, began=False)
 
     def _mounts(self, terms: Terms) -> AbstractContextManager[Sequence[int | None]]:
         """Mounts of what is granted, where the worker is root."""

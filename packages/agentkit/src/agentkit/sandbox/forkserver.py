@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from agentkit.errors import UsageError
+from agentkit.machine_errors import machine_error_in
 from agentkit.sandbox.confined import wire
 from agentkit.sandbox.errors import SandboxUnavailable
 
@@ -135,6 +136,7 @@ class ForkServer:
 
         Raises:
             SandboxUnavailable: it cannot be started here.
+            MachineError: not now.
         """
         starting = asyncio.ensure_future(asyncio.to_thread(self._start))
         try:
@@ -150,7 +152,7 @@ class ForkServer:
             await self.aclose()
             why = self.found.get("why", "it ended at once")
             message = f"the fork server of the sandbox cannot be started: {why}"
-            raise SandboxUnavailable(message)
+            raise machine_error_in(why) or SandboxUnavailable(message)
 
     def _start(self) -> dict[str, Any]:
         import tempfile  # with the compressors of archives: needed once a server starts

@@ -7,8 +7,9 @@ import signal
 from collections.abc import Sequence
 from typing import Any, cast
 
-from agentkit.errors import ToolError, ToolTimeout
+from agentkit.errors import MachineError, ToolError, ToolTimeout
 from agentkit.json_bounds import MAX_VALUES, has_more_values
+from agentkit.machine_errors import machine_error_in
 from agentkit.sandbox.carrying import Ending
 from agentkit.sandbox.errors import (
     BadResult,
@@ -102,6 +103,7 @@ def returned(ending: Ending, terms: CallTerms, what: str, secrets: Secrets) -> R
 
     Raises:
         ToolTimeout, ToolStopped, ToolCrashed, FunctionRaised, BadResult: it returned nothing that can be taken.
+        MachineError: it met one.
     """
     limits = terms.limits
     code = check(ending, limits, what)
@@ -131,6 +133,8 @@ def returned(ending: Ending, terms: CallTerms, what: str, secrets: Secrets) -> R
                 left=secrets.hidden(left_behind(envelope, terms)),
             )
         case {"raised": {"type": str(kind), "message": str(text), "kind": str(group)}}:
+            if (found := _machine_error(group, str(text), terms)) is not None:
+                raise found
             raise _raised(kind, with_refusals(secrets.hidden(text), refused), group, limits, what)
         case _:
             message = f"{what} left something else than a result"
@@ -156,6 +160,24 @@ def with_refusals(text: str, refused: Sequence[str]) -> str:
     if not refused:
         return text
     return f"{text}{'. ' if text else ''}The sandbox refused: {'; '.join(refused)}"
+
+
+def _machine_error(group: str, text: str, terms: CallTerms) -> MachineError | None:
+    """The error of the machine that a function has met; ``None`` where it was a limit of the call, or its own fault."""
+    if group == "machine" or (group == "disk" and any(map(_is_full, map(str, terms.grants.write)))):
+        found = machine_error_in(text) or MachineError()
+        found.began = True
+        return found
+    return None
+
+
+def _is_full(path: str) -> bool:
+    """No room is left where a call may write beyond its own folder, which has a limit of its own."""
+    try:
+        found = os.statvfs(path)
+    except OSError:
+        return False
+    return found.f_bavail * found.f_frsize < MIB
 
 
 def _raised(kind: str, text: str, group: str, limits: CallLimits, what: str) -> ToolError:

@@ -12,6 +12,7 @@ from typing import Any, cast
 from agentkit import semconv
 from agentkit.characters import visible
 from agentkit.errors import ResultUnavailable, ToolError, UsageError
+from agentkit.machine_errors import before_the_call
 from agentkit.messages import JsonValue, ToolCall
 from agentkit.ports import ToolContext
 from agentkit.sandbox.errors import BadResult, FunctionRaised, NoResult, ResultTooLarge
@@ -113,10 +114,12 @@ class ConfinedTool(Tool):
             ResultUnavailable: the function has returned what cannot be handed over.
             ToolError: as raised by the function, or because of how the call ended.
             SandboxUnavailable: there is no sandbox here.
+            MachineError: the machine lacks something that the call needs.
         """
         arguments = self.prepared(call.arguments, context)
         confinement = self.confinement
-        sandbox = await self._sandboxes.get(confinement.sandbox or "pool")
+        with before_the_call():
+            sandbox = await self._sandboxes.get(confinement.sandbox or "pool")
         terms = CallTerms(
             limits=_as_long_as(confinement.limits or sandbox.limits, self.seconds),
             grants=confinement.grants,

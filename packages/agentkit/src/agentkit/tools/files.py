@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TypeAlias, TypedDict
 
 from agentkit.errors import ToolError
+from agentkit.machine_errors import machine_error
 from agentkit.messages import Effect
 from agentkit.tools.functions import Tool
 from agentkit.tools.text import TextStatistics, literal, statistics
@@ -224,7 +225,9 @@ class _Walk:
                 return sorted(
                     (entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries if _is_plain(entry)
                 )
-        except (ToolError, OSError):
+        except (ToolError, OSError) as error:
+            if machine_error(error) is not None:
+                raise
             if not folder:
                 raise ToolError("the directory cannot be read") from None
             return []  # gone, or closed to this user
@@ -304,12 +307,15 @@ def _opened(root: Path, parts: Parts, flags: int) -> Generator[int]:
 
     Raises:
         ToolError: it cannot be opened; the text names no path.
+        OSError: the machine lacks something: that says nothing about the file.
     """
     try:
         descriptor = (
             _open_relative(root, parts, flags) if _RELATIVE else os.open(_checked(root, parts), flags)
         )
     except (OSError, ValueError) as error:  # ValueError: a name that this system cannot express
+        if machine_error(error) is not None:
+            raise
         raise ToolError(_reason(error)) from None
     try:
         yield descriptor

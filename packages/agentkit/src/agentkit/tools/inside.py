@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from agentkit.machine_errors import root_of
 from agentkit.messages import JsonObject, JsonValue
 from agentkit.ports import ToolContext
 from agentkit.sandbox.confined.calling import report, told
@@ -65,4 +66,7 @@ def call(
     except BaseException as error:
         if told(error)["kind"] != "error":
             raise
+        root = root_of(error)
+        if root is not None and told(root)["kind"] == "machine":
+            raise root from None
         return {**to_envelope(error, name), "paths": list(paths_of(error))}

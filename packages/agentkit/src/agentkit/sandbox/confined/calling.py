@@ -19,7 +19,10 @@ RESULT, CONTROL = 3, 4
 """The descriptors of a child, beside the usual three."""
 
 LONGEST_MESSAGE = 4000
-_OUT_OF_DISK = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+_OUT_OF_DISK = {errno.ENOSPC, errno.EFBIG}
+_OF_THE_MACHINE = {errno.EIO, errno.ENFILE, errno.EDQUOT}
+"""Errors that no limit of a call brings about."""
+
 _THREAD_STACK_BYTES = 2 << 20
 
 
@@ -121,8 +124,10 @@ def _value_of(function: Any, arguments: dict[str, Any]) -> Any:
 def told(error: BaseException) -> dict[str, str]:
     """An exception as it may be told: its type, its message and its kind."""
     kind = "error"
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         kind = "memory"
+    elif isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+        kind = "machine"
     elif isinstance(error, OSError) and error.errno in _OUT_OF_DISK:
         kind = "disk"
     try:

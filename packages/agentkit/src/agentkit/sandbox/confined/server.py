@@ -83,7 +83,11 @@ def _serve(ground: Ground, worker: socket.socket) -> None:
             warnings.simplefilter(
                 "ignore", DeprecationWarning
             )  # a library has threads: told when it was loaded
-            pid = os.fork()
+            try:
+                pid = os.fork()
+            except OSError as error:  # too many processes: this call cannot begin, and the others go on
+                supervisor.refuse(socket.socket(fileno=connection), error)
+                continue
         if pid == 0:
             worker.close()
             supervisor.begin(server)

@@ -69,6 +69,17 @@ def serve(ground: Ground, worker: socket.socket, usual: dict[str, Any] | None) -
         os._exit(0)
 
 
+def refuse(worker: socket.socket, error: OSError) -> None:
+    """Say that there is no supervisor for a call.
+
+    Args:
+        worker: connection to it, for this call alone; closed.
+        error: why.
+    """
+    with worker:
+        _tell(worker, {"event": "unable", "why": f"no supervisor: {error}"})
+
+
 def _tell(worker: socket.socket, message: dict[str, Any], descriptors: tuple[int, ...] = ()) -> None:
     with suppress(OSError):  # the worker is gone: whoever it was for is gone, too
         wire.send(worker, message, descriptors)

@@ -92,15 +92,30 @@ BY_ID: dict[str, Executable] = {
 }
 
 
-@pytest.mark.parametrize("which", BY_ID)
-def test_a_task_is_found_by_its_key_whatever_was_counted(whatever_was_counted: Connection, which):
-    statement = BY_ID[which]
-    found = plan(whatever_was_counted, statement, **KEY)
+def test_a_task_is_found_by_its_key_whatever_was_counted(whatever_was_counted: Connection):
     key = "sqlite_autoindex_task_1 (id=?)" if whatever_was_counted.dialect.name == "sqlite" else "pk_task"
-    assert key in found
-    assert "ix_task" not in found
-    assert "Seq Scan" not in found
-    assert "SCAN task" not in found
+    for which, statement in BY_ID.items():
+        found = plan(whatever_was_counted, statement, **KEY)
+        assert key in found, which
+        assert "ix_task" not in found, which
+        assert "Seq Scan" not in found, which
+        assert "SCAN task" not in found, which
+
+
+TOGETHER = {"steps": progress._append, "ends": progress._finish}
+
+
+@pytest.mark.parametrize("database", ["postgresql"])
+def test_tasks_are_found_together_by_their_keys_whatever_was_counted(whatever_was_counted: Connection):
+    for which, many in TOGETHER.items():
+        assert many._together is not None
+        found = plan(whatever_was_counted, many._together.statement)
+        assert {*re.findall(r"Scan (?:using|on) (\w+)", found)} <= {"pk_task", "task", "given"}, (
+            which,
+            found,
+        )
+        assert re.search(r"Index Cond: .*\(id\)::text = ANY", found), (which, found)
+        assert "Seq Scan" not in found, which
 
 
 KEY = {"of_task": "old-1", "of_tenant": "tenant", "of_epoch": 1}
@@ -123,7 +138,7 @@ def test_steps_are_found_by_the_key_of_their_task_whatever_was_counted(whatever_
 )
 def test_a_list_begins_at_its_place(connection: Connection, wanted, index):
     conditions = look._conditions("tenant", replace(wanted, before="old-2"))
-    found = plan(connection, look._page_of_tasks(conditions, wanted))
+    found = plan_for_values(connection, look._page_of_tasks(conditions, wanted))
     assert re.search(rf"(using|INDEX) {index}\b", found)
     if connection.dialect.name == "postgresql":
         assert re.search(r"Index Cond: .*id.*<", found)
@@ -131,16 +146,30 @@ def test_a_list_begins_at_its_place(connection: Connection, wanted, index):
 
 def plan(connection: Connection, statement: Executable, **given: object) -> str:
     """How the database goes about it, as it would with a prepared statement that knows none of its values."""
-    compiled: Any = statement.compile(connection.engine, compile_kwargs={"render_postcompile": True})  # type: ignore[attr-defined]
-    given = {**{name: 1 for name, value in compiled.params.items() if value is None}, **given}
     if connection.dialect.name == "sqlite":
-        values = {**compiled.params, **given}
+        return plan_for_values(connection, statement, **given)
+    compiled: Any = statement.compile(connection.engine, compile_kwargs={"render_postcompile": True})  # type: ignore[attr-defined]
+    connection.execute(text("SET LOCAL enable_sort = off"))  # the tables of a test are too small to mind
+    names = list(compiled.params)
+    numbered = re.sub(r"%\((\w+)\)s", lambda found: f"${names.index(found[1]) + 1}", str(compiled))
+    rows = connection.exec_driver_sql("EXPLAIN (GENERIC_PLAN) " + numbered)
+    return "\n".join(str(row[0]) for row in rows)
+
+
+def plan_for_values(connection: Connection, statement: Executable, **given: object) -> str:
+    """How the database goes about it, as it would with a statement that is not prepared."""
+    compiled: Any = statement.compile(connection.engine, compile_kwargs={"render_postcompile": True})  # type: ignore[attr-defined]
+    values = {
+        **compiled.params,
+        **{name: 1 for name, value in compiled.params.items() if value is None},
+        **given,
+    }
+    if connection.dialect.name == "sqlite":
         bound = tuple(values[name] for name in compiled.positiontup)
         rows = connection.exec_driver_sql("EXPLAIN QUERY PLAN " + str(compiled), bound)
         return "\n".join(str(row[-1]) for row in rows)
-    connection.execute(text("SET LOCAL plan_cache_mode = force_generic_plan"))
-    connection.execute(text("SET LOCAL enable_sort = off"))  # the tables of a test are too small to mind
-    rows = connection.exec_driver_sql("EXPLAIN " + str(compiled), {**compiled.params, **given})
+    connection.execute(text("SET LOCAL enable_sort = off"))  # as above
+    rows = connection.exec_driver_sql("EXPLAIN " + str(compiled), values)
     return "\n".join(str(row[0]) for row in rows)
 
 

@@ -1,9 +1,10 @@
 """Hot statements: compiled once, carried out for many rows at a time through the driver.
 
 A statement that runs for each step of each task would otherwise cost more in the library above the driver than in the
-database. On SQLite the rows are carried out one after the other; on PostgreSQL they go to the server in one flight
-(libpq's pipeline), each by its primary key, so that no statistics can turn them into a scan; and new rows that answer
-nothing go as one COPY. Figures: decisions 0024 and 0045.
+database. On SQLite the rows are carried out one after the other. On PostgreSQL they go as one statement that reads them
+from arrays, where there is one, or else in one flight (libpq's pipeline); each row is found by its primary key, so that
+no statistics can turn a statement into a scan. New rows that answer nothing go as one COPY. Figures: decisions 0024,
+0045 and 0114.
 """
 
 from __future__ import annotations
@@ -13,10 +14,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from sqlalchemy import Connection, Dialect, Table, bindparam, insert
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Dialect,
+    Table,
+    TableValuedAlias,
+    Text,
+    bindparam,
+    cast,
+    column,
+    func,
+    insert,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.sql.selectable import Select
+from sqlalchemy.types import TypeEngine
 
 from ops_core.stores.sessions import is_stale
 
@@ -30,6 +45,39 @@ FEW = 8
 """So many new rows are worth a COPY, which takes one round trip more than a pipeline."""
 
 
+def rows_of_arrays(kinds: Mapping[str, TypeEngine[Any]]) -> TableValuedAlias:
+    """Rows that a statement on PostgreSQL reads from its parameters: one array for each column.
+
+    Args:
+        kinds: the type of each column, by name.
+    """
+    arrays = [array_of(name, kind) for name, kind in kinds.items()]
+    columns = [column(name, kind) for name, kind in kinds.items()]
+    return func.unnest(*arrays).table_valued(*columns).render_derived(name="given")
+
+
+def array_of(name: str, kind: TypeEngine[Any]) -> ColumnElement[Any]:
+    """The array of the values of this name."""
+    return cast(bindparam(name, type_=Text()), ARRAY(kind))
+
+
+MAX_TOGETHER = 100
+"""Rows in one statement. Some plans compare each of them with each task that their keys have found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """A statement for PostgreSQL that is carried out once for many rows.
+
+    Attributes:
+        statement: reads its rows from :func:`rows_of_arrays`; its answers begin with the values of ``key``.
+        key: names of the values by which an answer is matched with its row.
+    """
+
+    statement: UpdateBase
+    key: Sequence[str]
+
+
 @dataclass(frozen=True, slots=True)
 class _Compiled:
     text: str
@@ -41,11 +89,14 @@ class Many:
 
     Args:
         statement: with a name for each value that differs from row to row, and at most one row in each answer.
+        together: the same for all rows at once, on PostgreSQL.
     """
 
-    def __init__(self, statement: UpdateBase | Select[Any]) -> None:
+    def __init__(self, statement: UpdateBase | Select[Any], together: Together | None = None) -> None:
         self._statement = statement
+        self._together = together
         self._compiled: dict[str, _Compiled] = {}
+        self._compiled_together: _Compiled | None = None
 
     def found(self, connection: Connection, rows: Sequence[Given]) -> list[Found | None]:
         """Carry it out for each row, in order; for each the row that it answers, or ``None``.
@@ -53,7 +104,25 @@ class Many:
         Raises:
             DBAPIError: the database refused one of them; the transaction can only be rolled back.
         """
+        if self._together is not None and len(rows) > 1 and connection.dialect.name == "postgresql":
+            return self._found_together(self._together, connection, rows)
         return _through_the_driver(connection, self._for(connection.dialect), rows, answers=True)
+
+    def _found_together(
+        self, together: Together, connection: Connection, rows: Sequence[Given]
+    ) -> list[Found | None]:
+        if self._compiled_together is None:
+            self._compiled_together = _compile(together.statement, connection.dialect)
+        text, arrange = self._compiled_together.text, self._compiled_together.arrange
+        by_key: dict[Found, Found] = {}
+        width = len(together.key)
+        with _cursor(connection) as cursor:
+            for first in range(0, len(rows), MAX_TOGETHER):
+                some = rows[first : first + MAX_TOGETHER]
+                arrays = {name: array_text([row[name] for row in some]) for name in rows[0]}
+                for answer in cursor.execute(text, arrange(arrays)).fetchall():
+                    by_key[answer[:width]] = answer[width:]
+        return [by_key.get(tuple(row[name] for name in together.key)) for row in rows]
 
     def do(self, connection: Connection, rows: Sequence[Given]) -> None:
         """Carry it out for each row, in order; it answers nothing.
@@ -98,6 +167,25 @@ class NewRows:
         with _cursor(connection) as cursor, cursor.copy(self._copy) as copying:
             for row in rows:
                 copying.write_row(row)
+
+
+def array_text(values: Sequence[str | float | None]) -> str:
+    """The text of an array as PostgreSQL reads it. A text with a NUL character, which none there has, becomes NULL."""
+    return f"{{{','.join([_QUOTE.get(type(value), _quoted)(value) for value in values])}}}"
+
+
+def _quoted(value: Any) -> str:
+    if "\x00" in value:
+        return "NULL"
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+_QUOTE: Mapping[type, Callable[[Any], str]] = {
+    int: repr,
+    float: repr,
+    type(None): lambda _none: "NULL",
+}
 
 
 def _compile(statement: UpdateBase | Select[Any], dialect: Dialect) -> _Compiled:

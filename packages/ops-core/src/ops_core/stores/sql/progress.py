@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from sqlalchemy import BigInteger, Integer, and_, bindparam, case, cast, func, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Double,
+    Integer,
+    Text,
+    Update,
+    and_,
+    any_,
+    bindparam,
+    case,
+    cast,
+    func,
+    update,
+)
+from sqlalchemy.types import TypeEngine
 
 from agentkit.codec import kind_of
 from agentkit.transcript import BEGINNINGS, Finished, Recorded, Step
 from ops_core.errors import LeaseLost
 from ops_core.stores.dialects import now
-from ops_core.stores.many import Found, Given, Many, NewRows
+from ops_core.stores.many import Found, Given, Many, NewRows, Together, array_of, rows_of_arrays
 from ops_core.stores.rows import ending_values, used_by
 from ops_core.stores.sql.threads import pass_on
 from ops_core.stores.tables import checked, is_still_running
@@ -23,12 +38,20 @@ from ops_core.task import Lease
 
 NO_LEASE: Mapping[str, Any] = {"lease_owner": None, "lease_until": None}
 
-fence = (
-    t.c.id == bindparam("of_task"),
-    checked(t.c.tenant) == bindparam("of_tenant"),
-    t.c.epoch == bindparam("of_epoch"),
-    is_still_running,
-)
+Values: TypeAlias = Callable[[str], ColumnElement[Any]]
+"""What stands in a statement for the value of a name: a parameter, or a column of the rows that are given together."""
+
+
+def _fence(of: Values) -> Sequence[ColumnElement[bool]]:
+    return (
+        t.c.id == of("of_task"),
+        checked(t.c.tenant) == of("of_tenant"),
+        t.c.epoch == of("of_epoch"),
+        is_still_running,
+    )
+
+
+fence = _fence(bindparam)
 """The task is still the holder's."""
 
 progressed = and_(t.c.steps > t.c.steps_at_claim, t.c.steps > 1)
@@ -41,43 +64,66 @@ _SUMS = {
     "output_tokens": BigInteger(),
     "unsettled": BigInteger(),
 }
-_add_cost_usd = cast(
-    bindparam("add_cost_usd"), t.c.cost_usd.type
-)  # of a bare NULL no database knows the type
-_count_steps: Mapping[str, Any] = {
-    "steps": t.c.steps + bindparam("more", type_=Integer()),
-    "updated_at": now(),
-    **{name: t.c[name] + bindparam(f"add_{name}", type_=kind) for name, kind in _SUMS.items()},
-    "cost_usd": case(
-        (_add_cost_usd.is_(None), t.c.cost_usd),
-        else_=func.coalesce(t.c.cost_usd, 0.0) + _add_cost_usd,
-    ),
+_COUNTED: Mapping[str, TypeEngine[Any]] = {
+    "of_task": Text(),
+    "of_tenant": Text(),
+    "of_epoch": Integer(),
+    **{f"add_{name}": kind for name, kind in _SUMS.items()},
+    "add_cost_usd": Double(),
+    "more": Integer(),
+    "only_began": Integer(),
 }
-_append = Many(
-    update(t)
-    .where(*fence)
+_ENDED: Mapping[str, TypeEngine[Any]] = {
+    **_COUNTED,
+    "to_status": Text(),
+    "to_output": Text(),
+    "to_error": Text(),
+}
+
+
+def _count_steps(of: Values) -> Mapping[str, Any]:
+    cost_usd = cast(of("add_cost_usd"), t.c.cost_usd.type)  # of a bare NULL no database knows the type
+    return {
+        "steps": t.c.steps + of("more"),
+        "updated_at": now(),
+        **{name: t.c[name] + of(f"add_{name}") for name in _SUMS},
+        "cost_usd": case(
+            (cost_usd.is_(None), t.c.cost_usd),
+            else_=func.coalesce(t.c.cost_usd, 0.0) + cost_usd,
+        ),
+    }
+
+
+def _append_by(of: Values) -> Update:
     # a step that says only that a call began is no progress: the call may be what kills the workers; nor is the first
-    .values(
-        **_count_steps,
-        steps_at_claim=case((t.c.steps_at_claim == 0, 1), else_=t.c.steps_at_claim)
-        + bindparam("only_began", type_=Integer()),
+    at_claim = case((t.c.steps_at_claim == 0, 1), else_=t.c.steps_at_claim) + of("only_began")
+    return update(t).where(*_fence(of)).values(**_count_steps(of), steps_at_claim=at_claim)
+
+
+def _finish_by(of: Values) -> Update:
+    ending = {name: of(f"to_{name}") for name in ("status", "output", "error")}
+    values = {**_count_steps(of), **NO_LEASE, **ending, "finished_at": now(), "run_after": None}
+    return update(t).where(*_fence(of)).values(**values)
+
+
+def _for_many(
+    statement: Callable[[Values], Update], kinds: Mapping[str, TypeEngine[Any]], *answers: ColumnElement[Any]
+) -> Many:
+    """The statement for one row, and for many together.
+
+    That of many names the ids a second time, as one array: in whichever order the planner joins, it finds the tasks by
+    their key, and none besides.
+    """
+    given = rows_of_arrays(kinds)
+    together = statement(given.c.__getitem__).where(t.c.id == any_(array_of("of_task", Text())))
+    return Many(
+        statement(lambda name: bindparam(name, type_=kinds[name])).returning(*answers),
+        Together(together.returning(t.c.id, t.c.epoch, *answers), key=("of_task", "of_epoch")),
     )
-    .returning(t.c.tenant, t.c.steps, t.c.updated_at)
-)
-_finish = Many(
-    update(t)
-    .where(*fence)
-    .values(
-        **_count_steps,
-        **NO_LEASE,
-        finished_at=now(),
-        run_after=None,
-        status=bindparam("to_status", type_=t.c.status.type),
-        output=bindparam("to_output", type_=t.c.output.type),
-        error=bindparam("to_error", type_=t.c.error.type),
-    )
-    .returning(t.c.tenant, t.c.steps, t.c.updated_at, t.c.thread_id)
-)
+
+
+_append = _for_many(_append_by, _COUNTED, t.c.tenant, t.c.steps, t.c.updated_at)
+_finish = _for_many(_finish_by, _ENDED, t.c.tenant, t.c.steps, t.c.updated_at, t.c.thread_id)
 _new_steps = NewRows(s)
 
 

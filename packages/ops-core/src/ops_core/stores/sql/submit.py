@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from sqlalchemy import Connection, bindparam, func, insert, literal, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    String,
+    Text,
+    bindparam,
+    func,
+    insert,
+    literal,
+    select,
+    update,
+)
+from sqlalchemy.types import TypeEngine
 
 from agentkit.codec import encode_step
 from agentkit.transcript import Recorded, RunRetried
 from ops_core.errors import IdempotencyConflict, OpsError, ThreadBusy, TransitionRefused
 from ops_core.ports import Inserted
 from ops_core.stores.dialects import now
-from ops_core.stores.many import Given, Many, NewRows
+from ops_core.stores.many import Given, Many, NewRows, Together, rows_of_arrays
 from ops_core.stores.rows import NEW_TASK_COLUMNS, accepted, new_task_values, task_of
 from ops_core.stores.sql import threads
 from ops_core.stores.sql.look import get_task, row_of
@@ -25,15 +37,36 @@ from ops_core.stores.tables import task_label
 from ops_core.stores.writing import Writing
 from ops_core.task import InThread, NewTask, Task, TaskStatus
 
+
+def _uncut(kind: TypeEngine[Any]) -> TypeEngine[Any]:
+    return Text() if isinstance(kind, String) else kind
+
+
+_KINDS: Mapping[str, TypeEngine[Any]] = {
+    # text, not varchar(n): a cast to that would cut what is too long, and not refuse it
+    **{f"new_{name}": _uncut(t.c[name].type) for name in NEW_TASK_COLUMNS},
+    "run_at": t.c.run_after.type,
+}
+
+
+def _columns_by(of: Callable[[str], ColumnElement[Any]]) -> Mapping[str, ColumnElement[Any]]:
+    return {
+        **{name: of(f"new_{name}") for name in NEW_TASK_COLUMNS},
+        "created_at": now(),
+        "updated_at": now(),
+        "run_after": func.coalesce(of("run_at"), now()),
+    }
+
+
+_moments = (t.c.created_at, t.c.updated_at, t.c.run_after)
+_one = _columns_by(lambda name: bindparam(name, type_=_KINDS[name]))
+_several = _columns_by(rows_of_arrays(_KINDS).c.__getitem__)
 _insert_task = Many(
-    insert(t)
-    .values(
-        **{name: bindparam(f"new_{name}", type_=t.c[name].type) for name in NEW_TASK_COLUMNS},
-        created_at=now(),
-        updated_at=now(),
-        run_after=func.coalesce(bindparam("run_at", type_=t.c.run_after.type), now()),
-    )
-    .returning(t.c.created_at, t.c.updated_at, t.c.run_after)
+    insert(t).values(**_one).returning(*_moments),
+    Together(
+        insert(t).from_select([*_several], select(*_several.values())).returning(t.c.id, *_moments),
+        key=("new_id",),
+    ),
 )
 _new_labels = NewRows(task_label)
 _same_key = Many(

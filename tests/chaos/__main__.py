@@ -16,6 +16,7 @@ parser.add_argument("--seed", type=int, default=None)
 parser.add_argument("--minutes", type=float, default=5.0)
 parser.add_argument("--tasks", type=int, default=60)
 parser.add_argument("--workers", type=int, default=3)
+parser.add_argument("--only", action="append", help="name of a provocation; can be repeated")
 given = parser.parse_args()
 seed = random.randrange(10**6) if given.seed is None else given.seed
 plan = Plan(
@@ -26,6 +27,7 @@ plan = Plan(
     together=(1, 2, 3),
     seconds=60 * given.minutes,
     has=has(),
+    only=frozenset(given.only or ()),
 )
 with ExitStack() as stack:
     broker = stack.enter_context(RabbitServer()) if "broker" in plan.has else None

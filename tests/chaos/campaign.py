@@ -53,6 +53,7 @@ class Plan:
         together: so many provocations at the same time; given as often as there are passes, then from the start.
         seconds: no round is begun later.
         has: what this machine has of what provocations need; one that needs something else has no turn.
+        only: names of the provocations that have a turn; all, where it is empty.
     """
 
     seed: int
@@ -62,6 +63,7 @@ class Plan:
     together: tuple[int, ...] = (1,)
     seconds: float = 3600.0
     has: frozenset[str] = frozenset()
+    only: frozenset[str] = frozenset()
 
     def schedule(self) -> Iterator[tuple[Provocation, ...]]:
         """What is done in each round."""
@@ -69,6 +71,7 @@ class Plan:
         for number in range(self.passes):
             order = chance.sample(ALL, len(ALL))
             order = [one for one in order if one.needs is None or one.needs in self.has]
+            order = [one for one in order if not self.only or one.name in self.only]
             size = self.together[number % len(self.together)]
             yield from (tuple(order[at : at + size]) for at in range(0, len(order), size))
 

@@ -148,6 +148,8 @@ class Fleet:
         api: answers over HTTP, and carries no task.
         workers: carry tasks.
         proxies: the wire of each worker to the database.
+        api_wire: that of the API.
+        database_turn: held by what is done to the whole server, so that two such things do not mix.
     """
 
     def __init__(self, folder: Path, servers: Servers, database: str, store: SqlStore) -> None:
@@ -159,6 +161,8 @@ class Fleet:
         self.store = store
         self.world = World(folder / "effects.log")
         self.proxies: list[TcpProxy] = []
+        self.api_wire: TcpProxy
+        self.database_turn = asyncio.Lock()
         self.workers: list[Member] = []
         self.api: Member
 
@@ -170,20 +174,25 @@ class Fleet:
         """The file that says what time it is in the process of this name."""
         return self.folder / f"{name}.clock"
 
-    def build(self, proxies: list[TcpProxy]) -> None:
-        """Name the processes; each worker reaches the database through its own proxy."""
-        url = self.server.url(self.database)
-        self.proxies = proxies
+    def build(self, api_wire: TcpProxy, proxies: list[TcpProxy]) -> None:
+        """Name the processes; each reaches the database through its own proxy."""
+        self.proxies, self.api_wire = proxies, api_wire
         serve = [str(OPSPAWN), "serve", "--no-worker", "--port", "0"]
         wakes = {}
         if self.hints is not None:
             wakes = {"OPSPAWN_DISPATCHER_URL": f"amqp://guest:guest@127.0.0.1:{self.hints.port}/"}
-        self.api = Api("api", serve, self.folder, {"OPSPAWN_STORE_URL": url, **wakes})
+        self.api = Api("api", serve, self.folder, {"OPSPAWN_STORE_URL": self._through(api_wire), **wakes})
         for number, proxy in enumerate(proxies):
-            address = f"postgresql://opspawn@127.0.0.1:{proxy.port}/{self.database}?sslmode=disable"
             name = f"worker-{number}"
-            settings = {"OPSPAWN_STORE_URL": address, **wakes, **settings_of(self.clock_of(name))}
+            settings = {
+                "OPSPAWN_STORE_URL": self._through(proxy),
+                **wakes,
+                **settings_of(self.clock_of(name)),
+            }
             self.workers.append(Member(name, [str(OPSPAWN), "worker"], self.folder, settings))
+
+    def _through(self, wire: TcpProxy) -> str:
+        return f"postgresql://opspawn@127.0.0.1:{wire.port}/{self.database}?sslmode=disable"
 
 
 @asynccontextmanager
@@ -201,9 +210,10 @@ async def fleet_of(folder: Path, servers: Servers, workers: int) -> AsyncGenerat
             if servers.broker is not None:
                 wire = TcpProxy(("127.0.0.1", servers.broker.port))
                 fleet.hints = await stack.enter_async_context(wire)
-            socket = Path(server.url().partition("host=")[2]) / ".s.PGSQL.5432"
-            proxies = [await stack.enter_async_context(TcpProxy(socket)) for _ in range(workers)]
-            fleet.build(proxies)
+            api_wire, *proxies = [
+                await stack.enter_async_context(TcpProxy(server.socket)) for _ in range(1 + workers)
+            ]
+            fleet.build(api_wire, proxies)
             for member in fleet.members:
                 stack.push_async_callback(member.stop_at_once)
             await asyncio.gather(*(member.start() for member in fleet.members))

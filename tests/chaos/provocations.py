@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import resource
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import closing, suppress
@@ -24,6 +25,10 @@ from .fleet import LEASE_SECONDS, Fleet, Member
 from .oracle import Submitted
 
 HOUR = 3600
+GOES_ON_SECONDS = 60.0
+"""After a fault of the database is over, the fleet works again within this time, also on a busy machine; it takes a
+few seconds on a quiet one."""
+FEW_DESCRIPTORS = 16
 CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'opspawn' AND datname = '{}'"
 CUT_ONE = (
     "SELECT pg_terminate_backend(pid) FROM (SELECT pid FROM pg_stat_activity WHERE application_name = 'opspawn' "
@@ -43,6 +48,15 @@ class Scene:
 
     def some_worker(self) -> Member:
         return self.chance.choice(self.fleet.workers)
+
+    async def goes_on(self) -> None:
+        """Until the fleet has done some more work, by itself.
+
+        Raises:
+            TimeoutError: it does not.
+        """
+        async with asyncio.timeout(GOES_ON_SECONDS):
+            await self.fleet.world.until_more(12)
 
     async def amid_the_work(self) -> None:
         """Until a few more effects have begun, so that no moment of a task is spared."""
@@ -98,9 +112,51 @@ async def deploy(scene: Scene) -> None:
 async def crash_the_database(scene: Scene) -> None:
     """An immediate shutdown of PostgreSQL, and a start from its log."""
     await scene.amid_the_work()
-    await asyncio.to_thread(scene.fleet.server.end, signal.SIGQUIT)
-    await asyncio.sleep(scene.chance.uniform(0, 1.5 * LEASE_SECONDS))
-    await asyncio.to_thread(scene.fleet.server.start)
+    async with scene.fleet.database_turn:
+        await asyncio.to_thread(scene.fleet.server.end, signal.SIGQUIT)
+        await asyncio.sleep(scene.chance.uniform(0, 1.5 * LEASE_SECONDS))
+        await asyncio.to_thread(scene.fleet.server.start)
+
+
+async def stall_the_database(scene: Scene) -> None:
+    """SIGSTOP of PostgreSQL for longer than a lease: it accepts connections and answers nothing, then goes on."""
+    await scene.amid_the_work()
+    async with scene.fleet.database_turn:
+        scene.fleet.server.pause()
+        await asyncio.sleep(LEASE_SECONDS * scene.chance.uniform(1.5, 2.5))
+        scene.fleet.server.go_on()
+        await scene.goes_on()
+
+
+async def only_read(scene: Scene) -> None:
+    """PostgreSQL refuses every write for longer than a lease, as one whose disk is full."""
+    await scene.amid_the_work()
+    server = scene.fleet.server
+    async with scene.fleet.database_turn:
+        await asyncio.to_thread(server.read_only)
+        await asyncio.sleep(LEASE_SECONDS * scene.chance.uniform(1.5, 2.5))
+        await asyncio.to_thread(server.read_only, read_only=False)
+        await scene.goes_on()
+
+
+async def fail_over(scene: Scene) -> None:
+    """A standby takes over behind one address, while the old primary lives on and may only be read.
+
+    Connections that exist stay with the old one, so that nothing but its refusals says that it is the wrong one.
+    """
+    await scene.amid_the_work()
+    fleet, server = scene.fleet, scene.fleet.server
+    async with fleet.database_turn:
+        standby = await asyncio.to_thread(server.standby)
+        while not await asyncio.to_thread(server.has_a_standby_that_keeps_up):
+            await asyncio.sleep(0.05)  # between two looks
+        await asyncio.to_thread(server.demote)
+        await asyncio.sleep(scene.chance.uniform(0.5, 1.5) * LEASE_SECONDS)  # they connect to the wrong one
+        await asyncio.to_thread(standby.promote)
+        for wire in (fleet.api_wire, *fleet.proxies):
+            wire.lead_to(standby.socket)
+        await scene.goes_on()
+        await asyncio.to_thread(server.replace_by, standby)
 
 
 async def terminate_connections(scene: Scene) -> None:
@@ -157,6 +213,19 @@ async def freeze_a_worker(scene: Scene) -> None:
     worker.send(signal.SIGSTOP)
     await asyncio.sleep(LEASE_SECONDS * scene.chance.uniform(1.6, 2.5))
     worker.send(signal.SIGCONT)
+
+
+async def use_up_descriptors(scene: Scene) -> None:
+    """One worker can open nothing for longer than its lease: no connection, no file, no pipe."""
+    await scene.amid_the_work()
+    process = scene.some_worker().process
+    before = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (FEW_DESCRIPTORS, before[1]))
+    for wire in scene.fleet.proxies:
+        wire.cut()  # it needs descriptors now
+    await asyncio.sleep(LEASE_SECONDS * scene.chance.uniform(1.6, 2.5))
+    with suppress(ProcessLookupError):  # another provocation has killed it
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, before)
 
 
 async def move_clocks(scene: Scene) -> None:
@@ -225,12 +294,16 @@ ALL = (
     Provocation(name="kill the API", act=kill_the_api),
     Provocation(name="deploy", act=deploy),
     Provocation(name="crash the database", act=crash_the_database),
+    Provocation(name="stall the database", act=stall_the_database),
+    Provocation(name="only read", act=only_read),
+    Provocation(name="fail over", act=fail_over),
     Provocation(name="terminate connections", act=terminate_connections),
     Provocation(name="lose answers to commits", act=lose_answers_to_commits),
     Provocation(name="cut a wire", act=cut_a_wire),
     Provocation(name="swallow a wire", act=swallow_a_wire),
     Provocation(name="slow a wire", act=slow_a_wire),
     Provocation(name="freeze a worker", act=freeze_a_worker),
+    Provocation(name="use up descriptors", act=use_up_descriptors),
     Provocation(name="block event loops", act=nothing, hogs=4),
     Provocation(name="cancel some", act=cancel_some),
     Provocation(name="move clocks", act=move_clocks, needs="clocks"),

@@ -20,7 +20,7 @@ from .fleet import Servers
 from .provocations import ALL, HOUR
 
 EVERYTHING = frozenset({"clocks", "broker"})
-PLAN = Plan(seed=20, tasks=126, workers=3, together=(4,), has=EVERYTHING)
+PLAN = Plan(seed=20, tasks=105, workers=3, together=(4,), has=EVERYTHING)
 TELL_THE_TIME = "import time\nwhile True: print(round(time.time()), flush=True)"
 
 

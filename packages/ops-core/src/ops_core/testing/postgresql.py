@@ -75,6 +75,8 @@ class PostgresServer:
         self._fsync = "on" if durable else "off"
         self._as: dict[str, Any] = NOBODY if os.geteuid() == 0 else {}
         self._folder = Path(tempfile.mkdtemp(prefix="opspawn-pg-"))
+        self._data = self._folder / "data"
+        self._replaced: list[Path] = []
         self._programs = self._folder
         self._process: subprocess.Popen[Any] | None = None
         self._engines: dict[str, Engine] = {}
@@ -92,7 +94,7 @@ class PostgresServer:
         self._programs = self._runnable()
         if self._as:
             shutil.chown(self._folder, self._as["user"])
-        made = ["initdb", "-D", self._data, "-U", USER, "--auth=trust", "--no-sync", "--encoding=UTF8"]
+        made = ["initdb", "-D", str(self._data), "-U", USER, "--auth=trust", "--no-sync", "--encoding=UTF8"]
         self._run(*made, "--locale=C.UTF-8")
         self.start()
         return self
@@ -103,11 +105,8 @@ class PostgresServer:
         for engine in self._engines.values():
             engine.dispose()
         self.end(signal.SIGQUIT)
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    @property
-    def _data(self) -> str:
-        return str(self._folder / "data")
+        for folder in (self._folder, *self._replaced):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _runnable(self) -> Path:
         """The programs, where the user of the server may run them."""
@@ -130,7 +129,7 @@ class PostgresServer:
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         with (self._folder / "log").open("ab") as log:
             process = self._process = subprocess.Popen(  # noqa: S603  (as above)
-                [str(self._programs / "postgres"), "-D", self._data, *options],
+                [str(self._programs / "postgres"), "-D", str(self._data), *options],
                 cwd=self._folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **self._as,
             )  # fmt: skip
         until = time.monotonic() + START_SECONDS
@@ -153,6 +152,79 @@ class PostgresServer:
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(number)
             self._process.wait()
+
+    def pause(self) -> None:
+        """Stop every process of the server where it is: connections are accepted, and nothing is answered."""
+        os.kill(self.pid, signal.SIGSTOP)  # first: from here on it starts no other
+        for pid in _children(self.pid):
+            os.kill(pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let a paused server go on."""
+        for pid in (*_children(self.pid), self.pid):
+            os.kill(pid, signal.SIGCONT)
+
+    def read_only(self, *, read_only: bool = True) -> None:
+        """Refuse every write, also in sessions that exist, until called with ``False``."""
+        self.execute(f"ALTER SYSTEM SET default_transaction_read_only = {'on' if read_only else 'off'}")
+        self.execute("SELECT pg_reload_conf()")
+
+    @property
+    def socket(self) -> Path:
+        """Where it listens."""
+        return self._folder / ".s.PGSQL.5432"
+
+    def standby(self) -> PostgresServer:
+        """A server of its own that has every acknowledged commit of this one, and may only be read."""
+        other = PostgresServer(durable=self._fsync == "on")
+        other._programs = self._programs
+        if other._as:
+            shutil.chown(other._folder, other._as["user"])
+        copy = [
+            "pg_basebackup",
+            "-h",
+            str(self._folder),
+            "-U",
+            USER,
+            "-D",
+            str(other._data),
+            "-R",
+            "--no-sync",
+        ]
+        self._run(*copy, "-c", "fast")
+        other.start()
+        self.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")  # after the copy, which has it not
+        self.execute("SELECT pg_reload_conf()")
+        return other
+
+    def has_a_standby_that_keeps_up(self) -> bool:
+        """Whether a commit waits for a standby now."""
+        in_step = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync' AND state = 'streaming'"
+        with self.connected() as connection:
+            return bool(connection.execute(text(in_step)).scalar_one())
+
+    def demote(self) -> None:
+        """Start again as a server that may only be read, as an old primary does after a fail-over."""
+        self.end()
+        signal_file = self._data / "standby.signal"
+        signal_file.touch()
+        if self._as:
+            shutil.chown(signal_file, self._as["user"])
+        self.start()
+
+    def promote(self) -> None:
+        """Make a standby the primary."""
+        self.execute("SELECT pg_promote(wait => true)")
+
+    def replace_by(self, other: PostgresServer) -> None:
+        """End this server; ``other`` answers at its address from now on, and is ended with it."""
+        for engine in other._engines.values():
+            engine.dispose()
+        self.end(signal.SIGQUIT)
+        self.socket.unlink(missing_ok=True)
+        self.socket.symlink_to(other.socket)
+        self._data, self._process = other._data, other._process
+        self._replaced += [other._folder, *other._replaced]
 
     def url(self, database: str = "postgres") -> str:
         """The URL of a database."""
@@ -186,3 +258,9 @@ class PostgresServer:
             self.execute(statement, name)
         self.execute(f"ALTER DATABASE {name} RESET search_path")
         self._free.append(name)
+
+
+def _children(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    started = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(child) for child in started.split()]

@@ -218,7 +218,8 @@ async def freeze_a_worker(scene: Scene) -> None:
 async def use_up_descriptors(scene: Scene) -> None:
     """One worker can open nothing for longer than its lease: no connection, no file, no pipe."""
     await scene.amid_the_work()
-    process = scene.some_worker().process
+    worker = scene.some_worker()
+    process = worker.process
     before = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (FEW_DESCRIPTORS, before[1]))
     for wire in scene.fleet.proxies:
@@ -226,6 +227,7 @@ async def use_up_descriptors(scene: Scene) -> None:
     await asyncio.sleep(LEASE_SECONDS * scene.chance.uniform(1.6, 2.5))
     with suppress(ProcessLookupError):  # another provocation has killed it
         resource.prlimit(process.pid, resource.RLIMIT_NOFILE, before)
+    assert worker.process is not process or process.returncode is None, "it has ended"
 
 
 async def move_clocks(scene: Scene) -> None:

@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentkit import Agent, Completed, MemoryJournal
-from agentkit.codec import CURRENT, decode_step, encode_step, recorded_from_json, recorded_to_json
+from agentkit.codec import (
+    CURRENT,
+    MINOR,
+    decode_shown,
+    decode_step,
+    encode_step,
+    recorded_from_json,
+    recorded_shown,
+    recorded_to_json,
+)
 from agentkit.errors import TranscriptError
 from agentkit.messages import Text, ToolCall, Usage
 from agentkit.tally import Tally, usage
@@ -24,6 +33,7 @@ from agentkit.transcript import (
     Recorded,
     RunStarted,
     ToolReturned,
+    Unreadable,
     beginning,
     ending,
     open_calls,
@@ -69,12 +79,47 @@ def test_anything_else_is_refused_and_never_misread(stored):
         ('{"v": 1, "kind": "finished"}', "damaged"),
         ('{"v": 1, "kind": "model_replied", "parts": [{"kind": "image"}]}', "unknown kind 'image'"),
         ('{"v": 1, "kind": "model_replied", "parts": 3}', "damaged"),
+        ('{"v": 1, "minor": 7, "kind": "flown"}', "unknown kind 'flown'"),
+        (
+            '{"v": 1, "minor": 7, "kind": "model_replied", "parts": [{"kind": "image"}]}',
+            "unknown kind 'image'",
+        ),
+        ('{"v": 1, "minor": 0, "kind": "finished", "status": "completed", "mood": 1}', "unknown field mood"),
+        ('{"v": 1, "minor": true, "kind": "finished", "status": "completed"}', "minor number True"),
+        ('{"v": 1, "minor": -1, "kind": "finished", "status": "completed"}', "minor number -1"),
+        ('{"v": 1, "kind": "run_started", "run_id": "r", "agent": "a", "input": NaN}', "not JSON"),
+        ('{"v": 1, "kind": "run_started", "run_id": "r", "agent": "a", "input": "\\ud800"}', "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ('{"v": 1, "kind": "unreadable", "stored_as": "x", "problem": "y"}', "never stored"),
         ('{"v": 1, "kind": "model_replied", "parts": [], "stop_reason": "bored"}', "damaged"),
     ],
 )
 def test_what_cannot_be_read_is_refused_with_the_reason(stored, says):
     with pytest.raises(TranscriptError, match=says):
         decode_step(stored)
+
+
+def test_additions_of_a_later_form_are_left_out():
+    """Only where the step says that older readers may: at any depth, and not in the next step."""
+    used = {"input_tokens": 3, "output_tokens": 1, "brightness": 4}
+    later = {"v": 1, "minor": MINOR + 1, "kind": "model_replied", "mood": "good", "usage": used,
+             "parts": [{"kind": "text", "text": "Hello.", "tone": "warm"}]}  # fmt: skip
+    step = decode_step(json.dumps(later))
+    assert step == ModelReplied(parts=(Text(text="Hello."),), usage=Usage(input_tokens=3, output_tokens=1))
+    del later["minor"]
+    with pytest.raises(TranscriptError, match="unknown field"):
+        decode_step(json.dumps(later))
+
+
+@pytest.mark.parametrize("stored", ["{", "[]", '{"v": 99, "kind": "finished"}', '{"v": 1, "kind": "flown"}'])
+def test_a_step_that_cannot_be_read_is_shown_and_never_recorded(stored):
+    shown = decode_shown(stored)
+    assert isinstance(shown, Unreadable)
+    assert shown.problem
+    told = recorded_to_json(Recorded(seq=3, at=1.0, step=shown))
+    assert recorded_shown(told) == Recorded(seq=3, at=1.0, step=shown)
+    with pytest.raises(TranscriptError, match="could not be read"):
+        encode_step(shown)
 
 
 NOT_JSON = [

@@ -4,12 +4,17 @@ import asyncio
 import io
 import json
 import logging
+import os
 import re
+import subprocess
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, TextIO
 
 import httpx2
 import pytest
@@ -20,6 +25,7 @@ from agentkit.testing.models import ScriptedModel
 from ops_core import logs
 from ops_core.assembly import open_ops
 from ops_core.catalog import Catalog
+from ops_core.log_writer import MAX_LINES
 from ops_core.server import serving_all
 from ops_core.settings import Settings, known_secrets
 from ops_core.task import DEFAULT_TENANT, NewTask
@@ -261,3 +267,89 @@ async def test_no_secret_of_a_run_is_logged_whatever_goes_wrong():
     assert any("unexpected RuntimeError" in event for event in events)
     # the text of what a tool raised, without known secrets, is for those who develop it: at `debug`, by one logger
     assert {line["logger"] for line in log.events() if CANARY in json.dumps(line)} <= {"agentkit.tools"}
+
+
+# --- a log that blocks ---------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def piped() -> Iterator[tuple[TextIO, TextIO]]:
+    """A pipe as a stream to write to, which nobody reads, and one to read from."""
+    reads, writes = os.pipe()
+    with os.fdopen(reads, encoding="utf-8") as reader, os.fdopen(writes, "w", encoding="utf-8") as writer:
+        yield reader, writer
+
+
+def read_until(reader: TextIO, wanted: str) -> list[str]:
+    lines = [reader.readline()]
+    while wanted not in lines[-1]:
+        lines.append(reader.readline())
+    return lines
+
+
+async def test_a_log_that_nobody_reads_does_not_stop_the_event_loop():
+    log, line = logging.getLogger("test"), "x" * 1000
+    with piped() as (reader, writer):
+        logs.set_up("info", "json", (CANARY,), writer)
+        for number in range(2 * MAX_LINES):
+            log.info("%d %s", number, line)
+            await asyncio.sleep(0)  # a loop that is blocked never comes here again
+        reading = asyncio.to_thread(read_until, reader, "were left out")
+        told = [json.loads(found) for found in await asyncio.wait_for(reading, 30)]
+        numbers = [int(one["event"].split()[0]) for one in told[:-1]]
+        assert numbers == list(range(len(numbers)))
+        assert told[-1]["event"].startswith(f"{2 * MAX_LINES - len(numbers)} lines")
+        assert told[-1]["level"] == "warning"
+        log.info("again")
+        assert json.loads(await asyncio.to_thread(reader.readline))["event"] == "again"
+
+
+def test_a_log_on_a_full_disk_loses_lines_and_nothing_else(tmp_path: Path):
+    """/dev/full refuses as a full disk does; its place is then taken by one with room."""
+    room = os.open(tmp_path / "log", os.O_CREAT | os.O_RDWR)
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        logs.set_up("info", "text", (), full)
+        (handler,) = logging.getLogger().handlers
+        for number in range(3):
+            logging.getLogger("test").info("lost %d", number)
+        handler.flush()
+        os.dup2(room, full.fileno())
+        logging.getLogger("test").info("kept")
+        handler.flush()
+        said = (tmp_path / "log").read_text()
+        assert "kept" in said
+        assert "lost" not in said.replace("lines were left out", "")
+        assert "3 lines were left out" in said
+    os.close(room)
+
+
+SPEAKER = """
+import logging
+from ops_core import logs
+logs.set_up("info", "text")
+for number in range(3000):
+    logging.getLogger("test").info("%d %s", number, "x" * 1000)
+"""
+
+
+def test_a_process_whose_log_nobody_reads_ends():
+    """The reader of its log holds the pipe open, as a log driver that stands still."""
+    with piped() as (_reader, writer):
+        command = [sys.executable, "-c", SPEAKER]
+        assert subprocess.run(command, stderr=writer, timeout=60, check=False).returncode == 0
+
+
+def test_the_last_lines_of_a_process_are_in_its_log():
+    ended = subprocess.run([sys.executable, "-c", SPEAKER], capture_output=True, timeout=60, check=True)
+    assert ended.stderr.count(b"\n") == 3000
+
+
+async def test_a_descriptor_that_does_not_wait_loses_no_line():
+    with piped() as (reader, writer):
+        os.set_blocking(writer.fileno(), False)
+        logs.set_up("info", "text", (), writer)
+        for number in range(500):
+            logging.getLogger("test").info("%d %s", number, "x" * 1000)
+        logging.getLogger("test").info("the last one")
+        said = await asyncio.wait_for(asyncio.to_thread(read_until, reader, "the last one"), 30)
+        assert len(said) == 501

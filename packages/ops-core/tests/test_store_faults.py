@@ -114,7 +114,9 @@ async def test_a_row_that_cannot_be_read_does_not_keep_the_others_from_being_rea
     results = await asyncio.gather(
         store.get(TENANT, broken.id), store.get(TENANT, good.id), return_exceptions=True
     )
-    assert isinstance(results[0], Exception)
+    assert not isinstance(results[0], BaseException)
+    assert results[0].error is not None
+    assert results[0].error.code == "task_unreadable"
     assert results[1] == good
 
 

@@ -7,6 +7,10 @@
 Readers accept every version in :data:`VERSIONS`. A newer version, an unknown kind or an unknown field is refused: to
 guess at what happened in a run would be worse than to stop. A field that has a default may be missing, so that a new
 field does not need a new version; a new meaning does.
+
+A release that adds a field which older readers may leave out marks the steps that have it with a number,
+``"minor": 1`` for the first such addition. A reader leaves out unknown fields of a step whose number is higher than its
+own :data:`MINOR`, and of no other. Steps are only appended, so what it leaves out stays stored.
 """
 
 from __future__ import annotations
@@ -14,10 +18,11 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import MISSING, fields
 from enum import StrEnum
 from functools import cache
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from agentkit.errors import Actor, RunError, TranscriptError
 from agentkit.messages import (
@@ -54,12 +59,16 @@ from agentkit.transcript import (
     Summarised,
     ToolReturned,
     ToolStarted,
+    Unreadable,
 )
 
 VERSIONS: Mapping[int, str] = {1: "the first form"}
 """What each version of the stored form brought."""
 
 CURRENT = max(VERSIONS)
+
+MINOR = 0
+"""Number of the last addition to the stored form that this release knows."""
 
 _STEPS: Mapping[str, type[Any]] = {
     "run_started": RunStarted,
@@ -86,7 +95,10 @@ _PARTS: Mapping[str, type[Any]] = {
     "source": Source,
     "attachment": Attachment,
 }
-_KIND_OF: Mapping[type[Any], str] = {cls: kind for kinds in (_STEPS, _PARTS) for kind, cls in kinds.items()}
+_SHOWN_ONLY: Mapping[str, type[Any]] = {"unreadable": Unreadable}
+_KIND_OF: Mapping[type[Any], str] = {
+    cls: kind for kinds in (_STEPS, _PARTS, _SHOWN_ONLY) for kind, cls in kinds.items()
+}
 
 
 def kind_of(step: Step) -> str:
@@ -110,16 +122,43 @@ def step_from_json(stored: Mapping[str, Any]) -> Step:
     if type(version) is not int or version not in VERSIONS:
         message = f"a step is stored in form {version!r}; this release reads {sorted(VERSIONS)}: upgrade it"
         raise TranscriptError(message)
-    step: Step = _load_tagged(body, _STEPS, "step")
+    if body.get("kind") in _SHOWN_ONLY:
+        message = f"a stored step is of the kind {body['kind']!r}, which is never stored"
+        raise TranscriptError(message)
+    step: Step = _load_step(body)
     return step
+
+
+def shown_from_json(stored: Any) -> Step:
+    """As :func:`step_from_json`; a step that cannot be read is shown as :class:`~agentkit.transcript.Unreadable`."""
+    if not isinstance(stored, dict):
+        return Unreadable(stored_as="", problem="a stored step is not a JSON object")
+    body = cast("dict[str, Any]", stored)
+    kind = str(body.get("kind", ""))[:MOST_KIND]
+    try:
+        if kind in _SHOWN_ONLY:
+            shown: Step = _load(
+                _SHOWN_ONLY[kind], {name: body[name] for name in body if name not in ("v", "kind")}
+            )
+            return shown
+        return step_from_json(body)
+    except TranscriptError as error:
+        return Unreadable(stored_as=kind, problem=str(error))
+
+
+MOST_KIND = 64
+"""Number of characters of a kind that are shown."""
 
 
 def encode_step(step: Step) -> str:
     """The stored form of ``step`` as compact JSON text.
 
     Raises:
-        TranscriptError: it holds something that JSON cannot express.
+        TranscriptError: it holds something that JSON cannot express, or is a step that is only shown.
     """
+    if isinstance(step, Unreadable):
+        message = f"a step that could not be read is not recorded: {step.problem}"
+        raise TranscriptError(message)
     return to_json_text(step_to_json(step))
 
 
@@ -129,15 +168,27 @@ def decode_step(text: str | bytes) -> Step:
     Raises:
         TranscriptError: it was written by a newer release, or is damaged.
     """
-    try:
-        stored = json.loads(text)
-    except ValueError as error:
-        message = f"a stored step is not JSON (position {getattr(error, 'pos', '?')})"
-        raise TranscriptError(message) from None
+    stored = _json_of(text)
     if not isinstance(stored, dict):
         message = "a stored step is not a JSON object"
         raise TranscriptError(message)
     return step_from_json(cast("dict[str, Any]", stored))
+
+
+def decode_shown(text: str | bytes) -> Step:
+    """As :func:`decode_step`, for showing: a step that cannot be read is :class:`~agentkit.transcript.Unreadable`."""
+    try:
+        return shown_from_json(_json_of(text))
+    except TranscriptError as error:
+        return Unreadable(stored_as="", problem=str(error))
+
+
+def _json_of(text: str | bytes) -> Any:
+    try:
+        return from_json_text(text)
+    except (ValueError, RecursionError) as error:
+        message = f"a stored step is not JSON (position {getattr(error, 'pos', '?')})"
+        raise TranscriptError(message) from None
 
 
 def recorded_to_json(recorded: Recorded) -> JsonObject:
@@ -151,14 +202,53 @@ def recorded_from_json(stored: Mapping[str, Any]) -> Recorded:
     Raises:
         TranscriptError: it was written by a newer release, or is damaged.
     """
+    seq, at, body = _in_place(stored)
+    return Recorded(seq=seq, at=at, step=step_from_json(body))
+
+
+def recorded_shown(stored: Mapping[str, Any]) -> Recorded:
+    """As :func:`recorded_from_json`, for showing: see :func:`shown_from_json`.
+
+    Raises:
+        TranscriptError: it has no number or time.
+    """
+    seq, at, body = _in_place(stored)
+    return Recorded(seq=seq, at=at, step=shown_from_json(body))
+
+
+def _in_place(stored: Mapping[str, Any]) -> tuple[int, float, dict[str, Any]]:
     body = dict(stored)
     seq, at = body.pop("seq", None), body.pop("at", None)
     if not isinstance(seq, int) or not isinstance(at, int | float):
         message = "a stored step has no number or time"
         raise TranscriptError(message)
-    return Recorded(seq=seq, at=float(at), step=step_from_json(body))
+    return seq, float(at), body
 
 
+def from_json_text(text: str | bytes) -> Any:
+    """The inverse of :func:`to_json_text`.
+
+    Raises:
+        ValueError: it is not strict JSON.
+        RecursionError: it is nested too deeply.
+    """
+    said = text.decode() if isinstance(text, bytes) else text
+    value = _DECODER.decode(said)
+    if "\\ud" in said or "\\uD" in said:
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            message = "it holds half a character"
+            raise ValueError(message) from None
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    message = f"{name} is no JSON"
+    raise ValueError(message)
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 _STRICT = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -232,6 +322,24 @@ def _plain(field: Any) -> JsonValue:
     return field  # type: ignore[no-any-return]
 
 
+def _load_step(body: dict[str, Any]) -> Any:
+    minor = body.pop("minor", 0)
+    if type(minor) is not int or minor < 0:
+        message = f"a stored step has the minor number {minor!r}, which is none"
+        raise TranscriptError(message)
+    if minor <= MINOR:
+        return _load_tagged(body, _STEPS, "step")
+    kept = _PASSES.set(True)
+    try:
+        return _load_tagged(body, _STEPS, "step")
+    finally:
+        _PASSES.reset(kept)
+
+
+_PASSES: ContextVar[bool] = ContextVar("passes", default=False)
+"""Whether unknown fields are left out: while a step of a later addition is read, also for the values inside it."""
+
+
 def _load_tagged(stored: Mapping[str, Any], kinds: Mapping[str, type[Any]], what: str) -> Any:
     kind = stored.get("kind")
     cls = kinds.get(kind) if isinstance(kind, str) else None
@@ -243,6 +351,8 @@ def _load_tagged(stored: Mapping[str, Any], kinds: Mapping[str, type[Any]], what
 
 def _load(cls: type[Any], stored: Mapping[str, Any]) -> Any:
     known = {name for name, _default in _fields(cls)}
+    if not known.issuperset(stored) and _PASSES.get():
+        stored = {name: value for name, value in stored.items() if name in known}
     if not known.issuperset(stored):
         unknown = ", ".join(sorted(set(stored) - known))
         message = (

@@ -449,6 +449,19 @@ class Finished:
     error: RunError | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unreadable:
+    """A stored step that this release cannot read. It is shown in its place, and never recorded or carried on.
+
+    Attributes:
+        stored_as: kind of the stored step; empty where it has none.
+        problem: why it cannot be read.
+    """
+
+    stored_as: str
+    problem: str
+
+
 Step: TypeAlias = (
     RunStarted
     | ModelReplied
@@ -465,6 +478,7 @@ Step: TypeAlias = (
     | NestedSpent
     | Declared
     | Finished
+    | Unreadable
 )
 
 

@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator, Callable, Collection, Generator, Seq
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 
-from agentkit.transcript import ApprovalAsked, ApprovalGiven, Finished, Recorded, expiry
-from ops_core.errors import ApprovalConflict, ApprovalNotFound, TransitionRefused
+from agentkit.transcript import ApprovalAsked, ApprovalGiven, Finished, Recorded, Unreadable, expiry
+from ops_core.errors import ApprovalConflict, ApprovalNotFound, TaskUnreadable, TransitionRefused
 from ops_core.halt import Halt, NewHalt
 from ops_core.ports import (
     ApprovalFilter,
@@ -438,6 +438,9 @@ def _answer_to(
                 who = f" by {before.by}" if before.by else ""
                 message = f"it was {_said(before)}{who} before"
                 raise ApprovalConflict(message)
+            case Unreadable(problem=problem):
+                message = f"step {recorded.seq}: {problem}"
+                raise TaskUnreadable(message)
             case Finished():
                 message = "the task has ended; its approvals are closed"
                 raise TransitionRefused(message)

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from agentkit.codec import kind_of
-from agentkit.transcript import Finished, Recorded, Step
+from agentkit.transcript import Finished, Recorded, Step, Unreadable
 from ops_core.chance import spread
-from ops_core.errors import SpendingReached, StoreUnavailable
+from ops_core.errors import SpendingReached, StoreUnavailable, TaskUnreadable
 from ops_core.ports import Store
 from ops_core.task import Lease
 from ops_core.terms import Spending
@@ -28,6 +28,18 @@ class Changed(Protocol):
     def __call__(self, task_id: str, *, status: bool) -> None:
         """Something was written; ``status`` says whether the task's status may have changed."""
         ...
+
+
+def refuse_unreadable(steps: Sequence[Recorded]) -> None:
+    """Refuse steps of which one cannot be read: nobody can go on with what they do not understand.
+
+    Raises:
+        TaskUnreadable: names the step.
+    """
+    for recorded in steps:
+        if isinstance(recorded.step, Unreadable):
+            message = f"step {recorded.seq}: {recorded.step.problem}"
+            raise TaskUnreadable(message)
 
 
 class TaskJournal:
@@ -69,10 +81,15 @@ class TaskJournal:
         self._known = known
 
     async def load(self) -> Sequence[Recorded]:
-        """All steps recorded so far."""
+        """All steps recorded so far.
+
+        Raises:
+            TaskUnreadable: one of them cannot be read.
+        """
         if self._known is not None:
             return self._known
         steps = await self._store.steps(self._lease.tenant, self._lease.task_id)
+        refuse_unreadable(steps)
         self._till.loaded(steps)
         return steps
 

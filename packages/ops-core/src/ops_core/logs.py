@@ -22,6 +22,7 @@ from typing import Any, Literal, TextIO, TypeAlias
 
 from agentkit.calls import place_of
 from agentkit.secrecy import REGISTER
+from ops_core.log_writer import LineWriter
 from ops_core.visible import json_line, one_line
 
 Form: TypeAlias = Literal["text", "json"]
@@ -119,10 +120,47 @@ class Sampled(logging.Filter):
 
 
 class Handler(logging.StreamHandler[TextIO]):
-    """Writes lines. One that cannot be written is lost, and nobody is harmed."""
+    """Writes lines. One that cannot be written is lost, and nobody is harmed.
+
+    Lines for a file, a pipe or a terminal are written by a thread: see :mod:`ops_core.log_writer`.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        descriptor = _descriptor_of(stream)
+        self._writer = None if descriptor is None else LineWriter(descriptor, self._left_out)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Have the line of a record written."""
+        if self._writer is None:
+            super().emit(record)
+            return
+        try:
+            self._writer.write(self.format(record))
+        except Exception:  # noqa: BLE001  (as the library: a line must not end whoever logs it)
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """Wait a moment for what is to be written: a process that ends has its last lines in the log."""
+        if self._writer is None:
+            super().flush()
+        else:
+            self._writer.flush()
+
+    def _left_out(self, count: int) -> str:
+        event = "%d lines were left out: the log could not be written, or was not read in time"
+        return self.format(logging.LogRecord("ops_core.logs", logging.WARNING, "", 0, event, (count,), None))
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (the library's name)
         """Nothing: the library would print the values that were to be logged."""
+
+
+def _descriptor_of(stream: TextIO) -> int | None:
+    """That of a stream of the operating system; ``None`` for one in memory, which never blocks."""
+    try:
+        return stream.fileno()
+    except (OSError, AttributeError, ValueError):
+        return None
 
 
 class Lines(logging.Formatter):

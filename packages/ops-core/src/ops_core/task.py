@@ -377,7 +377,8 @@ def stopped_in_vain(handovers: int) -> Finished:
     )
 
 
-def out_of_time(timeout_seconds: float) -> Finished:
-    """The end of a task whose ``timeout_seconds`` have run out."""
-    message = f"the task did not end within its {timeout_seconds:g} seconds"
+def out_of_time(timeout_seconds: float | None) -> Finished:
+    """The end of a task whose ``timeout_seconds`` have run out; ``None`` where the row has lost them."""
+    said = f"{timeout_seconds:g} seconds" if isinstance(timeout_seconds, int | float) else "time"
+    message = f"the task did not end within its {said}"
     return Finished(status="failed", error=RunError(code="timeout", message=message, actor=Actor.USER))

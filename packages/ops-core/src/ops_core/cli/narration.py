@@ -24,6 +24,7 @@ from agentkit.transcript import (
     Summarised,
     ToolReturned,
     ToolStarted,
+    Unreadable,
 )
 from ops_core.cli.text import as_call, as_text, input_as_text, one_line, unmistakable, visible
 
@@ -110,6 +111,13 @@ class Narrator:
                 return Line(seq=seq, word="goal", text=visible(input_as_text(step.input)))
             case Finished():
                 return None
+            case Unreadable(stored_as=kind, problem=problem):
+                text = (
+                    f"step {seq} ({visible(kind)}) cannot be read here"
+                    if kind
+                    else f"step {seq} cannot be read here"
+                )
+                return Line(seq=seq, word="unread", text=text, details=(visible(problem),), tone="bad")
 
     def _reply(self, seq: int, reply: ModelReplied) -> Line:
         calls = reply.tool_calls

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import httpx2
 from pydantic import BaseModel, ValidationError
 
-from agentkit.codec import recorded_from_json
+from agentkit.codec import recorded_shown
 from agentkit.tracing import Trace
 from agentkit.transcript import Recorded
 from ops_core.client.batches import whole_batch, with_keys
@@ -161,7 +161,7 @@ class OpsClient:
         while following is not None:
             asked = {"after": str(following)}
             page = await self._ask(StepPage, "GET", f"{_task(task_id)}/steps", params=asked)
-            found = [*found, *(recorded_from_json(item) for item in page.items)]
+            found = [*found, *(recorded_shown(item) for item in page.items)]
             following = page.next_after
         return found
 
@@ -324,7 +324,7 @@ class OpsClient:
                     if event.event == "end":
                         return
                     if event.event == "step":
-                        yield recorded_from_json(json.loads(event.data))
+                        yield recorded_shown(json.loads(event.data))
         except httpx2.TransportError as error:
             raise Interrupted(ServerUnavailable(str(error) or type(error).__name__)) from None
         raise Interrupted(ServerUnavailable("it ended too early"))

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from agentkit.codec import kind_of, recorded_from_json, recorded_to_json, to_json_text
+from agentkit.codec import kind_of, recorded_shown, recorded_to_json, to_json_text
 from agentkit.transcript import Recorded
 from ops_core.errors import InvalidRequest, OpsError
 from ops_core.listing import checked_key
@@ -344,7 +344,7 @@ def step_in(told: task_pb2.Step) -> Recorded:
         TranscriptError: it was written by a newer release.
         ValueError: it is no JSON.
     """
-    return recorded_from_json(json.loads(told.step_json))
+    return recorded_shown(json.loads(told.step_json))
 
 
 # --- agents -------------------------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ async def hints_from(url: URL, name: str, sessions: Sessions) -> AsyncGenerator[
                         if hint is not None:
                             yield hint
                 continue
-        except (Error, TimeoutError) as error:
+        except (Error, OSError) as error:  # no descriptor is one, too
             if not deaf:
                 log.warning(
                     "cannot hear other processes (%s); what they do is looked up instead",

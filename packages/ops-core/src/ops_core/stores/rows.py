@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import Row
 
-from agentkit.codec import decode_step, to_json_text
+from agentkit.codec import decode_shown, from_json_text, to_json_text
 from agentkit.errors import Actor, RunError, TranscriptError
 from agentkit.limits import Limits
 from agentkit.messages import Usage
@@ -32,23 +32,58 @@ from ops_core.task import NewTask, Task, TaskStatus, Thread
 AnyRow: TypeAlias = Row[*tuple[Any, ...]]
 
 
+def columns_of(row: AnyRow) -> Mapping[str, Any]:
+    """The values in a row by name of the column."""
+    found: Any = row._mapping  # noqa: SLF001  (the documented name of a row's mapping)
+    return found  # type: ignore[no-any-return]
+
+
 def task_of(row: AnyRow) -> Task:
-    """A task from a whole row of its table."""
-    found = row._mapping  # noqa: SLF001  (the documented name of a row's mapping)
+    """A task from a whole row of its table.
+
+    Raises:
+        TaskUnreadable: it was written by a newer release, or is damaged.
+    """
+    try:
+        return task_from(columns_of(row))
+    except Exception as error:  # noqa: BLE001  (whatever a damaged value makes of it)
+        raise unreadable(type(error).__name__) from None
+
+
+def status_of(row: AnyRow) -> TaskStatus:
+    """The status in a row.
+
+    Raises:
+        TaskUnreadable: it is none that this release knows.
+    """
+    try:
+        return TaskStatus(row.status)
+    except ValueError:
+        raise unreadable("its status") from None
+
+
+def unreadable(what: str) -> TaskUnreadable:
+    """The error of a row that cannot be read."""
+    message = f"its row cannot be read here ({what}): a newer release has written it, or it is damaged"
+    return TaskUnreadable(message)
+
+
+def task_from(found: Mapping[str, Any]) -> Task:
+    """A task from the columns of its table; raises whatever a damaged value makes of it."""
     return Task(
         id=found["id"],
         tenant=found["tenant"],
         agent=found["agent"],
         status=TaskStatus(found["status"]),
-        input=json.loads(found["input"]),
-        output=None if found["output"] is None else json.loads(found["output"]),
-        error=_error_of(found["error"]),
-        labels=json.loads(found["labels"]),
+        input=from_json_text(found["input"]),
+        output=None if found["output"] is None else from_json_text(found["output"]),
+        error=error_of(found["error"]),
+        labels=labels_of(found["labels"]),
         priority=found["priority"],
         run_after=found["run_after"],
         timeout_seconds=found["timeout_seconds"],
         deadline_at=found["deadline_at"],
-        budget=_budget_of(found["budget"]),
+        budget=budget_of(found["budget"]),
         attempt=found["attempt"],
         max_attempts=found["max_attempts"],
         epoch=found["epoch"],
@@ -74,7 +109,17 @@ def task_of(row: AnyRow) -> Task:
     )
 
 
-def _budget_of(stored: str | None) -> Limits | None:
+def labels_of(stored: str) -> Mapping[str, str]:
+    """The labels in a row."""
+    labels = from_json_text(stored)
+    if not isinstance(labels, dict) or not all(type(value) is str for value in labels.values()):
+        message = "labels are no texts by name"
+        raise ValueError(message)
+    return labels
+
+
+def budget_of(stored: str | None) -> Limits | None:
+    """The limits in a row."""
     limits: dict[str, Any] = {} if stored is None else json.loads(stored)
     limits.pop(IN_THREAD, None)
     return Limits(**limits) if limits else None
@@ -98,15 +143,26 @@ def thread_of(row: AnyRow) -> Thread:
 
 
 def turn_of(row: AnyRow) -> Turn:
-    """What the later runs of its thread see of a task that has ended (``status``, ``input``, ``output``)."""
-    output = None if row.output is None else json.loads(row.output)
-    return Turn(input=json.loads(row.input), output=output, status=row.status)
+    """What the later runs of its thread see of a task that has ended (``status``, ``input``, ``output``).
+
+    Raises:
+        TaskUnreadable: it was written by a newer release, or is damaged.
+    """
+    try:
+        output = None if row.output is None else from_json_text(row.output)
+        return Turn(input=from_json_text(row.input), output=output, status=row.status)
+    except (ValueError, RecursionError) as error:
+        raise unreadable(f"an earlier turn of its thread: {type(error).__name__}") from None
 
 
-def _error_of(stored: str | None) -> RunError | None:
+def error_of(stored: str | None) -> RunError | None:
+    """The error in a row."""
     if stored is None:
         return None
-    fields: dict[str, Any] = json.loads(stored)
+    fields: dict[str, Any] = from_json_text(stored)
+    if not type(fields["code"]) is type(fields["message"]) is str:
+        message = "an error has no code, or no message"
+        raise ValueError(message)
     fields["actor"] = Actor(fields["actor"])
     return RunError(**fields)
 
@@ -117,15 +173,8 @@ def error_text(error: RunError | None) -> str | None:
 
 
 def recorded_of(row: AnyRow) -> Recorded:
-    """A step from its row (``seq``, ``at``, ``body``).
-
-    Raises:
-        TaskUnreadable: it was written by a newer release, or is damaged.
-    """
-    try:
-        return Recorded(seq=row.seq, at=row.at, step=decode_step(row.body))
-    except TranscriptError as error:
-        raise TaskUnreadable(str(error)) from None
+    """A step from its row (``seq``, ``at``, ``body``); one that cannot be read is shown as such."""
+    return Recorded(seq=row.seq, at=row.at, step=decode_shown(row.body))
 
 
 def new_task_values(new: NewTask, task_id: str) -> dict[str, Any]:

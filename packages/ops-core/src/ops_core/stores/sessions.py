@@ -20,6 +20,17 @@ MOST_AGE_SECONDS = 300
 """No session is used for longer, so that none stays for ever with a server that others have left."""
 
 
+OF_THE_MACHINE = (OSError, MemoryError)
+"""What a driver raises where the machine gives it no descriptor, no memory or no file: no error of a database, and the
+state of the session is not known then."""
+
+
+def of_the_machine(error: BaseException) -> str:
+    """Such an error on one line, without values."""
+    said = getattr(error, "strerror", None)
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
 class Sessions:
     """Whether the sessions that a process has with its database are still the right ones.
 

@@ -53,7 +53,7 @@ from ops_core.stores.dialects import (
 from ops_core.stores.listening import hints_from
 from ops_core.stores.patience import PATIENCE_SECONDS, Patience
 from ops_core.stores.rows import new_task_values
-from ops_core.stores.sessions import Sessions
+from ops_core.stores.sessions import OF_THE_MACHINE, Sessions, of_the_machine
 from ops_core.stores.sql import decide, halts, look, notes, progress, spending, submit, threads, upkeep
 from ops_core.stores.sql.leases import Claiming, Wanted, release_task, renew_leases, wait_task
 from ops_core.stores.sql.stats import read_stats
@@ -404,9 +404,20 @@ def _in_transaction(
 ) -> Result:
     try:
         with engine.begin() as connection, patience.using(connection):
-            return work(connection)
+            return _unless_of_the_machine(work, connection)
     except DBAPIError as error:
         if error.connection_invalidated and again:  # it was lost while it was idle: the pool has dropped it
             return _in_transaction(engine, patience, work, again=False)
         message = f"the database refused a read: {reason(error)}"
         raise StoreUnavailable(message) from None
+    except OF_THE_MACHINE as error:
+        message = f"the database cannot be used for a read: {of_the_machine(error)}"
+        raise StoreUnavailable(message) from None
+
+
+def _unless_of_the_machine(work: Callable[[Connection], Result], connection: Connection) -> Result:
+    try:
+        return work(connection)
+    except OF_THE_MACHINE:
+        connection.invalidate()  # nobody knows what was sent
+        raise

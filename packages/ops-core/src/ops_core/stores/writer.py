@@ -21,6 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from ops_core.errors import OpsError, StoreUnavailable
 from ops_core.stores.dialects import announce, concerns_all, is_repeatable, reason
 from ops_core.stores.patience import Patience
+from ops_core.stores.sessions import OF_THE_MACHINE, of_the_machine
 from ops_core.stores.writing import Writing
 from ops_core.telemetry import WriterMetrics
 
@@ -179,19 +180,15 @@ class Writer:
         began = time.monotonic()
         with self._begun() as connection, self._patience.using(connection):
             writing = Writing(connection)
-            for jobs in _groups(batch):
-                _do(jobs, writing)
-            if self._teller is not None:
-                announce(connection, self._teller, writing.hint)
             try:
-                connection.commit()
-            except DBAPIError as error:
-                if error.connection_invalidated:
-                    message = f"it is not known whether a write was committed: {reason(error)}"
-                    uncertain = StoreUnavailable(message)
-                    uncertain.is_uncertain = True
-                    raise _Unreachable(uncertain) from None
-                raise
+                for jobs in _groups(batch):
+                    _do(jobs, writing)
+                if self._teller is not None:
+                    announce(connection, self._teller, writing.hint)
+            except OF_THE_MACHINE as error:
+                connection.invalidate()
+                raise _Unreachable(_explained(error)) from None
+            _commit(connection)
         if self._metrics is not None:
             self._metrics.committed(len(batch), time.monotonic() - began)
 
@@ -201,6 +198,11 @@ class Writer:
         try:
             connection = self._engine.connect()
             connection.begin()
+        except OF_THE_MACHINE as error:
+            if connection is not None:
+                connection.invalidate()
+                connection.close()
+            raise _Unreachable(_explained(error)) from None
         except (DBAPIError, StoreUnavailable) as error:
             if connection is not None:
                 connection.close()
@@ -277,4 +279,25 @@ def _concerns_all(error: Exception) -> bool:
 def _explained(error: Exception) -> Exception:
     if isinstance(error, DBAPIError):  # its own text quotes the statement and its values
         return StoreUnavailable(f"the database refused a write: {reason(error)}")
+    if isinstance(error, OF_THE_MACHINE):
+        return StoreUnavailable(f"the database cannot be used for a write: {of_the_machine(error)}")
     return error
+
+
+def _commit(connection: Connection) -> None:
+    """Commit; whoever has handed something in is told where nobody knows whether that was done."""
+    try:
+        connection.commit()
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise _Unreachable(_uncertain(reason(error))) from None
+        raise
+    except OF_THE_MACHINE as error:
+        connection.invalidate()
+        raise _Unreachable(_uncertain(of_the_machine(error))) from None
+
+
+def _uncertain(why: str) -> StoreUnavailable:
+    uncertain = StoreUnavailable(f"it is not known whether a write was committed: {why}")
+    uncertain.is_uncertain = True
+    return uncertain

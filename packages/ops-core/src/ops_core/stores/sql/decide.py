@@ -8,7 +8,7 @@ from agentkit.codec import encode_step
 from agentkit.transcript import ApprovalGiven, Finished, Recorded
 from ops_core.errors import ApprovalExpired, TransitionRefused
 from ops_core.stores.dialects import now
-from ops_core.stores.rows import AnyRow, ending_values
+from ops_core.stores.rows import AnyRow, ending_values, status_of
 from ops_core.stores.sql.look import get_task, row_of
 from ops_core.stores.sql.progress import NO_LEASE, add_steps, step_row
 from ops_core.stores.sql.threads import pass_on
@@ -23,7 +23,7 @@ OPEN = statuses_that(Verb.CANCEL)
 def cancel_task(writing: Writing, tenant: str, task_id: str) -> Task:
     """Cancel: at once where no worker holds the task, else by asking its worker."""
     row = row_of(writing.connection, tenant, task_id, locked=True)  # nobody claims or ends it in between
-    status = TaskStatus(row.status)
+    status = status_of(row)
     if status is TaskStatus.RUNNING:
         writing.execute(update(t).where(t.c.id == task_id).values(cancel_requested=True, updated_at=now()))
         writing.cancelled.append(task_id)
@@ -73,8 +73,8 @@ def answer_approval(
     )
     row = writing.execute(answered).first()
     if row is None:
-        status = row_of(writing.connection, tenant, task_id).status
-        if TaskStatus(status).terminal:
+        status = status_of(row_of(writing.connection, tenant, task_id))
+        if status.terminal:
             message = f"the task is {status}; its approvals are closed"
             raise TransitionRefused(message)
         return False

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
 
 from sqlalchemy import ColumnElement, Connection, and_, insert, literal_column, or_, select, update
 
@@ -10,12 +11,13 @@ from ops_core.errors import HaltNotFound, IdempotencyConflict, TransitionRefused
 from ops_core.halt import Halt, HaltKind, NewHalt
 from ops_core.ports import HaltFilter
 from ops_core.stores.dialects import now
-from ops_core.stores.rows import AnyRow
+from ops_core.stores.rows import AnyRow, status_of
 from ops_core.stores.sql.look import row_of
 from ops_core.stores.tables import halt as h
 from ops_core.stores.tables import task as t
 from ops_core.stores.writing import Writing
-from ops_core.task import TaskStatus
+
+log = logging.getLogger("ops_core.stores")
 
 _in_force = h.c.lifted_at.is_(None)
 
@@ -40,7 +42,7 @@ def put_halt(writing: Writing, tenant: str, new: NewHalt, new_id: str) -> Halt:
     if repeated is not None:
         return repeated
     if new.kind is HaltKind.TASK:
-        status = TaskStatus(row_of(writing.connection, tenant, new.target, locked=True).status)
+        status = status_of(row_of(writing.connection, tenant, new.target, locked=True))
         if status.terminal:
             message = f"the task is {status}: there is nothing to halt"
             raise TransitionRefused(message)
@@ -86,12 +88,30 @@ def list_halts(connection: Connection, tenant: str, wanted: HaltFilter) -> Seque
         some = some.where(_in_force)
     if wanted.before is not None:
         some = some.where(h.c.id < wanted.before)
-    return [halt_of(row) for row in connection.execute(some)]
+    return _readable(connection.execute(some))
 
 
 def halts_in_force(connection: Connection) -> Sequence[Halt]:
     """Those of all tenants."""
-    return [halt_of(row) for row in connection.execute(_all_in_force)]
+    return _readable(connection.execute(_all_in_force))
+
+
+def _readable(rows: Iterable[AnyRow]) -> list[Halt]:
+    """Halts of the kinds that this release knows: it could not hold what another kind is about."""
+    halts: list[Halt] = []
+    for row in rows:
+        if row.kind in _KINDS:
+            halts.append(halt_of(row))
+        else:
+            log.error(
+                "halt %s is of the kind %r, which is not known here; a newer release has ordered it",
+                row.id,
+                row.kind,
+            )
+    return halts
+
+
+_KINDS = frozenset(HaltKind)
 
 
 _all_in_force = select(h).where(_in_force).order_by(h.c.id)

@@ -33,7 +33,7 @@ from agentkit.transcript import Finished, Recorded, RunStarted
 from ops_core.errors import TaskUnreadable
 from ops_core.ports import Renewed, RetryLater
 from ops_core.stores.dialects import now
-from ops_core.stores.rows import AnyRow, error_text, task_of
+from ops_core.stores.rows import AnyRow, error_text, task_of, unreadable
 from ops_core.stores.sql.decide import end_task
 from ops_core.stores.sql.halts import not_all_halted, not_halted
 from ops_core.stores.sql.progress import NO_LEASE, add_steps, fence, fenced, lost, progressed, step_row
@@ -330,21 +330,24 @@ def _readable(writing: Writing, rows: Sequence[AnyRow]) -> Sequence[Claimed]:
 def _claimed_if_readable(writing: Writing, row: AnyRow) -> Claimed | None:
     try:
         return _claimed(row)
-    except (TypeError, ValueError) as error:  # by a newer release: one task must not strand all others
-        log.error("task %s cannot be read here (%s); left to newer workers", row.id, type(error).__name__)
+    except TaskUnreadable as error:  # by a newer release: one task must not strand all others
+        log.error("task %s is left to newer workers: %s", row.id, error)
         lease = Lease(tenant=row.tenant, task_id=row.id, owner=row.lease_owner, epoch=row.epoch)
         unbegun = (
             update(t).where(*fence).values(steps=row.steps_at_claim)
         )  # what this claim has counted is not there
         writing.execute(unbegun, fenced(lease))
-        release_task(writing, lease, RetryLater.by_a_newer_release(TaskUnreadable()))
+        release_task(writing, lease, RetryLater.by_a_newer_release(error))
         return None
 
 
 def _claimed(row: AnyRow) -> Claimed:
     task = task_of(row)
     lease = Lease(tenant=task.tenant, task_id=task.id, owner=row.lease_owner, epoch=task.epoch)
-    seconds_left = None if task.deadline_at is None else task.deadline_at - row.moment
+    try:
+        seconds_left = None if task.deadline_at is None else task.deadline_at - row.moment
+    except TypeError:
+        raise unreadable("its deadline") from None
     begun: Recorded | None = None
     if row.steps > row.steps_at_claim:
         started = RunStarted(run_id=task.id, agent=task.agent, input=task.input)

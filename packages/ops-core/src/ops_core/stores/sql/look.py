@@ -8,11 +8,12 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, literal, literal_column, select
 
-from agentkit.transcript import ApprovalAsked, ApprovalGiven, Recorded, expiry
+from agentkit.transcript import ApprovalAsked, ApprovalGiven, Recorded, Unreadable, expiry
 from ops_core.errors import TaskNotFound
 from ops_core.ports import PAGE_BYTES, ApprovalFilter, Page, TaskFilter
+from ops_core.stores.damage import shown_task
 from ops_core.stores.dialects import by_moment, byte_length, now
-from ops_core.stores.rows import AnyRow, recorded_of, task_of
+from ops_core.stores.rows import AnyRow, recorded_of
 from ops_core.stores.tables import checked, task_label, turn
 from ops_core.stores.tables import step as s
 from ops_core.stores.tables import task as t
@@ -67,7 +68,7 @@ def get_task(connection: Connection, tenant: str, task_id: str) -> Task:
     row = connection.execute(_one_task_asked, {"of_tenant": tenant, "of_task": task_id}).first()
     if row is None:
         raise _no_task(task_id)
-    task = task_of(row)
+    task = shown_task(row)
     if not row.asked or task.status.terminal:
         return task
     steps = _approval_steps(connection, [task.id])
@@ -103,7 +104,9 @@ def _approval_steps(connection: Connection, task_ids: Sequence[str]) -> dict[str
 
 
 def _open(task_id: str, agent: str, steps: Sequence[Recorded], moment: float) -> Iterator[Approval]:
-    """The questions among these steps that can still be answered."""
+    """The questions among these steps that can still be answered; none where one of these steps cannot be read."""
+    if any(isinstance(recorded.step, Unreadable) for recorded in steps):
+        return  # it may be the answer
     answered = {recorded.step.approval_id for recorded in steps if isinstance(recorded.step, ApprovalGiven)}
     for recorded in steps:
         if isinstance(recorded.step, ApprovalAsked) and recorded.step.approval_id not in answered:
@@ -134,7 +137,7 @@ def _no_task(task_id: str) -> TaskNotFound:
 def list_tasks(connection: Connection, tenant: str, wanted: TaskFilter) -> Page[Task]:
     """Tasks of this tenant, newest first (their ids sort by the moment of submission)."""
     rows = connection.execute(_page_of_tasks(_conditions(tenant, wanted), wanted)).all()
-    page = Page(task_of(row) for row in rows[: wanted.limit])
+    page = Page(shown_task(row) for row in rows[: wanted.limit])
     page.more = bool(rows) and rows[0].found > len(page)
     return page
 

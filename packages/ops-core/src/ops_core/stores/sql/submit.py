@@ -25,9 +25,10 @@ from agentkit.codec import encode_step
 from agentkit.transcript import Recorded, RunRetried
 from ops_core.errors import IdempotencyConflict, OpsError, ThreadBusy, TransitionRefused
 from ops_core.ports import Inserted
+from ops_core.stores.damage import shown_task
 from ops_core.stores.dialects import now
 from ops_core.stores.many import Given, Many, NewRows, Together, rows_of_arrays
-from ops_core.stores.rows import NEW_TASK_COLUMNS, accepted, new_task_values, task_of
+from ops_core.stores.rows import NEW_TASK_COLUMNS, accepted, new_task_values, status_of, task_of
 from ops_core.stores.sql import threads
 from ops_core.stores.sql.look import get_task, row_of
 from ops_core.stores.sql.progress import add_steps, step_row
@@ -149,7 +150,7 @@ def _known(writing: Writing, submitted: Sequence[Submitted]) -> dict[_Key, _Know
     given = [{"of_tenant": one.new.tenant, "key": one.new.idempotency_key} for one in submitted]
     found = zip(submitted, writing.found(_same_key, given), strict=True)
     rows = {one.key: row_of(writing.connection, one.new.tenant, id_[0]) for one, id_ in found if id_}
-    return {key: _Known(task_of(row), row.fingerprint) for key, row in rows.items()}
+    return {key: _Known(shown_task(row), row.fingerprint) for key, row in rows.items()}
 
 
 def _repeated(one: Submitted, known: _Known) -> Inserted | IdempotencyConflict:
@@ -175,7 +176,7 @@ def find_repeated(connection: Connection, new: NewTask) -> Inserted | None:
         return None
     if row.fingerprint != new.fingerprint:
         raise _key_is_used()
-    return Inserted(task=task_of(row), created=False)
+    return Inserted(task=shown_task(row), created=False)
 
 
 def _insert(
@@ -243,7 +244,7 @@ def retry_task(writing: Writing, asked: Retry) -> Inserted:
         return repeated
     if row.retried_as is not None:
         return Inserted(task=get_task(writing.connection, asked.tenant, row.retried_as), created=False)
-    status = TaskStatus(row.status)
+    status = status_of(row)
     if status not in (TaskStatus.FAILED, TaskStatus.CANCELLED):
         message = f"only a failed or cancelled task can be retried; this one is {row.status}"
         raise TransitionRefused(message)

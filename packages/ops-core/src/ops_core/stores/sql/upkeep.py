@@ -50,7 +50,10 @@ def sweep_tasks(writing: Writing, limit: int, terms: SweepTerms) -> Swept:
     if _could_be_renewed(writing, terms):
         lost += writing.execute(_held(LEASES_RUN_OUT, limit)).all()
     for row in {row.id: row for row in lost}.values():
-        ending = _ending_of_lost(row)
+        try:
+            ending = _ending_of_lost(row)
+        except TypeError:  # its row is damaged: whoever claims it says so
+            ending = None
         if ending is None:
             if _release_lost(writing, row):
                 released.append(row.id)

@@ -102,22 +102,14 @@ class Narrator:
                 return Line(seq=seq, word="retry", text=f"carries on task {one_line(step.of)}", tone="quiet")
             case Summarised():
                 return _shortening(seq, step)
-            case Recalled(notes=notes):
-                told = tuple(f"{note.score:.2f}  {visible(note.text)}" for note in notes)
-                text = counted(len(notes), "note") if notes else "nothing"
-                note = f"{seconds_of(step.seconds):>7}"
-                return Line(seq=seq, word="recalls", text=text, note=note, details=told, tone="quiet")
+            case Recalled():
+                return _recalled(seq, step)
             case RunStarted():
                 return Line(seq=seq, word="goal", text=visible(input_as_text(step.input)))
             case Finished():
                 return None
-            case Unreadable(stored_as=kind, problem=problem):
-                text = (
-                    f"step {seq} ({visible(kind)}) cannot be read here"
-                    if kind
-                    else f"step {seq} cannot be read here"
-                )
-                return Line(seq=seq, word="unread", text=text, details=(visible(problem),), tone="bad")
+            case Unreadable():
+                return _unread(seq, step)
 
     def _reply(self, seq: int, reply: ModelReplied) -> Line:
         calls = reply.tool_calls
@@ -204,6 +196,19 @@ class Narrator:
 
     def _asked_about(self) -> set[str]:
         return {asked.call_id for asked in self.asked.values()}
+
+
+def _recalled(seq: int, step: Recalled) -> Line:
+    told = tuple(f"{note.score:.2f}  {visible(note.text)}" for note in step.notes)
+    text = counted(len(step.notes), "note") if step.notes else "nothing"
+    note = f"{seconds_of(step.seconds):>7}"
+    return Line(seq=seq, word="recalls", text=text, note=note, details=told, tone="quiet")
+
+
+def _unread(seq: int, step: Unreadable) -> Line:
+    kind = f" ({visible(step.stored_as)})" if step.stored_as else ""
+    text = f"step {seq}{kind} cannot be read here"
+    return Line(seq=seq, word="unread", text=text, details=(visible(step.problem),), tone="bad")
 
 
 def _shortening(seq: int, step: Summarised) -> Line:

@@ -19,12 +19,12 @@ from agentkit import (
     tool,
 )
 from agentkit.codec import decode_step, encode_step
-from agentkit.errors import RunReleased
+from agentkit.errors import ModelBadRequest, RunReleased
 from agentkit.messages import ModelReply, Text, Usage
 from agentkit.models.prices import Price, Prices
 from agentkit.tally import Tally
 from agentkit.testing import Crash, CrashingJournal, ScriptedModel
-from agentkit.transcript import ModelAsked, NestedSpent
+from agentkit.transcript import ASIDES, ModelAsked, NestedSpent
 
 from .loop_support import steps_of  # type: ignore[import-not-found]
 
@@ -301,3 +301,101 @@ async def test_what_outlives_its_caller_goes_on_by_itself():
     assert late.unwrap() == "late"
     with pytest.raises(RunFailed):
         (await Agent(ScriptedModel([""] * 4)).run("x")).unwrap()
+
+
+def steps_told(steps: Any) -> dict[str, int]:
+    told: dict[str, int] = {}
+    for step in steps_of(steps, NestedSpent):
+        told[step.run] = told.get(step.run, 0) + step.steps
+    return told
+
+
+def steps_taken(outcomes: Any) -> dict[str, int]:
+    return {one.run_id: sum(not isinstance(each.step, ASIDES) for each in one.transcript) for one in outcomes}
+
+
+ENDS: dict[str, Any] = {
+    "completes": [ToolCall(id="r", name="read"), reply()],
+    "is cut off by its limit": [ToolCall(id=str(n), name="read", arguments={"page": n}) for n in range(9)],
+    "fails at once": [ModelBadRequest("no")],
+    "waits for a person": [[ToolCall(id="r", name="read"), ToolCall(id="p", name="pay")]],
+}
+
+
+@pytest.mark.parametrize("way", ["run", "stream", "two deep", "side by side", "thread"])
+@pytest.mark.parametrize("end", ENDS)
+async def test_every_step_of_it_counts_however_it_ends(end: str, way: str):
+    ended: list[Any] = []
+
+    @tool(effect="pure")
+    def read(page: int = 0) -> int:
+        """Read a page."""
+        return page
+
+    @tool(approval=True)
+    def pay() -> str:
+        """Pay."""
+        return "paid"
+
+    def helper() -> Agent[Any, Any]:
+        return Agent(
+            ScriptedModel(ENDS[end]), name="helper", tools=[read, pay], prices=PRICES, limits=Limits(steps=8)
+        )
+
+    @tool(effect="pure")
+    async def ask() -> str:
+        """Ask another agent."""
+        if way == "stream":
+            ended.append([event async for event in helper().stream("go")][-1])
+        else:
+            ended.append(await helper().run("go"))
+        return type(ended[-1]).__name__
+
+    @tool(effect="pure", name="ask")
+    def ask_in_a_thread() -> str:
+        """Ask another agent."""
+        ended.append(helper().run_sync("go"))
+        return type(ended[-1]).__name__
+
+    @tool(effect="pure", name="ask")
+    async def ask_further() -> str:
+        """Ask another agent, who asks one."""
+        middle = Agent(ScriptedModel([ToolCall(id="m", name="ask"), reply()]), tools=[ask], prices=PRICES)
+        ended.append(await middle.run("go"))
+        return "asked"
+
+    tools = {"thread": ask_in_a_thread, "two deep": ask_further}
+    calls = [ToolCall(id=str(n), name="ask") for n in range(3 if way == "side by side" else 1)]
+    journal = MemoryJournal()
+    outer = Agent(ScriptedModel([calls, "done"]), tools=[tools.get(way, ask)], prices=PRICES)
+    assert (await outer.run("go", journal=journal)).unwrap() == "done"
+    assert steps_told(journal.steps) == steps_taken(ended)
+    assert Tally.of(journal.steps).nested_steps == sum(steps_taken(ended).values())
+
+
+async def test_the_steps_of_one_that_is_stopped_count():
+    inner_journal, journal = MemoryJournal(), MemoryJournal()
+
+    @tool(effect="pure")
+    async def hang() -> str:
+        """Hang."""
+        task.cancel()
+        await asyncio.Event().wait()
+        return ""
+
+    inner = Agent(
+        ScriptedModel([[ToolCall(id="r", name="read"), ToolCall(id="h", name="hang")]]), tools=[hang]
+    )
+
+    @tool(effect="pure")
+    async def ask() -> str:
+        """Ask another agent."""
+        return (await inner.run("go", journal=inner_journal)).unwrap()
+
+    outer = Agent(ScriptedModel([ToolCall(id="a", name="ask")]), tools=[ask])
+    task = asyncio.create_task(outer.run("go", journal=journal))
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    taken = sum(not isinstance(each.step, ASIDES) for each in inner_journal.steps)
+    assert taken == 3
+    assert Tally.of(journal.steps).nested_steps == taken

@@ -152,6 +152,18 @@ class Account:
                     self.outer.pending_steps.pop(self.run_id, None)
                 await self.outer.put(told)
 
+    async def tell_rest(self) -> None:
+        """Record there, too, the steps since the last call of a model: the run is carried no further.
+
+        Raises:
+            JournalError: the step could not be recorded.
+        """
+        left = _counted(self.tally()) - self._told_steps
+        if self.outer is None or self.outer.is_settled or left <= 0:
+            return
+        self._told_steps += left
+        await self.outer.put(NestedSpent(run=self.run_id, agent=self.agent, steps=left, failed=True))
+
     def _told(self, step: Step, steps: int) -> ModelAsked | NestedSpent | None:
         match step:
             case ModelAsked():

@@ -126,7 +126,14 @@ class Loop:
         await self._begin(given)
         with self.account.inside():
             try:
-                return await self._carry()
+                outcome = await self._carry()
+            except BaseException:
+                with suppress(JournalError):  # what comes of the run is told, and not that
+                    await self.account.tell_rest()
+                raise
+            else:
+                await self.account.tell_rest()
+                return outcome
             finally:
                 self.account.close(stopped=self._is_stopped)
 

@@ -397,20 +397,20 @@ class Embedded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NestedSpent:
-    """A run inside a tool of this run has called a model, and has drawn on the budget of this one.
+    """A run inside a tool has drawn on the budget of this one: with a call of a model, or with its last steps.
 
     Attributes:
         run: id of that run.
         agent: name of its agent.
-        model: ``provider:name``.
+        model: ``provider:name``; empty for the steps after its last call.
         usage: what the call has used; ``None`` where nobody knows.
         steps: so many steps of that run were recorded since the last one of these.
-        failed: the call gave no reply.
+        failed: there was no reply.
     """
 
     run: str
     agent: str
-    model: str
+    model: str = ""
     usage: Usage | None = None
     steps: int = 0
     failed: bool = False

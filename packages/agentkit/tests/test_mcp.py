@@ -524,15 +524,18 @@ def http(body: bytes, status: str = "200 OK", kind: str = "application/json", mo
 
 
 @asynccontextmanager
-async def raw_http(answer: bytes):
-    """A toolset over HTTP, whose tool ``t`` is answered with these bytes."""
+async def raw_http(answer: bytes | list[bytes], **options: Any):
+    """A toolset over HTTP, whose tool ``t`` is answered with these bytes; those of a list one after the other."""
 
     async def serve(reader, writer):
         head = await reader.readuntil(b"\r\n\r\n")
         size = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
         sent = json.loads(await reader.readexactly(int(size[1]))) if size else {}
         if "id" in sent:
-            writer.write(await answered({"tools/call": answer}, sent["method"], sent["id"]))
+            next_one = answer
+            if isinstance(answer, list):
+                next_one = answer.pop(0) if sent["method"] == "tools/call" else b""
+            writer.write(await answered({"tools/call": next_one}, sent["method"], sent["id"]))
         else:
             writer.write(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
         with suppress(OSError):
@@ -541,11 +544,16 @@ async def raw_http(answer: bytes):
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as listening:
         url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/mcp"
-        async with McpPool([McpServer(name="raw", url=url, call_seconds=5)]) as pool:
+        async with McpPool([McpServer(name="raw", url=url, call_seconds=5, **options)]) as pool:
             yield pool.toolset("raw")
 
 
 OK_HTTP = OK.strip().encode()
+MANY_VALUES = (
+    b'{"jsonrpc":"2.0","id":$ID,"result":{"content":[],"structuredContent":{"a":['
+    + b"0," * 200_000
+    + b"0]}}}"
+)
 EVENT = b"event: message\ndata: " + OK_HTTP + b"\n\n"
 TAKEN = {
     "plain": http(OK_HTTP),
@@ -565,6 +573,15 @@ TAKEN = {
         b'data: {"jsonrpc":"2.0","id":"other","result":{}}\n\n' + EVENT, kind="text/event-stream"
     ),
     "events with carriage returns": http(EVENT.replace(b"\n", b"\r\n"), kind="text/event-stream"),
+    "events that end lines with carriage returns": http(
+        EVENT.replace(b"\n", b"\r"), kind="text/event-stream"
+    ),
+    "events with all ends of lines": http(
+        b": ping\r\r: ping\n\n" + EVENT.replace(b"\n\n", b"\r\n\r\n"), kind="text/event-stream"
+    ),
+    "an event of many kibibytes": http(
+        EVENT.replace(b'"id"', b'"a":"' + b"x" * 99_000 + b'","id"'), kind="text/event-stream"
+    ),
     "no empty line at the end": http(EVENT.rstrip(b"\n"), kind="text/event-stream"),
 }
 
@@ -596,6 +613,11 @@ REFUSED = {
         "not of",
     ),
     "too long": (http(OK_HTTP + b" " * (9 << 20)), "more than 8388608 bytes"),
+    "too many values": (http(MANY_VALUES), "more than 100000 values"),
+    "an event of too many values": (
+        http(b"data: " + MANY_VALUES + b"\n\n", kind="text/event-stream"),
+        "more than 100000 values",
+    ),
     "compressed": (http(b"x", more="Content-Encoding: gzip\r\n"), "compressed"),
 }
 
@@ -606,6 +628,27 @@ async def test_why_a_call_over_http_failed_is_told(answer, why):
         for _ in range(2):
             with pytest.raises(ToolError, match=why):
                 await toolset.call(called("t", "raw"), context())
+
+
+@pytest.mark.parametrize("effect", ["pure", "idempotent", "unsafe"])
+@pytest.mark.parametrize("status", ["429 Too Many Requests", "503 Service Unavailable"])
+async def test_a_busy_server_is_asked_again_when_it_has_said_to(status: str, effect: Any):
+    busy = http(b"{}", status, more="Retry-After: 0\r\n")
+    answers = [busy, busy, http(OK_HTTP)]
+    async with raw_http(answers, effects={"t": effect}) as toolset:
+        if effect == "unsafe":
+            with pytest.raises(ToolError, match=status.partition(" ")[0]):
+                await toolset.call(called("t", "raw"), context())
+            assert len(answers) == 2
+        else:
+            assert await toolset.call(called("t", "raw"), context()) == "ok"
+
+
+async def test_a_busy_server_that_wants_more_time_than_there_is_is_not_waited_for():
+    busy = http(b"{}", "429 Too Many Requests", more="Retry-After: 60\r\n")
+    async with raw_http([busy, http(OK_HTTP)], effects={"t": "pure"}) as toolset:
+        with pytest.raises(ToolError, match="Retry-After: 60"):
+            await toolset.call(called("t", "raw"), context())
 
 
 # --- pins --------------------------------------------------------------------------------------------------------

@@ -24,9 +24,9 @@ from agentkit.errors import (
     ModelUnreachable,
     UsageError,
 )
+from agentkit.headers import retry_after
 from agentkit.models import endpoint as endpoint_module
 from agentkit.models.openai import OpenAIModel
-from agentkit.models.refusals import retry_after
 from agentkit.testing.model_contract import ModelContract
 from agentkit.testing.models import as_reply
 

@@ -94,7 +94,10 @@ async def test_what_repeating_a_call_does_follows_from_the_method(api: Api):
     [
         ("application/json", b"[1, 2]", [1, 2]),
         ("application/problem+json", b"{}", {}),
-        ("text/plain; charset=utf-8", "é \u202e".encode(), "é \\u202e"),
+        ("text/plain; charset=utf-8", "\ufeffé \u202e\u00ad".encode(), "\ufeffé \u202e\u00ad"),
+        ("application/json", '{"\u200ba": "b\u2028"}'.encode(), {"\u200ba": "b\u2028"}),
+        ("text/plain", "hi\U000e0041".encode(), "hi\\U000e0041"),
+        ("application/json", b'"' + b"x" * 100_000 + b'"', "x" * 100_000),
         ("application/xml", b"<a/>", "<a/>"),
         ("image/png", b"\x89PNG", {"content_type": "image/png", "bytes": 4}),
         ("application/json", b"", None),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 
-from agentkit.errors import LimitReached
+from agentkit.errors import JournalError, LimitReached
 from agentkit.limits import Limits
 from agentkit.money import nanos
 from agentkit.tally import Tally
@@ -152,7 +152,7 @@ class Account:
                     self.outer.pending_steps.pop(self.run_id, None)
                 await self.outer.put(told)
 
-    async def tell_rest(self) -> None:
+    async def _tell_rest(self) -> None:
         """Record there, too, the steps since the last call of a model: the run is carried no further.
 
         Raises:
@@ -202,9 +202,15 @@ class Account:
         if self.outer is not None and not self.outer.is_settled:
             self.outer.look()
 
-    @contextmanager
-    def inside(self) -> Generator[None]:
-        """While this run is carried, a stop of the run around it reaches it, also in another thread."""
+    @asynccontextmanager
+    async def inside(self) -> AsyncGenerator[None]:
+        """While this run is carried, a stop of the run around it reaches it, also in another thread.
+
+        At its end the run around it is charged for what is left.
+
+        Raises:
+            JournalError: that could not be recorded.
+        """
         task, outer = asyncio.current_task(), self.outer
         if outer is None or task is None:
             yield
@@ -212,6 +218,12 @@ class Account:
         outer.inner[task] = asyncio.get_running_loop()
         try:
             yield
+        except BaseException:
+            with suppress(JournalError):  # what comes of the run is told, and not that
+                await self._tell_rest()
+            raise
+        else:
+            await self._tell_rest()
         finally:
             outer.inner.pop(task, None)
             outer.pending_steps.pop(self.run_id, None)

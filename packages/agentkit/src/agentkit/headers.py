@@ -1,8 +1,10 @@
-"""Headers of HTTP: what may stand in one, and which are nobody's to set."""
+"""Headers of HTTP: what may stand in one, which are nobody's to set, and when to come again."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
 
 FRAMING = frozenset(
     {
@@ -25,3 +27,23 @@ def header_problem(name: str, value: str = "") -> str | None:
     if _NOT_PLAIN.search(value):
         return f"the header {name} holds a character that cannot be sent: plain ones only, and one line"
     return None
+
+
+def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Seconds to wait, as ``Retry-After`` says: a number or a date (RFC 9110, section 10.2.3); never below zero.
+
+    OpenAI's finer ``retry-after-ms`` comes first. What is neither is ignored.
+    """
+    milliseconds = headers.get("retry-after-ms", "").strip()
+    if re.fullmatch(r"\d{1,12}(\.\d+)?", milliseconds, re.ASCII):
+        return float(milliseconds) / 1000
+    value = headers.get("retry-after", "").strip()
+    if re.fullmatch(r"\d{1,9}(\.\d+)?", value, re.ASCII):
+        return float(value)
+    from email.utils import parsedate_to_datetime  # a date is rare, and email takes long to load
+
+    try:
+        date = parsedate_to_datetime(value)
+    except (TypeError, ValueError):
+        return None
+    return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now.timestamp())

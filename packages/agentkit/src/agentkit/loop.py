@@ -124,16 +124,9 @@ class Loop:
         """
         self._given = given
         await self._begin(given)
-        with self.account.inside():
+        async with self.account.inside():
             try:
-                outcome = await self._carry()
-            except BaseException:
-                with suppress(JournalError):  # what comes of the run is told, and not that
-                    await self.account.tell_rest()
-                raise
-            else:
-                await self.account.tell_rest()
-                return outcome
+                return await self._carry()
             finally:
                 self.account.close(stopped=self._is_stopped)
 

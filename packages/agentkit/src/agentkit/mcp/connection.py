@@ -43,6 +43,8 @@ Result = TypeVar("Result")
 
 _TRIES = 3
 """So often reaching an address is tried for one caller; a program that does not start will not start then, either."""
+_MOST_WAITS = 4
+"""So often a busy server is asked again when it has said to."""
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 30.0
 FRESH_SECONDS = 60.0
@@ -64,6 +66,18 @@ class _Lost(Exception):
     def __init__(self, reason: str, *, refused: bool) -> None:
         super().__init__(reason)
         self.refused = refused
+
+
+class _Busy(ToolError):
+    """The server has refused the call, and says when it will take it.
+
+    Attributes:
+        seconds: until then.
+    """
+
+    def __init__(self, message: str, seconds: float) -> None:
+        super().__init__(message)
+        self.seconds = seconds
 
 
 @dataclass(eq=False)
@@ -223,7 +237,7 @@ class Connection:
         clock, outcome = asyncio.get_running_loop().time, "cancelled"
         began = clock()
         try:
-            result = await self._asked(do, again=again)
+            result = await self._asked_patiently(do, began + self.server.call_seconds, again=again)
             outcome = "failed" if getattr(result, "is_error", False) else "ok"
             return result
         except ToolError as error:
@@ -231,6 +245,21 @@ class Connection:
             raise
         finally:
             self._here.watch.called(self.server.name, outcome, clock() - began)
+
+    async def _asked_patiently(
+        self, do: Callable[[Client], Awaitable[Result]], until: float, *, again: bool
+    ) -> Result:
+        """Ask again when a busy server will take the call, where it may be repeated and that is soon enough."""
+        for _ in range(_MOST_WAITS):
+            try:
+                return await self._asked(do, again=again)
+            except _Busy as busy:
+                seconds = max(busy.seconds, _FIRST_PAUSE)
+                if not again or asyncio.get_running_loop().time() + seconds >= until:
+                    raise
+                log.info("%s; the call is made again in %.1f s", busy, seconds)
+            await asyncio.sleep(seconds * random.uniform(1.0, 1.2))  # noqa: S311  (no secret)
+        return await self._asked(do, again=again)
 
     async def _asked(self, do: Callable[[Client], Awaitable[Result]], *, again: bool) -> Result:
         try:
@@ -273,7 +302,10 @@ class Connection:
             raise _Lost(live.way.reason or "the connection ended", refused=fate.refused) from None
         log.debug("%s: %s", self.server.name, type(error).__name__)
         words = fate.refusal if fate.refusal and _says_nothing(error) else _words_of(error)
-        raise ToolError(f"{self.server.name}: {words}") from None
+        message = f"{self.server.name}: {words}"
+        if fate.retry_after is not None and _says_nothing(error):
+            raise _Busy(message, fate.retry_after) from None
+        raise ToolError(message) from None
 
     # --- opening --------------------------------------------------------------------------------------------------
 

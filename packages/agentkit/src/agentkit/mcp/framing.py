@@ -5,6 +5,7 @@ This module imports the SDK's types; it is imported when a connection is opened.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,11 @@ from mcp_types import (
 )
 from pydantic import ValidationError
 from pydantic_core import from_json
+
+from agentkit.json_bounds import MAX_VALUES, has_more_values
+
+LARGE = 1 << 16
+"""Bytes that take a while to read."""
 
 MALFORMED = "what it sends is not of its protocol"
 _START = re.compile(r'\{\s*"(?:jsonrpc|id|result|error|method|params)"\s*:')
@@ -50,10 +56,16 @@ def messages_in(raw: bytes) -> Found:
     """Return the messages in a line, an event or a body.
 
     Bytes that are not UTF-8 become replacement characters. A message counts behind a byte order mark, behind text that
-    does not end with a line, and within a list. An answer that cannot be read fails its call and no other.
+    does not end with a line, and within a list. An answer that cannot be read, or holds too many values, fails its call
+    and no other.
     """
-    text = raw.decode(errors="replace").strip("\ufeff\x00 \t\r\n")
     found = Found()
+    if has_more_values(raw):
+        found.noise = raw[:_EDGE].decode(errors="replace")
+        failed = failed_answer(raw, f"its answer has more than {MAX_VALUES} values")
+        found.messages += [] if failed is None else [failed]
+        return found
+    text = raw.decode(errors="replace").strip("\ufeff\x00 \t\r\n")
     if b'"jsonrpc"' not in raw:  # told at once: a program may write any number of lines
         found.noise = text
         return found
@@ -76,6 +88,11 @@ def messages_in(raw: bytes) -> Found:
     if not found.messages and (message := failed_answer(raw)) is not None:
         found.messages.append(message)
     return found
+
+
+async def read_messages(raw: bytes) -> Found:
+    """:func:`messages_in`; what is large is read beside the event loop."""
+    return await asyncio.to_thread(messages_in, raw) if len(raw) > LARGE else messages_in(raw)
 
 
 def failed_answer(raw: bytes, why: str = MALFORMED) -> JSONRPCMessage | None:

@@ -14,13 +14,16 @@ import httpx2
 from mcp_types import JSONRPCError, JSONRPCMessage, JSONRPCResponse
 
 from agentkit.characters import visible
-from agentkit.mcp.framing import MALFORMED, failed_answer, failure, is_answer_to, messages_in
+from agentkit.mcp.framing import MALFORMED, Found, failed_answer, failure, is_answer_to, read_messages
 from agentkit.mcp.processes import MOST_LINE
 
 COMPRESSED = "the answer is compressed, which was not asked for"
 EVENTS = "text/event-stream"
 HTTP_OK = 200
 HTTP_REFUSAL = 400
+BUSY = frozenset({429, 503})
+"""With these a server may say when it will take the same call."""
+
 _MAX_RETRY_AFTER = 40
 _EDGE = 4096
 _ABOUT = {
@@ -57,9 +60,8 @@ def call_id_of(request: bytes) -> int | str | None:
     return found if isinstance(found, int | str) else None
 
 
-def mended_body(body: bytes, call_id: int | str) -> tuple[bytes, str]:
-    """Return the answer to a call in a body, and what stands beside it that is no message."""
-    found = messages_in(body)
+def mended_body(found: Found, call_id: int | str) -> tuple[bytes, str]:
+    """Return the answer to a call among what a body holds, and what stands beside it that is no message."""
     answer = next((each for each in found.messages if is_answer_to(each, call_id)), None)
     if answer is None:
         answer = failure(call_id, "it answered another call" if found.messages else MALFORMED)
@@ -83,7 +85,12 @@ async def body_of(stream: CappedStream, call_id: int | str) -> tuple[bytes, str]
         body = b"".join([chunk async for chunk in stream])
     except TooLong as error:
         return _encoded(failure(call_id, str(error)), call_id), ""
-    return mended_body(body, call_id)
+    return mended_body(await read_messages(body), call_id)
+
+
+def _with_line_feeds(events: bytes) -> bytes:
+    """A line of events may end with a line feed, a carriage return, or both."""
+    return events.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 
 class TooLong(httpx2.ReadError):
@@ -126,27 +133,29 @@ class EventStream(httpx2.AsyncByteStream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         rest, event = bytearray(), bytearray()
         async for chunk in self._stream:
-            if b"\n" not in chunk and len(rest) + len(event) + len(chunk) <= MOST_LINE:
+            if b"\n" not in chunk and b"\r" not in chunk and len(rest) + len(event) + len(chunk) <= MOST_LINE:
                 rest += chunk  # looked at once: a long line must not cost quadratic time
                 continue
             rest += chunk
-            *lines, last = rest.replace(b"\r\n", b"\n").split(b"\n")
-            rest = bytearray(last)
+            # a carriage return at the end may be the first half of the end of a line
+            whole = len(rest) - rest.endswith(b"\r")
+            *lines, last = _with_line_feeds(bytes(rest[:whole])).split(b"\n")
+            rest = bytearray(last + rest[whole:])
             for line in lines:
                 if line:
                     event += line + b"\n"
                     continue
-                for mended in self._mended(bytes(event)):
+                async for mended in self._mended(bytes(event)):
                     yield mended
                 event.clear()
             if len(rest) + len(event) > MOST_LINE:
                 for mended in self._too_long(bytes(event + rest)):
                     yield mended
                 return
-        for mended in self._mended(bytes(event + rest)):
+        async for mended in self._mended(_with_line_feeds(bytes(event + rest))):
             yield mended
 
-    def _mended(self, event: bytes) -> Iterator[bytes]:
+    async def _mended(self, event: bytes) -> AsyncIterator[bytes]:
         lines = event.split(b"\n")
         data = [line.removeprefix(b"data:").removeprefix(b" ") for line in lines if line.startswith(b"data:")]
         others = b"".join(line + b"\n" for line in lines if line and not line.startswith(b"data:"))
@@ -154,7 +163,7 @@ class EventStream(httpx2.AsyncByteStream):
             if event.strip():
                 yield event + b"\n"
             return
-        found = messages_in(b"\n".join(data))
+        found = await read_messages(b"\n".join(data))
         if found.noise:
             self._report(found.noise)
         for message in found.messages:

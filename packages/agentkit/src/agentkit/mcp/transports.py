@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -25,11 +26,13 @@ from mcp_types import JSONRPCError, JSONRPCRequest, JSONRPCResponse
 from agentkit.characters import visible
 from agentkit.errors import AddressRefused, MachineError
 from agentkit.guarded import GuardedTransport
+from agentkit.headers import retry_after
 from agentkit.machine_errors import machine_error
 from agentkit.mcp.authorizing import auth_of, sent_by
-from agentkit.mcp.framing import Found, failed_answer, messages_in
+from agentkit.mcp.framing import Found, failed_answer, read_messages
 from agentkit.mcp.hosts import hosts_of
 from agentkit.mcp.http_answers import (
+    BUSY,
     COMPRESSED,
     EVENTS,
     HTTP_OK,
@@ -72,10 +75,12 @@ class Fate:
     Attributes:
         refused: the server has not taken it, so it has certainly not taken effect.
         refusal: the status with which it was refused, in words; empty for none.
+        retry_after: seconds after which the server will take it, where it was too busy and has said so.
     """
 
     refused: bool = False
     refusal: str = ""
+    retry_after: float | None = None
 
 
 FATE: ContextVar[Fate | None] = ContextVar("FATE", default=None)
@@ -223,7 +228,7 @@ class _Program(_Base):
         lines = _Lines(streams.stdout)
         try:
             async for line, is_whole in lines:
-                found = messages_in(line) if is_whole else _too_long(line)
+                found = await read_messages(line) if is_whole else _too_long(line)
                 if found.noise:
                     lines.noise += 1
                     if told := self._noise.told(found.noise):
@@ -413,7 +418,7 @@ class _Capped(httpx2.AsyncBaseTransport):
         ):
             self._refused(request)
         if response.status_code >= HTTP_REFUSAL:
-            self._note(refusal_of(response.status_code, response.headers))
+            self._note(response)
         if response.headers.pop("content-encoding", "").strip().lower() not in {"", "identity", "none"}:
             await response.aclose()  # a few bytes may unfold to any size
             if request.method != "POST" or (call_id := call_id_of(request.content)) is None:
@@ -425,10 +430,12 @@ class _Capped(httpx2.AsyncBaseTransport):
             await self._mend(request, response)
         return response
 
-    def _note(self, refusal: str) -> None:
-        fate = FATE.get()
+    def _note(self, response: httpx2.Response) -> None:
+        refusal, fate = refusal_of(response.status_code, response.headers), FATE.get()
         if fate is not None:
             fate.refusal = refusal
+            if response.status_code in BUSY:
+                fate.retry_after = retry_after(response.headers, datetime.now(UTC))
         self.refusal = refusal
 
     async def _mend(self, request: httpx2.Request, response: httpx2.Response) -> None:

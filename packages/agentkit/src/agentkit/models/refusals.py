@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, cast
 
 from agentkit.errors import (
@@ -22,6 +21,7 @@ from agentkit.errors import (
     ModelTimeout,
     UnsupportedSetting,
 )
+from agentkit.headers import retry_after
 from agentkit.messages import Usage
 from agentkit.models.context_errors import is_too_long
 from agentkit.models.error_bodies import message_of
@@ -267,21 +267,3 @@ def _by_class(status: int) -> _Meaning:
             "the endpoint answers with a redirect, which is not followed: mend its base_url",
         )
     return ModelBadResponse, "the provider sent an error in place of a reply"
-
-
-def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Seconds to wait, as ``Retry-After`` says: a number or a date (RFC 9110, section 10.2.3); never below zero.
-
-    OpenAI's finer ``retry-after-ms`` comes first. What is neither is ignored.
-    """
-    milliseconds = headers.get("retry-after-ms", "").strip()
-    if re.fullmatch(r"\d{1,12}(\.\d+)?", milliseconds, re.ASCII):
-        return float(milliseconds) / 1000
-    value = headers.get("retry-after", "").strip()
-    if re.fullmatch(r"\d{1,9}(\.\d+)?", value, re.ASCII):
-        return float(value)
-    try:
-        date = parsedate_to_datetime(value)
-    except (TypeError, ValueError):
-        return None
-    return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now.timestamp())

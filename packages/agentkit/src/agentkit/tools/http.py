@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
 
-from agentkit.characters import hidden_in, visible
+from agentkit.characters import hidden_in, legible, visible
 from agentkit.errors import BadArguments, ToolError, UnknownTool, UsageError
 from agentkit.foreign import check_arguments
 from agentkit.headers import header_problem
@@ -29,6 +31,9 @@ Place: TypeAlias = Literal["path", "query", "header", "body"]
 
 MOST_TOLD = 2000
 """Characters of a refusal's body that the model is told."""
+
+_LARGE = 1 << 16
+"""Bytes of a body that take a while to read."""
 
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]{0,63}")
 _VARIABLE = re.compile(r"\{([^{}]+)\}")
@@ -275,7 +280,9 @@ class HttpToolset:
         fetched = await self._client.send(
             made.method.upper(), url, headers=headers, content=content, seconds=context.seconds_left()
         )
-        return _output(made, fetched, secrets)
+        taking = partial(_output, made, fetched, secrets)
+        # a large one is read beside the loop, which others wait for
+        return await asyncio.to_thread(taking) if len(fetched.body) > _LARGE else taking()
 
     def _get(self, name: str) -> HttpTool:
         if name not in self._tools:
@@ -358,7 +365,7 @@ def _output(made: HttpTool, fetched: Fetched, secrets: Secrets) -> JsonValue:
     if fetched.status >= HTTPStatus.BAD_REQUEST or 300 <= fetched.status < 400:
         later = fetched.headers.get("retry-after")
         again = "" if later is None else f" (to be tried again after {secrets.hidden(visible(later))[:40]})"
-        told = secrets.hidden(visible(_as_text(fetched)))[:MOST_TOLD]
+        told = secrets.hidden(legible(_as_text(fetched)))[:MOST_TOLD]
         raise ToolError(f"{made.name}: the server answered {_status(fetched.status)}{again}: {told}")
     if not fetched.body:
         return None
@@ -377,7 +384,7 @@ def _output(made: HttpTool, fetched: Fetched, secrets: Secrets) -> JsonValue:
         found = _as_text(fetched)
     else:
         found = {"content_type": kind or "unknown", "bytes": len(fetched.body)}
-    return cast("JsonValue", secrets.hidden(visible(found)))
+    return cast("JsonValue", secrets.hidden(legible(found)))
 
 
 def _status(status: int) -> str:

@@ -42,6 +42,7 @@ OPERATIONS = {
     ("POST", "/api/v1/halts"),
     ("POST", "/api/v1/halts/{halt_id}/lift"),
     ("GET", "/api/v1/spending"),
+    ("GET", "/api/v1/workers"),
     ("GET", "/health/live"),
     ("GET", "/health/ready"),
 }

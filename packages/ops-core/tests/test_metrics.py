@@ -17,7 +17,7 @@ from ops_core.api.metrics import OTHER
 from ops_core.api.observing import observable
 from ops_core.errors import ConfigError, StoreUnavailable
 from ops_core.gauges import StoreGauges
-from ops_core.ports import Stats
+from ops_core.ports import Activity, Oldest, Stats
 from ops_core.task import DEFAULT_TENANT, NewTask, TaskStatus
 from ops_core.telemetry import Metrics, RunOutcome, watching_the_loop
 from ops_core.testing import open_test_ops
@@ -84,6 +84,10 @@ async def test_the_store_is_shown_as_it_is(stage):
     assert tasks == {"pending": 1, "running": 1, "waiting": 1}
     assert (found["opspawn_store_up"], found["opspawn_workers"], found["opspawn_expired_leases"]) == (1, 1, 0)
     assert (found["opspawn_tasks_due"], found["opspawn_oldest_due_task_age_seconds"]) == (0, 0)
+    assert found['opspawn_living_workers{state="busy"}'] == 1
+    assert found['opspawn_living_workers{state="idle"}'] == 0
+    for status, agent in (("running", "held"), ("waiting", "asking")):
+        assert 0 <= found[f'opspawn_oldest_task_age_seconds{{agent="{agent}",status="{status}"}}'] < 10
 
 
 async def test_requests_are_counted_by_route_and_a_caller_makes_no_series(stage):
@@ -157,6 +161,7 @@ class Store:
 
     def __init__(self) -> None:
         self.asked = 0
+        self.now = Activity()
         self.answer: Stats | Exception = Stats(
             tasks=dict.fromkeys((TaskStatus.PENDING, TaskStatus.RUNNING, TaskStatus.WAITING), 7),
             due=5,
@@ -172,6 +177,9 @@ class Store:
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
+
+    async def activity(self) -> Activity:
+        return self.now
 
 
 def shown(gauges: StoreGauges) -> dict[str, float]:
@@ -194,6 +202,27 @@ async def test_many_that_look_at_once_cost_one_statement():
     assert store.asked == 1
     assert shown(gauges)["opspawn_oldest_due_task_age_seconds"] == 12.5
     assert shown(gauges)['opspawn_tasks{status="waiting"}'] == 7
+
+
+async def test_agents_beyond_the_first_fifty_share_a_series():
+    store = Store()
+    ages = [Oldest(agent=f"agent-{n}", status=TaskStatus.WAITING, seconds=n) for n in range(1, 61)]
+    store.now = Activity(
+        idle=3, busy=1, oldest=[*ages, Oldest(agent="a", status=TaskStatus.RUNNING, seconds=2)]
+    )
+    gauges = StoreGauges(store)
+    await gauges.refresh()
+    metrics = Metrics()
+    metrics.registry.register(gauges)
+    found = Samples(metrics.exposed().decode())
+    name = "opspawn_oldest_task_age_seconds"
+    of = {key: value for key, value in found.items() if key.startswith(name)}
+    assert len(of) == 52
+    assert of[f'{name}{{agent="a",status="running"}}'] == 2
+    assert of[f'{name}{{agent="agent-60",status="waiting"}}'] == 60
+    assert of[f'{name}{{agent="(others)",status="waiting"}}'] == 10
+    assert found['opspawn_living_workers{state="idle"}'] == 3
+    assert found['opspawn_living_workers{state="busy"}'] == 1
 
 
 async def test_a_store_that_is_away_shows_no_old_values(monkeypatch):

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Executable, bindparam, select, text, update
 from ops_core.ports import TaskFilter
 from ops_core.stores import migrations, open_store
 from ops_core.stores.dialects import now
-from ops_core.stores.sql import leases, look, progress, upkeep
+from ops_core.stores.sql import leases, look, progress, upkeep, workers
 from ops_core.stores.tables import task as t
 from ops_core.task import TaskStatus
 
@@ -188,6 +188,7 @@ LOOKS: dict[str, tuple[Executable, dict[str, object]]] = {
     "the next lines": (leases.lines_of(("agent", "other")), {"after_tenant": "", "slots": 5}),
     "a lower priority": (leases.LOWER_LINE, LINE),
     "any line": (leases.ANY_LINE, {"after_tenant": "", "slots": 1}),
+    "agents with something due": (leases.DUE_AGENTS, {"after_tenant": "", "slots": 1}),
 }
 
 
@@ -215,3 +216,24 @@ def test_old_tasks_are_found_by_the_moment_of_their_end(connection: Connection):
         select(t.c.id).where(t.c.finished_at < now() - bindparam("older")).order_by(t.c.finished_at).limit(5)
     )
     assert "ix_task_finished" in plan(connection, old, older=10.0)
+
+
+@pytest.mark.parametrize(
+    "statement, index",
+    [
+        (workers.OLDEST_WAITING, "ix_task_waiting"),
+        (workers.OLDEST_RUNNING, "ix_task_lease"),
+        (workers.COUNT_WORKERS, "ix_task_lease"),
+        (workers._owners, "ix_task_lease"),
+    ],
+)
+def test_workers_and_the_oldest_tasks_are_found_without_a_look_at_the_others(
+    request, whatever_was_counted: Connection, statement, index
+):
+    if small.__name__ in request.node.name and whatever_was_counted.dialect.name == "postgresql":
+        index = "ix_task"  # of three rows any index will do; it plans anew when the table has grown
+    found = plan(whatever_was_counted, statement)
+    assert index in found
+    assert index == "ix_task" or "ix_task_listed" not in found
+    assert "Seq Scan on task" not in found
+    assert "SCAN task" not in found

@@ -17,12 +17,14 @@ from agentkit.sandbox import Sandboxes, SandboxOptions
 from agentkit.signatures import is_instance
 from agentkit.tools import Tool
 from agentkit.tools.confined import ConfinedTool, Dependencies, confined, preloaded
+from ops_core import __version__
 from ops_core.apis import check_apis
 from ops_core.catalog import Catalog, Served, default_catalog, import_catalog
 from ops_core.declared import read_catalog
 from ops_core.dispatchers import CountedDispatcher, open_dispatcher
 from ops_core.engine import Engine
 from ops_core.errors import ConfigError
+from ops_core.fleet import Announcement
 from ops_core.gauges import StoreGauges
 from ops_core.grants import check_catalog_grants, store_files
 from ops_core.importing import make_deps
@@ -95,14 +97,19 @@ class Ops:
         """What :meth:`working` does, on a platform that was :meth:`prepared`; the arguments are the same."""
         catalog = self.catalog
         settings = self.settings
+        name = worker_name()
+        announcement = Announcement(
+            name=name, version=__version__, agents=tuple(catalog.names), capacity=settings.concurrency
+        )
         options = RunnerOptions(
-            owner=worker_name(),
+            owner=name,
             concurrency=settings.concurrency,
             lease_seconds=settings.lease_seconds,
             poll_seconds=settings.poll_seconds,
             grace_seconds=settings.grace_seconds,
             on_event=on_event,
             only=only,
+            announcement=announcement if only is None else None,
         )
         runner = Runner(self.engine, catalog, options, self.metrics.runs, self.traffic)
         async with catalog.mcp, asyncio.TaskGroup() as group:

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from agentkit.transcript import ApprovalAsked, ApprovalGiven, Finished, Recorded, Unreadable, expiry
 from ops_core.errors import ApprovalConflict, ApprovalNotFound, TaskUnreadable, TransitionRefused
+from ops_core.fleet import Announcement
 from ops_core.halt import Halt, NewHalt
 from ops_core.ports import (
     ApprovalFilter,
@@ -398,9 +399,14 @@ class Engine:
         if later is None:
             await self.dispatcher.wake()
 
-    async def renew(self, leases: Collection[Lease], lease_seconds: float) -> Renewed:
-        """Prolong leases, and learn which are lost and which tasks are to be cancelled."""
-        return await self.store.renew(leases, lease_seconds)
+    async def renew(
+        self, leases: Collection[Lease], lease_seconds: float, worker: Announcement | None = None
+    ) -> Renewed:
+        """Prolong leases, and learn which are lost and which tasks are to be cancelled.
+
+        With ``worker``, say that it is alive.
+        """
+        return await self.store.renew(leases, lease_seconds, worker)
 
     async def sweep(self, terms: SweepTerms | None = None) -> Swept:
         """Take tasks from dead workers, end what is out of time, and wake workers when something is due."""

@@ -24,6 +24,15 @@ def worker_name() -> str:
     return f"{socket.gethostname()[:100]}-{where}-{secrets.token_hex(4)}"
 
 
+_PLACE = re.compile(r"(?P<host>.+)-(?P<pid>\d{1,18})(-[0-9a-f]{12}\.\d+)?-[0-9a-f]{8}")
+
+
+def place_in(owner: str) -> tuple[str | None, int | None]:
+    """The host and the process that a worker's name tells; ``None`` for both where it tells none."""
+    found = _PLACE.fullmatch(owner)
+    return (None, None) if found is None else (found["host"], int(found["pid"]))
+
+
 @cache
 def place_of_processes() -> str | None:
     """Within what a number means one process: this boot of this machine, and this container of it.

@@ -10,6 +10,7 @@ from agentkit.errors import RunError
 from agentkit.ports import Scope
 from agentkit.transcript import ApprovalGiven, Note, Recorded, Step, Turn
 from ops_core.errors import TaskUnreadable
+from ops_core.fleet import Announcement, Worker
 from ops_core.halt import Halt, NewHalt
 from ops_core.task import Approval, Claimed, Lease, NewTask, Task, TaskStatus, Thread
 
@@ -188,6 +189,38 @@ class Stats:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Oldest:
+    """The oldest task of an agent in a status.
+
+    Attributes:
+        agent: its name.
+        status: running or waiting.
+        seconds: time since it has this status.
+    """
+
+    agent: str
+    status: TaskStatus
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Activity:
+    """Who works, and what takes long.
+
+    Attributes:
+        idle: number of workers that are alive and hold no task.
+        busy: number of workers that are alive and hold one.
+        oldest: of each agent, the oldest task that runs and the oldest that waits.
+        unserved: agents that have a task which is due, and no living worker that can run it.
+    """
+
+    idle: int = 0
+    busy: int = 0
+    oldest: Sequence[Oldest] = ()
+    unserved: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Hint:
     """What another process has written, told so that nobody has to wait until they look. It may be lost.
 
@@ -310,6 +343,10 @@ class Measured(Protocol):
         Raises:
             StoreUnavailable: the database refused.
         """
+        ...
+
+    async def activity(self) -> Activity:
+        """Who works, and what takes long. Its cost depends on the number of agents and of running tasks only."""
         ...
 
 
@@ -502,8 +539,21 @@ class LeaseStore(Protocol):
         """
         ...
 
-    async def renew(self, leases: Collection[Lease], lease_seconds: float) -> Renewed:
-        """Prolong these leases. Never raises LeaseLost: what was lost is in the answer."""
+    async def renew(
+        self, leases: Collection[Lease], lease_seconds: float, worker: Announcement | None = None
+    ) -> Renewed:
+        """Prolong these leases. Never raises LeaseLost: what was lost is in the answer.
+
+        With ``worker``, it counts as alive for as long as a lease lasts, in the same transaction.
+        """
+        ...
+
+    async def leave(self, worker: str) -> None:
+        """Forget a worker that stops, by its name; its leases stay as they are."""
+        ...
+
+    async def workers(self, tenant: str) -> Sequence[Worker]:
+        """Workers that are alive, were alive lately, or hold a lease, by name; of tasks, those of the tenant."""
         ...
 
 

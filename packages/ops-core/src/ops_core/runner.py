@@ -30,6 +30,7 @@ from ops_core.catalog import Catalog, Served
 from ops_core.chance import fraction, spread
 from ops_core.engine import Engine
 from ops_core.errors import LeaseLost, OpsError, TaskUnreadable
+from ops_core.fleet import Announcement
 from ops_core.halt import Halt
 from ops_core.journal import TaskJournal
 from ops_core.logs import about
@@ -64,6 +65,7 @@ class RunnerOptions:
         retry: when a failed attempt is tried again.
         on_event: told what happens in the runs.
         only: ids of the tasks that it may take; ``None`` for any.
+        announcement: what this worker says about itself; ``None`` for one that does not announce itself.
     """
 
     owner: str
@@ -74,6 +76,7 @@ class RunnerOptions:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     on_event: OnTaskEvent | None = None
     only: frozenset[str] | None = None
+    announcement: Announcement | None = None
 
 
 @dataclass(slots=True)
@@ -173,10 +176,9 @@ class Runner:
                 await _ended(claiming)
                 await self._drain()
                 await _ended(stopping, heartbeat)
-            for part in (
-                claiming,
-                heartbeat,
-            ):  # one that broke must not leave a worker that only seems to work
+                await self._leave()
+            # one that broke must not leave a worker that only seems to work
+            for part in (claiming, heartbeat):
                 if not part.cancelled():
                     part.result()
 
@@ -247,17 +249,21 @@ class Runner:
     # --- heartbeat ------------------------------------------------------------------------------------------------
 
     async def _heartbeat(self) -> None:
-        """Renew all leases, on the loop that carries the runs: a loop that is blocked counts as dead."""
+        """Renew all leases, and say that this worker is alive; on the loop that carries the runs: a loop that is
+        blocked counts as dead.
+        """
         every, loop = self._options.lease_seconds / 3, asyncio.get_running_loop()
-        pause = every
+        announcement = self._options.announcement
+        pause = every if announcement is None else 0.0
         while True:
             due = loop.time() + pause
             await asyncio.sleep(pause)
             pause = every
-            if not self._carried:
+            if not self._carried and announcement is None:
                 continue
+            leases = tuple(self._carried)
             try:
-                renewed = await self._engine.renew(tuple(self._carried), self._options.lease_seconds)
+                renewed = await self._engine.renew(leases, self._options.lease_seconds, announcement)
             except OpsError as error:
                 self._metrics.not_renewed()
                 log.error("cannot renew leases: %s", error)
@@ -271,6 +277,12 @@ class Runner:
                 if not carried.ending:
                     carried.lost = True
                     carried.give_up()
+
+    async def _leave(self) -> None:
+        if self._options.announcement is not None:
+            with suppress(OpsError, TimeoutError):  # it is then forgotten when it has been silent for long
+                async with asyncio.timeout(STUBBORN_SECONDS):
+                    await self._engine.store.leave(self._options.owner)
 
     # --- one task -------------------------------------------------------------------------------------------------
 

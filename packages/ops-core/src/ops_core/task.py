@@ -248,6 +248,8 @@ class Task:
         trace: the trace of whoever has submitted it.
         approvals: questions to a person that are open; known of a task that was looked up by its id.
         retried_as: id of the task that carries it on; ``None`` where it was not retried.
+        status_since: when it became running or waiting, if it is one of these.
+        looked_at: the moment at which this was read, by the database's clock; ``None`` where it was not asked for.
     """
 
     id: str
@@ -282,6 +284,15 @@ class Task:
     trace: Trace | None = None
     approvals: tuple[Approval, ...] = ()
     retried_as: str | None = None
+    status_since: float | None = None
+    looked_at: float | None = field(default=None, compare=False)
+
+    @property
+    def lease_expired_seconds(self) -> float | None:
+        """Time since the lease of its worker has run out; ``None`` while it holds, and for a task without one."""
+        if self.lease_until is None or self.looked_at is None or self.lease_until >= self.looked_at:
+            return None
+        return self.looked_at - self.lease_until
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,19 @@ COMMANDS = [
     *("run", "submit", "list", "show", "watch", "thread list", "thread show", "thread delete"),
     *("memory list", "memory recall", "memory forget"),
     *("mcp list", "mcp inspect", "mcp approve", "mcp login", "mcp logout", "mcp serve", "mcp test"),
-    *("cancel", "retry", "approvals", "approve", "deny", "settle", "halt", "halts", "lift", "agents"),
+    *(
+        "cancel",
+        "retry",
+        "approvals",
+        "approve",
+        "deny",
+        "settle",
+        "halt",
+        "halts",
+        "lift",
+        "agents",
+        "workers",
+    ),
     *("serve", "worker", "migrate", "purge", "spending", "doctor"),
 ]
 SLOW_TO_LOAD = {

@@ -24,6 +24,7 @@ from ops_core.api.openapi import TASKS, Application
 from ops_core.api.spending import SpendingRoutes
 from ops_core.api.tasks import TaskRoutes
 from ops_core.api.threads import ThreadRoutes
+from ops_core.api.workers import WorkerRoutes
 from ops_core.assembly import Ops
 from ops_core.client import LocalClient
 from ops_core.offload import Offload
@@ -63,6 +64,7 @@ def create_api(ops: Ops, closing: asyncio.Event | None = None, routes: Sequence[
     NoteRoutes(verbs).add_to(app)
     HaltRoutes(verbs).add_to(app)
     SpendingRoutes(verbs).add_to(app)
+    WorkerRoutes(verbs).add_to(app)
     HealthRoutes(ops.engine.store).add_to(app)
     MetricsRoute(ops.metrics, ops.gauges).add_to(app)
     add_docs(app)

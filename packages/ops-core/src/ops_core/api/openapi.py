@@ -67,7 +67,7 @@ def _operation(
             next(
                 (
                     tag
-                    for tag in ("agent", "health", "thread", "spending", "note", "halt")
+                    for tag in ("agent", "health", "thread", "spending", "note", "halt", "worker")
                     if tag in operation_id
                 ),
                 "task",

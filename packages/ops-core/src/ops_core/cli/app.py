@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ops_core import __version__
-from ops_core.cli import approvals, doctor, halts, mcp, memory, run, serve, tasks, threads, worker
+from ops_core.cli import approvals, doctor, halts, mcp, memory, run, serve, tasks, threads, worker, workers
 from ops_core.cli.exits import MEANINGS
 
 _TABLE = "\n".join(f"  {code.value:>3}  {meaning}" for code, meaning in MEANINGS.items())
@@ -59,6 +59,7 @@ for _command in (
     halts.halts,
     halts.lift,
     tasks.agents,
+    workers.workers,
     serve.migrate,
     serve.purge,
     serve.spending,

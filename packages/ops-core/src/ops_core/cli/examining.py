@@ -37,7 +37,7 @@ from ops_core.cli.screen import STYLES, Screen
 from ops_core.cli.text import one_line, without_secrets
 from ops_core.dispatchers import examine_dispatcher
 from ops_core.errors import ConfigError, OpsError
-from ops_core.ports import Stats
+from ops_core.ports import Activity, Stats
 from ops_core.server import grpc_is_installed
 from ops_core.settings import PREFIX, Settings, read_settings
 from ops_core.stores import REVISION, open_store
@@ -236,6 +236,8 @@ async def _store(settings: Settings) -> AsyncIterator[Finding]:
             yield _clock(found.skew_seconds)
         for finding in _tasks(found.stats):
             yield finding
+    if found.activity is not None:
+        yield _workers(found.activity)
 
 
 def _file(file: Path) -> Iterator[Finding]:
@@ -301,6 +303,17 @@ def _tasks(stats: Stats) -> Iterator[Finding]:
     if stats.halts:
         text = f"{counted(stats.halts, 'halt')} in force: `opspawn halts`"
         yield Finding(about="Store", name="halted", state="warning", text=text)
+
+
+def _workers(activity: Activity) -> Finding:
+    alive = activity.idle + activity.busy
+    text = f"{counted(alive, 'worker')} alive, {activity.idle} without a task"
+    if not activity.unserved:
+        return Finding(about="Store", name="workers", state="ok", text=text)
+    agents = ", ".join(one_line(agent) for agent in activity.unserved)
+    word = "agent" if len(activity.unserved) == 1 else "agents"
+    text += f"; tasks are due, and no living worker serves {word} {agents}: see `opspawn workers`"
+    return Finding(about="Store", name="workers", state="warning", text=text)
 
 
 # --- dispatcher ---------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,10 +24,14 @@ from ops_core.cli.screen import Screen
 from ops_core.cli.tables import told_agents, told_task, told_tasks
 from ops_core.cli.tasks import ListOptions, SubmitOptions
 from ops_core.cli.views import JsonView, PeopleView, View, told_goal
+from ops_core.cli.worker_table import lease_in_words
 from ops_core.client import Client
-from ops_core.errors import InvalidRequest
+from ops_core.errors import InvalidRequest, OpsError
 from ops_core.task import TaskStatus
-from ops_core.wire import TaskBody, TaskRequest
+from ops_core.wire import LeaseBody, TaskBody, TaskRequest
+
+LEASE_LOOK_SECONDS = 2.0
+"""How often a task that is followed is looked at for a lease that has run out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,12 +176,15 @@ async def _follow(client: Client, task: TaskBody, how: Following, screen: Screen
     held = await holding(client, task)
     if held is not None:
         view.note(told_holding(held))
+    leases = asyncio.create_task(_tell_of_lost_leases(client, task, view))
     try:
         async with asyncio.timeout(how.within):
             await _show_steps(client, task.id, how, view, screen)
     except TimeoutError:
         pass
     finally:
+        leases.cancel()
+        await asyncio.wait({leases})
         view.pause()
     task = await client.get(task.id)
     view.end(task)
@@ -192,6 +200,20 @@ async def _show_steps(client: Client, task_id: str, how: Following, view: View, 
             view.note(f"opspawn approve {task_id} {recorded.step.approval_id}")
         if gone.is_set():
             return
+
+
+async def _tell_of_lost_leases(client: Client, task: TaskBody, view: View) -> None:
+    """Say it once for each lease of the task that runs out, until cancelled."""
+    known: LeaseBody | None = None
+    while True:
+        lease = task.lease
+        if lease is not None and lease.expired_seconds is not None:
+            if known is None or (known.worker, known.since) != (lease.worker, lease.since):
+                view.note(lease_in_words(lease))
+            known = lease
+        await asyncio.sleep(LEASE_LOOK_SECONDS)
+        with suppress(OpsError):  # whoever follows the steps says so
+            task = await client.get(task.id)
 
 
 def _unless_closed(screen: Screen, code: Exit) -> Exit:

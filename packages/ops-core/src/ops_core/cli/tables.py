@@ -15,6 +15,7 @@ from ops_core.cli.narration import Narrator, seconds_of
 from ops_core.cli.screen import STYLES, Screen
 from ops_core.cli.text import input_as_text, one_line, visible
 from ops_core.cli.views import TONES, told_goal, told_result, told_summary
+from ops_core.cli.worker_table import lease_in_words
 from ops_core.task import TaskStatus
 from ops_core.wire import AgentBody, TaskBody, TaskPage
 
@@ -52,6 +53,8 @@ def told_tasks(screen: Screen, page: TaskPage) -> None:
         if screen.is_terminal:
             row.truncate(screen.width, overflow="ellipsis")
         screen.print(row, soft_wrap=True)
+        if task.lease is not None and task.lease.expired_seconds is not None and screen.is_terminal:
+            screen.say(lease_in_words(task.lease), "bad")
     if page.next_cursor is not None and screen.is_terminal:
         screen.say("there are more: --limit, or --status, --agent and --label to choose", "quiet", indent=0)
 
@@ -71,6 +74,8 @@ def told_task(screen: Screen, task: TaskBody, steps: Sequence[Recorded]) -> None
     told_result(screen, task, after_steps=narrator.last > 0)
     told_summary(screen, task)
     screen.pairs(_facts(task))
+    if task.lease is not None and task.lease.expired_seconds is not None:
+        screen.say(lease_in_words(task.lease), "bad")
     if task.status is TaskStatus.WAITING and narrator.asked:
         how_to_answer(screen, task.id, list(narrator.asked.values()))
 
@@ -84,6 +89,8 @@ def _facts(task: TaskBody) -> dict[str, str]:
         facts["labels"] = visible(" ".join(f"{key}={value}" for key, value in task.labels.items()))
     if task.thread_id is not None:
         facts["thread"] = task.thread_id
+    if task.lease is not None and task.lease.expired_seconds is None:
+        facts["worker"] = lease_in_words(task.lease).removeprefix("held by ")
     if task.attempt > 1:
         facts["attempts"] = str(task.attempt)
     if task.priority:

@@ -48,6 +48,8 @@ from ops_core.wire import (
     TaskRequest,
     ThreadBody,
     ThreadPage,
+    WorkerBody,
+    WorkerPage,
 )
 
 
@@ -213,6 +215,10 @@ class LocalClient:
         """What was spent today."""
         limit = self._catalog.terms.spending.limit(DEFAULT_TENANT)
         return SpendingBody.of(await self._engine.spent(DEFAULT_TENANT), limit)
+
+    async def workers(self) -> Sequence[WorkerBody]:
+        """Workers by name."""
+        return WorkerPage.of(await self._engine.store.workers(DEFAULT_TENANT)).items
 
     async def agents(self) -> Sequence[AgentBody]:
         """All agents."""

@@ -57,6 +57,7 @@ from ops_core.protocol.v1 import (
     spending_service_pb2,
     task_service_pb2,
     thread_service_pb2,
+    worker_service_pb2,
 )
 from ops_core.protocol.v1.agent_service_pb2_grpc import AgentServiceStub
 from ops_core.protocol.v1.halt_service_pb2_grpc import HaltServiceStub
@@ -64,7 +65,9 @@ from ops_core.protocol.v1.memory_service_pb2_grpc import MemoryServiceStub
 from ops_core.protocol.v1.spending_service_pb2_grpc import SpendingServiceStub
 from ops_core.protocol.v1.task_service_pb2_grpc import TaskServiceStub
 from ops_core.protocol.v1.thread_service_pb2_grpc import ThreadServiceStub
+from ops_core.protocol.v1.worker_service_pb2_grpc import WorkerServiceStub
 from ops_core.protocol.values import status_out
+from ops_core.protocol.workers import worker_in
 from ops_core.task import RetryPolicy
 from ops_core.wire import (
     AgentBody,
@@ -86,6 +89,7 @@ from ops_core.wire import (
     TaskRequest,
     ThreadBody,
     ThreadPage,
+    WorkerBody,
 )
 
 Request = TypeVar("Request", bound=Message)
@@ -133,6 +137,7 @@ class GrpcClient:
         self._memory = MemoryServiceStub(self._channel)
         self._halts = HaltServiceStub(self._channel)
         self._spending = SpendingServiceStub(self._channel)
+        self._workers = WorkerServiceStub(self._channel)
         self._health: Any = HealthStub(self._channel)
 
     async def __aenter__(self) -> Self:
@@ -337,6 +342,11 @@ class GrpcClient:
         """What was spent today."""
         answer = await self._ask(self._spending.GetSpending, spending_service_pb2.GetSpendingRequest())
         return self._read(spending_in, answer.spending)
+
+    async def workers(self) -> Sequence[WorkerBody]:
+        """Workers by name."""
+        answer = await self._ask(self._workers.ListWorkers, worker_service_pb2.ListWorkersRequest())
+        return [self._read(worker_in, worker) for worker in answer.workers]
 
     async def agents(self) -> Sequence[AgentBody]:
         """All agents."""

@@ -62,6 +62,8 @@ from ops_core.wire import (
     ThreadBody,
     ThreadDeleted,
     ThreadPage,
+    WorkerBody,
+    WorkerPage,
 )
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -265,6 +267,10 @@ class OpsClient:
     async def spending(self) -> SpendingBody:
         """What was spent today."""
         return await self._ask(SpendingBody, "GET", "/spending")
+
+    async def workers(self) -> Sequence[WorkerBody]:
+        """Workers by name."""
+        return (await self._ask(WorkerPage, "GET", "/workers")).items
 
     async def agents(self) -> Sequence[AgentBody]:
         """All agents."""

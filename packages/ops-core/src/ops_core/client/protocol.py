@@ -27,6 +27,7 @@ from ops_core.wire import (
     TaskRequest,
     ThreadBody,
     ThreadPage,
+    WorkerBody,
 )
 
 
@@ -226,7 +227,7 @@ class HaltClient(Protocol):
 
 
 class AgentClient(Protocol):
-    """What can be asked about agents, and about what they spend."""
+    """What can be asked about agents, about what they spend, and about the workers that run them."""
 
     async def agents(self) -> Sequence[AgentBody]:
         """All agents."""
@@ -238,6 +239,10 @@ class AgentClient(Protocol):
 
     async def spending(self) -> SpendingBody:
         """What was spent today (UTC) on calls of models, and what may be spent."""
+        ...
+
+    async def workers(self) -> Sequence[WorkerBody]:
+        """Workers by name: those that are alive, that fell silent lately, or that hold a lease; and what they hold."""
         ...
 
 

@@ -24,6 +24,7 @@ from ops_core.protocol.values import (
     status_in,
     status_out,
 )
+from ops_core.protocol.workers import lease_in, lease_out
 from ops_core.task import TaskStatus
 from ops_core.wire import (
     AgentBody,
@@ -150,6 +151,7 @@ def task_out(body: TaskBody) -> task_pb2.Task:
         run_after=moment_out(body.run_after),
         thread_id=body.thread_id,
         retried_as=body.retried_as,
+        lease=lease_out(body.lease),
         approvals=[approval_out(approval) for approval in body.approvals],
     )
 
@@ -289,6 +291,7 @@ def task_in(told: task_pb2.Task) -> TaskBody:
         run_after=_moment(told, "run_after"),
         thread_id=told.thread_id if told.HasField("thread_id") else None,
         retried_as=told.retried_as if told.HasField("retried_as") else None,
+        lease=lease_in(told.lease) if told.HasField("lease") else None,
         approvals=[approval_in(approval) for approval in told.approvals],
     )
 

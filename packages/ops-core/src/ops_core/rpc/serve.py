@@ -20,6 +20,7 @@ from ops_core.protocol.v1 import (
     spending_service_pb2,
     task_service_pb2,
     thread_service_pb2,
+    worker_service_pb2,
 )
 from ops_core.protocol.v1.agent_service_pb2_grpc import add_AgentServiceServicer_to_server
 from ops_core.protocol.v1.halt_service_pb2_grpc import add_HaltServiceServicer_to_server
@@ -27,6 +28,7 @@ from ops_core.protocol.v1.memory_service_pb2_grpc import add_MemoryServiceServic
 from ops_core.protocol.v1.spending_service_pb2_grpc import add_SpendingServiceServicer_to_server
 from ops_core.protocol.v1.task_service_pb2_grpc import add_TaskServiceServicer_to_server
 from ops_core.protocol.v1.thread_service_pb2_grpc import add_ThreadServiceServicer_to_server
+from ops_core.protocol.v1.worker_service_pb2_grpc import add_WorkerServiceServicer_to_server
 from ops_core.rpc.agents import AgentService
 from ops_core.rpc.answering import Decoding
 from ops_core.rpc.halts import HaltService
@@ -34,6 +36,7 @@ from ops_core.rpc.health import HealthService
 from ops_core.rpc.memory import MemoryService, SpendingService
 from ops_core.rpc.tasks import TaskService
 from ops_core.rpc.threads import ThreadService
+from ops_core.rpc.workers import WorkerService
 
 DRAIN_SECONDS = 3.0
 """When stopping, so long an answer that has begun may take to reach its end."""
@@ -50,6 +53,7 @@ SERVICES = tuple(
         (memory_service_pb2, "MemoryService"),
         (spending_service_pb2, "SpendingService"),
         (halt_service_pb2, "HaltService"),
+        (worker_service_pb2, "WorkerService"),
     )
 )
 
@@ -74,6 +78,7 @@ async def serving(ops: Ops, closing: asyncio.Event | None = None) -> AsyncGenera
     add_MemoryServiceServicer_to_server(MemoryService(ops), server)
     add_SpendingServiceServicer_to_server(SpendingService(ops), server)
     add_HaltServiceServicer_to_server(HaltService(ops), server)
+    add_WorkerServiceServicer_to_server(WorkerService(ops), server)
     health = HealthService(ops.engine.store, SERVICES, closing)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     standard = (health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)

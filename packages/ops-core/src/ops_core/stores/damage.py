@@ -69,7 +69,9 @@ _WHERE_SET: Mapping[str, Callable[[Any], bool]] = {
     "budget": _reads(budget_of),
     "trace": _reads(Trace.of_text),
     **dict.fromkeys(("timeout_seconds", "cost_usd"), _is_amount),
-    **dict.fromkeys(("run_after", "deadline_at", "lease_until", "started_at", "finished_at"), _is_moment),
+    **dict.fromkeys(
+        ("run_after", "deadline_at", "lease_until", "started_at", "finished_at", "status_since"), _is_moment
+    ),
     **dict.fromkeys(("lease_owner", "thread_id", "retried_as"), _is_text),
 }
 """The same for columns that may be empty, which are shown as empty then."""

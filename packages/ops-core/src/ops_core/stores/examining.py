@@ -9,9 +9,10 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from ops_core.errors import StoreUnavailable
-from ops_core.ports import Stats
+from ops_core.ports import Activity, Stats
 from ops_core.stores.dialects import is_file, reason
 from ops_core.stores.sql.stats import read_stats
+from ops_core.stores.sql.workers import read_activity
 from ops_core.stores.store import SqlStore
 from ops_core.stores.tables import REVISION
 
@@ -29,6 +30,7 @@ class Examined:
         unsafe: settings that are off and make an acknowledged write less than durable.
         skew_seconds: how far its clock is ahead of this machine's; 0 for a file, which has none of its own.
         stats: how full it is; ``None`` where the schema is another one than this release's.
+        activity: who works; ``None`` as ``stats``.
     """
 
     product: str
@@ -36,6 +38,7 @@ class Examined:
     unsafe: tuple[str, ...]
     skew_seconds: float
     stats: Stats | None
+    activity: Activity | None = None
 
 
 def examine_database(store: SqlStore) -> Examined:
@@ -56,6 +59,7 @@ def examine_database(store: SqlStore) -> Examined:
                 unsafe=_unsafe(connection),
                 skew_seconds=0.0 if stats is None or is_file(store.url) else stats.moment - here,
                 stats=stats,
+                activity=None if stats is None else read_activity(connection),
             )
     except DBAPIError as error:
         message = f"the database refused a read: {reason(error)}"

@@ -71,42 +71,50 @@ def unreadable(what: str) -> TaskUnreadable:
 def task_from(found: Mapping[str, Any]) -> Task:
     """A task from the columns of its table; raises whatever a damaged value makes of it."""
     return Task(
-        id=found["id"],
-        tenant=found["tenant"],
-        agent=found["agent"],
+        **{name: found[name] for name in _AS_THEY_ARE},
         status=TaskStatus(found["status"]),
         input=from_json_text(found["input"]),
         output=None if found["output"] is None else from_json_text(found["output"]),
         error=error_of(found["error"]),
         labels=labels_of(found["labels"]),
-        priority=found["priority"],
-        run_after=found["run_after"],
-        timeout_seconds=found["timeout_seconds"],
-        deadline_at=found["deadline_at"],
         budget=budget_of(found["budget"]),
-        attempt=found["attempt"],
-        max_attempts=found["max_attempts"],
-        epoch=found["epoch"],
-        steps=found["steps"],
-        cancel_requested=found["cancel_requested"],
-        lease_owner=found["lease_owner"],
-        lease_until=found["lease_until"],
-        model_calls=found["model_calls"],
-        tool_calls=found["tool_calls"],
         tokens=Usage(
             input_tokens=found["input_tokens"],
             output_tokens=found["output_tokens"],
             cost_usd=None if found["cost_usd"] is None else usd(nanos(found["cost_usd"])),
         ),
-        created_at=found["created_at"],
-        updated_at=found["updated_at"],
-        started_at=found["started_at"],
-        finished_at=found["finished_at"],
-        thread_id=found["thread_id"],
-        unsettled=found["unsettled"],
         trace=Trace.of_text(found["trace"]),
-        retried_as=found["retried_as"],
+        looked_at=found.get("moment"),
     )
+
+
+_AS_THEY_ARE = (
+    "id",
+    "tenant",
+    "agent",
+    "priority",
+    "run_after",
+    "timeout_seconds",
+    "deadline_at",
+    "attempt",
+    "max_attempts",
+    "epoch",
+    "steps",
+    "cancel_requested",
+    "lease_owner",
+    "lease_until",
+    "model_calls",
+    "tool_calls",
+    "created_at",
+    "updated_at",
+    "started_at",
+    "finished_at",
+    "thread_id",
+    "unsettled",
+    "retried_as",
+    "status_since",
+)
+"""Columns of a task that are its fields without a conversion."""
 
 
 def labels_of(stored: str) -> Mapping[str, str]:

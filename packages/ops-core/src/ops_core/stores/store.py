@@ -20,8 +20,10 @@ from agentkit.codec import encode_step
 from agentkit.ports import Scope
 from agentkit.transcript import ApprovalGiven, Note, Recorded, Step, Turn
 from ops_core.errors import SchemaMismatch, StoreUnavailable
+from ops_core.fleet import Announcement, Worker
 from ops_core.halt import Halt, NewHalt
 from ops_core.ports import (
+    Activity,
     ApprovalFilter,
     Charge,
     Clock,
@@ -54,8 +56,19 @@ from ops_core.stores.listening import hints_from
 from ops_core.stores.patience import PATIENCE_SECONDS, Patience
 from ops_core.stores.rows import new_task_values
 from ops_core.stores.sessions import OF_THE_MACHINE, Sessions, of_the_machine
-from ops_core.stores.sql import decide, halts, look, notes, progress, spending, submit, threads, upkeep
-from ops_core.stores.sql.leases import Claiming, Wanted, release_task, renew_leases, wait_task
+from ops_core.stores.sql import (
+    decide,
+    halts,
+    look,
+    notes,
+    progress,
+    spending,
+    submit,
+    threads,
+    upkeep,
+    workers,
+)
+from ops_core.stores.sql.leases import Claiming, Wanted, release_task, wait_task
 from ops_core.stores.sql.stats import read_stats
 from ops_core.stores.tables import REVISION
 from ops_core.stores.writer import Work, Writer
@@ -260,9 +273,20 @@ class SqlStore:
         """Give a task back."""
         await self._write(partial(release_task, lease=lease, later=later))
 
-    async def renew(self, leases: Collection[Lease], lease_seconds: float) -> Renewed:
-        """Prolong leases."""
-        return await self._write(partial(renew_leases, leases=leases, lease_seconds=lease_seconds))
+    async def renew(
+        self, leases: Collection[Lease], lease_seconds: float, worker: Announcement | None = None
+    ) -> Renewed:
+        """Prolong leases, and say that a worker is alive."""
+        beat = partial(workers.beat, leases=leases, lease_seconds=lease_seconds, worker=worker)
+        return await self._write(beat)
+
+    async def leave(self, worker: str) -> None:
+        """Forget a worker that stops."""
+        await self._write(partial(workers.forget_worker, name=worker))
+
+    async def workers(self, tenant: str) -> Sequence[Worker]:
+        """Workers, and what they hold."""
+        return await self._read(partial(workers.list_workers, tenant=tenant))
 
     async def cancel(self, tenant: str, task_id: str) -> Task:
         """Cancel, or ask the worker to."""
@@ -352,6 +376,10 @@ class SqlStore:
     async def stats(self) -> Stats:
         """How full it is; see :class:`ops_core.ports.Measured`."""
         return await self._read(read_stats)
+
+    async def activity(self) -> Activity:
+        """Who works, and what takes long."""
+        return await self._read(workers.read_activity)
 
     async def halt(self, tenant: str, new: NewHalt) -> Halt:
         """Halt something."""

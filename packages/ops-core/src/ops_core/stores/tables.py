@@ -28,7 +28,7 @@ from sqlalchemy import (
 
 from ops_core.stores.dialects import by_moment
 
-REVISION = "0013"
+REVISION = "0014"
 """The schema that this release works with: the head of the migrations."""
 
 metadata = MetaData(
@@ -81,6 +81,8 @@ task = Table(
     Column("retried_as", String(36)),
     # so often in a row it was handed over in good order without progress
     Column("handovers", Integer, nullable=False, server_default=text("0")),
+    # when it became running or waiting; no index may hold it for other tasks, since a change of an indexed column costs
+    Column("status_since", Double),
     PrimaryKeyConstraint("id", name="pk_task"),
     # due tasks, line by line
     Index(
@@ -105,6 +107,14 @@ task = Table(
         "deadline_at",
         sqlite_where=text(_OPEN),
         postgresql_where=text(_OPEN),
+    ),
+    # the oldest task of each agent that waits
+    Index(
+        "ix_task_waiting",
+        "agent",
+        "status_since",
+        sqlite_where=text("status = 'waiting'"),
+        postgresql_where=text("status = 'waiting'"),
     ),
     # what retention looks at
     Index(
@@ -298,4 +308,20 @@ upkeep = Table(
     Column("at", Double, nullable=False),
     Column("held_until", Double),
     PrimaryKeyConstraint("name", name="pk_upkeep"),
+)
+
+worker = Table(
+    "worker",
+    metadata,
+    # the owner of its leases
+    Column("name", String(200), nullable=False),
+    Column("version", String(64), nullable=False),
+    # names, as JSON
+    Column("agents", Text, nullable=False),
+    Column("capacity", Integer, nullable=False),
+    Column("started_at", Double, nullable=False),
+    Column("seen_at", Double, nullable=False),
+    # it counts as alive until then
+    Column("until", Double, nullable=False),
+    PrimaryKeyConstraint("name", name="pk_worker"),
 )

@@ -14,13 +14,14 @@ from ops_core.testing.examples import (
     claim,
     submitted,
 )
+from ops_core.testing.store_workers import ActivityContract
 
 
 class MeasuredStore(Store, Measured, Protocol):
     """Both."""
 
 
-class MeasuringContract:
+class MeasuringContract(ActivityContract):
     """What :meth:`~ops_core.ports.Measured.stats` promises."""
 
     async def test_an_empty_store_is_empty(self, store: MeasuredStore) -> None:

@@ -17,6 +17,7 @@ from ops_core.testing.store_sharing import SharingContract
 from ops_core.testing.store_spending import SpendingContract
 from ops_core.testing.store_submitting import SubmittingContract
 from ops_core.testing.store_threading import ThreadingContract
+from ops_core.testing.store_workers import WorkersContract
 
 
 class StoreContract(
@@ -34,6 +35,7 @@ class StoreContract(
     ThreadingContract,
     SpendingContract,
     HaltingContract,
+    WorkersContract,
 ):
     """Everything that :class:`ops_core.ports.Store` promises.
 

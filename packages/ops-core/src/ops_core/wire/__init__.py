@@ -38,6 +38,7 @@ from ops_core.wire.tasks import (
     UsageBody,
 )
 from ops_core.wire.threads import ThreadBody, ThreadDeleted, ThreadPage
+from ops_core.wire.workers import HeldTaskBody, LeaseBody, WorkerBody, WorkerPage
 
 __all__ = [
     "BATCH_MOST",
@@ -60,6 +61,8 @@ __all__ = [
     "HaltBody",
     "HaltPage",
     "HaltRequest",
+    "HeldTaskBody",
+    "LeaseBody",
     "LiftRequest",
     "NoteBody",
     "NotePage",
@@ -78,4 +81,6 @@ __all__ = [
     "ThreadPage",
     "ToolBody",
     "UsageBody",
+    "WorkerBody",
+    "WorkerPage",
 ]

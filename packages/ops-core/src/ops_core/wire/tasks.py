@@ -15,6 +15,7 @@ from ops_core.ports import Page, TaskFilter
 from ops_core.task import Task, TaskStatus
 from ops_core.wire.approvals import ApprovalBody
 from ops_core.wire.forms import Strict, moment
+from ops_core.wire.workers import LeaseBody
 
 STEPS_MOST = 1000
 """So many steps are on a page at most."""
@@ -104,6 +105,9 @@ class TaskBody(Strict):
     retried_as: str | None = Field(
         default=None, description="The task that carries it on; `null` where it was not retried."
     )
+    lease: LeaseBody | None = Field(
+        default=None, description="The worker that has it; `null` while it is not running."
+    )
     approvals: list[ApprovalBody] = Field(
         default_factory=list[ApprovalBody],
         description="Calls that wait for a person. Told of one task, not in lists: `GET /approvals` lists all of them.",
@@ -139,6 +143,7 @@ class TaskBody(Strict):
             run_after=_run_after(task),
             thread_id=task.thread_id,
             retried_as=task.retried_as,
+            lease=LeaseBody.of(task),
             approvals=[ApprovalBody.of(approval) for approval in task.approvals],
         )
 

@@ -104,6 +104,7 @@ class Task(_message.Message):
     THREAD_ID_FIELD_NUMBER: _builtins.int
     APPROVALS_FIELD_NUMBER: _builtins.int
     RETRIED_AS_FIELD_NUMBER: _builtins.int
+    LEASE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """A UUID that sorts by the moment of submission."""
     agent: _builtins.str
@@ -160,6 +161,10 @@ class Task(_message.Message):
     def approvals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Approval]:
         """Calls that wait for a person. Told of one task, not in lists: ListApprovals lists all of them."""
 
+    @_builtins.property
+    def lease(self) -> Global___Lease:
+        """The worker that has it. Not set while it is not running."""
+
     def __init__(
         self,
         *,
@@ -181,10 +186,11 @@ class Task(_message.Message):
         thread_id: _builtins.str | None = ...,
         approvals: _abc.Iterable[Global___Approval] | None = ...,
         retried_as: _builtins.str | None = ...,
+        lease: Global___Lease | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_output_json", b"_output_json", "_retried_as", b"_retried_as", "_thread_id", b"_thread_id", "created_at", b"created_at", "error", b"error", "finished_at", b"finished_at", "output_json", b"output_json", "retried_as", b"retried_as", "run_after", b"run_after", "started_at", b"started_at", "thread_id", b"thread_id", "updated_at", b"updated_at", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_output_json", b"_output_json", "_retried_as", b"_retried_as", "_thread_id", b"_thread_id", "created_at", b"created_at", "error", b"error", "finished_at", b"finished_at", "lease", b"lease", "output_json", b"output_json", "retried_as", b"retried_as", "run_after", b"run_after", "started_at", b"started_at", "thread_id", b"thread_id", "updated_at", b"updated_at", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_output_json", b"_output_json", "_retried_as", b"_retried_as", "_thread_id", b"_thread_id", "agent", b"agent", "approvals", b"approvals", "attempt", b"attempt", "created_at", b"created_at", "error", b"error", "finished_at", b"finished_at", "id", b"id", "input_json", b"input_json", "labels", b"labels", "output_json", b"output_json", "priority", b"priority", "retried_as", b"retried_as", "run_after", b"run_after", "started_at", b"started_at", "status", b"status", "thread_id", b"thread_id", "updated_at", b"updated_at", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_output_json", b"_output_json", "_retried_as", b"_retried_as", "_thread_id", b"_thread_id", "agent", b"agent", "approvals", b"approvals", "attempt", b"attempt", "created_at", b"created_at", "error", b"error", "finished_at", b"finished_at", "id", b"id", "input_json", b"input_json", "labels", b"labels", "lease", b"lease", "output_json", b"output_json", "priority", b"priority", "retried_as", b"retried_as", "run_after", b"run_after", "started_at", b"started_at", "status", b"status", "thread_id", b"thread_id", "updated_at", b"updated_at", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__output_json: _TypeAlias = _typing.Literal["output_json"]  # noqa: Y015
     _WhichOneofArgType__output_json: _TypeAlias = _typing.Literal["_output_json", b"_output_json"]  # noqa: Y015
@@ -200,6 +206,48 @@ class Task(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__thread_id) -> _WhichOneofReturnType__thread_id | None: ...
 
 Global___Task: _TypeAlias = Task  # noqa: Y015
+
+@_typing.final
+class Lease(_message.Message):
+    """The claim of a worker on a task."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    EXPIRED_SECONDS_FIELD_NUMBER: _builtins.int
+    worker: _builtins.str
+    """Name of the worker."""
+    expired_seconds: _builtins.float
+    """Time since the lease has run out: the worker is gone or silent, and another one takes the task over. Not set while
+    the lease holds.
+    """
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """When it claimed the task."""
+
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """Nobody else may claim the task before this moment; heartbeats move it."""
+
+    def __init__(
+        self,
+        *,
+        worker: _builtins.str = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+        expired_seconds: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expired_seconds", b"_expired_seconds", "expired_seconds", b"expired_seconds", "since", b"since", "until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expired_seconds", b"_expired_seconds", "expired_seconds", b"expired_seconds", "since", b"since", "until", b"until", "worker", b"worker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expired_seconds: _TypeAlias = _typing.Literal["expired_seconds"]  # noqa: Y015
+    _WhichOneofArgType__expired_seconds: _TypeAlias = _typing.Literal["_expired_seconds", b"_expired_seconds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expired_seconds) -> _WhichOneofReturnType__expired_seconds | None: ...
+
+Global___Lease: _TypeAlias = Lease  # noqa: Y015
 
 @_typing.final
 class Approval(_message.Message):

@@ -83,6 +83,7 @@ def _claim(*wanted: ColumnElement[bool]) -> ReturningUpdate[Any]:
         "attempt": t.c.attempt + case((t.c.status == TaskStatus.PENDING, 1), else_=0),
         "steps": case((_begins, 1), else_=t.c.steps),  # the first one: this claim records it
         "steps_at_claim": t.c.steps,
+        "status_since": now(),
         "lease_owner": bindparam("by"),
         "lease_until": now() + bindparam("seconds"),
         "started_at": func.coalesce(t.c.started_at, now()),
@@ -214,6 +215,15 @@ def _all_agents() -> CTE:
 
 
 ANY_LINE = _due_lines_of(_all_agents())
+
+
+def _due_agents() -> Select[*tuple[Any, ...]]:
+    lines = _lines(_all_agents()).subquery("lines")
+    return select(lines.c.agent).where(lines.c.due).distinct()
+
+
+DUE_AGENTS = _due_agents()
+"""Agents of whose tasks one could be claimed now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -372,7 +382,7 @@ def wait_task(writing: Writing, lease: Lease, seen: int, until: float | None = N
     """Put a task to waiting; due at once where a step was added that its worker has not seen."""
     due = case((t.c.steps > seen, now()), else_=literal(until, t.c.run_after.type))
     handovers = case((progressed, 0), else_=t.c.handovers)
-    _let_go(writing, lease, Verb.WAIT, {"run_after": due, "handovers": handovers})
+    _let_go(writing, lease, Verb.WAIT, {"run_after": due, "handovers": handovers, "status_since": now()})
 
 
 def release_task(writing: Writing, lease: Lease, later: RetryLater | None) -> None:

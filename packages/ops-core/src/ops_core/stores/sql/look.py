@@ -179,7 +179,7 @@ def _page_of_tasks(conditions: Sequence[ColumnElement[bool]], wanted: TaskFilter
     columns = [column for column in t.c if wanted.texts or column not in (t.c.input, t.c.output)]
     texts = [] if wanted.texts else [literal("null").label("input"), literal("null").label("output")]
     return (
-        select(*columns, *texts, sized.c.found)
+        select(*columns, *texts, sized.c.found, now().label("moment"))
         .join(sized, sized.c.id == t.c.id)
         .where(sized.c.bytes_before < wanted.max_bytes)
         .order_by(by_moment(t.c.id).desc())

@@ -19,6 +19,7 @@ from agentkit.memories import HashEmbeddings, open_embeddings, opened_embeddings
 from agentkit.memories import openai as module
 from agentkit.memories.openai import OpenAIEmbeddings
 from agentkit.models import NamedEndpoint
+from agentkit.models.access import Extras
 from agentkit.testing import EmbeddingsContract
 
 from .wire_server import KEY, Answer, WireServer  # type: ignore[import-not-found]
@@ -97,6 +98,20 @@ async def test_every_failure_is_an_error_of_ours_without_the_key(server, embeddi
     assert "secret text" not in str(raised.value)
     if error is ModelRateLimited:
         assert raised.value.as_run_error().retry_after == 7
+
+
+@pytest.mark.parametrize(
+    "body, field",
+    [
+        ({"model": "x"}, "model"),
+        ({"input": "x"}, "input"),
+        ({"tools": []}, "tools"),
+        ({"encoding_format": "base64"}, "encoding"),
+    ],
+)
+def test_a_field_of_the_body_that_embeddings_write_themselves_is_refused(body, field):
+    with pytest.raises(UsageError, match=f"body: {field}"):
+        OpenAIEmbeddings("m", api_key=None, base_url="http://127.0.0.1:9/v1", extras=Extras(body=body))
 
 
 async def test_embeddings_are_opened_by_name(server, monkeypatch):

@@ -8,11 +8,13 @@ import json
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from agentkit import Agent, Attachment, Completed, tool
 from agentkit.codec import decode_step, encode_step
-from agentkit.messages import ModelReply, ModelRequest, Source, UserMessage
+from agentkit.messages import AssistantMessage, ModelReply, ModelRequest, Source, UserMessage
 from agentkit.models.findings import MOST_SOURCES, media, sources
+from agentkit.transcript import ModelReplied
 
 from .wire_server import as_events  # type: ignore[import-not-found]
 from .wires import Call, anthropic, body, google, response, served  # type: ignore[import-not-found]
@@ -83,6 +85,36 @@ IMAGE_REPLIES = {
     ),
     "google": google({"inlineData": {"mimeType": "image/png", "data": DATA}}),
 }
+
+
+@pytest.mark.parametrize("kind", IMAGE_REPLIES)
+async def test_an_image_that_a_model_has_made_is_shown_to_it_again(kind: str) -> None:
+    async with served(kind) as one:
+        one.answers(IMAGE_REPLIES[kind], body(kind, "Bluer."))
+        first = await Agent(one.model).run("Draw a fish")
+        turns = [one_.step for one_ in first.transcript if isinstance(one_.step, ModelReplied)]
+        drawn = AssistantMessage(parts=turns[0].parts, model=turns[0].model)
+        await one.model.reply(
+            ModelRequest(messages=(UserMessage(text="Draw"), drawn, UserMessage(text="Bluer")))
+        )
+        assert DATA in json.dumps(one.sent[-1])
+    async with served(kind, provider="another") as other:  # which may take no images
+        other.answers(body(kind, "What fish?"))
+        await other.model.reply(
+            ModelRequest(messages=(UserMessage(text="Draw"), drawn, UserMessage(text="Bluer")))
+        )
+        assert DATA not in json.dumps(other.sent[-1])
+
+
+async def test_a_typed_output_is_asked_for_again_where_only_an_image_came() -> None:
+    class Fish(BaseModel):
+        name: str
+
+    async with served("openrouter") as one:
+        one.answers(IMAGE_REPLIES["openrouter"], body("openrouter", '{"name": "cod"}'))
+        outcome = await Agent(one.model, output=Fish).run("Which fish?")
+        assert outcome.unwrap() == Fish(name="cod")
+        assert "holds an image or a recording, and no text" in json.dumps(one.sent[-1])
 
 
 @pytest.mark.parametrize("kind", IMAGE_REPLIES)

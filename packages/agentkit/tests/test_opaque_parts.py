@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from agentkit import Agent, Completed, tool
+from agentkit import Agent, Completed, Failed, tool
 from agentkit.codec import decode_step, encode_step
 from agentkit.errors import ModelBadRequest
 from agentkit.journals import MemoryJournal
-from agentkit.messages import AssistantMessage, ModelReply, ModelRequest, StopReason, ToolMessage, UserMessage
+from agentkit.messages import (
+    AssistantMessage,
+    ModelReply,
+    ModelRequest,
+    Opaque,
+    StopReason,
+    ToolMessage,
+    UserMessage,
+)
 from agentkit.models.access import Extras
 from agentkit.models.retrying import Retries
 from agentkit.transcript import ModelReplied, RunStarted
 
-from .wire_server import as_events, as_json  # type: ignore[import-not-found]
+from .wire_server import KEY, as_events, as_json  # type: ignore[import-not-found]
 from .wires import Call, Served, anthropic, body, google, response, said, served  # type: ignore[import-not-found]
 
 HELLO = UserMessage(text="Weather in Oslo?")
@@ -302,6 +311,72 @@ async def test_a_turn_that_anthropic_has_paused_goes_on() -> None:
         assert one.sent[-1]["messages"][1]["content"][-1] == SERVER_USE
         replies = [one.step for one in outcome.transcript if isinstance(one.step, ModelReplied)]
         assert [reply.stop_reason for reply in replies] == [StopReason.PAUSED, StopReason.END]
+
+
+FOUND = {"type": "text", "text": "I look."}
+
+
+@pytest.mark.parametrize("kind", ["chat", "openrouter", "responses", "anthropic", "google"])
+@pytest.mark.parametrize(
+    "said", [[FOUND, SERVER_USE], [FOUND], [SERVER_USE]], ids=["text+use", "text", "use"]
+)
+async def test_a_paused_turn_is_carried_on_by_another_provider(kind: str, said: list[dict[str, Any]]) -> None:
+    """It is sent no conversation that ends with a turn of the model, and neither is the first one afterwards."""
+    paused = anthropic(*said, stop_reason="pause_turn")
+    search = {"type": "web_search_20250305", "name": "web_search"}
+    async with (
+        served("anthropic", extras=Extras(body={"tools": [search]})) as one,
+        served(kind, provider="other") as other,
+    ):
+        one.answers(paused)
+        one.server.plan(as_json({"type": "error", "error": {"type": "overloaded_error"}}, status=529))
+        other.answers(body(kind, calls=[Call("call_1")]))
+        one.answers(anthropic({"type": "text", "text": "7 degrees."}))
+        agent = Agent(one.model, fallback=[other.model], tools=[weather], retries=Retries(tries=1))
+        outcome = await agent.run("Weather in Oslo?")
+        assert isinstance(outcome, Completed)
+        sent, again = other.sent[0], one.sent[-1]
+    turns = sent.get("messages") or sent.get("input") or sent["contents"]
+    roles = [turn["role"] for turn in turns]
+    assert roles[-1] == "user"
+    assert all(one != two for one, two in pairwise(roles) if one != "user")
+    assert ("Please go on." in json.dumps(turns)) == (FOUND in said)
+    assert "srvtoolu_1" not in json.dumps(again["messages"])  # what never answered is not spoken of
+    back = [message["role"] for message in again["messages"]]
+    assert back == (["user", "assistant"] * (2 if FOUND in said else 1)) + ["user"]
+
+
+async def test_a_turn_that_is_paused_again_and_again_counts_where_it_brings_nothing_new() -> None:
+    def paused(place: int, words: str) -> dict[str, Any]:
+        use = {**SERVER_USE, "id": f"srvtoolu_{place}"}
+        return anthropic({"type": "text", "text": words}, use, stop_reason="pause_turn")
+
+    async with served("anthropic") as one:
+        one.answers(*(paused(place, f"I look {place} times.") for place in range(6)))
+        one.answers(anthropic({"type": "text", "text": "7 degrees."}))
+        assert (await Agent(one.model, patience=1).run("Weather?")).unwrap() == "7 degrees."
+    async with served("anthropic") as one:
+        one.answers(*(paused(place, "I look.") for place in range(4)))
+        outcome = await Agent(one.model, patience=2).run("Weather?")
+        assert isinstance(outcome, Failed)
+        assert outcome.error.code == "no_progress"
+        assert "paused" in outcome.error.message
+
+
+@pytest.mark.parametrize("kind", ["anthropic", "responses"])
+async def test_a_secret_that_an_item_of_the_provider_repeats_is_not_recorded(kind: str) -> None:
+    item = {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"query": f"key {KEY}"}}
+    use = {**SERVER_USE, "input": {"query": f"key {KEY}"}}
+    text = "7 degrees."
+    reply = (
+        response(item, said(text)) if kind == "responses" else anthropic(use, {"type": "text", "text": text})
+    )
+    async with served(kind) as one:
+        one.answers({**reply, "model": f"m-{KEY}"})
+        found = await one.model.reply(ModelRequest(messages=(HELLO,)))
+    assert found.text == text
+    assert any(isinstance(part, Opaque) for part in found.parts)
+    assert KEY not in repr(found)
 
 
 async def test_a_thought_that_nothing_follows_does_not_end_a_message_of_anthropic() -> None:

@@ -106,9 +106,9 @@ def test_the_older_function_call() -> None:
     assert reply.stop_reason is StopReason.TOOL_CALLS
 
 
-def test_a_call_without_a_name_is_a_bad_response() -> None:
-    with pytest.raises(ModelBadResponse, match="without a name"):
-        read({"tool_calls": [{"id": "a", "function": {"arguments": '{"a": 1}'}}]})
+def test_a_call_without_a_name_is_a_call_of_no_tool() -> None:
+    reply = read({"tool_calls": [{"id": "a", "function": {"arguments": '{"a": 1}'}}]})
+    assert reply.parts == (ToolCall(id="a", name="", arguments={"a": 1}),)
 
 
 CALL = {"id": "a", "function": {"name": "add", "arguments": "{}"}}
@@ -149,7 +149,6 @@ def test_a_refusal_is_told_with_its_text() -> None:
         {"choices": [{}]},
         {"choices": [{"message": None}]},
         {"choices": "none"},
-        chat({"content": None}, "tool_calls"),
         chat({"content": "half"}, "error"),
     ],
 )

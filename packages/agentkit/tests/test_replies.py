@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from agentkit import Agent, tool
+from agentkit import Agent, Failed, tool
 from agentkit.errors import ModelError, ModelMistaken
 from agentkit.messages import ModelReply, ModelRequest, ToolSpec, UserMessage
 from agentkit.models.anthropic import AnthropicModel
@@ -96,6 +96,7 @@ def described(got: ModelReply | ModelError, asked: Mapping[str, Any]) -> dict[st
             "stop_reason": got.stop_reason.value,
             "calls": [[call.name, call.arguments] for call in got.tool_calls],
             "problem": got.problem,
+            "declined_because": got.declined_because,
             "usage": {name: getattr(got.usage, name) for name in asked.get("usage", ())},
             "cost_usd": paid.cost_usd,
         }
@@ -150,6 +151,56 @@ async def test_a_mistake_of_the_model_is_its_turn(server: WireServer, model: Ope
     assert traffic.circuits()[model.name].value == "closed"
     assert outcome.usage.tokens.partial  # the two mistakes were billed, and not counted
     assert "weather" in json.dumps(server.journal[-1].body["messages"])
+
+
+async def test_a_call_without_a_name_goes_back_to_the_model(server: WireServer, model: OpenAIModel) -> None:
+    @tool(effect="pure")
+    def weather(city: str) -> str:
+        """The weather in a city."""
+        return f"{city}: 7 degrees"
+
+    nameless = json.loads((FOLDER / "chat_call_without_name.json").read_text())["body"]
+    missing = json.loads((FOLDER / "chat_announced_calls_missing.json").read_text())["body"]
+    last = {
+        "choices": [{"message": {"content": "7 degrees"}, "finish_reason": "stop"}],
+        "usage": nameless["usage"],
+    }
+    for body in (missing, nameless, last):
+        server.plan(Answer(chunks=[json.dumps(body).encode()]))
+    traffic = Traffic(breaking=Breaking(failures=1))
+    outcome = await Agent(ResilientModel([model], traffic=traffic), tools=[weather]).run(
+        "The weather in Oslo?"
+    )
+    assert outcome.unwrap() == "7 degrees"
+    assert outcome.usage.model_calls == 3
+    told = server.journal[-1].body["messages"]
+    assert [call["function"]["name"] for call in told[-3]["tool_calls"]] == ["weather", "unnamed"]
+    assert [message["content"] for message in told[-2:]] == [
+        "Oslo: 7 degrees",
+        "Error: there is no tool ''; there are: weather",
+    ]
+
+
+async def test_what_is_announced_again_and_again_comes_to_an_end(
+    server: WireServer, model: OpenAIModel
+) -> None:
+    missing = json.loads((FOLDER / "chat_announced_calls_missing.json").read_text())["body"]
+    for _ in range(3):
+        server.plan(Answer(chunks=[json.dumps(missing).encode()]))
+    outcome = await Agent(model, patience=2).run("The weather in Oslo?")
+    assert isinstance(outcome, Failed)
+    assert outcome.error.code == "no_progress"
+    assert "announced a tool call" in outcome.error.message
+
+
+async def test_the_reason_of_a_refusal_is_in_the_error_of_the_run(server: WireServer) -> None:
+    body = json.loads((FOLDER / "anthropic_refusal_explained.json").read_text())["body"]
+    server.plan(Answer(chunks=[json.dumps(body).encode()]))
+    async with AnthropicModel("claude-m", api_key=KEY, base_url=server.url.removesuffix("/v1")) as opened:
+        outcome = await Agent(opened).run("How?")
+    assert isinstance(outcome, Failed)
+    assert outcome.error.code == "content_refused"
+    assert outcome.error.message == "the model declined: cyber: This could help an attack."
 
 
 async def test_a_turn_that_was_paused_goes_on(server: WireServer) -> None:

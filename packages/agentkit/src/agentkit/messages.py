@@ -256,9 +256,17 @@ class UserMessage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssistantMessage:
-    """What the model said earlier, part by part, in its order."""
+    """What the model said earlier, part by part, in its order.
+
+    Attributes:
+        parts: as they were recorded.
+        model: ``provider:name`` of the model that wrote them, where that is known.
+        is_paused: its provider has paused the turn, and goes on when it is sent what was said so far.
+    """
 
     parts: tuple[Part, ...]
+    model: str = field(default="", repr=False)  # no part of what is told
+    is_paused: bool = field(default=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

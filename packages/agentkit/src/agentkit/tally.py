@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from agentkit.errors import RunError
-from agentkit.messages import Usage
+from agentkit.messages import JsonValue, Opaque, Part, StopReason, Usage
 from agentkit.money import nanos, usd
 from agentkit.transcript import (
     ApprovalAsked,
@@ -110,7 +110,7 @@ class Tally:
                 self._settle(step.usage)
                 self.call_ids.update(call.id for call in step.tool_calls)
                 self._faults = self.faulty_turns
-                self._turn = _Turn(step, None if self._turn is None else self._turn.wishes)
+                self._turn = _Turn(step, None if self._turn is None else self._turn.reply)
             case Summarised():
                 self.model_calls += bool(step.model)
                 if step.model:
@@ -200,8 +200,9 @@ class Tally:
     def faulty_turns(self) -> int:
         """How many of the last turns, in a row, brought the run no further.
 
-        A turn is faulty when its reply could not be acted on, when every call in it was malformed, or when it
-        repeats the calls of the turn before, with the same arguments, and they fail again.
+        A turn is faulty when its reply could not be acted on, when every call in it was malformed, when it
+        repeats the calls of the turn before, with the same arguments, and they fail again, or when it was paused and
+        brings nothing new.
         """
         return self._faults + 1 if self._turn is not None and self._turn.faulty else 0
 
@@ -217,29 +218,56 @@ _MOST_WORDS = 500
 class _Turn:
     """One reply and what became of its calls."""
 
-    def __init__(self, reply: ModelReplied, before: list[tuple[str, str]] | None) -> None:
+    def __init__(self, reply: ModelReplied, before: ModelReplied | None) -> None:
         self.reply = reply
         self.before = before
         self.errors: dict[str, RunError | None] = {}
 
     @property
-    def wishes(self) -> list[tuple[str, str]]:
-        return sorted((call.name, repr(call.arguments)) for call in self.reply.tool_calls)
-
-    @property
     def problem(self) -> str:
         failed = (error.message for error in self.errors.values() if error is not None)
-        return self.reply.problem or next(failed, "")
+        paused = "the provider paused its turn and added nothing to it" if self._pauses_in_vain else ""
+        return self.reply.problem or next(failed, paused)
 
     @property
     def faulty(self) -> bool:
-        if self.reply.problem is not None:
+        if self.reply.problem is not None or self._pauses_in_vain:
             return True
         calls = self.reply.tool_calls
         failed = [error for error in self.errors.values() if error is not None]
         if not calls or len(failed) < len(calls):
             return False
-        return all(error.code in FAULTS for error in failed) or self.wishes == self.before
+        same = self.before is not None and _wishes(self.reply) == _wishes(self.before)
+        return all(error.code in FAULTS for error in failed) or same
+
+    @property
+    def _pauses_in_vain(self) -> bool:
+        """It was paused, and is empty or says what the paused turn before it said."""
+        if self.reply.stop_reason is not StopReason.PAUSED or self.reply.tool_calls:
+            return False
+        said = _without_ids([_what(part) for part in self.reply.parts])
+        if not said or self.before is None or self.before.stop_reason is not StopReason.PAUSED:
+            return not said
+        return said == _without_ids([_what(part) for part in self.before.parts])
+
+
+def _wishes(reply: ModelReplied) -> list[tuple[str, str]]:
+    return sorted((call.name, repr(call.arguments)) for call in reply.tool_calls)
+
+
+def _what(part: Part) -> JsonValue:
+    return part.data if isinstance(part, Opaque) else getattr(part, "text", None)
+
+
+def _without_ids(value: JsonValue) -> JsonValue:
+    """JSON without the ids in it, which are others each time."""
+    if isinstance(value, dict):
+        return {
+            name: _without_ids(each)
+            for name, each in value.items()
+            if name != "id" and not name.endswith("_id")
+        }
+    return [_without_ids(each) for each in value] if isinstance(value, list) else value
 
 
 def usage(transcript: Transcript) -> RunUsage:

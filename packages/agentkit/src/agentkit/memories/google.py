@@ -23,6 +23,8 @@ class GoogleEmbeddings(GoogleClient):
     compared as the same kind of text.
     """
 
+    wire = "google-embeddings"
+
     async def embed(self, texts: Sequence[str], meter: Meter = UNCOUNTED) -> Sequence[Sequence[float]]:
         """A vector for each text.
 

@@ -60,7 +60,7 @@ class OpenAIEmbeddings:
             if error.name != "httpx2":
                 raise
             raise UsageError("the OpenAI wire needs httpx2: pip install 'opspawn-agentkit[openai]'") from None
-        extras = (extras or Extras()).checked()
+        extras = (extras or Extras()).checked("embeddings")
         self._name = f"{provider}:{name}"
         self._model = name
         self._more = extras.body

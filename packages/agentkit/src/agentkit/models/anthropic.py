@@ -16,7 +16,7 @@ from agentkit.models.anthropic_wire import (
     encoded_settings,
     usage_of,
 )
-from agentkit.models.error_bodies import error_object, refused_object
+from agentkit.models.error_bodies import bare_error, error_object, refused_object
 from agentkit.models.openai_stream import EventReader
 from agentkit.models.redaction import cut_secrets
 from agentkit.models.refusals import charge
@@ -130,7 +130,7 @@ class AnthropicModel(SdkModel):
             found = load_json(text)
         except ValueError:
             found = None
-        if error := error_object(found):
+        if error := error_object(found) or (bare_error(found) if draft is not None else {}):
             refused = self._error(error, response.status_code, response.headers, response)
             used = usage_of(as_object(found))
             charge(refused, used, begun=draft is not None and draft.begun)

@@ -38,6 +38,8 @@ from agentkit.models.finish_reasons import finished_reply, is_withheld
 from agentkit.models.issuers import issued, opaque, own
 from agentkit.models.openai_wire import Dialect, model_name
 from agentkit.models.output_tool import ABOUT, OutputTool, answered, output_tool
+from agentkit.models.tool_pictures import apart
+from agentkit.models.turns import answerable
 from agentkit.models.unsupported_settings import sampling, unsupported
 from agentkit.models.usage import anthropic_usage
 from agentkit.models.wire_json import (
@@ -169,7 +171,8 @@ def _messages(messages: Sequence[Message], dialect: Dialect) -> list[dict[str, A
     """Messages of one side that follow each other are one: results of tools must all be in the next."""
     said: list[dict[str, Any]] = []
     ids = CallIds(ANTHROPIC)
-    for message in messages:
+    shown = apart(list(answerable(messages, dialect.issuer)), takes=lambda _: True, provider=dialect.provider)
+    for message in shown:
         role = "assistant" if isinstance(message, AssistantMessage) else "user"
         blocks = list(_blocks(message, dialect, ids))
         while role == "assistant" and blocks and blocks[-1]["type"] in _THOUGHTS:
@@ -266,17 +269,22 @@ def decode_reply(
     blocks = [as_object(block) for block in as_list(cast("object", content))]
     blocks = [block for block in blocks if not (_is_call(block) and _draft(block, dialect).is_empty)]
     drafts = [_draft(block, dialect) for block in blocks if _is_call(block)]
-    calls = iter(list(tool_calls(drafts, dialect.name)))
+    calls = iter(list(tool_calls(drafts)))
     parts = [part for block in blocks for part in _parts(block, calls, dialect)]
-    if reason == "tool_use" and not any(isinstance(part, ToolCall) for part in parts):
-        reason = "end_turn"
     usage, model = usage_of(body), model_name(body, dialect)
-    reply = finished_reply(parts, finish_reason=reason, usage=usage, model=model)
+    because = _because(as_object(body.get("stop_details")))
+    reply = finished_reply(parts, finish_reason=reason, usage=usage, model=model, because=because)
     output = None if request is None else output_for(request)
     if output is None:
         return reply
     parts, stop_reason = answered(reply.parts, reply.stop_reason, output)
     return replace(reply, parts=tuple(parts), stop_reason=stop_reason)
+
+
+def _because(details: Mapping[str, Any]) -> str:
+    """Why the model has declined: its category and its explanation."""
+    said = (as_text(details.get(name)) for name in ("category", "explanation"))
+    return mend(": ".join(filter(None, said)))
 
 
 def usage_of(body: Mapping[str, Any]) -> Usage:
@@ -385,7 +393,9 @@ class MessageDraft:
             case "content_block_stop":
                 yield from self._rest(as_count(event.get("index")))
             case "message_delta":
-                self._reason = as_object(event.get("delta")).get("stop_reason") or self._reason
+                delta = as_object(event.get("delta"))
+                self._reason = delta.get("stop_reason") or self._reason
+                self._body["stop_details"] = delta.get("stop_details") or self._body.get("stop_details")
                 told = as_object(event.get("usage"))
                 self._counted = self._counted or told.get("output_tokens") is not None
                 self._usage.update({name: count for name, count in told.items() if count is not None})

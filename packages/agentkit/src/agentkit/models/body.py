@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias, cast
 from agentkit.errors import UsageError
 from agentkit.messages import JsonObject
 
-Wire: TypeAlias = Literal["chat", "responses", "anthropic", "google"]
+Wire: TypeAlias = Literal["chat", "responses", "anthropic", "google", "embeddings", "google-embeddings"]
 
 _MODEL = "the model is a part of its name, PROVIDER:NAME"
 _SAID = "the conversation is the run's own"
@@ -23,6 +23,8 @@ _INSTRUCTIONS = "give the agent its instructions"
 _OUTPUT = "give the agent an output type"
 _STORED = "the whole conversation is sent with each request"
 _ONE = "a run takes one reply"
+_TEXTS = "the texts are those of the memory"
+_OWN_ENDPOINT = "embeddings know no such field; declare an endpoint of their own for them"
 
 _REFUSED: Mapping[Wire, Mapping[str, str]] = {
     "chat": {
@@ -61,6 +63,21 @@ _REFUSED: Mapping[Wire, Mapping[str, str]] = {
         "generationConfig.responseJsonSchema": _OUTPUT,
         "generationConfig.responseMimeType": _OUTPUT,
         "generationConfig.candidateCount": _ONE,
+    },
+    "embeddings": {
+        "model": _MODEL,
+        "input": _TEXTS,
+        "encoding_format": "vectors are read as numbers",
+        "tools": _OWN_ENDPOINT,
+        "messages": _OWN_ENDPOINT,
+        "stream": _OWN_ENDPOINT,
+    },
+    "google-embeddings": {
+        "model": _MODEL,
+        "requests": _TEXTS,
+        "content": _TEXTS,
+        "contents": _OWN_ENDPOINT,
+        "tools": _OWN_ENDPOINT,
     },
 }
 

@@ -41,6 +41,23 @@ def error_object(body: object) -> Mapping[str, Any]:
     return error if any(error.values()) else {}  # some servers fill every field of a reply
 
 
+_OF_A_REPLY = frozenset(
+    {*{"choices", "output", "content", "response", "delta", "item", "part", "usage", "object", "message_id"}}
+)
+
+
+def bare_error(event: object) -> Mapping[str, Any]:
+    """The error in an event of a stream that is nothing else, though it has no field ``error``; else empty."""
+    found = as_object(event)
+    if (
+        not found
+        or _OF_A_REPLY.intersection(found)
+        or not any(isinstance(found.get(name), str) for name in _WORDS)
+    ):
+        return {}
+    return {**found, "message": message_of(found)} if message_of(found) else {}
+
+
 def refused_object(body: object, text: str = "") -> Mapping[str, Any]:
     """The error in the body of a response that is one: an object, a list, a field of some name, or plain text.
 

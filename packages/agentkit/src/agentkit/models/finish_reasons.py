@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from agentkit.errors import ModelBadResponse
-from agentkit.messages import ModelReply, Part, StopReason, Text, ToolCall, Usage
+from agentkit.messages import DECLINED, ModelReply, Part, StopReason, Text, ToolCall, Usage
 from agentkit.models.wire_json import as_text
 
 
@@ -111,6 +111,9 @@ def is_withheld(finish_reason: object) -> bool:
     return ending_of(finish_reason).end in {StopReason.REFUSED, StopReason.FILTERED, StopReason.LENGTH}
 
 
+NO_CALLS = "You announced a tool call, but there is none in your reply. Call a tool, or answer."
+
+
 def problem_with(ending: Ending) -> str | None:
     """What the model is told of an end that leaves nothing to act on; ``None`` where it is in order."""
     if ending.end is Fault.MISTAKE:
@@ -121,15 +124,29 @@ def problem_with(ending: Ending) -> str | None:
 
 
 def finished_reply(
-    parts: Iterable[Part], *, finish_reason: object, refused: bool = False, usage: Usage, model: str
+    parts: Iterable[Part],
+    *,
+    finish_reason: object,
+    refused: bool = False,
+    usage: Usage,
+    model: str,
+    because: str = "",
 ) -> ModelReply:
     """The reply of these parts.
 
     Some servers say "stop" beside their tool calls, and some speak of calls beside a text. Of an end that nobody knows,
     calls that are whole are taken, and a text is not.
 
+    Args:
+        parts: of the reply.
+        finish_reason: the server's word for its end.
+        refused: the model has said that it will not answer.
+        usage: what was used.
+        model: ``provider:name``.
+        because: why there is no answer, in the provider's words, where there is none.
+
     Raises:
-        ModelBadResponse: the server says that it gave up, or speaks of tool calls and sends none.
+        ModelBadResponse: the server says that it gave up.
     """
     kept = tuple(parts)
     calls = [part for part in kept if isinstance(part, ToolCall)]
@@ -141,12 +158,17 @@ def finished_reply(
     if calls and (end is StopReason.END or _are_whole(calls, ending)):
         end, problem = StopReason.TOOL_CALLS, None
     elif end is StopReason.TOOL_CALLS and not calls:
-        if not any(isinstance(part, Text) for part in kept):
-            raise ModelBadResponse(f"{model} announced tool calls and sent none")
-        end = StopReason.END
+        if any(isinstance(part, Text) for part in kept):
+            end = StopReason.END
+        else:  # the model's own mistake: it is told so
+            end, problem = StopReason.UNFINISHED, NO_CALLS
     if end is Fault.MISTAKE:
         kept, end = tuple(part for part in kept if part not in calls), StopReason.UNFINISHED
-    return ModelReply(parts=kept, stop_reason=StopReason(end), usage=usage, model=model, problem=problem)
+    reason = StopReason(end)
+    declined = because if reason in DECLINED else ""
+    return ModelReply(
+        parts=kept, stop_reason=reason, usage=usage, model=model, problem=problem, declined_because=declined
+    )
 
 
 def _are_whole(calls: Sequence[ToolCall], ending: Ending) -> bool:

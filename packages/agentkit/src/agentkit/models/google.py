@@ -58,7 +58,7 @@ class GoogleClient(SdkModel):
             "api_version": API_VERSION,
             "headers": {"accept-encoding": "identity", **self._extras.headers},
             "extra_body": None
-            if self.wire
+            if self.wire == "google"
             else dict(self._extras.body) or None,  # a model's: see `encode_request`
             # its own `timeout` would be a deadline of the whole call at the provider; without, it waits for ever
             "httpx_async_client": with_timeout(client, self._timeout),

@@ -38,6 +38,7 @@ from agentkit.models.issuers import issued, opaque, own
 from agentkit.models.openai_wire import NO_SIGNATURE, SIGNS_CALLS, Dialect
 from agentkit.models.output_tool import ABOUT, OutputTool, answered, output_tool
 from agentkit.models.tool_pictures import apart
+from agentkit.models.turns import answerable
 from agentkit.models.unsupported_settings import unsupported
 from agentkit.models.usage import google_usage
 from agentkit.models.wire_json import (
@@ -140,7 +141,9 @@ def _contents(messages: Sequence[Message], dialect: Dialect) -> list[dict[str, A
     contents: list[dict[str, Any]] = []
     before: Message | None = None
     new = SIGNS_CALLS.search(dialect.model) is not None
-    for message in apart(messages, takes=lambda each: new and each.media_type in _LOOKED_AT):
+    for message in apart(
+        list(answerable(messages, dialect.issuer)), takes=lambda each: new and each.media_type in _LOOKED_AT
+    ):
         match message:
             case UserMessage(text=text, attachments=attachments):
                 parts = [*map(_attachment, attachments), {"text": text}]
@@ -150,7 +153,7 @@ def _contents(messages: Sequence[Message], dialect: Dialect) -> list[dict[str, A
                     contents.append({"role": "user", "parts": []})
                 contents[-1]["parts"].append(_result(message))
             case AssistantMessage(parts=said):
-                if parts := list(_said(said, dialect)):
+                if parts := list(_said(said, dialect, shows=_is_of(dialect, message))):
                     contents.append({"role": "model", "parts": parts})
         before = message
     return contents
@@ -173,12 +176,17 @@ def _result(message: ToolMessage) -> dict[str, Any]:
     return {"function_response": result}
 
 
-def _said(parts: Sequence[Part], dialect: Dialect) -> Iterator[dict[str, Any]]:
+def _is_of(dialect: Dialect, message: AssistantMessage) -> bool:
+    """Whether a model of the same provider wrote a turn: then the images in it go back."""
+    return message.model.partition(":")[0] == dialect.provider
+
+
+def _said(parts: Sequence[Part], dialect: Dialect, *, shows: bool) -> Iterator[dict[str, Any]]:
     signature: dict[str, Any] = {}
     # a call that another model has made needs a mark
     unsigned = _UNSIGNED if SIGNS_CALLS.search(dialect.model) and not _is_signed(parts, dialect) else {}
     for part in parts:
-        if isinstance(part, Source | Attachment):
+        if isinstance(part, Source) or (isinstance(part, Attachment) and not (shows and part.data)):
             continue
         if isinstance(part, Reasoning):
             data = own(part, dialect.issuer)
@@ -188,7 +196,9 @@ def _said(parts: Sequence[Part], dialect: Dialect) -> Iterator[dict[str, Any]]:
             elif signed:
                 signature = signed
             continue
-        if isinstance(part, Opaque):
+        if isinstance(part, Attachment):
+            yield {**_attachment(part), **signature}
+        elif isinstance(part, Opaque):
             if item := as_object(own(part, dialect.issuer).get(_PART)):
                 yield {**restored(item), **signature}
         elif isinstance(part, ToolCall):
@@ -232,7 +242,7 @@ class ContentDraft:
         self._output = output
         self._parts: list[Part] = []
         self._calls: list[tuple[int, CallDraft]] = []
-        self._reason = ""
+        self._reason = self._because = ""
         self._usage: Mapping[str, Any] = {}
         self._searches = 0
         self._sources: list[Source] = []
@@ -248,11 +258,15 @@ class ContentDraft:
         """Read what has come, and tell what of it is new for somebody who watches."""
         self._usage = as_object(body.get("usage_metadata")) or self._usage
         self._model = as_text(body.get("model_version")) or self._model
-        self.blocked = _word(as_object(body.get("prompt_feedback")).get("block_reason")) or self.blocked
+        feedback = as_object(body.get("prompt_feedback"))
+        if blocked := _word(feedback.get("block_reason")):
+            why = mend(as_text(feedback.get("block_reason_message"))) or _because(feedback)
+            self.blocked = f"{blocked}: {why}" if why else blocked
         for candidate in map(as_object, as_list(body.get("candidates"))[:1]):
             for part in map(as_object, as_list(as_object(candidate.get("content")).get("parts"))):
                 yield from self._read(part)
             self._reason = _word(candidate.get("finish_reason")) or self._reason
+            self._because = _because(candidate) or self._because
             self._sources.extend(of_gemini(candidate))
             grounding = as_object(candidate.get("grounding_metadata"))
             self._searches = max(self._searches, len(as_list(grounding.get("web_search_queries"))))
@@ -282,13 +296,16 @@ class ContentDraft:
         name = self._dialect.name
         if not self._reason:
             raise ModelBadResponse(f"{name} stopped in the middle of its reply")
-        calls = tool_calls([draft for _, draft in self._calls], name)
+        calls = tool_calls([draft for _, draft in self._calls])
         parts = list(self._parts)
         for (place, _), call in zip(self._calls, list(calls), strict=True):
             parts[place] = call
         model = f"{self._dialect.provider}:{mend(self._model)[:200]}"
         parts.extend(dict.fromkeys(self._sources))
-        reply = finished_reply(parts, finish_reason=self._reason, usage=self.usage, model=model)
+        because = self._because
+        reply = finished_reply(
+            parts, finish_reason=self._reason, usage=self.usage, model=model, because=because
+        )
         if self._output is None:
             return reply
         parts, reason = answered(reply.parts, reply.stop_reason, self._output)
@@ -371,6 +388,13 @@ def restored(value: Any) -> Any:
             return base64.b64decode(fields[_BYTES])
         return {name: restored(each) for name, each in fields.items()}
     return [restored(each) for each in as_list(cast("object", value))] if isinstance(value, list) else value
+
+
+def _because(found: Mapping[str, Any]) -> str:
+    """Why there is no answer: the categories that were blocked."""
+    rated = map(as_object, as_list(found.get("safety_ratings")))
+    blocked = [_word(each.get("category")) for each in rated if each.get("blocked")]
+    return ", ".join(blocked)
 
 
 def _word(value: object) -> str:

@@ -51,7 +51,7 @@ def mistaken_reply(
     text = mend(as_text(wrote)).strip()
     drafts = [] if code == "json_validate_failed" else list(_calls_in(text))
     if drafts:
-        parts = (*said, *tool_calls(drafts, model))
+        parts = (*said, *tool_calls(drafts))
         return ModelReply(parts=parts, stop_reason=StopReason.TOOL_CALLS, usage=usage, model=model)
     parts = (*said, *((Text(text=text),) if text else ()))
     problem = _MALFORMED

@@ -34,7 +34,7 @@ from agentkit.models.access import (
     takes_stream_options,
 )
 from agentkit.models.body import Wire as Spoken
-from agentkit.models.error_bodies import error_object, message_of, refused_object
+from agentkit.models.error_bodies import bare_error, error_object, message_of, refused_object
 from agentkit.models.mistakes import mistaken_reply
 from agentkit.models.openai_stream import EventReader, ReplyDraft
 from agentkit.models.openai_wire import Dialect, decode_reply, encode_request, encoded_settings, usage_of
@@ -321,7 +321,7 @@ class OpenAIModel:
             found = load_json(text)
         except ValueError:
             found = None
-        if error := self._wire.error_in(found):
+        if error := self._wire.error_in(found) or (bare_error(found) if draft is not None else {}):
             used = self._wire.usage_in(as_object(found))
             if draft is not None and used.partial:
                 used = draft.usage

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from agentkit.errors import ContentRefused, ModelBadResponse
+from agentkit.errors import ModelBadResponse
 from agentkit.messages import Delta, ModelReply, Part, ReasoningDelta, Text, TextDelta, Usage
 from agentkit.models.error_bodies import as_error_line
 from agentkit.models.findings import of_chat
@@ -18,12 +18,14 @@ from agentkit.models.openai_wire import (
     arguments_of,
     content_of,
     details_of,
+    filtered_because,
     id_of,
     is_filtered,
     kept,
     kept_of_call,
     kept_of_message,
     model_name,
+    prompt_refused,
     raw_calls,
     reasoning_of,
     reasoning_part,
@@ -110,8 +112,9 @@ class ReplyDraft:
         self._kept_of: dict[int, dict[str, Any]] = {}
         self._at: dict[int, CallDraft] = {}
         self._finish_reason: object = None
-        self._refused = False
-        self._declined = False
+        self._refused = ""
+        self._declined: object = None
+        self._because = ""
         self._usage = UNCOUNTED
         self._model = f"{dialect.provider}:{dialect.model}"
 
@@ -119,11 +122,13 @@ class ReplyDraft:
         """What is new for somebody who watches."""
         if event.get("model"):
             self._model = model_name(event, self._dialect)
-        self._declined = self._declined or is_filtered(event.get("prompt_filter_results"))
+        if is_filtered(event.get("prompt_filter_results")):
+            self._declined = event.get("prompt_filter_results")
         for choice in map(as_object, as_list(event.get("choices"))):
             if choice.get("index") in (0, None):
                 yield from self._read(as_object(choice.get("delta") or choice.get("message")))
                 self._finish_reason = choice.get("finish_reason") or self._finish_reason
+                self._because = self._because or filtered_because(choice.get("content_filter_results"))
         self._around.update(kept(event, ("citations", "search_results")))
         usage = usage_of(event, self._dialect)
         if usage is not UNCOUNTED:
@@ -148,20 +153,21 @@ class ReplyDraft:
         """
         if not self._finish_reason and not (done and (self._runs or self._calls)):
             if self._declined:
-                raise ContentRefused(f"{self._model}: the provider's filter declined the request")
+                raise prompt_refused(self._model, self._declined)
             raise ModelBadResponse(f"{self._model} stopped in the middle of its reply")
         calls = [call for call in self._calls if not call.is_empty]
         return finished_reply(
             [
                 *self.said(),
-                *tool_calls(map(self._whole, calls), self._dialect.name),
+                *tool_calls(map(self._whole, calls)),
                 *of_chat(self._found, self._around),
                 *kept_of_message(self._kept, self._dialect),
             ],
             finish_reason=self._finish_reason,
-            refused=self._refused,
+            refused=bool(self._refused),
             usage=self._usage,
             model=self._model,
+            because=mend(self._refused) or self._because,
         )
 
     def _whole(self, call: CallDraft) -> CallDraft:
@@ -189,7 +195,7 @@ class ReplyDraft:
         for is_thought, text in content_of(delta.get("content")):
             yield from self._say(text, is_thought=is_thought)
         if refusal := as_text(delta.get("refusal")):
-            self._refused = True
+            self._refused += refusal
             yield from self._say(refusal, is_thought=False)
         for raw in raw_calls(delta):
             self._read_call(raw)

@@ -42,6 +42,7 @@ from agentkit.models.finish_reasons import ending_of, finished_reply
 from agentkit.models.issuers import issued, issuer_of, opaque, own
 from agentkit.models.output_tool import output_tool
 from agentkit.models.tool_pictures import apart
+from agentkit.models.turns import answerable
 from agentkit.models.unsupported_settings import sampling
 from agentkit.models.usage import openai_usage
 from agentkit.models.wire_json import (
@@ -241,7 +242,8 @@ def _messages(request: ModelRequest, dialect: Dialect) -> Iterator[dict[str, Any
     if request.instructions:
         yield {"role": "system", "content": request.instructions}
     ids = CallIds(dialect.id_rule)
-    for message in apart(request.messages, ids.of):
+    said = list(answerable(request.messages, dialect.issuer))
+    for message in apart(said, ids.of, provider=dialect.provider):
         yield _message(message, dialect, ids)
 
 
@@ -335,7 +337,7 @@ def decode_reply(body: Mapping[str, Any], dialect: Dialect) -> ModelReply:
     if text := mend(said or as_text(as_object(message.get("audio")).get("transcript"))):
         parts.append(Text(text=text))
     drafts = [_draft(raw, dialect) for raw in raw_calls(message)]
-    parts.extend(tool_calls([draft for draft in drafts if not draft.is_empty], dialect.name))
+    parts.extend(tool_calls([draft for draft in drafts if not draft.is_empty]))
     parts.extend(of_chat(message, body))
     parts.extend(kept_of_message(message, dialect))
     return finished_reply(
@@ -344,6 +346,7 @@ def decode_reply(body: Mapping[str, Any], dialect: Dialect) -> ModelReply:
         refused=bool(refusal),
         usage=usage_of(body, dialect),
         model=model_name(body, dialect),
+        because=mend(refusal) or filtered_because(choice.get("content_filter_results")),
     )
 
 
@@ -351,13 +354,37 @@ def _without_message(choice: Mapping[str, Any], body: Mapping[str, Any], dialect
     """The reply of a choice that says only why it has none: Azure sends none where its filter has withheld it."""
     reason = choice.get("finish_reason")
     if is_filtered(body.get("prompt_filter_results")) and not reason:
-        raise ContentRefused(f"{dialect.name}: the provider's filter declined the request")
+        raise prompt_refused(dialect.name, body.get("prompt_filter_results"))
     if is_filtered(choice.get("content_filter_results")):
         reason = "content_filter"
-    if ending_of(reason).end in {StopReason.END, StopReason.TOOL_CALLS, StopReason.UNFINISHED}:
+    if ending_of(reason).end in {StopReason.END, StopReason.UNFINISHED}:
         raise ModelBadResponse(f"{dialect.name} answered without a message")
     usage, model = usage_of(body, dialect), model_name(body, dialect)
-    return finished_reply((), finish_reason=reason, refused=False, usage=usage, model=model)
+    because = filtered_because(choice.get("content_filter_results"))
+    return finished_reply((), finish_reason=reason, usage=usage, model=model, because=because)
+
+
+def prompt_refused(model: str, results: object) -> ContentRefused:
+    """Return the error for a request that Azure's filter has withheld."""
+    because = filtered_because(results)
+    return ContentRefused(
+        f"{model}: the provider's filter declined the request{f' ({because})' if because else ''}"
+    )
+
+
+def filtered_because(results: object) -> str:
+    """Return the categories that Azure's filter results name as withheld."""
+    return ", ".join(dict.fromkeys(_filtered(results)))
+
+
+def _filtered(results: object) -> Iterator[str]:
+    for each in as_list(results):
+        yield from _filtered(each)
+    for name, value in as_object(results).items():
+        if as_object(value).get("filtered") is True:
+            yield name[:40]
+        else:
+            yield from _filtered(value)
 
 
 def is_filtered(results: object) -> bool:

@@ -13,6 +13,7 @@ from agentkit.messages import (
     Delta,
     ModelReply,
     ModelRequest,
+    Opaque,
     Part,
     ReasoningDelta,
     Source,
@@ -22,7 +23,7 @@ from agentkit.messages import (
 from agentkit.ports import OnDelta
 from agentkit.secrecy import Secrets, looks_secret
 
-_TEXTS = ("text", "invalid", "title", "quote", "url")
+_TEXTS = ("text", "invalid", "title", "quote", "url", "name")
 
 
 Reply = TypeVar("Reply", bound=Callable[..., Awaitable[ModelReply]])
@@ -57,8 +58,15 @@ def cut_secrets(reply: Reply) -> Reply:
 
 
 def _without(reply: ModelReply, secrets: Secrets) -> ModelReply:
+    changed: dict[str, Any] = {}
     parts = tuple(_part_without(part, secrets) for part in reply.parts)
-    return reply if parts == reply.parts else replace(reply, parts=parts)
+    if parts != reply.parts:
+        changed["parts"] = parts
+    for name in ("model", "problem", "declined_because"):
+        value = getattr(reply, name)
+        if value and (hidden := secrets.hidden(value)) != value:
+            changed[name] = hidden
+    return replace(reply, **changed) if changed else reply
 
 
 def _part_without(part: Part, secrets: Secrets) -> Part:
@@ -69,11 +77,14 @@ def _part_without(part: Part, secrets: Secrets) -> Part:
             changed[name] = hidden
     if isinstance(part, ToolCall) and (arguments := secrets.hidden(part.arguments)) != part.arguments:
         changed["arguments"] = arguments
-    if not changed:
-        return part
-    if not isinstance(part, Attachment | Source) and part.data is not None:
+    if isinstance(part, Attachment | Source):
+        return replace(part, **changed) if changed else part
+    data = secrets.hidden(part.data)
+    if isinstance(part, Opaque):
+        return part if data == part.data else Opaque(data=data)
+    if part.data is not None and (changed or data != part.data):
         changed["data"] = None  # a provider refuses a text that is not the one which it has signed
-    return replace(part, **changed)
+    return replace(part, **changed) if changed else part
 
 
 class _Shown:

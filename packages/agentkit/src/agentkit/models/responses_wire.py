@@ -13,6 +13,7 @@ from typing import Any
 
 from agentkit.errors import ModelBadRequest, ModelBadResponse
 from agentkit.messages import (
+    DECLINED,
     AssistantMessage,
     Attachment,
     Delta,
@@ -42,6 +43,8 @@ from agentkit.models.issuers import issued, opaque, own
 from agentkit.models.openai_wire import TOOL_CHOICES, Dialect, cache_key, model_name
 from agentkit.models.output_tool import output_tool
 from agentkit.models.stops import Cutter
+from agentkit.models.tool_pictures import apart
+from agentkit.models.turns import answerable
 from agentkit.models.unsupported_settings import sampling, unsupported
 from agentkit.models.usage import UNCOUNTED, response_usage
 from agentkit.models.wire_json import (
@@ -128,7 +131,10 @@ def encode_request(request: ModelRequest, dialect: Dialect, *, stream: bool) -> 
     if request.instructions:
         body["instructions"] = request.instructions
     ids = CallIds(OPENAI_RESPONSES)
-    body["input"] = [item for message in request.messages for item in _items(message, dialect, ids)]
+    said = apart(
+        list(answerable(request.messages, dialect.issuer)), takes=lambda _: True, provider=dialect.provider
+    )
+    body["input"] = [item for message in said for item in _items(message, dialect, ids)]
     if not _DOES_NOT_REASON.search(dialect.model):
         body["include"] = ["reasoning.encrypted_content"]
     if request.tools:
@@ -252,10 +258,16 @@ def decode_response(body: Mapping[str, Any], dialect: Dialect, stops: Sequence[s
     parts = [part for item in map(as_object, output) for part in _parts(item, cutter, dialect)]
     if held := cutter.close():
         parts = _with_tail(parts, held)
-    refused = any(as_text(content.get("refusal")) for content in _contents(output))
+    refusal = "".join(as_text(content.get("refusal")) for content in _contents(output))
     calls = any(isinstance(part, ToolCall) for part in parts)
-    reason = _stop_reason(body, model, refused=refused, calls=calls)
-    return ModelReply(parts=_unique(parts), stop_reason=reason, usage=response_usage(body), model=model)
+    reason = _stop_reason(body, model, refused=bool(refusal), calls=calls)
+    return ModelReply(
+        parts=_unique(parts),
+        stop_reason=reason,
+        usage=response_usage(body),
+        model=model,
+        declined_because=mend(refusal) if reason in DECLINED else "",
+    )
 
 
 def _parts(item: Mapping[str, Any], cutter: Cutter, dialect: Dialect) -> Iterator[Part]:
@@ -277,7 +289,7 @@ def _parts(item: Mapping[str, Any], cutter: Cutter, dialect: Dialect) -> Iterato
                 name=as_text(item.get("name")),
                 arguments=as_text(item.get("arguments")),
             )
-            yield from () if draft.is_empty else tool_calls([draft], dialect.name)
+            yield from () if draft.is_empty else tool_calls([draft])
         case "image_generation_call" if item.get("result"):
             kind = as_text(item.get("output_format")) or "png"
             yield from media([(f"image/{kind}", decoded(as_text(item.get("result"))))])

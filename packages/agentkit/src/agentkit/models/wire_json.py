@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from agentkit.errors import ModelBadRequest, ModelBadResponse, UsageError
+from agentkit.errors import ModelBadRequest, UsageError
 from agentkit.messages import Attachment, JsonObject, ToolCall
 
 _BAD_IN_A_NAME = re.compile(r"[^A-Za-z0-9_-]")
@@ -118,7 +118,7 @@ def as_count(value: object) -> int:
 
 def safe_name(name: str) -> str:
     """A name that no provider refuses: one that the model made up must not spoil all later requests."""
-    return _BAD_IN_A_NAME.sub("_", name)[:64]
+    return _BAD_IN_A_NAME.sub("_", name)[:64] or "unnamed"
 
 
 def sent_arguments(call: ToolCall) -> JsonObject:
@@ -149,16 +149,13 @@ class CallDraft:
         return not self.name and self.arguments.strip() in {"", "{}"}
 
 
-def tool_calls(drafts: Iterable[CallDraft], model: str) -> Iterator[ToolCall]:
+def tool_calls(drafts: Iterable[CallDraft]) -> Iterator[ToolCall]:
     """The calls, with ids that are unique in the reply.
 
-    Raises:
-        ModelBadResponse: a call has no name.
+    A call without a name is the model's mistake: it calls no tool that there is, and the run tells it so.
     """
     taken: set[str] = set()
     for draft in drafts:
-        if not draft.name:
-            raise ModelBadResponse(f"{model} sent a tool call without a name")
         call_id = draft.id if draft.id and draft.id not in taken else f"call_{uuid.uuid4().hex}"
         taken.add(call_id)
         arguments = _arguments(draft.arguments)

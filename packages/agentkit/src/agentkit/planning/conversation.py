@@ -18,6 +18,7 @@ from agentkit.messages import (
     ModelRequest,
     Part,
     Reasoning,
+    StopReason,
     Text,
     ToolCall,
     ToolMessage,
@@ -130,7 +131,7 @@ def messages(transcript: Transcript) -> Iterator[Message]:
                 yield user_message(given)
             case ModelReplied(parts=parts, problem=problem):
                 reply = step
-                yield AssistantMessage(parts=attributed(parts, step.model))
+                yield assistant_message(step, attributed(parts, step.model))
                 if problem is not None:
                     yield UserMessage(text=f"{problem}\nPlease reply again.")
             case ToolReturned():
@@ -140,6 +141,17 @@ def messages(transcript: Transcript) -> Iterator[Message]:
             case _:
                 pass
     yield from _returned(results, reply)
+
+
+def assistant_message(reply: ModelReplied, parts: tuple[Part, ...]) -> AssistantMessage:
+    """Return the turn of a reply.
+
+    Args:
+        reply: as it was recorded.
+        parts: what of it is told.
+    """
+    is_paused = reply.stop_reason is StopReason.PAUSED and reply.problem is None
+    return AssistantMessage(parts=parts, model=reply.model, is_paused=is_paused)
 
 
 def attributed(parts: tuple[Part, ...], model: str) -> tuple[Part, ...]:

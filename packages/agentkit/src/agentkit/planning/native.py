@@ -42,11 +42,22 @@ class NativePlanning:
             problem = problem or "Your reply is not whole."
         if problem is not None and (brief.output_schema is None or not spoken.text.strip()):
             return Reading(parts=spoken.parts, problem=problem)
+        if (
+            brief.output_schema is not None
+            and reply.attachments
+            and not (reply.tool_calls or spoken.text.strip())
+        ):
+            return Reading(parts=spoken.parts, problem=_ONLY_MEDIA)
         return Reading(parts=spoken.parts, problem=_problem_with(reply, spoken))
 
     def watch(self, show: OnDelta, model: str) -> SpokenDeltas:
         """Show a streamed reply with its thinking told apart."""
         return SpokenDeltas(show, model)
+
+
+_ONLY_MEDIA = (
+    "Your reply holds an image or a recording, and no text. Answer in text, as JSON that fits the schema."
+)
 
 
 def _problem_with(reply: ModelReply, spoken: Spoken) -> str | None:

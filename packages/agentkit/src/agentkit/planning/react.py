@@ -15,7 +15,6 @@ from typing import Any, cast
 
 from agentkit.messages import (
     DECLINED,
-    AssistantMessage,
     JsonValue,
     Message,
     ModelReply,
@@ -34,6 +33,7 @@ from agentkit.planning.conversation import (
     Brief,
     Reading,
     as_text,
+    assistant_message,
     attributed,
     earlier_messages,
     in_order_of_calls,
@@ -204,7 +204,7 @@ def _conversation(transcript: Transcript) -> Iterator[Message]:
         elif isinstance(step, ModelReplied):
             yield from _observed(results, reply)
             results, reply = [], step
-            yield AssistantMessage(parts=_spoken(step))
+            yield assistant_message(step, _spoken(step))
             if step.problem is not None:
                 yield UserMessage(text=f"{step.problem}\nPlease reply again.")
         elif isinstance(step, RunStarted):

@@ -26,7 +26,7 @@ from ops_core.catalog import Catalog
 from ops_core.declared import read_catalog
 from ops_core.errors import ConfigError
 from ops_core.mcp import Offer, ServeTable
-from ops_core.mcp_server.server import IDEMPOTENCY_KEY
+from ops_core.mcp_server.server import EXPIRES_SECONDS, IDEMPOTENCY_KEY
 from ops_core.ports import TaskFilter
 from ops_core.server import serving_all
 from ops_core.settings import Settings
@@ -144,6 +144,17 @@ async def test_a_call_with_a_key_is_made_once():
         refused = await caller.session.call_tool("quick", {"goal": "other"}, meta=key)
         assert refused.is_error
         assert "idempotency key" in str(refused.content)
+
+
+async def test_a_call_may_expire_before_it_is_started():
+    async with served(Agents()) as (ops, url), calling(url) as caller:
+        task_id = await caller.begin("held", {EXPIRES_SECONDS: 600}, goal="go")
+        stored = await ops.engine.get(DEFAULT_TENANT, task_id)
+        assert stored.started_at is not None or stored.expires_at == stored.created_at + 600
+        for bad in (0, "10m", True):
+            refused = await caller.session.call_tool("quick", {"goal": "go"}, meta={EXPIRES_SECONDS: bad})
+            assert refused.is_error
+            assert EXPIRES_SECONDS in str(refused.content)
 
 
 async def test_an_approval_is_a_form_that_shows_the_true_arguments():

@@ -158,11 +158,13 @@ class Swept:
         released: ids of tasks that can be claimed again.
         ended: ids of tasks that it ended (out of time, out of attempts, cancelled).
         due: a task could be claimed now.
+        more: it did as much as a sweep may; there may be others.
     """
 
     released: tuple[str, ...] = ()
     ended: tuple[str, ...] = ()
     due: bool = False
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

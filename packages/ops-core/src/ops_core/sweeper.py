@@ -45,7 +45,12 @@ async def sweep_forever(
             for task_id in swept.released:
                 log.warning("taken from a worker that is lost; it goes on elsewhere", extra={"task": task_id})
             for task_id in swept.ended:
-                log.warning("ended: out of time, out of attempts or cancelled", extra={"task": task_id})
+                log.warning(
+                    "ended: out of time, expired, out of attempts or cancelled", extra={"task": task_id}
+                )
+            if swept.more:  # many expired at once: they are not to wait for each other
+                await asyncio.sleep(0)
+                continue
         await asyncio.sleep(spread(every_seconds))
 
 

@@ -170,6 +170,7 @@ class NewTask:
         priority: higher ones are claimed first.
         run_at: not before this moment, in seconds since the epoch; ``None`` for now.
         timeout_seconds: from its first start to its end, waiting included.
+        expires_seconds: so long after its submission, or after ``run_at``, it may be started for the first time.
         budget: tightens the agent's own limits.
         max_attempts: so often it is started before it is given up.
         idempotency_key: the same key with the same request is the same task.
@@ -194,6 +195,7 @@ class NewTask:
     fingerprint: str | None = None
     thread: InThread | None = None
     trace: Trace | None = None
+    expires_seconds: float | None = None
 
     def __post_init__(self) -> None:
         for name, longest in (("agent", 200), ("tenant", 64), ("idempotency_key", 255)):
@@ -203,8 +205,12 @@ class NewTask:
             _check_text("labels", value, 256)
         if self.run_at is not None and not EARLIEST_SECONDS <= self.run_at <= LATEST_SECONDS:
             _refuse("run_at", "must be a moment of the calendar, in seconds since the epoch")
-        if self.timeout_seconds is not None and not 0 < self.timeout_seconds <= MOST_SECONDS:
-            _refuse("timeout_seconds", f"must be more than 0, and at most {MOST_SECONDS:.0f}")
+        for name, seconds in (
+            ("timeout_seconds", self.timeout_seconds),
+            ("expires_seconds", self.expires_seconds),
+        ):
+            if seconds is not None and not 0 < seconds <= MOST_SECONDS:
+                _refuse(name, f"must be more than 0, and at most {MOST_SECONDS:.0f}")
         if not -LARGEST <= self.priority <= LARGEST:
             _refuse("priority", f"must be between {-LARGEST} and {LARGEST}")
         if not 1 <= self.max_attempts <= LARGEST:
@@ -239,7 +245,7 @@ class Task:
         epoch: raised by every claim; what an older holder writes is refused.
         steps: how many are recorded.
         cancel_requested: the worker that holds it will end it as cancelled.
-        deadline_at: when ``timeout_seconds`` run out; ``None`` before the first start.
+        deadline_at: when ``timeout_seconds`` run out; before the first start, the moment at which it expires.
         lease_owner: the worker that holds it.
         lease_until: until then nobody else may claim it.
         error: why it failed, or why the last attempt did.
@@ -286,6 +292,11 @@ class Task:
     retried_as: str | None = None
     status_since: float | None = None
     looked_at: float | None = field(default=None, compare=False)
+
+    @property
+    def expires_at(self) -> float | None:
+        """It is not started for the first time from this moment on; ``None`` for never, and once it was started."""
+        return self.deadline_at if self.started_at is None else None
 
     @property
     def lease_expired_seconds(self) -> float | None:
@@ -393,3 +404,13 @@ def out_of_time(timeout_seconds: float | None) -> Finished:
     said = f"{timeout_seconds:g} seconds" if isinstance(timeout_seconds, int | float) else "time"
     message = f"the task did not end within its {said}"
     return Finished(status="failed", error=RunError(code="timeout", message=message, actor=Actor.USER))
+
+
+EXPIRED = "expired"
+"""Code of the error of a task that was not started in time."""
+
+
+def expired() -> Finished:
+    """The end of a task that was not started before it expired."""
+    message = "the task expired before it was started, and is not started any more"
+    return Finished(status="failed", error=RunError(code=EXPIRED, message=message, actor=Actor.USER))

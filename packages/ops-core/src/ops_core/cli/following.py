@@ -16,6 +16,7 @@ from ops_core.cli.answering import json_or_file, said
 from ops_core.cli.attaching import with_attachments
 from ops_core.cli.choosing import chosen_agent
 from ops_core.cli.connecting import connected
+from ops_core.cli.durations import seconds_in
 from ops_core.cli.exits import Exit
 from ops_core.cli.failures import exit_of_status
 from ops_core.cli.halting import holding, told_holding
@@ -95,6 +96,7 @@ def _request(options: SubmitOptions, given: Any, agent: str) -> TaskRequest:
         "priority": options.priority,
         "run_at": options.run_at,
         "timeout_seconds": options.timeout,
+        "expires_seconds": None if options.expires is None else seconds_in(options.expires, "expires"),
         "budget": budget if any(limit is not None for limit in budget.values()) else None,
         "max_attempts": options.max_attempts,
         "thread_id": options.thread,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,18 +10,15 @@ from agentkit.money import as_text, nanos
 from ops_core import logs
 from ops_core.assembly import open_ops
 from ops_core.cli.connecting import connected
+from ops_core.cli.durations import seconds_in
 from ops_core.cli.exits import Exit
 from ops_core.cli.screen import Screen
 from ops_core.cli.text import without_secrets
-from ops_core.errors import InvalidRequest
 from ops_core.server import mcp_is_installed, serve
 from ops_core.settings import Settings, known_secrets, read_settings
 from ops_core.stores import REVISION, migrations, open_store
 
 log = logging.getLogger("ops_core.cli")
-
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-"""Seconds."""
 
 
 async def serve_here(*, worker: bool = True, **overrides: Any) -> Exit:
@@ -71,12 +67,9 @@ async def purge_store(older_than: str) -> Exit:
     Raises:
         InvalidRequest: that is no age.
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", older_than)
-    if found is None:
-        message = "--older-than takes a number and a unit: 30d, 12h, 45m or 90s"
-        raise InvalidRequest(message, field="older_than")
+    seconds = seconds_in(older_than, "older-than")
     async with open_ops(read_settings()) as ops:
-        purged = await ops.engine.purge(float(found[1]) * UNITS[found[2]])
+        purged = await ops.engine.purge(seconds)
     Screen().raw(f"deleted {purged} task{'' if purged == 1 else 's'}")
     return Exit.OK
 

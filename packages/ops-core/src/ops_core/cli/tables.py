@@ -16,7 +16,7 @@ from ops_core.cli.screen import STYLES, Screen
 from ops_core.cli.text import input_as_text, one_line, visible
 from ops_core.cli.views import TONES, told_goal, told_result, told_summary
 from ops_core.cli.worker_table import lease_in_words
-from ops_core.task import TaskStatus
+from ops_core.task import EXPIRED, TaskStatus
 from ops_core.wire import AgentBody, TaskBody, TaskPage
 
 WIDE = 110
@@ -48,7 +48,8 @@ def told_tasks(screen: Screen, page: TaskPage) -> None:
             (f"  {task.status:<{STATUS_WIDTH}}", STYLES[TONES.get(task.status, "plain")]),
             f"  {set_cell_size(one_line(task.agent), agents)}",
             (f"  {age:>6}  {took:>6}", STYLES["quiet"]),
-            f"  {one_line(input_as_text(task.input))}",
+            "  [expired] " if task.error is not None and task.error.code == EXPIRED else "  ",
+            one_line(input_as_text(task.input)),
         )
         if screen.is_terminal:
             row.truncate(screen.width, overflow="ellipsis")
@@ -85,6 +86,8 @@ def _facts(task: TaskBody) -> dict[str, str]:
     facts = {
         name: f"{moment:%Y-%m-%d %H:%M:%S} UTC" for name, moment in moments.items() if moment is not None
     }
+    if task.expires_at is not None and not task.status.terminal:
+        facts["expires"] = f"{task.expires_at:%Y-%m-%d %H:%M:%S} UTC, unless it is started before"
     if task.labels:
         facts["labels"] = visible(" ".join(f"{key}={value}" for key, value in task.labels.items()))
     if task.thread_id is not None:

@@ -51,6 +51,10 @@ class SubmitOptions:
         float | None,
         typer.Option(metavar="SECONDS", help="From its first start to its end, waiting included."),
     ] = None
+    expires: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Not started later than this: 10m, 2h; it then ends as expired."),
+    ] = None
     max_attempts: Annotated[int | None, typer.Option(metavar="N", help="So often it is started.")] = None
     budget_steps: Annotated[int | None, typer.Option(metavar="N", help="At most so many steps.")] = None
     budget_tokens: Annotated[int | None, typer.Option(metavar="N", help="At most so many tokens.")] = None

@@ -35,6 +35,9 @@ VIA = {"via": "mcp"}
 IDEMPOTENCY_KEY = "opspawn/idempotency-key"
 """In the ``_meta`` of a call: the same key with the same arguments is the same task."""
 
+EXPIRES_SECONDS = "opspawn/expires-seconds"
+"""In the ``_meta`` of a call: a task that no worker has started by then is not started any more."""
+
 _ASKED = "arguments"
 _MOST_GET_WAIT = 24 * 3600.0
 
@@ -109,14 +112,16 @@ class AgentServer:
             _refuse_without_tasks()
         try:
             Definition(name=params.name, parameters=schema_of(offer)).check(arguments)
-            request = TaskRequest.model_validate(
-                {"agent": agent, "input": input_of(offer, arguments), "labels": VIA}
-            )
+            expiry = cast("Mapping[str, Any]", params.meta or {}).get(EXPIRES_SECONDS)
+            asked = {"agent": agent, "input": input_of(offer, arguments), "labels": VIA}
+            request = TaskRequest.model_validate({**asked, "expires_seconds": expiry})
             task = (await accept(self._ops.engine, self._ops.catalog, request, _key_of(context, params))).task
         except (BadArguments, OpsError) as error:
             return answers.failure(str(error))
         except ValidationError as error:
-            return answers.failure(f"bad arguments: {error.errors()[0]['msg']}")
+            first = error.errors()[0]
+            where = f"{EXPIRES_SECONDS}: " if first["loc"][:1] == ("expires_seconds",) else ""
+            return answers.failure(f"bad arguments: {where}{first['msg']}")
         if offer.tasks != "never" and _has_tasks(context):
             return {"resultType": "task", **answers.task_of(task, {}, keep_ms=self._keep_ms)}
         return await self._waited_for(context, task)

@@ -64,6 +64,8 @@ def request_in(told: task_service_pb2.CreateTaskRequest) -> TaskRequest:
         given["run_at"] = moment_in(told.run_at, "run_at")
     if told.HasField("timeout_seconds"):
         given["timeout_seconds"] = told.timeout_seconds
+    if told.HasField("expires_seconds"):
+        given["expires_seconds"] = told.expires_seconds
     if told.HasField("max_attempts"):
         given["max_attempts"] = told.max_attempts
     if told.HasField("thread_id"):
@@ -99,6 +101,7 @@ def request_out(request: TaskRequest, idempotency_key: str | None) -> task_servi
         priority=request.priority,
         run_at=moment_out(request.run_at),
         timeout_seconds=request.timeout_seconds,
+        expires_seconds=request.expires_seconds,
         budget=None if budget is None else task_pb2.Budget(**budget.model_dump()),
         max_attempts=request.max_attempts,
         idempotency_key=idempotency_key,
@@ -152,6 +155,7 @@ def task_out(body: TaskBody) -> task_pb2.Task:
         thread_id=body.thread_id,
         retried_as=body.retried_as,
         lease=lease_out(body.lease),
+        expires_at=moment_out(body.expires_at),
         approvals=[approval_out(approval) for approval in body.approvals],
     )
 
@@ -291,6 +295,7 @@ def task_in(told: task_pb2.Task) -> TaskBody:
         run_after=_moment(told, "run_after"),
         thread_id=told.thread_id if told.HasField("thread_id") else None,
         retried_as=told.retried_as if told.HasField("retried_as") else None,
+        expires_at=_moment(told, "expires_at"),
         lease=lease_in(told.lease) if told.HasField("lease") else None,
         approvals=[approval_in(approval) for approval in told.approvals],
     )

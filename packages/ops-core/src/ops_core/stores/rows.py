@@ -241,7 +241,12 @@ NEW_TASK_COLUMNS = (
 
 
 def accepted(
-    new: NewTask, values: Mapping[str, Any], created_at: float, updated_at: float, run_after: float
+    new: NewTask,
+    values: Mapping[str, Any],
+    created_at: float,
+    updated_at: float,
+    run_after: float,
+    deadline_at: float | None,
 ) -> Task:
     """The task that was just inserted, from what was given and the moments that the database has set."""
     return Task(
@@ -257,6 +262,7 @@ def accepted(
         budget=new.budget,
         max_attempts=new.max_attempts,
         trace=new.trace,
+        deadline_at=deadline_at,
         created_at=created_at,
         updated_at=updated_at,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ops_core.ports import Store
 from ops_core.testing.store_combining import WritingTogetherContract
 from ops_core.testing.store_ending import FinishingContract, RetryingContract, SweepingContract
+from ops_core.testing.store_expiring import ExpiringContract
 from ops_core.testing.store_halting import HaltingContract
 from ops_core.testing.store_leasing import (
     AnsweringContract,
@@ -36,6 +37,7 @@ class StoreContract(
     SpendingContract,
     HaltingContract,
     WorkersContract,
+    ExpiringContract,
 ):
     """Everything that :class:`ops_core.ports.Store` promises.
 

@@ -65,6 +65,11 @@ class TaskRequest(Strict):
         default=None,
         description="From the first start to the end, waiting included; after that the task has failed.",
     )
+    expires_seconds: Annotated[float, Field(strict=True, gt=0, le=31_536_000)] | None = Field(
+        default=None,
+        description="So long after its submission, or after `run_at`, the task may be started; if no worker has "
+        "started it by then, it ends as failed (`expired`) and is not started any more. A retry of it does not expire.",
+    )
     budget: BudgetBody | None = Field(default=None, description="Limits of the run.")
     max_attempts: Annotated[int, Field(strict=True, ge=1, le=1000)] = Field(
         default=5, description="So often the task is started before it is given up."
@@ -91,6 +96,7 @@ class TaskRequest(Strict):
             priority=self.priority,
             run_at=None if self.run_at is None else self.run_at.timestamp(),
             timeout_seconds=self.timeout_seconds,
+            expires_seconds=self.expires_seconds,
             budget=budget,
             max_attempts=self.max_attempts,
             idempotency_key=idempotency_key,
@@ -102,8 +108,9 @@ class TaskRequest(Strict):
     def fingerprint(self) -> str:
         """The same for two requests that ask for the same, however their JSON was written."""
         asked = self.model_dump(mode="json", include=set(TaskRequest.model_fields))
-        if asked["thread_id"] is None:  # the same as before there were threads
-            del asked["thread_id"]
+        for later in ("thread_id", "expires_seconds"):  # the same as before there were these fields
+            if asked[later] is None:
+                del asked[later]
         body = json.dumps(asked, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(body.encode()).hexdigest()
 

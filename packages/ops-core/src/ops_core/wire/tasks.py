@@ -105,6 +105,10 @@ class TaskBody(Strict):
     retried_as: str | None = Field(
         default=None, description="The task that carries it on; `null` where it was not retried."
     )
+    expires_at: datetime | None = Field(
+        default=None,
+        description="It is not started from this moment on; `null` where it never expires, and once it was started.",
+    )
     lease: LeaseBody | None = Field(
         default=None, description="The worker that has it; `null` while it is not running."
     )
@@ -143,6 +147,7 @@ class TaskBody(Strict):
             run_after=_run_after(task),
             thread_id=task.thread_id,
             retried_as=task.retried_as,
+            expires_at=None if task.expires_at is None else moment(task.expires_at),
             lease=LeaseBody.of(task),
             approvals=[ApprovalBody.of(approval) for approval in task.approvals],
         )

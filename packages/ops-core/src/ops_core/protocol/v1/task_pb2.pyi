@@ -105,6 +105,7 @@ class Task(_message.Message):
     APPROVALS_FIELD_NUMBER: _builtins.int
     RETRIED_AS_FIELD_NUMBER: _builtins.int
     LEASE_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """A UUID that sorts by the moment of submission."""
     agent: _builtins.str
@@ -165,6 +166,10 @@ class Task(_message.Message):
     def lease(self) -> Global___Lease:
         """The worker that has it. Not set while it is not running."""
 
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """It is not started from this moment on. Not set where it never expires, and once it was started."""
+
     def __init__(
         self,
         *,
@@ -187,10 +192,11 @@ class Task(_message.Message):
         approvals: _abc.Iterable[Global___Approval] | None = ...,
         retried_as: _builtins.str | None = ...,
         lease: Global___Lease | None = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_output_json", b"_output_json", "_retried_as", b"_retried_as", "_thread_id", b"_thread_id", "created_at", b"created_at", "error", b"error", "finished_at", b"finished_at", "lease", b"lease", "output_json", b"output_json", "retried_as", b"retried_as", "run_after", b"run_after", "started_at", b"started_at", "thread_id", b"thread_id", "updated_at", b"updated_at", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_output_json", b"_output_json", "_retried_as", b"_retried_as", "_thread_id", b"_thread_id", "created_at", b"created_at", "error", b"error", "expires_at", b"expires_at", "finished_at", b"finished_at", "lease", b"lease", "output_json", b"output_json", "retried_as", b"retried_as", "run_after", b"run_after", "started_at", b"started_at", "thread_id", b"thread_id", "updated_at", b"updated_at", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_output_json", b"_output_json", "_retried_as", b"_retried_as", "_thread_id", b"_thread_id", "agent", b"agent", "approvals", b"approvals", "attempt", b"attempt", "created_at", b"created_at", "error", b"error", "finished_at", b"finished_at", "id", b"id", "input_json", b"input_json", "labels", b"labels", "lease", b"lease", "output_json", b"output_json", "priority", b"priority", "retried_as", b"retried_as", "run_after", b"run_after", "started_at", b"started_at", "status", b"status", "thread_id", b"thread_id", "updated_at", b"updated_at", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_output_json", b"_output_json", "_retried_as", b"_retried_as", "_thread_id", b"_thread_id", "agent", b"agent", "approvals", b"approvals", "attempt", b"attempt", "created_at", b"created_at", "error", b"error", "expires_at", b"expires_at", "finished_at", b"finished_at", "id", b"id", "input_json", b"input_json", "labels", b"labels", "lease", b"lease", "output_json", b"output_json", "priority", b"priority", "retried_as", b"retried_as", "run_after", b"run_after", "started_at", b"started_at", "status", b"status", "thread_id", b"thread_id", "updated_at", b"updated_at", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__output_json: _TypeAlias = _typing.Literal["output_json"]  # noqa: Y015
     _WhichOneofArgType__output_json: _TypeAlias = _typing.Literal["_output_json", b"_output_json"]  # noqa: Y015

@@ -57,6 +57,7 @@ class CreateTaskRequest(_message.Message):
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     WAIT_SECONDS_FIELD_NUMBER: _builtins.int
     THREAD_ID_FIELD_NUMBER: _builtins.int
+    EXPIRES_SECONDS_FIELD_NUMBER: _builtins.int
     agent: _builtins.str
     """Name of the agent; ListAgents lists them."""
     input_json: _builtins.str
@@ -77,6 +78,10 @@ class CreateTaskRequest(_message.Message):
     """The conversation that this goes on with; a new one begins with its first task. Tasks of a thread are carried out
     one after the other, and each is shown what was asked and answered before. Where another one has not ended, the
     task waits for its turn, or is refused with FAILED_PRECONDITION: the server's setting says which.
+    """
+    expires_seconds: _builtins.float
+    """So long after its submission, or after run_at, the task may be started; if no worker has started it by then, it ends
+    as failed (`expired`) and is not started any more. A retry of it does not expire.
     """
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -104,11 +109,14 @@ class CreateTaskRequest(_message.Message):
         idempotency_key: _builtins.str | None = ...,
         wait_seconds: _builtins.int | None = ...,
         thread_id: _builtins.str | None = ...,
+        expires_seconds: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "_max_attempts", b"_max_attempts", "_thread_id", b"_thread_id", "_timeout_seconds", b"_timeout_seconds", "_wait_seconds", b"_wait_seconds", "budget", b"budget", "idempotency_key", b"idempotency_key", "max_attempts", b"max_attempts", "run_at", b"run_at", "thread_id", b"thread_id", "timeout_seconds", b"timeout_seconds", "wait_seconds", b"wait_seconds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expires_seconds", b"_expires_seconds", "_idempotency_key", b"_idempotency_key", "_max_attempts", b"_max_attempts", "_thread_id", b"_thread_id", "_timeout_seconds", b"_timeout_seconds", "_wait_seconds", b"_wait_seconds", "budget", b"budget", "expires_seconds", b"expires_seconds", "idempotency_key", b"idempotency_key", "max_attempts", b"max_attempts", "run_at", b"run_at", "thread_id", b"thread_id", "timeout_seconds", b"timeout_seconds", "wait_seconds", b"wait_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "_max_attempts", b"_max_attempts", "_thread_id", b"_thread_id", "_timeout_seconds", b"_timeout_seconds", "_wait_seconds", b"_wait_seconds", "agent", b"agent", "budget", b"budget", "idempotency_key", b"idempotency_key", "input_json", b"input_json", "labels", b"labels", "max_attempts", b"max_attempts", "priority", b"priority", "run_at", b"run_at", "thread_id", b"thread_id", "timeout_seconds", b"timeout_seconds", "wait_seconds", b"wait_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expires_seconds", b"_expires_seconds", "_idempotency_key", b"_idempotency_key", "_max_attempts", b"_max_attempts", "_thread_id", b"_thread_id", "_timeout_seconds", b"_timeout_seconds", "_wait_seconds", b"_wait_seconds", "agent", b"agent", "budget", b"budget", "expires_seconds", b"expires_seconds", "idempotency_key", b"idempotency_key", "input_json", b"input_json", "labels", b"labels", "max_attempts", b"max_attempts", "priority", b"priority", "run_at", b"run_at", "thread_id", b"thread_id", "timeout_seconds", b"timeout_seconds", "wait_seconds", b"wait_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expires_seconds: _TypeAlias = _typing.Literal["expires_seconds"]  # noqa: Y015
+    _WhichOneofArgType__expires_seconds: _TypeAlias = _typing.Literal["_expires_seconds", b"_expires_seconds"]  # noqa: Y015
     _WhichOneofReturnType__idempotency_key: _TypeAlias = _typing.Literal["idempotency_key"]  # noqa: Y015
     _WhichOneofArgType__idempotency_key: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key"]  # noqa: Y015
     _WhichOneofReturnType__max_attempts: _TypeAlias = _typing.Literal["max_attempts"]  # noqa: Y015
@@ -119,6 +127,8 @@ class CreateTaskRequest(_message.Message):
     _WhichOneofArgType__timeout_seconds: _TypeAlias = _typing.Literal["_timeout_seconds", b"_timeout_seconds"]  # noqa: Y015
     _WhichOneofReturnType__wait_seconds: _TypeAlias = _typing.Literal["wait_seconds"]  # noqa: Y015
     _WhichOneofArgType__wait_seconds: _TypeAlias = _typing.Literal["_wait_seconds", b"_wait_seconds"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expires_seconds) -> _WhichOneofReturnType__expires_seconds | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__idempotency_key) -> _WhichOneofReturnType__idempotency_key | None: ...
     @_typing.overload

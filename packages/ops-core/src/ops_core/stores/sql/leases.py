@@ -21,6 +21,7 @@ from sqlalchemy import (
     func,
     literal,
     not_,
+    or_,
     select,
     tuple_,
     union_all,
@@ -65,18 +66,20 @@ _NO_PRIORITY = -(2**31)
 """Lower than any."""
 
 
+_has_not_expired = or_(t.c.deadline_at.is_(None), t.c.started_at.is_not(None), t.c.deadline_at > now())
 _begins = and_(t.c.steps == 0, t.c.thread_id.is_(None))
 
 
 def _claim(*wanted: ColumnElement[bool]) -> ReturningUpdate[Any]:
     due = (
         select(t.c.id)
-        .where(is_open, t.c.run_after <= now(), *wanted, not_halted)
+        .where(is_open, t.c.run_after <= now(), *wanted, not_halted, _has_not_expired)
         .order_by(t.c.run_after, t.c.id)
         .limit(bindparam("slots", type_=Integer()))
         .with_for_update(skip_locked=True)
         .cte("due")  # a subquery could be carried out once for each row, and take more than there are slots
     )
+    by_timeout = now() + t.c.timeout_seconds
     values: dict[str, Any] = {
         "status": TaskStatus.RUNNING,
         "epoch": t.c.epoch + 1,
@@ -87,7 +90,10 @@ def _claim(*wanted: ColumnElement[bool]) -> ReturningUpdate[Any]:
         "lease_owner": bindparam("by"),
         "lease_until": now() + bindparam("seconds"),
         "started_at": func.coalesce(t.c.started_at, now()),
-        "deadline_at": func.coalesce(t.c.deadline_at, now() + t.c.timeout_seconds),
+        # before the first start it says when the task expires
+        "deadline_at": case(
+            (t.c.started_at.is_(None), by_timeout), else_=func.coalesce(t.c.deadline_at, by_timeout)
+        ),
         "updated_at": now(),
     }
     return update(t).where(t.c.id.in_(select(due.c.id))).values(values).returning(t, now().label("moment"))

@@ -47,6 +47,7 @@ _KINDS: Mapping[str, TypeEngine[Any]] = {
     # text, not varchar(n): a cast to that would cut what is too long, and not refuse it
     **{f"new_{name}": _uncut(t.c[name].type) for name in NEW_TASK_COLUMNS},
     "run_at": t.c.run_after.type,
+    "expires_seconds": t.c.deadline_at.type,
 }
 
 
@@ -56,10 +57,11 @@ def _columns_by(of: Callable[[str], ColumnElement[Any]]) -> Mapping[str, ColumnE
         "created_at": now(),
         "updated_at": now(),
         "run_after": func.coalesce(of("run_at"), now()),
+        "deadline_at": func.coalesce(of("run_at"), now()) + of("expires_seconds"),
     }
 
 
-_moments = (t.c.created_at, t.c.updated_at, t.c.run_after)
+_moments = (t.c.created_at, t.c.updated_at, t.c.run_after, t.c.deadline_at)
 _one = _columns_by(lambda name: bindparam(name, type_=_KINDS[name]))
 _several = _columns_by(rows_of_arrays(_KINDS).c.__getitem__)
 _insert_task = Many(
@@ -201,7 +203,11 @@ def _insert(
 
 
 def _columns(one: Submitted) -> Given:
-    return {**{f"new_{name}": value for name, value in one.values.items()}, "run_at": one.new.run_at}
+    return {
+        **{f"new_{name}": value for name, value in one.values.items()},
+        "run_at": one.new.run_at,
+        "expires_seconds": one.new.expires_seconds,
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

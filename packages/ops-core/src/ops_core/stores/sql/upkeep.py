@@ -20,7 +20,7 @@ from ops_core.stores.tables import is_open, is_running, is_still_running, step, 
 from ops_core.stores.tables import task as t
 from ops_core.stores.tables import upkeep as u
 from ops_core.stores.writing import Writing
-from ops_core.task import TaskStatus, Verb, out_of_time, transition
+from ops_core.task import TaskStatus, Verb, expired, out_of_time, transition
 
 LEASES_RUN_OUT = select(t, now().label("moment")).where(is_running, t.c.lease_until < now())
 OUT_OF_TIME = select(t).where(is_open, t.c.deadline_at < now())
@@ -60,9 +60,14 @@ def sweep_tasks(writing: Writing, limit: int, terms: SweepTerms) -> Swept:
         elif end_task(writing, row, ending):
             ended.append(row.id)
     overdue = writing.execute(_held(OUT_OF_TIME, limit)).all()
-    ended += [row.id for row in overdue if end_task(writing, row, out_of_time(row.timeout_seconds))]
+    ended += [row.id for row in overdue if end_task(writing, row, _ending_of_late(row))]
     sweep_threads(writing, limit)
-    return Swept(released=tuple(released), ended=tuple(ended), due=any_due(writing))
+    more = len(released) + len(ended) >= limit
+    return Swept(released=tuple(released), ended=tuple(ended), due=any_due(writing), more=more)
+
+
+def _ending_of_late(row: AnyRow) -> Finished:
+    return expired() if row.started_at is None else out_of_time(row.timeout_seconds)
 
 
 def _taken_from_gone(writing: Writing, terms: SweepTerms, limit: int) -> list[AnyRow]:

@@ -8,6 +8,7 @@ import os
 import random
 import select
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,15 @@ BLOCKED_SECONDS = 2.5
 USAGE = Usage(input_tokens=11, output_tokens=3, cost_usd=0.25)
 
 
+@cache
+def effects_file() -> int:
+    """Opened once: a process without descriptors can still say what it has done."""
+    return os.open(EFFECTS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+
+
 def note(what: str, effect: str, key: str) -> None:
     """One write with O_APPEND: lines of several processes never mix, and a kill loses none that was written."""
-    handle = os.open(EFFECTS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        os.write(handle, f"{what} {effect} {key} {os.getpid()} {time.monotonic():.6f}\n".encode())
-    finally:
-        os.close(handle)
+    os.write(effects_file(), f"{what} {effect} {key} {os.getpid()} {time.monotonic():.6f}\n".encode())
 
 
 async def take_effect(effect: str, key: str) -> None:

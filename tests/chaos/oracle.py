@@ -15,6 +15,7 @@ from agentkit.transcript import (
     RunStarted,
     ToolReturned,
     ToolStarted,
+    without_withdrawn,
 )
 from ops_core.ports import TaskFilter
 from ops_core.task import DEFAULT_TENANT, Task, TaskStatus
@@ -191,7 +192,8 @@ def _unsafe_effects(
     returned = {
         recorded.step.call_id: recorded.step for recorded in steps if isinstance(recorded.step, ToolReturned)
     }
-    starts = Counter(recorded.step.call_id for recorded in steps if isinstance(recorded.step, ToolStarted))
+    begun_steps = [recorded.step for recorded in without_withdrawn(steps)]
+    starts = Counter(step.call_id for step in begun_steps if isinstance(step, ToolStarted))
     for call_id, begun in effects.items():
         succeeded = call_id in returned and returned[call_id].error is None
         verdict.check(bool(begun) or not succeeded, task.id, f"{call_id} has a result and did not take place")

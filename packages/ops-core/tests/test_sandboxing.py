@@ -162,6 +162,11 @@ def test_what_makes_no_sense_is_refused(folder, more, message):
         ('[sandbox.tools.process]\nwrite = ["opspawn.toml"]', ["sandbox.tools.process", "configuration"]),
         ('[sandbox.tools.process]\nwrite = ["opspawn.mcp.lock"]', ["approved MCP servers"]),
         ('[sandbox.tools.process]\nwrite = ["kept"]\n[mcp]\ntokens = "kept/tokens"', ["tokens"]),
+        ('[sandbox.tools.process]\nread = ["kept"]\n[mcp]\ntokens = "kept/tokens"', ["for reading", "tokens"]),
+        ('[sandbox.tools.process]\nread = ["kept/in"]\n[mcp]\ntokens = "kept"', ["for reading", "tokens"]),
+        ('[sandbox.tools.process]\nwrite = ["kept/in"]\n[mcp]\ntokens = "kept"', ["for writing", "tokens"]),
+        ('[mcp]\ntokens = "kept"\n[mcp.servers.s]\ncommand = "sh"\nread = ["kept"]', ["mcp.servers.s", "tokens"]),
+        ('[mcp]\ntokens = "kept/in"\n[mcp.servers.s]\ncommand = "sh"\ncwd = "kept"', ["mcp.servers.s", "tokens"]),
         ('[sandbox.tools.process]\nwrite = ["data"]\n[tools.api]\nopenapi = "data/api.json"', ["OpenAPI"]),
         ('[sandbox.tools.process]\nwrite = ["kept"]\n[mcp.servers.s]\ncommand = "sh"\nread = ["kept/in"]',
          ["sandbox.tools.process", "mcp.servers.s"]),
@@ -189,10 +194,15 @@ def test_a_grant_over_what_is_trusted_or_granted_to_others_is_refused(folder, mo
     assert all(name in str(error.value) for name in named), error.value
 
 
-async def test_a_grant_over_the_store_is_refused(folder):
+@pytest.mark.parametrize("use", ["read", "write"])
+@pytest.mark.parametrize("what", ["state", "state/tasks.db", "state/tasks.db-wal", "link"])
+async def test_a_grant_over_the_store_is_refused(folder, use, what):
     (folder / "state").mkdir()
+    (folder / "state" / "tasks.db").touch()
+    (folder / "state" / "tasks.db-wal").touch()
+    (folder / "link").symlink_to("state")
     file = folder / "opspawn.toml"
-    file.write_text(file.read_text() + '\n[sandbox.tools.process]\nwrite = ["state"]')
+    file.write_text(file.read_text() + f'\n[sandbox.tools.process]\n{use} = ["{what}"]')
     settings = Settings(store_url=f"sqlite:///{folder}/state/tasks.db", config=file)
     with pytest.raises(ConfigError, match=r"sandbox.tools.process: .*the store"):
         async with open_ops(settings):

@@ -17,12 +17,12 @@ def check_catalog_grants(catalog: Catalog, trusted: Iterable[Trusted] = ()) -> N
 
     Args:
         catalog: the agents.
-        trusted: what no tool may write, beside the code and the tokens of MCP servers.
+        trusted: what no tool may write, or where it is secret read, beside the code and the tokens of MCP servers.
 
     Raises:
         ConfigError: they do not; the message names both.
     """
-    tokens = Trusted("the folder of tokens of MCP servers", catalog.mcp.tokens.path)
+    tokens = Trusted("the folder of tokens of MCP servers", catalog.mcp.tokens.path, secret=True)
     try:
         check_grants(_granted(catalog), [tokens, *trusted])
     except UsageError as error:
@@ -46,4 +46,4 @@ def store_files(url: str) -> list[Trusted]:
     path = path.partition("?")[0]
     if not scheme.startswith("sqlite") or not found or path in {"", ":memory:"}:
         return []
-    return [Trusted("the store", Path(path + suffix)) for suffix in ("", "-wal", "-shm")]
+    return [Trusted("the store", Path(path + suffix), secret=True) for suffix in ("", "-wal", "-shm")]

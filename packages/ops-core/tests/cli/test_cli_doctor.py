@@ -2,12 +2,17 @@
 
 import asyncio
 import json
+import os
 import re
+import resource
 import socket
+import sqlite3
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
@@ -221,3 +226,95 @@ async def test_each_control_of_a_sandbox_is_named_with_how_it_is_held(quiet, cap
     assert found["about"] == "Sandbox"
     assert re.search(r"enforced: .*\bfiles\b.*\bnetwork\b", found["text"])
     assert "jail" in await findings(capsys)
+
+
+# --- a store that takes no writes -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def in_file(quiet, file_url, monkeypatch, tmp_path) -> Path:
+    migrations.upgrade(open_store(file_url))
+    monkeypatch.setenv("OPSPAWN_STORE_URL", file_url)
+    return tmp_path / "ops.db"
+
+
+async def test_a_store_is_tried_with_a_write_that_leaves_nothing(in_file: Path, capsys):
+    assert (await findings(capsys))["writable"]["state"] == "ok"
+    with closing(sqlite3.connect(in_file)) as store:
+        tables = store.execute("SELECT count(*) FROM sqlite_master WHERE name = 'probe'").fetchone()
+        assert tables == (0,)
+
+
+async def test_a_full_disk_is_noticed_by_a_write(in_file: Path, capsys):
+    """A limit of the size of files refuses as a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with closing(sqlite3.connect(in_file)) as held:
+        held.execute("SELECT count(*) FROM task").fetchone()  # the files beside it are there
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, before[1]))
+        try:
+            found = await findings(capsys)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert found["reachable"]["state"] == "ok"
+    assert found["writable"]["state"] == "missing"
+    assert "takes no writes" in found["writable"]["text"]
+
+
+@pytest.fixture
+def ordinary() -> Iterator[Path]:
+    """A folder of an ordinary user, who this process is meanwhile: root may write everywhere."""
+    with tempfile.TemporaryDirectory() as folder:
+        if os.geteuid() != 0:
+            yield Path(folder)
+            return
+        os.chown(folder, NOBODY, NOBODY)
+        os.seteuid(NOBODY)
+        try:
+            yield Path(folder)
+        finally:
+            os.seteuid(0)
+
+
+NOBODY = 65534
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+async def test_a_file_or_folder_without_the_right_to_write_is_missing(
+    quiet, ordinary: Path, what: str, monkeypatch, capsys
+):
+    monkeypatch.chdir(ordinary)
+    url, file = f"sqlite:///{ordinary}/ops.db", ordinary / "ops.db"
+    with closing(sqlite3.connect(file)) as made:  # not by the store, which keeps its files open
+        made.execute("PRAGMA journal_mode = WAL")
+        made.execute("CREATE TABLE alembic_version (version_num TEXT)")
+    monkeypatch.setenv("OPSPAWN_STORE_URL", url)
+    file.chmod(0o400) if what == "file" else ordinary.chmod(0o500)
+    try:
+        found = await findings(capsys)
+    finally:
+        ordinary.chmod(0o700)
+    assert "missing" in {found.get(name, {}).get("state") for name in ("usable", "writable")}
+
+
+async def test_a_server_that_only_reads_or_gives_no_right_to_write_is_missing(
+    postgres, postgres_database, quiet, monkeypatch, capsys
+):
+    url = postgres.url(postgres_database)
+    migrations.upgrade(open_store(url))
+    postgres.execute("CREATE ROLE reader LOGIN")
+    try:
+        postgres.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader", postgres_database)
+        monkeypatch.setenv("OPSPAWN_STORE_URL", url.replace("opspawn@", "reader@"))
+        found = await findings(capsys)
+        assert (found["reachable"]["state"], found["writable"]["state"]) == ("ok", "missing"), found
+        assert "permission denied" in found["writable"]["text"]
+        monkeypatch.setenv("OPSPAWN_STORE_URL", url)
+        assert (await findings(capsys))["writable"]["state"] == "ok"
+        postgres.execute(f"ALTER DATABASE {postgres_database} SET default_transaction_read_only = on")
+        found = await findings(capsys)
+        assert found["usable"]["state"] == "missing"
+        assert "read-only" in found["usable"]["text"]
+    finally:
+        postgres.execute(f"ALTER DATABASE {postgres_database} RESET default_transaction_read_only")
+        postgres.execute("DROP OWNED BY reader", postgres_database)
+        postgres.execute("DROP ROLE reader")

@@ -28,10 +28,12 @@ class Trusted:
     Attributes:
         what: it is, for the error: ``the configuration``.
         path: of it; it need not exist yet.
+        secret: no tool may read it, either: it holds what other tools, tenants or people have said, or tokens.
     """
 
     what: str
     path: Path | str
+    secret: bool = False
 
 
 def check_grants(grants: Mapping[str, Grants], trusted: Iterable[Trusted] = ()) -> None:
@@ -44,6 +46,8 @@ def check_grants(grants: Mapping[str, Grants], trusted: Iterable[Trusted] = ()) 
     Raises:
         UsageError: it does not; the message names both.
     """
+    trusted = list(trusted)
+    _check_secret(grants, [each for each in trusted if each.secret])
     writable = [(name, held) for name, each in grants.items() for held in each.held_write if not held.problem]
     if not writable:
         return
@@ -59,6 +63,23 @@ def check_grants(grants: Mapping[str, Grants], trusted: Iterable[Trusted] = ()) 
         for held in (*each.held_read, *each.held_write):
             for writer, folder in writable:
                 _check_pair(name, held, writer, folder)
+
+
+def _check_secret(grants: Mapping[str, Grants], secret: Iterable[Trusted]) -> None:
+    """What is secret lies in no folder that a tool may read or write, and holds none."""
+    kept = [(each.what, _ways(each.path)[0]) for each in secret]
+    for name, each in grants.items():
+        granted = [("reading", held) for held in each.held_read] + [
+            ("writing", held) for held in each.held_write
+        ]
+        for use, held in granted:
+            for what, path in kept:
+                if not held.problem and (is_below(path, held.path) or is_below(held.path, path)):
+                    message = (
+                        f"{name}: {held.given} cannot be granted for {use}: {what} ({path}) lies there; grant a folder "
+                        "that holds data alone"
+                    )
+                    raise UsageError(message)
 
 
 def _check_pair(name: str, held: HeldPath, writer: str, folder: HeldPath) -> None:

@@ -36,12 +36,12 @@ from ops_core.cli.sandboxes import examine_sandboxes
 from ops_core.cli.screen import STYLES, Screen
 from ops_core.cli.text import one_line, without_secrets
 from ops_core.dispatchers import examine_dispatcher
-from ops_core.errors import ConfigError, OpsError
+from ops_core.errors import ConfigError, OpsError, StoreUnavailable
 from ops_core.ports import Activity, Stats
 from ops_core.server import grpc_is_installed
 from ops_core.settings import PREFIX, Settings, read_settings
-from ops_core.stores import REVISION, open_store
-from ops_core.stores.examining import examine_database
+from ops_core.stores import REVISION, SqlStore, open_store
+from ops_core.stores.examining import examine_database, try_to_write
 from ops_core.task import TaskStatus
 
 Result = TypeVar("Result")
@@ -225,8 +225,9 @@ async def _store(settings: Settings) -> AsyncIterator[Finding]:
         text = f"no answer within {STORE_SECONDS:g} s"
         yield Finding(about=about, name="usable", state="missing", text=text)
         return
-    name = "writable" if store.migrates_itself else "reachable"
-    yield Finding(about=about, name=name, state="ok", text=found.product)
+    yield Finding(about=about, name="reachable", state="ok", text=found.product)
+    if found.revision is not None or store.migrates_itself:
+        yield await _writable(store)
     yield _schema(found.revision, by_itself=settings.auto_migrate and store.migrates_itself)
     if found.unsafe:
         text = f"{', '.join(found.unsafe)} off: a power cut can take back what was acknowledged"
@@ -238,6 +239,18 @@ async def _store(settings: Settings) -> AsyncIterator[Finding]:
             yield finding
     if found.activity is not None:
         yield _workers(found.activity)
+
+
+async def _writable(store: SqlStore) -> Finding:
+    """Whether the store takes a write: one that is only read looks well until the first task."""
+    try:
+        await bounded(partial(try_to_write, store), STORE_SECONDS)
+    except StoreUnavailable as error:
+        return Finding(about="Store", name="writable", state="missing", text=str(error))
+    except TimeoutError:
+        text = f"no answer to a write within {STORE_SECONDS:g} s"
+        return Finding(about="Store", name="writable", state="missing", text=text)
+    return Finding(about="Store", name="writable", state="ok", text="a write was tried, and taken back")
 
 
 def _file(file: Path) -> Iterator[Finding]:

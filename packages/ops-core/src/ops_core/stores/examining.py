@@ -42,7 +42,9 @@ class Examined:
 
 
 def examine_database(store: SqlStore) -> Examined:
-    """Look at the database of a store that is not open. Blocks, on a server that hangs for half a minute.
+    """Look at the database of a store that is not open, and write into it what is rolled back.
+
+    Blocks, on a server that hangs for half a minute.
 
     Raises:
         StoreUnavailable: it cannot be reached, or refused.
@@ -66,6 +68,36 @@ def examine_database(store: SqlStore) -> Examined:
         raise StoreUnavailable(message) from None
     finally:
         store.disconnect()
+
+
+def try_to_write(store: SqlStore) -> None:
+    """Write into the database of a store that is not open, and take it back. Blocks as :func:`examine_database`.
+
+    Raises:
+        StoreUnavailable: it takes no writes.
+    """
+    try:
+        with store.migration_engine.connect() as connection, connection.begin() as transaction:
+            try:
+                for statement in _PROBES[connection.dialect.name]:
+                    connection.execute(text(statement))
+            finally:
+                transaction.rollback()
+    except DBAPIError as error:
+        message = f"the database takes no writes: {reason(error)}"
+        raise StoreUnavailable(message) from None
+    finally:
+        store.disconnect()
+
+
+_PROBES = {
+    "postgresql": ("UPDATE alembic_version SET version_num = version_num",),
+    # so much that it does not stay in the cache: a disk that is full is only noticed by what reaches it
+    "sqlite": (
+        "PRAGMA cache_size = 1",
+        "CREATE TABLE probe AS SELECT zeroblob(131072) AS room",
+    ),
+}
 
 
 def _product(connection: Connection) -> str:

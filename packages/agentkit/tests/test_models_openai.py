@@ -244,7 +244,8 @@ def test_one_model_serves_one_loop_after_the_other(monkeypatch: pytest.MonkeyPat
 
     async def once() -> str:
         async with WireServer() as server, model:
-            model._endpoint._url, model._endpoint._parsed = server.url + "/chat/completions", None
+            model._endpoint._url = server.url + "/chat/completions"
+            model._endpoint.__dict__.pop("_prepared", None)
             server.plan(as_json(completion(as_reply("Yes."))))
             return (await model.reply(HELLO)).text
 

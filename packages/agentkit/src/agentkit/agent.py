@@ -30,7 +30,7 @@ from agentkit.boundary import guarded
 from agentkit.compaction import Context
 from agentkit.control import Control, Host
 from agentkit.errors import BadArguments, ToolDenied, UnknownTool, UsageError
-from agentkit.fingerprints import fingerprint, parts_of_tool, versions
+from agentkit.fingerprints import Requests, fingerprint, fingerprint_of_tool, parts_of_tool, versions
 from agentkit.limits import Limits
 from agentkit.memories.declared import AgentMemory
 from agentkit.messages import JsonObject, JsonValue, ToolCall, ToolSpec
@@ -104,11 +104,12 @@ class RunOptions(TypedDict, Generic[Deps], total=False):
 
 
 class _Offer(NamedTuple):
-    """A tool as its toolset has given it, as a run has it, and by digests of its parts."""
+    """A tool as its toolset has given it, as a run has it, and by its digests: of its parts, and of the whole."""
 
     given: ToolSpec
     completed: ToolSpec
     parts: JsonObject
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -371,7 +372,9 @@ class Agent(Generic[Deps, Output]):
         if known is None or known.given is not spec:  # those of an MCP server may change
             timeout = self.tool_timeout if spec.timeout_seconds is None else spec.timeout_seconds
             completed = replace(spec, timeout_seconds=timeout, parallel=spec.parallel and self.parallel_tools)
-            known = self._offers[spec.name] = _Offer(spec, completed, parts_of_tool(completed))
+            known = self._offers[spec.name] = _Offer(
+                spec, completed, parts_of_tool(completed), fingerprint_of_tool(completed)
+            )
         return known
 
     def _declared(self, model: ResilientModel, specs: Mapping[str, ToolSpec]) -> JsonObject:
@@ -382,6 +385,10 @@ class Agent(Generic[Deps, Output]):
     def _parts_of(self, spec: ToolSpec) -> JsonObject:
         known = self._offers.get(spec.name)
         return known.parts if known is not None and known.completed is spec else parts_of_tool(spec)
+
+    def _digest_of(self, spec: ToolSpec) -> str:
+        known = self._offers.get(spec.name)
+        return known.digest if known is not None and known.completed is spec else fingerprint_of_tool(spec)
 
     @cached_property
     def _offers(self) -> dict[str, _Offer]:
@@ -427,6 +434,7 @@ class Agent(Generic[Deps, Output]):
             output=self._output,
             prices=self.prices,
             settings=self._settings_for(tools),
+            requests=Requests(self._digest_of),
         )
 
     def _settings_for(self, tools: tuple[ToolSpec, ...]) -> ModelSettings:

@@ -34,6 +34,7 @@ from agentkit.messages import (
     Usage,
 )
 from agentkit.model_settings import ModelSettings
+from agentkit.models.bounds import Sizes
 from agentkit.models.prices import Prices
 from agentkit.models.resilient import CallFailed, OutOfTime, ResilientModel
 from agentkit.models.retrying import Again, GiveUp, Next, NextModel
@@ -111,6 +112,7 @@ class Asker:
         prices: what models cost.
         settings: how it is to answer.
         requests: their fingerprints.
+        sizes: of their messages.
     """
 
     model: ResilientModel
@@ -120,6 +122,7 @@ class Asker:
     prices: Prices
     settings: ModelSettings = ModelSettings()
     requests: Requests = field(default_factory=Requests)
+    sizes: Sizes = field(default_factory=Sizes)
 
     async def ask(self, wanted: Wanted) -> Answer:
         """The model's next reply, as it is to be recorded. Calls that fail on the way to it are recorded here.
@@ -179,7 +182,7 @@ class Asker:
     async def _reply(
         self, request: ModelRequest, wanted: Wanted, on_delta: OnDelta | None
     ) -> ModelReply | TimeUp | Unanswered:
-        calls = _Calls(wanted, self.prices)
+        calls = _Calls(wanted, self.prices, self.sizes)
         try:
             reply = await self.model.answer(request, on_delta, calls)
         except OutOfTime:
@@ -241,9 +244,10 @@ class Asker:
 class _Calls:
     """Stands before each call of a turn: reserves what it may cost, and records how those went that failed."""
 
-    def __init__(self, wanted: Wanted, prices: Prices) -> None:
+    def __init__(self, wanted: Wanted, prices: Prices, sizes: Sizes) -> None:
         self._wanted = wanted
         self._prices = prices
+        self._sizes = sizes
         self._reserved = False
         self.failures = wanted.tally.failures
         self.model = ""
@@ -259,7 +263,8 @@ class _Calls:
             return request
         while True:  # another run may have reserved what was left
             left = wanted.account.nanos_left()
-            means = Means(prices=self._prices, left=left, last_call=wanted.tally.last_call)
+            last_call = wanted.tally.last_call
+            means = Means(prices=self._prices, left=left, last_call=last_call, sizes=self._sizes)
             asked = reservation(model, request, means)
             with wanted.account.holding(asked) as fits:
                 if fits:

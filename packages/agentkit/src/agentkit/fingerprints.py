@@ -8,15 +8,16 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import cache
 from re import Pattern
 from typing import Any, cast
 
-from agentkit.messages import JsonObject, ModelRequest, ToolSpec
+from agentkit.folds import Fold
+from agentkit.messages import JsonObject, Message, ModelRequest, ToolSpec
 
 DIGITS = 16
 
@@ -111,22 +112,21 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any], where: str = "") 
     return found
 
 
-@dataclass(slots=True)
 class Requests:
-    """The fingerprints of the requests of one run; what was in the request before is not looked at again."""
+    """The fingerprints of the requests of one run; what was in the request before is not looked at again.
 
-    _messages: dict[int, tuple[object, str]] = field(default_factory=dict[int, tuple[object, str]])
-    _tools: tuple[object, str] = ((), "")
+    Args:
+        of_tool: the fingerprint of a tool.
+    """
+
+    def __init__(self, of_tool: Callable[[ToolSpec], str] = fingerprint_of_tool) -> None:
+        self._of_tool = of_tool
+        self._messages = Fold[Message, str]("", lambda before, message: fingerprint([before, message]))
+        self._tools: tuple[object, str] = ((), "")
 
     def fingerprint(self, request: ModelRequest) -> str:
         """Of everything that a model is told, but for the most tokens of its reply."""
         if request.tools is not self._tools[0]:
-            self._tools = (request.tools, fingerprint([fingerprint_of_tool(spec) for spec in request.tools]))
-        seen: dict[int, tuple[object, str]] = {}
-        for message in request.messages:
-            known = self._messages.get(id(message))
-            # the message is kept with its digest, so that its id is not given to another one
-            seen[id(message)] = (message, fingerprint(message)) if known is None else known
-        self._messages = seen
+            self._tools = (request.tools, fingerprint(list(map(self._of_tool, request.tools))))
         rest = {name: getattr(request, name) for name in _asked_fields()}
-        return fingerprint([rest, self._tools[1], *(seen[id(message)][1] for message in request.messages)])
+        return fingerprint([rest, self._tools[1], self._messages.over(tuple(request.messages))])

@@ -217,9 +217,9 @@ class Loop:
 
     def _within_outer(self, owed: Owed) -> Owed:
         """The same, unless a run around this one has nothing left for it."""
-        seconds, refusal = self.account.outer_seconds_left(), None
-        if isinstance(owed, Conclude):
+        if self.outer is None or isinstance(owed, Conclude):
             return owed
+        seconds, refusal = self.account.outer_seconds_left(), None
         if seconds is not None and seconds <= 0:
             refusal = LimitReached("the time of the run is up in a tool of which this one was called")
         elif isinstance(owed, CallModel | Shorten | Recall):
@@ -426,7 +426,10 @@ class Loop:
             self._watcher_failed = True
 
     def _seconds_left(self) -> float | None:
-        own, around = self._own_seconds_left(), self.account.outer_seconds_left()
+        own = self._own_seconds_left()
+        if self.outer is None:
+            return own
+        around = self.account.outer_seconds_left()
         return min((seconds for seconds in (own, around) if seconds is not None), default=None)
 
     def _own_seconds_left(self) -> float | None:

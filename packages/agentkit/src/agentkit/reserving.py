@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from agentkit.errors import LimitReached, PriceUnknown
 from agentkit.messages import ModelRequest
-from agentkit.models.bounds import most_input_tokens, most_tokens_of_texts
+from agentkit.models.bounds import Sizes, most_input_tokens, most_tokens_of_texts
 from agentkit.models.prices import Prices
 from agentkit.money import as_text, usd
 from agentkit.transcript import ModelAsked
@@ -33,11 +33,13 @@ class Means:
         prices: what models cost.
         left: nano-dollars that are left to the run; ``None`` for no limit.
         last_call: the last call that was reserved for, and the tokens that its request turned out to have.
+        sizes: of the run's messages.
     """
 
     prices: Prices
     left: int | None
     last_call: tuple[ModelAsked, int] | None = None
+    sizes: Sizes | None = None
 
 
 def reservation(model: str, request: ModelRequest, means: Means) -> ModelAsked:
@@ -49,7 +51,7 @@ def reservation(model: str, request: ModelRequest, means: Means) -> ModelAsked:
         PriceUnknown: nobody knows what the model costs.
         LimitReached: what is left does not even pay for a short reply.
     """
-    bound = most_input_tokens(request)
+    bound = most_input_tokens(request, means.sizes)
     read = _most_read(model, bound, means.last_call)
     wanted = request.max_tokens or means.prices.max_output_tokens(model) or MOST_OUTPUT_TOKENS
     try:

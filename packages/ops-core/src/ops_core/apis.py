@@ -47,7 +47,7 @@ class ApiTable(BaseModel):
         enabled: otherwise it is as if agents did not name it.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
     openapi: str | None = Field(default=None, min_length=1)
     base_url: str | None = None

@@ -21,7 +21,7 @@ LOCK_SUFFIX = ".mcp.lock"
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
 
 class OAuthTable(_Strict):

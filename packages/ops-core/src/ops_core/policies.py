@@ -18,7 +18,7 @@ _KINDS = ("paths", "hosts", "at_least, at_most, at_most_per_run", "one_of")
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
 
 class RuleTable(_Strict):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agentkit.codec import to_json_text
+from agentkit.folds import Fold
 from agentkit.messages import (
     AssistantMessage,
     Attachment,
@@ -33,9 +34,25 @@ _OF_TOOLS = 1024
 """What it tells a model about tools in general, at most."""
 
 
-def most_input_tokens(request: ModelRequest) -> int:
-    """Tokens that the provider cannot read more of than this."""
-    return _size(request) + _around(request)
+class Sizes:
+    """Bytes of the messages of one run, each counted once."""
+
+    def __init__(self) -> None:
+        self._messages = Fold[Message, int](0, lambda before, message: before + _message(message))
+
+    def of(self, messages: Sequence[Message]) -> int:
+        """Of all of them together."""
+        return self._messages.over(tuple(messages))
+
+
+def most_input_tokens(request: ModelRequest, sizes: Sizes | None = None) -> int:
+    """Tokens that the provider cannot read more of than this.
+
+    Args:
+        request: what is sent.
+        sizes: of the run's messages.
+    """
+    return _size(request, sizes or Sizes()) + _around(request)
 
 
 def most_tokens_of_texts(texts: Sequence[str]) -> int:
@@ -45,7 +62,7 @@ def most_tokens_of_texts(texts: Sequence[str]) -> int:
 
 def likely_input_tokens(request: ModelRequest) -> int:
     """Tokens that the provider will read, roughly."""
-    return _size(request) // _BYTES_PER_TOKEN + 1
+    return _size(request, Sizes()) // _BYTES_PER_TOKEN + 1
 
 
 def _around(request: ModelRequest) -> int:
@@ -53,8 +70,8 @@ def _around(request: ModelRequest) -> int:
     return _OF_A_MESSAGE * (len(request.messages) + tools + 2) + (_OF_TOOLS if tools else 0)
 
 
-def _size(request: ModelRequest) -> int:
-    size = _bytes(request.instructions) + sum(map(_message, request.messages))
+def _size(request: ModelRequest, sizes: Sizes) -> int:
+    size = _bytes(request.instructions) + sizes.of(request.messages)
     if request.output_schema is not None:
         size += _json(request.output_schema)
     return size + sum(

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import cached_property
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -47,7 +48,6 @@ class Endpoint:
             weakref.WeakKeyDictionary()
         )
         self._lanes: weakref.WeakKeyDictionary[httpx2.AsyncClient, Lanes] = weakref.WeakKeyDictionary()
-        self._parsed: httpx2.URL | None = None
         self._extensions = {"timeout": self._timeout.as_dict()}
         self._where = urlsplit(url).netloc
 
@@ -82,13 +82,24 @@ class Endpoint:
 
     async def _by_lanes(self, lanes: Lanes, body: bytes) -> httpx2.Response:
         """Without what a client does besides: cookies, redirects, merging of its headers with ours."""
-        self._parsed = self._parsed or httpx2.URL(self._url)
+        url, head = self._prepared
         request = httpx2.Request(
-            "POST", self._parsed, content=body, headers=self._headers, extensions=self._extensions
+            "POST",
+            url,
+            headers=[*head, (b"Content-Length", b"%d" % len(body))],
+            stream=httpx2.ByteStream(body),
+            extensions=self._extensions,
         )
+        request.read()  # what an error quotes of it
         response = await lanes.handle_async_request(request)
-        response.request = request  # for what an error quotes of it
+        response.request = request
         return response
+
+    @cached_property
+    def _prepared(self) -> tuple[httpx2.URL, Sequence[tuple[bytes, bytes]]]:
+        """The address, and the headers that are the same in each request."""
+        url = httpx2.URL(self._url)
+        return url, [(b"Host", url.netloc), *httpx2.Headers(self._headers).raw]
 
     async def chunks(self, response: httpx2.Response) -> AsyncGenerator[bytes, None]:
         """The body as it arrives.

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -145,7 +146,7 @@ class Dialect:
         return self._is_at(*_WANT_REASONING)
 
     def _is_at(self, *hosts: str) -> bool:
-        return f".{urlsplit(self.base_url).hostname or ''}".endswith(hosts)
+        return _host_of(self.base_url).endswith(hosts)
 
     @property
     def is_mistral(self) -> bool:
@@ -160,6 +161,11 @@ class Dialect:
         if self.official or (self.routed and self.model.startswith("openai/")):
             return OPENAI_CHAT
         return OPENAI_RESPONSES if self.routed else None
+
+
+@cache
+def _host_of(base_url: str) -> str:
+    return f".{urlsplit(base_url).hostname or ''}"
 
 
 # --- the request -------------------------------------------------------------------------------------------------

@@ -88,29 +88,48 @@ class Planning(Protocol):
 
 
 class Conversation:
-    """The messages of a transcript, built once each while it grows; those of the last turn are built anew."""
+    """The messages of a transcript, built once each while it grows; those of the last turn are built anew.
 
-    def __init__(self) -> None:
+    Args:
+        render: the messages of some steps of which the model is told.
+        answer: how an output of an earlier turn is written.
+    """
+
+    def __init__(
+        self,
+        render: Callable[[Transcript], Iterator[Message]] | None = None,
+        answer: Callable[[str], str] = str,
+    ) -> None:
+        self._render = messages if render is None else render
+        self._answer = answer
+        self._earlier: tuple[Sequence[Turn], tuple[Message, ...]] = ((), ())
         self._settled: list[Message] = []
         self._at = 0  # the step from which on the messages are built anew
         self._seen = 0
         self._last: Recorded | None = None
 
-    def of(self, transcript: Transcript) -> tuple[Message, ...]:
-        """The conversation so far, oldest message first. Another transcript than the last time is begun anew."""
+    def of(self, transcript: Transcript, earlier: Sequence[Turn] = ()) -> tuple[Message, ...]:
+        """The conversation so far, oldest message first. Another transcript than the last time is begun anew.
+
+        Args:
+            transcript: all steps so far.
+            earlier: the turns of the conversation before this run.
+        """
+        if earlier is not self._earlier[0]:
+            self._earlier = (earlier, tuple(earlier_messages(earlier, self._answer)))
         if self._seen and (len(transcript) < self._seen or transcript[self._seen - 1] is not self._last):
             self._settled, self._at, self._seen = [], 0, 0
         if any(isinstance(recorded.step, Summarised) for recorded in transcript[self._seen :]):
-            self._settled, self._at = list(messages(visible(transcript))), len(transcript)
+            self._settled, self._at = list(self._render(visible(transcript))), len(transcript)
         turn = self._at
         for place in range(len(transcript) - 1, self._at, -1):
             if isinstance(transcript[place].step, ModelReplied):
                 turn = place
                 break
-        self._settled.extend(messages(transcript[self._at : turn]))
+        self._settled.extend(self._render(transcript[self._at : turn]))
         self._at, self._seen = turn, len(transcript)
         self._last = transcript[-1] if transcript else None
-        return (*self._settled, *messages(transcript[turn:]))
+        return (*self._earlier[1], *self._settled, *self._render(transcript[turn:]))
 
 
 def messages(transcript: Transcript) -> Iterator[Message]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agentkit.messages import ModelReply, ModelRequest, StopReason
-from agentkit.planning.conversation import Brief, Conversation, Reading, cut_off, earlier_messages
+from agentkit.planning.conversation import Brief, Conversation, Reading, cut_off
 from agentkit.planning.thinking import ONLY_THOUGHT, UNCLOSED, Spoken, SpokenDeltas, told_apart
 from agentkit.ports import OnDelta
 from agentkit.transcript import Transcript
@@ -18,7 +18,7 @@ class NativePlanning:
     def request(self, transcript: Transcript, brief: Brief) -> ModelRequest:
         """The conversation, the instructions, the tools and the schema."""
         return ModelRequest(
-            messages=(*earlier_messages(brief.earlier), *self._conversation.of(transcript)),
+            messages=self._conversation.of(transcript, brief.earlier),
             instructions=brief.instructions,
             tools=brief.tools,
             output_schema=brief.output_schema,

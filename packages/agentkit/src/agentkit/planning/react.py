@@ -31,11 +31,11 @@ from agentkit.messages import (
 )
 from agentkit.planning.conversation import (
     Brief,
+    Conversation,
     Reading,
     as_text,
     assistant_message,
     attributed,
-    earlier_messages,
     in_order_of_calls,
     recalled_messages,
     summary_message,
@@ -44,7 +44,7 @@ from agentkit.planning.conversation import (
 )
 from agentkit.planning.thinking import TAG_KEY, SpokenDeltas, told_apart
 from agentkit.ports import OnDelta
-from agentkit.transcript import ModelReplied, RunStarted, Summarised, ToolReturned, Transcript, visible
+from agentkit.transcript import ModelReplied, RunStarted, Summarised, ToolReturned, Transcript
 
 UNREADABLE = "Your reply could not be read: "
 """How each problem begins that :meth:`ReActPlanning.read` finds."""
@@ -100,11 +100,18 @@ _MADE_UP: Mapping[str, JsonValue] = {
 class ReActPlanning:
     """Tools, schema and results are told in text; the reply's text is read."""
 
+    def __init__(self) -> None:
+        self._conversation = Conversation(_rendered, _final_answer)
+        self._instructions: tuple[Brief | None, str] = (None, "")
+
     def request(self, transcript: Transcript, brief: Brief) -> ModelRequest:
         """The conversation as text; the provider itself is told of no tools and no schema."""
+        if brief is not self._instructions[0]:
+            told = "\n\n".join(part for part in (brief.instructions, _guide(brief)) if part)
+            self._instructions = (brief, told)
         return ModelRequest(
-            messages=(*earlier_messages(brief.earlier, _final_answer), *_conversation(visible(transcript))),
-            instructions="\n\n".join(part for part in (brief.instructions, _guide(brief)) if part),
+            messages=self._conversation.of(transcript, brief.earlier),
+            instructions=self._instructions[1],
             stop=("\nObservation:",),
         )
 
@@ -194,7 +201,7 @@ def _object(value: object) -> Mapping[str, Any]:
 # --- the conversation --------------------------------------------------------------------------------------------
 
 
-def _conversation(transcript: Transcript) -> Iterator[Message]:
+def _rendered(transcript: Transcript) -> Iterator[Message]:
     results: list[ToolReturned] = []
     reply: ModelReplied | None = None
     for recorded in transcript:

@@ -55,6 +55,8 @@ def labels_of(
     known: dict[str, str] = {}
     asked: dict[str, ApprovalAsked] = {}
     for recorded in transcript:
+        if untrusted and private:
+            break
         match recorded.step:
             case RunStarted(earlier=earlier, input=given):
                 private = private or earlier > 0

@@ -1,0 +1,96 @@
+"""A long run: what a turn costs does not grow with the turns before it. Calls are counted, not seconds."""
+
+import sys
+from collections.abc import Callable, Mapping
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from agentkit import Agent, Completed, Context, Limits, Turn, tool
+from agentkit.folds import Fold
+from agentkit.messages import Delta, ModelReply, ModelRequest, StopReason, Text, ToolCall, Usage
+from agentkit.models.prices import Price, Prices
+
+USED = Usage(input_tokens=50, output_tokens=10)
+PRICE = Price(input_usd_per_million=1, output_usd_per_million=1, max_output_tokens=100)
+FEW, MANY = 20, 120
+
+
+class Adds:
+    """A model that calls ``add`` so many times, in its own calls or in text."""
+
+    name = "scripted:adds"
+
+    def __init__(self, turns: int, *, in_text: bool) -> None:
+        self.turns, self.in_text, self.asked = turns, in_text, 0
+
+    async def reply(
+        self, request: ModelRequest, on_delta: Callable[[Delta], None] | None = None
+    ) -> ModelReply:
+        self.asked += 1
+        number = self.asked
+        if number > self.turns:
+            return said("Thought: done\nFinal Answer: done" if self.in_text else "done")
+        if self.in_text:
+            return said(f'Thought: go on\nAction: add\nAction Input: {{"a": {number}, "b": 1}}')
+        call = ToolCall(id=f"call_{number}", name="add", arguments={"a": number, "b": 1})
+        return ModelReply(parts=(call,), stop_reason=StopReason.TOOL_CALLS, usage=USED)
+
+
+def said(text: str) -> ModelReply:
+    return ModelReply(parts=(Text(text=text),), stop_reason=StopReason.END, usage=USED)
+
+
+@tool(effect="pure")
+async def add(a: int, b: int) -> int:
+    """Add two numbers."""
+    return a + b
+
+
+async def calls_per_turn(turns: int, declared: Mapping[str, Any]) -> float:
+    model = Adds(turns, in_text=declared.get("planning") == "react")
+    given: dict[str, Any] = {"tools": [add], "limits": Limits(steps=10_000), **declared}
+    agent, count = Agent(model, **given), 0
+
+    def seen(_frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(seen)
+    try:
+        outcome = await agent.run("Add.", earlier=[Turn(input="Hello.", output="Good day.")] * 5)
+    finally:
+        sys.setprofile(None)
+    assert isinstance(outcome, Completed)
+    assert outcome.usage.tool_calls == turns
+    return count / turns
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        {},
+        {"planning": "react"},
+        {"context": Context(window=1_000_000)},
+        {"limits": Limits(steps=10_000, usd=1.0), "prices": Prices({Adds.name: PRICE})},
+    ],
+    ids=["native", "react", "window", "money"],
+)
+async def test_a_turn_late_in_a_run_costs_what_an_early_one_does(declared):
+    await calls_per_turn(2, declared)  # what is made once
+    few, many = await calls_per_turn(FEW, declared), await calls_per_turn(MANY, declared)
+    assert many < 1.1 * few
+
+
+def test_a_fold_looks_at_each_item_once_while_the_sequence_grows():
+    seen: list[int] = []
+
+    def plus(before: int, item: int) -> int:
+        seen.append(item)
+        return before + item
+
+    fold = Fold[int, int](0, plus)
+    assert [fold.over((1,)), fold.over((1, 2, 3)), fold.over((1, 2, 3))] == [1, 6, 6]
+    assert seen == [1, 2, 3]
+    assert [fold.over((5, 2, 3)), fold.over((5,)), fold.over(())] == [10, 5, 0]

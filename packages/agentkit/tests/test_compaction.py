@@ -419,6 +419,13 @@ def test_the_estimate_is_corrected_by_what_the_provider_counted():
     assert gauge.tokens == pytest.approx(guess * 3, rel=0.05)
 
 
+def test_what_was_read_several_times_for_one_reply_counts_once():
+    gauge = Gauge.of(BRIEF, _recorded([RunStarted(run_id="r", agent="a", input="word " * 1000)]))
+    used = Usage(input_tokens=99_000, output_tokens=5, context_tokens=1_100)
+    gauge.add(Recorded(seq=1, at=0.0, step=ModelReplied(parts=(Text(text="ok"),), usage=used)))
+    assert 1_100 < gauge.tokens < 1_200
+
+
 def test_earlier_turns_and_attachments_count():
     picture = {"$attachment": {"media_type": "image/png", "data": "aGVsbG8="}}
     brief = replace(BRIEF, earlier=(Turn(input={"see": picture}, output="word " * 1000),))

@@ -25,7 +25,7 @@ from agentkit.messages import (
 )
 from agentkit.models import prices
 from agentkit.models.bounds import likely_input_tokens, most_input_tokens
-from agentkit.models.prices import Price, Prices
+from agentkit.models.prices import _OWN_PRICE_OF_KIND, Price, Prices
 from agentkit.models.retrying import Retries
 from agentkit.money import add_usd, as_text, nanos, usd
 from agentkit.reserving import LEAST_OUTPUT_TOKENS, MOST_OUTPUT_TOKENS, Means, reservation
@@ -83,6 +83,54 @@ def test_a_price_is_applied_part_by_part_and_rounded_up():
     used = Usage(input_tokens=1000, output_tokens=100, cached_tokens=500, cache_write_tokens=100)
     assert PRICE.of(used) == 400 * 1250 + 500 * 125 + 100 * 2500 + 100 * 10_000
     assert Price(input_usd_per_million=0.0375, output_usd_per_million=0).of(Usage(input_tokens=1)) == 38
+
+
+DEAR: dict[str, Any] = {
+    "cache_write_1h_usd_per_million": 4,
+    "input_audio_usd_per_million": 30,
+    "cached_audio_usd_per_million": 3,
+    "output_audio_usd_per_million": 60,
+    "output_image_usd_per_million": 120,
+    "web_search_usd_per_thousand": 10,
+    "file_search_usd_per_thousand": 2.5,
+}
+
+
+@pytest.mark.parametrize(
+    "used, dollars",
+    [
+        ({"by_kind": {"cache_write_1h_tokens": 300}, "cache_write_tokens": 400}, 600 + 250 + 1200 + 10_000),
+        ({"by_kind": {"input_audio_tokens": 200}}, 800 + 6000 + 10_000),
+        (
+            {"by_kind": {"input_audio_tokens": 200, "cache_audio_read_tokens": 150}, "cached_tokens": 250},
+            700 + 100 * 0.1 + 1500 + 450 + 10_000,
+        ),
+        (
+            {"by_kind": {"output_audio_tokens": 400, "output_image_tokens": 500}},
+            1000 + 1000 + 24_000 + 60_000,
+        ),
+        ({"by_kind": {"web_searches": 3, "storage_searches": 2}}, 1000 + 10_000 + 30_000 + 5_000),
+    ],
+    ids=str,
+)
+def test_what_has_a_price_of_its_own_is_billed_at_that_price(used, dollars):
+    """Of 1000 tokens read and 1000 written; in millionths of a dollar."""
+    price = Price(
+        input_usd_per_million=1,
+        output_usd_per_million=10,
+        cached_input_usd_per_million=0.1,
+        cache_write_usd_per_million=2.5,
+        **DEAR,
+    )
+    usage = Usage(input_tokens=1000, output_tokens=1000, **used)
+    assert Prices(own={"own:m": price}).cost(usage, "own:m") == round(dollars * 1000)
+    for kind in used["by_kind"]:  # without its own price nobody knows
+        unknown: dict[str, Any] = {_OWN_PRICE_OF_KIND[kind]: None}
+        without = replace(price, **unknown)
+        with pytest.raises(LookupError):
+            Prices(own={"own:m": without}).cost(usage, "own:m")
+    searches = sum(count for kind, count in used["by_kind"].items() if "searches" in kind) * 10**7
+    assert price.most(1000, 1000) + searches >= round(dollars * 1000)
 
 
 def test_own_prices_come_first_and_then_the_tables():

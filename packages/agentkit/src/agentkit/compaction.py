@@ -144,7 +144,8 @@ class Gauge:
         if isinstance(step, ModelReplied):
             self.just_shortened = False
             if step.usage.input_tokens:
-                self._counted, self._at = float(step.usage.input_tokens), self.estimate
+                read = step.usage.context_tokens or step.usage.input_tokens
+                self._counted, self._at = float(read), self.estimate
                 if self._at > _TELLING:
                     self._ratio = min(
                         3.0, max(0.3, self._counted / self._at)

@@ -371,6 +371,8 @@ class Usage:
             (``input_audio_tokens``, ``output_audio_tokens``, ``output_image_tokens``, ``cache_write_1h_tokens``), and
             what is billed beside tokens (``web_searches``).
         partial: the provider did not count it all: the figures are too low, and no cost follows from them.
+        context_tokens: tokens of the conversation, where the provider has read it several times for one reply, so that
+            ``input_tokens`` counts it more than once; 0 where the two are the same, and in sums.
     """
 
     input_tokens: int = 0
@@ -381,6 +383,7 @@ class Usage:
     cache_write_tokens: int = 0
     by_kind: Mapping[str, int] = field(default_factory=dict[str, int])
     partial: bool = False
+    context_tokens: int = 0
 
     @property
     def tokens(self) -> int:

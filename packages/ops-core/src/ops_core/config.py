@@ -64,6 +64,13 @@ class PriceTable(_Strict):
     output_usd_per_million: NonNegativeFloat
     cached_input_usd_per_million: NonNegativeFloat | None = None
     cache_write_usd_per_million: NonNegativeFloat | None = None
+    cache_write_1h_usd_per_million: NonNegativeFloat | None = None
+    input_audio_usd_per_million: NonNegativeFloat | None = None
+    cached_audio_usd_per_million: NonNegativeFloat | None = None
+    output_audio_usd_per_million: NonNegativeFloat | None = None
+    output_image_usd_per_million: NonNegativeFloat | None = None
+    web_search_usd_per_thousand: NonNegativeFloat | None = None
+    file_search_usd_per_thousand: NonNegativeFloat | None = None
     max_output_tokens: PositiveInt | None = None
 
 

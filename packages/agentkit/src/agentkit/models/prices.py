@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cache
@@ -38,16 +38,37 @@ _PRICE_OF_KIND: Mapping[str, str] = {
 }
 """Kinds of :attr:`Usage.by_kind` that ``genai-prices`` counts under the same name, and its prices for them."""
 
+_OWN_PRICE_OF_KIND: Mapping[str, str] = {
+    "input_audio_tokens": "input_audio_usd_per_million",
+    "cache_audio_read_tokens": "cached_audio_usd_per_million",
+    "output_audio_tokens": "output_audio_usd_per_million",
+    "output_image_tokens": "output_image_usd_per_million",
+    "cache_write_1h_tokens": "cache_write_1h_usd_per_million",
+    "web_searches": "web_search_usd_per_thousand",
+    "storage_searches": "file_search_usd_per_thousand",
+}
+"""The same, as fields of :class:`Price`."""
+_COUNTED_BY_THE_THOUSAND = frozenset({"web_searches", "storage_searches"})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
     """What one model costs, in US dollars per million tokens.
+
+    A reply that uses something of which its price is not given has an unknown cost.
 
     Attributes:
         input_usd_per_million: tokens read.
         output_usd_per_million: tokens written, reasoning included.
         cached_input_usd_per_million: tokens read that the provider had cached; as other input where not given.
         cache_write_usd_per_million: tokens read that it caches now; as other input where not given.
+        cache_write_1h_usd_per_million: tokens read that it caches for an hour.
+        input_audio_usd_per_million: tokens read that are audio.
+        cached_audio_usd_per_million: tokens read that are audio, and that the provider had cached.
+        output_audio_usd_per_million: tokens written that are audio.
+        output_image_usd_per_million: tokens written that are images.
+        web_search_usd_per_thousand: searches of the web that the provider makes.
+        file_search_usd_per_thousand: searches of files that it makes.
         max_output_tokens: of one reply, where the model has such a bound; what is reserved under a limit of money.
     """
 
@@ -55,6 +76,13 @@ class Price:
     output_usd_per_million: float
     cached_input_usd_per_million: float | None = None
     cache_write_usd_per_million: float | None = None
+    cache_write_1h_usd_per_million: float | None = None
+    input_audio_usd_per_million: float | None = None
+    cached_audio_usd_per_million: float | None = None
+    output_audio_usd_per_million: float | None = None
+    output_image_usd_per_million: float | None = None
+    web_search_usd_per_thousand: float | None = None
+    file_search_usd_per_thousand: float | None = None
     max_output_tokens: int | None = None
 
     def __post_init__(self) -> None:
@@ -66,25 +94,61 @@ class Price:
     @property
     def is_free(self) -> bool:
         """Nothing is billed, whatever is used."""
-        prices = (self.input_usd_per_million, self.output_usd_per_million)
-        return not any((*prices, self.cached_input_usd_per_million, self.cache_write_usd_per_million))
+        return not any(getattr(self, name) for name in self.__slots__ if name != "max_output_tokens")
 
     def of(self, usage: Usage) -> int | None:
         """Nano-dollars, rounded up to a whole one; ``None`` where parts of it have a price that is not among these."""
         if self.is_free:
             return 0
-        if usage.by_kind:
+        kinds = {kind: count for kind, count in usage.by_kind.items() if count}
+        prices = {kind: getattr(self, _OWN_PRICE_OF_KIND.get(kind, ""), None) for kind in kinds}
+        if any(price is None for price in prices.values()):
             return None
-        plain = usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens
-        cached, written = self.cached_input_usd_per_million, self.cache_write_usd_per_million
-        billed = (
-            (plain, self.input_usd_per_million),
-            (usage.cached_tokens, self.input_usd_per_million if cached is None else cached),
-            (usage.cache_write_tokens, self.input_usd_per_million if written is None else written),
-            (usage.output_tokens, self.output_usd_per_million),
-        )
         # by its digits: Decimal(0.1) would be a little more than a tenth
-        return nanos(sum((tokens * Decimal(str(price)) for tokens, price in billed), Decimal(0)) / _MILLION)
+        parts = [(tokens, Decimal(str(price))) for tokens, price in self._tokens(usage, kinds)]
+        million = sum((tokens * price for tokens, price in parts), Decimal(0)) / _MILLION
+        searches = ((kinds[kind], prices[kind]) for kind in kinds if kind in _COUNTED_BY_THE_THOUSAND)
+        return nanos(
+            million + sum((count * Decimal(str(price)) / 1000 for count, price in searches), Decimal(0))
+        )
+
+    def most(self, input_tokens: int, output_tokens: int) -> int:
+        """Nano-dollars that a call cannot exceed, whatever kinds its tokens are of; searches come on top."""
+        inputs = (
+            self.input_usd_per_million,
+            self.cache_write_usd_per_million,
+            self.cache_write_1h_usd_per_million,
+            self.input_audio_usd_per_million,
+        )
+        outputs = (
+            self.output_usd_per_million,
+            self.output_audio_usd_per_million,
+            self.output_image_usd_per_million,
+        )
+        sides = ((input_tokens, inputs), (output_tokens, outputs))
+        dearest = (tokens * Decimal(str(max(_or(price, 0) for price in prices))) for tokens, prices in sides)
+        return nanos(sum(dearest, Decimal(0)) / _MILLION)
+
+    def _tokens(self, usage: Usage, kinds: Mapping[str, int]) -> Iterator[tuple[int, float]]:
+        """Tokens and the price of a million of them; those of a kind with a price of its own are not counted twice."""
+        read, cached, written = self.input_usd_per_million, usage.cached_tokens, usage.cache_write_tokens
+        heard, heard_before = kinds.get("input_audio_tokens", 0), kinds.get("cache_audio_read_tokens", 0)
+        for_an_hour = kinds.get("cache_write_1h_tokens", 0)
+        spoken, drawn = kinds.get("output_audio_tokens", 0), kinds.get("output_image_tokens", 0)
+        plain = usage.input_tokens - cached - written - max(0, heard - heard_before)
+        yield max(0, plain), read
+        yield max(0, cached - heard_before), _or(self.cached_input_usd_per_million, read)
+        yield max(0, written - for_an_hour), _or(self.cache_write_usd_per_million, read)
+        yield max(0, usage.output_tokens - spoken - drawn), self.output_usd_per_million
+        yield max(0, heard - heard_before), _or(self.input_audio_usd_per_million, read)
+        yield heard_before, _or(self.cached_audio_usd_per_million, read)
+        yield for_an_hour, _or(self.cache_write_1h_usd_per_million, read)
+        yield spoken, _or(self.output_audio_usd_per_million, 0)
+        yield drawn, _or(self.output_image_usd_per_million, 0)
+
+
+def _or(price: float | None, otherwise: float) -> float:
+    return otherwise if price is None else price
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +190,8 @@ class Prices:
         Raises:
             LookupError: nobody knows.
         """
+        if (own := self.own.get(model)) is not None:
+            return own.most(input_tokens, output_tokens)
         plain = Usage(input_tokens=input_tokens, output_tokens=output_tokens)
         return max(self.cost(plain, model), self.cost(replace(plain, cache_write_tokens=input_tokens), model))
 

@@ -235,8 +235,14 @@ def anthropic_usage(usage: Mapping[str, Any], model: str) -> Usage:
         other_model_tokens=sum(_anthropic_round(each).tokens for each in others),
     )
     missing = usage.get("output_tokens") is None or not counted.tokens
+    last = _anthropic_round(of_the_reply[-1]) if of_the_reply else counted
     counted = sum(map(_anthropic_round, besides), counted)
-    return replace(counted, by_kind={**counted.by_kind, **apart}, partial=missing)
+    return replace(
+        counted,
+        by_kind={**counted.by_kind, **apart},
+        partial=missing,
+        context_tokens=last.input_tokens if last.input_tokens < counted.input_tokens else 0,
+    )
 
 
 def _has_declined_late(each: Mapping[str, Any], own: set[str]) -> bool:

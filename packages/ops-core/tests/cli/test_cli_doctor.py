@@ -303,6 +303,7 @@ async def test_a_server_that_only_reads_or_gives_no_right_to_write_is_missing(
     migrations.upgrade(open_store(url))
     postgres.execute("CREATE ROLE reader LOGIN")
     try:
+        postgres.execute("GRANT USAGE ON SCHEMA public TO reader", postgres_database)
         postgres.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader", postgres_database)
         monkeypatch.setenv("OPSPAWN_STORE_URL", url.replace("opspawn@", "reader@"))
         found = await findings(capsys)

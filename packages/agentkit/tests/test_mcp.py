@@ -532,9 +532,8 @@ async def raw_http(answer: bytes | list[bytes], **options: Any):
         size = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
         sent = json.loads(await reader.readexactly(int(size[1]))) if size else {}
         if "id" in sent:
-            next_one = answer
-            if isinstance(answer, list):
-                next_one = answer.pop(0) if sent["method"] == "tools/call" else b""
+            is_call = sent["method"] == "tools/call"
+            next_one = (answer.pop(0) if is_call else b"") if isinstance(answer, list) else answer
             writer.write(await answered({"tools/call": next_one}, sent["method"], sent["id"]))
         else:
             writer.write(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")

@@ -51,6 +51,8 @@ from agentkit.transcript import (
 from .virtual_time import VirtualLoop, run  # type: ignore[import-not-found]
 
 SECONDS = 60.0
+MOMENT = 0.5
+"""Seconds of the virtual clock, which passes them at once."""
 PRICES = Prices({"scripted:model": Price(input_usd_per_million=1, output_usd_per_million=1)})
 TOOLS = {"read": Effect.PURE, "keep": Effect.IDEMPOTENT, "pay": Effect.UNSAFE}
 OUT_OF_TIME = RunError(code="limit_reached", message="the task has used its time")
@@ -82,13 +84,13 @@ class World:
 
     async def swallow(self) -> None:
         if not self.swallows:
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(MOMENT)
             return
         for _ in range(4):
             with suppress(asyncio.CancelledError):
                 await asyncio.sleep(0)
         with suppress(asyncio.CancelledError):
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(MOMENT)
 
     async def passes(self, place: str, error: BaseException, *, begins: bool = False) -> None:
         if begins and self.stopped_at:

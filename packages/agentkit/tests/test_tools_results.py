@@ -43,6 +43,9 @@ UNSHOWN = {
     "cycle": "refers to itself",
     "deep": "nested too deeply",
     "endless": "goes on for more than",
+    "endless_inside": "goes on for more than",
+    "huge_number": "more than 4300 digits",
+    "without_a_class": "reading it raised RuntimeError",
     "broken_field": "ValueError",
     "unfit": "media_type",
     "large": "more than|at most",
@@ -57,6 +60,7 @@ FAILED = {
     "stopped": ("tool_error", r"^stopped failed with StopIteration at shapes.py:\d+$"),
     "several": ("tool_error", r"^several failed with Panic; no such city$"),
     "refuse": ("tool_error", r"^not today$"),
+    "unreadable": ("tool_error", r"^ToolError, whose text cannot be written$"),
     "refuse_address": ("address_refused", r"^not there$"),
     "pretend": ("bad_arguments|tool_error", r"^it never began$"),
 }

@@ -7,7 +7,7 @@ import pickle
 import sys
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, TypedDict  # noqa: F401
 
 import pytest
 from pydantic import BaseModel, Field
@@ -391,3 +391,16 @@ def test_a_method_is_refused_when_it_is_declared():
             @tool
             def method(self, thing: Own) -> None:
                 """It takes an object."""
+
+
+@pytest.mark.parametrize(
+    "annotation", ["ClassVar[int]", "Final[int]", "1 / 0", "list[", "NowhereToBeFound"], ids=str
+)
+def test_an_annotation_that_is_no_type_names_its_parameter(annotation: Any):
+    def look(city: str, odd: Any) -> str:
+        """Look."""
+        return city
+
+    look.__annotations__["odd"] = annotation
+    with pytest.raises(UsageError, match="tool look: the annotation of parameter odd"):
+        _ = Tool(look).spec

@@ -406,7 +406,7 @@ class Caller:
                 output = await self._threads.convert(call.name, output)
             text = to_json_text(output)
         except TranscriptError:
-            output = to_result(call.name, output)
+            output = to_result(call.name, output)  # which says why, where it cannot be
             text = to_json_text(output)
         if len(text) > MOST_OUTPUT:
             reason = f"it has {len(text)} characters, and at most {MOST_OUTPUT} are taken"

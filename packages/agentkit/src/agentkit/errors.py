@@ -104,9 +104,13 @@ class AgentkitError(Exception):
 
     def as_run_error(self) -> RunError:
         """The same facts as a storable value."""
+        try:
+            message = str(self)
+        except BaseException:  # noqa: BLE001  (of a class of others, or with an argument that cannot be written)
+            message = f"{type(self).__name__[:200]}, whose text cannot be written"
         return RunError(
             code=self.code,
-            message=str(self),
+            message=message,
             actor=self.actor,
             transient=self.transient,
             retry_after=getattr(self, "retry_after", None),
@@ -304,7 +308,10 @@ class ContentRefused(ModelError):
 
 
 class ToolError(AgentkitError):
-    """A tool's way of telling the model that the call failed; the model sees the text."""
+    """The call failed, and the tool does not say why.
+
+    A tool raises it to tell the model that the call failed; the model sees the text.
+    """
 
     code = "tool_error"
     actor = Actor.MODEL

@@ -5,9 +5,13 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields as fields_of
+from dataclasses import is_dataclass
 from functools import cache, cached_property
 from itertools import islice
+from operator import is_
 from typing import Annotated, Any, Generic, TypeVar, cast, get_args, get_origin
 
 from agentkit.codec import to_json_text
@@ -262,15 +266,17 @@ def to_json_value(value: Any) -> JsonValue:
         UsageError: JSON cannot express it (this includes NaN and infinity); the text says why. Where reading it raised,
             that is its cause.
     """
-    if value is None or type(value) in (bool, int):
-        return value  # type: ignore[no-any-return]
+    if value is None or type(value) is bool:
+        return value
     from pydantic_core import to_jsonable_python
 
     try:
         try:
-            plain = to_jsonable_python(value, inf_nan_mode="constants", fallback=_expanded)
+            lists = _Lists()
+            value = lists.of(value)
+            plain = to_jsonable_python(value, inf_nan_mode="constants", fallback=lists.expanded)
         except UnicodeEncodeError:  # in a key: those it does not leave as they are
-            plain = to_jsonable_python(_whole(value), inf_nan_mode="constants", fallback=_expanded)
+            plain = to_jsonable_python(_whole(value), inf_nan_mode="constants", fallback=lists.expanded)
         return _checked(plain)
     except MemoryError:
         raise
@@ -288,23 +294,67 @@ def _checked(plain: Any) -> JsonValue:
         plain = _whole(plain)
         try:
             json.dumps(plain, allow_nan=False)
-        except ValueError:
+        except ValueError as error:
             message = "it holds NaN or infinity, which JSON cannot express"
+            if "integer string conversion" in str(error):
+                message = f"it holds a whole number of more than {sys.get_int_max_str_digits()} digits"
             raise UsageError(message) from None
     return plain  # type: ignore[no-any-return]
 
 
-def _expanded(value: Any) -> Any:
-    """What pydantic does not know: mappings and iterables of other kinds."""
+class _Lists:
+    """Lists in the place of iterators, with an end.
+
+    pydantic reads an iterator without one for ever, and lets no other thread run where that iterator is of C.
+    """
+
+    def __init__(self) -> None:
+        self._left = MOST_ITEMS
+
+    def of(self, value: Any, depth: int = 0) -> Any:
+        """The same, with lists for the iterators in lists, tuples, dicts and dataclasses."""
+        kind = type(value)
+        if kind in _PLAIN or depth > _DEEPEST:
+            return value
+        if kind is dict:
+            fields = cast("dict[Any, Any]", value)
+            made = {name: self.of(field, depth + 1) for name, field in fields.items()}
+            return value if all(made[name] is field for name, field in fields.items()) else made
+        if kind in (list, tuple, set, frozenset):
+            items = [self.of(item, depth + 1) for item in value]
+            return value if all(map(is_, items, value)) else items
+        if is_dataclass(value) and not isinstance(value, type):
+            parts = {field.name: getattr(value, field.name, None) for field in fields_of(value)}
+            changed = self.of(parts, depth + 1)
+            return value if changed is parts else changed
+        if isinstance(value, Iterator):
+            return self._read(cast("Iterator[object]", value), depth)
+        return value
+
+    def _read(self, items: Iterable[Any], depth: int = 0) -> list[Any]:
+        found = [self.of(item, depth + 1) for item in islice(items, self._left + 1)]
+        self._left -= len(found)
+        if self._left < 0:
+            message = f"it goes on for more than {MOST_ITEMS} items"
+            raise UsageError(message)
+        return found
+
+    def expanded(self, value: Any) -> Any:
+        """What pydantic does not know: mappings and iterables of other kinds."""
+        return _expanded(value, self._read)
+
+
+_PLAIN = frozenset({str, int, float, bool, type(None), bytes})
+_DEEPEST = 200
+"""Levels; pydantic gives up on what is nested deeper than some more."""
+
+
+def _expanded(value: Any, read: Callable[[Iterable[Any]], list[Any]]) -> Any:
     kind = type(value).__name__
     if isinstance(value, Mapping):
         return dict(cast("Mapping[str, Any]", value))
     if isinstance(value, Iterable) and not isinstance(value, memoryview):
-        items = list(islice(cast("Iterable[object]", value), MOST_ITEMS + 1))
-        if len(items) > MOST_ITEMS:
-            message = f"it goes on for more than {MOST_ITEMS} items"
-            raise UsageError(message)
-        return items
+        return read(cast("Iterable[object]", value))
     message = f"a {kind} cannot be expressed as JSON"
     raise UsageError(message)
 

@@ -182,19 +182,30 @@ def _hints(
         target = target.__init__
     target = inspect.unwrap(getattr(target, "__func__", target))
     declared = {each.name: each.annotation for each in parameters if each.annotation is not each.empty}
+    known = {**names, **getattr(target, "__globals__", {}), **_enclosed(target)}
     try:
-        return get_type_hints(
-            SimpleNamespace(__annotations__=declared),
-            globalns={**names, **getattr(target, "__globals__", {}), **_enclosed(target)},
-            localns={},
-            include_extras=True,
-        )
-    except NameError as error:
-        message = f"tool {tool}: an annotation cannot be resolved: {error}"
-        raise UnresolvedAnnotation(message) from None
-    except (TypeError, SyntaxError, AttributeError) as error:
-        message = f"tool {tool}: an annotation is not a type: {error}"
-        raise UsageError(message) from None
+        return _resolved(declared, known)
+    except Exception as error:  # noqa: BLE001  (an annotation that is a text is code)
+        which = f"tool {tool}: the annotation of parameter {_culprit(declared, known)}"
+        if isinstance(error, NameError):
+            raise UnresolvedAnnotation(f"{which} cannot be resolved: {error}") from None
+        raise UsageError(f"{which} is not a type: {error}") from None
+
+
+def _resolved(declared: Mapping[str, Any], known: dict[str, Any]) -> Mapping[str, Any]:
+    return get_type_hints(
+        SimpleNamespace(__annotations__=dict(declared)), globalns=known, localns={}, include_extras=True
+    )
+
+
+def _culprit(declared: Mapping[str, Any], known: dict[str, Any]) -> str:
+    """The first parameter whose annotation cannot be resolved."""
+    for name, annotation in declared.items():
+        try:
+            _resolved({name: annotation}, known)
+        except Exception:  # noqa: BLE001  (as above)
+            return name
+    return ""
 
 
 def _enclosed(target: Any) -> Mapping[str, Any]:

@@ -155,6 +155,32 @@ def endless() -> Any:
     return itertools.count()
 
 
+def endless_inside() -> Any:
+    return {"pages": [Page(1, itertools.count())]}  # type: ignore[arg-type]
+
+
+def huge_number() -> Any:
+    return 10**5000
+
+
+def without_a_class() -> Any:
+    class Odd:
+        @property
+        def __class__(self) -> Any:
+            raise RuntimeError("it has none")
+
+    return Odd()
+
+
+def unreadable() -> Any:
+    raise ToolError(Unreadable())  # type: ignore[arg-type]
+
+
+class Unreadable:
+    def __repr__(self) -> str:
+        raise RuntimeError("it cannot be written")
+
+
 def broken_field() -> Any:
     return Slow()
 

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterable, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, cast
+from weakref import ProxyTypes
 
 from agentkit.characters import visible
 from agentkit.errors import (
@@ -48,9 +49,12 @@ log = logging.getLogger("agentkit.tools")
 
 def is_pending(value: Any) -> bool:
     """Whether a function has returned something that is still to be awaited."""
-    if inspect.isawaitable(value):
-        return True
-    return isinstance(value, AsyncIterable) and not isinstance(value, Iterable)
+    try:
+        if inspect.isawaitable(value):
+            return True
+        return isinstance(value, AsyncIterable) and not isinstance(value, Iterable)
+    except Exception:  # noqa: BLE001  (a proxy may raise when its class is looked at: that is no failure of the call)
+        return False
 
 
 async def settle(value: Any) -> Any:
@@ -107,7 +111,7 @@ def to_result(tool: str, value: Any) -> JsonValue:
     Raises:
         ResultUnavailable: JSON cannot express it.
     """
-    if isinstance(value, Iterator):
+    if is_iterator(value):
         value = _read(cast("Iterator[object]", value))
     if type(value) is list and len(cast("list[object]", value)) > MOST_ITEMS:
         raise ResultUnavailable.of(tool, f"it goes on for more than {MOST_ITEMS} items")
@@ -119,6 +123,14 @@ def to_result(tool: str, value: Any) -> JsonValue:
         raise
     except BaseException as error:
         raise ResultUnavailable.of(tool, f"reading it raised {type(error).__name__}") from error
+
+
+def is_iterator(value: Any) -> bool:
+    """Whether it is read item by item, by code of the tool."""
+    try:
+        return isinstance(value, Iterator) and type(value) not in ProxyTypes
+    except Exception:  # noqa: BLE001  (as above)
+        return False
 
 
 def _read(items: Iterator[Any]) -> list[Any]:
@@ -149,7 +161,7 @@ def _told(tool: str, error: BaseException) -> ToolError:
     if isinstance(error, ToolError):
         return error
     if isinstance(error, AgentkitError):
-        return ToolError(f"{tool} failed: {error}")
+        return ToolError(f"{tool} failed: {error.as_run_error().message}")
     return ToolError(f"{tool} failed with {described(error)}")
 
 
@@ -163,7 +175,8 @@ def described(error: BaseException) -> str:
     if isinstance(error, BaseExceptionGroup):
         inner = cast("BaseExceptionGroup[BaseException]", error).exceptions
         told = [
-            str(each) if isinstance(each, AgentkitError) else described(each) for each in inner[:_MOST_TOLD]
+            each.as_run_error().message if isinstance(each, AgentkitError) else described(each)
+            for each in inner[:_MOST_TOLD]
         ]
         more = f" and {len(inner) - _MOST_TOLD} more" if len(inner) > _MOST_TOLD else ""
         return "; ".join(told) + more
@@ -198,7 +211,7 @@ def to_envelope(error: BaseException, tool: str) -> dict[str, JsonValue]:
         return {"unavailable": error.reason, "text": None if cause is None else text_of(cause)}
     told = _told(tool, error)
     text = None if isinstance(error, AgentkitError) else text_of(error)
-    return {"failed": str(told), "code": told.code, "text": text}
+    return {"failed": told.as_run_error().message, "code": told.code, "text": text}
 
 
 def from_envelope(envelope: Mapping[str, Any], tool: str) -> ToolError:

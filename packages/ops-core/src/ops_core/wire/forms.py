@@ -79,7 +79,7 @@ ThreadId = Annotated[str, StringConstraints(pattern=THREAD_ID_PATTERN)]
 class Strict(BaseModel):
     """What is not known is refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def moment(seconds: float) -> datetime:

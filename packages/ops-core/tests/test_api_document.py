@@ -43,6 +43,8 @@ OPERATIONS = {
     ("POST", "/api/v1/halts/{halt_id}/lift"),
     ("GET", "/api/v1/spending"),
     ("GET", "/api/v1/workers"),
+    ("POST", "/api/v1/tasks:cancel"),
+    ("POST", "/api/v1/tasks:retry"),
     ("GET", "/health/live"),
     ("GET", "/health/ready"),
 }

@@ -10,7 +10,7 @@ from ops_core.cli.following import list_tasks, submit
 from ops_core.cli.tasks import ListOptions, SubmitOptions
 from ops_core.client import Client
 from ops_core.errors import InvalidRequest
-from ops_core.task import NewTask
+from ops_core.task import NewTask, Task
 from ops_core.wire import TaskRequest
 
 from .api_support import FAR, Stage, staged  # type: ignore[import-not-found]
@@ -26,7 +26,8 @@ async def stage(tmp_path) -> AsyncGenerator[Stage]:
 async def unserved(stage: Stage, expires: float) -> str:
     """A task for which no worker is here."""
     new = NewTask(agent="of another host", input="go", expires_seconds=expires)
-    return (await stage.ops.engine.submit(new)).task.id
+    task: Task = (await stage.ops.engine.submit(new)).task
+    return task.id
 
 
 async def test_a_task_that_nobody_serves_ends_as_expired(client: Client, stage):

@@ -137,7 +137,7 @@ def test_steps_are_found_by_the_key_of_their_task_whatever_was_counted(whatever_
     ],
 )
 def test_a_list_begins_at_its_place(connection: Connection, wanted, index):
-    conditions = look._conditions("tenant", replace(wanted, before="old-2"))
+    conditions = look.conditions_of("tenant", replace(wanted, before="old-2"))
     found = plan_for_values(connection, look._page_of_tasks(conditions, wanted))
     assert re.search(rf"(using|INDEX) {index}\b", found)
     if connection.dialect.name == "postgresql":

@@ -9,7 +9,14 @@ from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 
 from agentkit.transcript import ApprovalAsked, ApprovalGiven, Finished, Recorded, Unreadable, expiry
-from ops_core.errors import ApprovalConflict, ApprovalNotFound, TaskUnreadable, TransitionRefused
+from ops_core.bulk import MAX_TASKS, MAX_TOGETHER, BulkVerb, Count, Handled, Outcome, TaskSelection
+from ops_core.errors import (
+    ApprovalConflict,
+    ApprovalNotFound,
+    StoreUnavailable,
+    TaskUnreadable,
+    TransitionRefused,
+)
 from ops_core.fleet import Announcement
 from ops_core.halt import Halt, NewHalt
 from ops_core.ports import (
@@ -185,6 +192,49 @@ class Engine:
         if inserted.created:
             await self.dispatcher.wake()
         return inserted
+
+    async def handle(self, tenant: str, selection: TaskSelection) -> Handled:
+        """Cancel or retry the tasks that fit, up to :data:`~ops_core.bulk.MAX_TASKS` of them, batch by batch.
+
+        Each batch is one transaction. Where the store fails behind the first one, the answer says what was done, and
+        that there are more: nothing is done that is not told.
+
+        Raises:
+            StoreUnavailable: nothing was done.
+        """
+        handled = Handled(last=selection.after, more=True)
+        seen = 0
+        while handled.more and seen < MAX_TASKS:
+            try:
+                await self._handle_some(tenant, replace(selection, after=handled.last), handled)
+            except StoreUnavailable as error:
+                if not seen or error.is_uncertain:
+                    raise
+                break
+            seen = handled.outcomes.total()
+        if seen:
+            await self.dispatcher.wake()
+        return handled
+
+    async def _handle_some(self, tenant: str, selection: TaskSelection, handled: Handled) -> None:
+        found = await self.store.select(tenant, selection, MAX_TOGETHER + 1)
+        ids = found[:MAX_TOGETHER]
+        if ids:
+            if selection.verb is BulkVerb.CANCEL:
+                outcomes = await self.store.cancel_all(tenant, ids)
+            else:
+                outcomes = await self.store.retry_all(tenant, ids, refuse_busy=self._refuse_busy)
+            handled.outcomes.update(outcomes.values())
+            handled.last = ids[-1]
+            for task_id, outcome in outcomes.items():
+                if outcome == Outcome.CANCELLING:
+                    self._cancel_carried(task_id)
+                self.changed(task_id)
+        handled.more = len(found) > len(ids)
+
+    async def count(self, tenant: str, selection: TaskSelection) -> Count:
+        """How many tasks fit, and when the oldest and the newest were submitted."""
+        return await self.store.count(tenant, selection)
 
     async def answer(self, tenant: str, task_id: str, given: ApprovalGiven) -> Task:
         """Record a person's answer to an open approval; a waiting task goes on. The same answer again changes nothing.

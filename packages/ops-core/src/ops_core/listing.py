@@ -13,10 +13,11 @@ from dataclasses import asdict, replace
 from math import isfinite
 from typing import Any, TypeAlias, TypeVar
 
+from ops_core.bulk import FITTING, USUAL, BulkVerb, TaskSelection
 from ops_core.errors import HaltNotFound, InvalidRequest, TaskNotFound, ThreadNotFound
 from ops_core.ports import ApprovalFilter, HaltFilter, NoteFilter, TaskFilter, ThreadFilter
 from ops_core.strict_json import is_unicode
-from ops_core.task import TaskStatus
+from ops_core.task import MOST_SECONDS, TaskStatus
 
 Place = TypeVar("Place")
 
@@ -63,6 +64,46 @@ def task_filter(
         texts=_is_full(view),
     )
     return asked if cursor is None else replace(asked, before=_decode_cursor(cursor, asked, _task_before))
+
+
+def task_selection(
+    verb: BulkVerb,
+    wanted: TaskFilter,
+    *,
+    older_than_seconds: float | None = None,
+    everything: bool = False,
+    cursor: str | None = None,
+) -> TaskSelection:
+    """Which tasks a verb is for.
+
+    Raises:
+        InvalidRequest: a value makes no sense, nothing is said, or all and something; ``field`` names it.
+    """
+    filters = (wanted.agent, wanted.label, wanted.thread, older_than_seconds)
+    if everything == (bool(wanted.status) or any(each is not None for each in filters)):
+        message = (
+            "say which tasks are meant: status, agent, label, thread_id or older_than_seconds; or all of them"
+        )
+        raise InvalidRequest(message, field="all")
+    status = tuple(dict.fromkeys(wanted.status)) or USUAL[verb]
+    if not set(status) <= set(FITTING[verb]):
+        message = f"status must be among {', '.join(FITTING[verb])}: no other task can be {_PAST[verb]}"
+        raise InvalidRequest(message, field="status")
+    if older_than_seconds is not None and not 0 < older_than_seconds <= MOST_SECONDS:
+        message = f"older_than_seconds must be more than 0, and at most {MOST_SECONDS:.0f}"
+        raise InvalidRequest(message, field="older_than_seconds")
+    asked = TaskSelection(
+        verb=verb,
+        status=status,
+        agent=wanted.agent,
+        label=wanted.label,
+        thread=wanted.thread,
+        older_seconds=older_than_seconds,
+    )
+    return asked if cursor is None else replace(asked, after=_decode_cursor(cursor, asked, _bulk_at))
+
+
+_PAST = {BulkVerb.CANCEL: "cancelled", BulkVerb.RETRY: "retried"}
 
 
 def _is_full(view: str) -> bool:
@@ -226,7 +267,7 @@ def _checked(value: str | None, pattern: str, field: str, rule: str) -> str | No
     return value
 
 
-Asked: TypeAlias = ApprovalFilter | HaltFilter | TaskFilter | ThreadFilter | NoteFilter
+Asked: TypeAlias = TaskSelection | ApprovalFilter | HaltFilter | TaskFilter | ThreadFilter | NoteFilter
 
 
 def encode_cursor(place: Mapping[str, Any], asked: Asked) -> str:
@@ -235,7 +276,7 @@ def encode_cursor(place: Mapping[str, Any], asked: Asked) -> str:
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-_NO_FILTERS = frozenset({"before", "behind", "limit", "max_bytes", "texts"})
+_NO_FILTERS = frozenset({"after", "before", "behind", "limit", "max_bytes", "texts"})
 
 
 def _list_of(asked: Asked) -> str:
@@ -267,6 +308,14 @@ def _task_before(told: Any) -> str | None:
     match told:
         case {"v": 1, "tasks_before": str(before)} if _ID.fullmatch(before):
             return before
+        case _:
+            return None
+
+
+def _bulk_at(told: Any) -> str | None:
+    match told:
+        case {"v": 1, "bulk_at": str(at)} if _ID.fullmatch(at):
+            return at
         case _:
             return None
 

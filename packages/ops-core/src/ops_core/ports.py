@@ -9,6 +9,7 @@ from typing import Protocol, TypeAlias, TypeVar
 from agentkit.errors import RunError
 from agentkit.ports import Scope
 from agentkit.transcript import ApprovalGiven, Note, Recorded, Step, Turn
+from ops_core.bulk import Count, TaskSelection
 from ops_core.errors import TaskUnreadable
 from ops_core.fleet import Announcement, Worker
 from ops_core.halt import Halt, NewHalt
@@ -352,6 +353,28 @@ class Measured(Protocol):
         ...
 
 
+class BulkStore(Protocol):
+    """Verbs on many tasks of a tenant at once."""
+
+    async def select(self, tenant: str, selection: TaskSelection, limit: int) -> Sequence[str]:
+        """Ids of tasks that fit, in the order in which the verb is for them."""
+        ...
+
+    async def count(self, tenant: str, selection: TaskSelection) -> Count:
+        """How many fit, and when the oldest and the newest were submitted."""
+        ...
+
+    async def cancel_all(self, tenant: str, ids: Sequence[str]) -> Mapping[str, str]:
+        """Cancel these tasks as ``cancel`` does, in one transaction; for each an :class:`~ops_core.bulk.Outcome`."""
+        ...
+
+    async def retry_all(
+        self, tenant: str, ids: Sequence[str], *, refuse_busy: bool = False
+    ) -> Mapping[str, str]:
+        """Retry these tasks as ``retry`` does, in one transaction; for each its outcome, or the code of an error."""
+        ...
+
+
 class TaskStore(Protocol):
     """What people do with tasks, and see of them.
 
@@ -584,7 +607,16 @@ class Upkeep(Protocol):
 
 
 class Store(
-    TaskStore, ThreadStore, NoteStore, LeaseStore, Upkeep, Measured, SpendingStore, HaltStore, Protocol
+    TaskStore,
+    BulkStore,
+    ThreadStore,
+    NoteStore,
+    LeaseStore,
+    Upkeep,
+    Measured,
+    SpendingStore,
+    HaltStore,
+    Protocol,
 ):
     """Keeps tasks and their steps. Every method is one transaction; what it returns is durable.
 

@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute
 from ops_core import __version__
 from ops_core.api.agents import AgentRoutes
 from ops_core.api.bodies import Bodies, BodyRoute
+from ops_core.api.bulk import BulkRoutes
 from ops_core.api.docs import add_docs
 from ops_core.api.errors import add_error_handlers
 from ops_core.api.events import EventRoutes
@@ -61,6 +62,7 @@ def create_api(ops: Ops, closing: asyncio.Event | None = None, routes: Sequence[
     EventRoutes(ops.engine, closing).add_to(app)
     AgentRoutes(ops.catalog).add_to(app)
     verbs = LocalClient(ops.engine, ops.catalog)
+    BulkRoutes(verbs).add_to(app)
     NoteRoutes(verbs).add_to(app)
     HaltRoutes(verbs).add_to(app)
     SpendingRoutes(verbs).add_to(app)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
@@ -13,13 +13,33 @@ from ops_core.cli.options import (
     Key,
     Limit,
     MaxUsd,
-    TaskId,
     TaskToSee,
     Thread,
     Url,
     Within,
     grouped,
 )
+
+OneTask: TypeAlias = Annotated[
+    str | None, typer.Argument(metavar="ID", help="The task's id, or its beginning.", show_default=False)
+]
+OfStatus: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--status", metavar="STATUS", help="In this status; several with commas, or repeated."),
+]
+OfAgent: TypeAlias = Annotated[str | None, typer.Option("--agent", metavar="NAME", help="Of this agent.")]
+OfLabel: TypeAlias = Annotated[
+    str | None, typer.Option("--label", metavar="KEY[=VALUE]", help="With this label.")
+]
+OfThread: TypeAlias = Annotated[
+    str | None, typer.Option("--thread", metavar="THREAD", help="Of this thread.")
+]
+OlderThan: TypeAlias = Annotated[
+    str | None, typer.Option("--older-than", metavar="AGE", help="Submitted longer ago: 30d, 2h, 45m or 90s.")
+]
+Everything: TypeAlias = Annotated[bool, typer.Option("--all", help="Every task.")]
+DryRun: TypeAlias = Annotated[bool, typer.Option("--dry-run", help="Only say how many would be meant.")]
+Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +109,41 @@ class ListOptions:
     as_json: Json = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelOptions:
+    """Options of ``opspawn cancel``."""
+
+    task_id: OneTask = None
+    status: OfStatus = None
+    agent: OfAgent = None
+    label: OfLabel = None
+    thread: OfThread = None
+    older_than: OlderThan = None
+    everything: Everything = False
+    dry_run: DryRun = False
+    yes: Yes = False
+    url: Url = None
+    as_json: Json = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryOptions:
+    """Options of ``opspawn retry``."""
+
+    task_id: OneTask = None
+    idempotency_key: Key = None
+    status: OfStatus = None
+    agent: OfAgent = None
+    label: OfLabel = None
+    thread: OfThread = None
+    older_than: OlderThan = None
+    everything: Everything = False
+    dry_run: DryRun = False
+    yes: Yes = False
+    url: Url = None
+    as_json: Json = False
+
+
 @grouped(SubmitOptions)
 def submit(options: SubmitOptions) -> None:
     """Hand in a goal, for a worker to carry out; prints the task's id.
@@ -136,21 +191,40 @@ def watch(
     do(following.watch(task_id, following.Following(after=after, within=within, url=url, as_json=as_json)))
 
 
-def cancel(task_id: TaskId, url: Url = None, as_json: Json = False) -> None:
-    """Cancel a task. One that is running ends at its next step; one that has ended stays as it is."""
-    from ops_core.cli import following
+@grouped(CancelOptions)
+def cancel(options: CancelOptions) -> None:
+    """Cancel a task, or with a filter all that fit. One that is running ends at its next step.
 
-    do(following.cancel(task_id, url, as_json))
-
-
-def retry(task_id: TaskId, idempotency_key: Key = None, url: Url = None, as_json: Json = False) -> None:
-    """Carry on a failed or cancelled task, as a new task with its steps and a new budget; prints its id.
-
-    A task is retried once: asked again, this prints the id of the task that carries it on.
+    One that has ended stays as it is. With a filter the tasks are counted, and you are asked; a script says --yes.
+    Without --status, all that have not ended are meant.
     """
-    from ops_core.cli import following
+    from ops_core.cli import bulk, following
 
-    do(following.retry(task_id, idempotency_key, url, as_json))
+    one = _one_or_many(options.task_id, many=bulk.has_filter(options))
+    do(bulk.cancel(options) if one is None else following.cancel(one, options.url, options.as_json))
+
+
+@grouped(RetryOptions)
+def retry(options: RetryOptions) -> None:
+    """Carry on a failed or cancelled task, or with a filter all that fit: new tasks with their steps and new budgets.
+
+    A task is retried once: asked again, this prints the id of the task that carries it on. With a filter the tasks are
+    counted, and you are asked; a script says --yes. Without --status, those that failed are meant.
+    """
+    from ops_core.cli import bulk, following
+
+    one = _one_or_many(options.task_id, many=bulk.has_filter(options))
+    key = options.idempotency_key
+    do(bulk.retry(options) if one is None else following.retry(one, key, options.url, options.as_json))
+
+
+def _one_or_many(task_id: str | None, *, many: bool) -> str | None:
+    if (task_id is not None) == many:
+        message = (
+            "give the ID of a task, or a filter: --status, --agent, --label, --thread, --older-than or --all"
+        )
+        raise typer.BadParameter(message)
+    return task_id
 
 
 def agents(url: Url = None, as_json: Json = False) -> None:

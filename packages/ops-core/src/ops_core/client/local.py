@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from agentkit.tracing import Trace
 from agentkit.transcript import Recorded
+from ops_core.bulk import BulkVerb
 from ops_core.catalog import Catalog
 from ops_core.client.batches import whole_batch
 from ops_core.client.paging import all_tasks
@@ -34,6 +35,8 @@ from ops_core.wire import (
     ApprovalRequest,
     BatchItem,
     BatchResult,
+    BulkBody,
+    BulkRequest,
     HaltBody,
     HaltPage,
     HaltRequest,
@@ -50,6 +53,7 @@ from ops_core.wire import (
     ThreadPage,
     WorkerBody,
     WorkerPage,
+    selection_of,
 )
 
 
@@ -133,6 +137,20 @@ class LocalClient:
         """The task that carries on another one."""
         key = None if idempotency_key is None else checked_key(idempotency_key)
         return TaskBody.of((await self._engine.retry(DEFAULT_TENANT, task_id_of(task_id), key)).task)
+
+    async def cancel_many(self, request: BulkRequest) -> BulkBody:
+        """Cancel the tasks that fit."""
+        return await self._handle(BulkVerb.CANCEL, request)
+
+    async def retry_many(self, request: BulkRequest) -> BulkBody:
+        """Carry on the tasks that fit."""
+        return await self._handle(BulkVerb.RETRY, request)
+
+    async def _handle(self, verb: BulkVerb, request: BulkRequest) -> BulkBody:
+        selection = selection_of(verb, request)
+        if request.dry_run:
+            return BulkBody.counted(await self._engine.count(DEFAULT_TENANT, selection))
+        return BulkBody.of(await self._engine.handle(DEFAULT_TENANT, selection), selection)
 
     async def answer(self, task_id: str, approval_id: str, request: ApprovalRequest) -> TaskBody:
         """Answer an open approval."""

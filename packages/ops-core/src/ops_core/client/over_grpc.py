@@ -18,6 +18,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from agentkit.errors import TranscriptError
 from agentkit.tracing import Trace
 from agentkit.transcript import Recorded
+from ops_core.bulk import BulkVerb
 from ops_core.client.batches import whole_batch, with_keys
 from ops_core.client.paging import all_tasks
 from ops_core.client.repeating import REPEATED_SOON, Interrupted, Repeater, end_of
@@ -36,6 +37,7 @@ from ops_core.listing import (
     thread_id_of,
 )
 from ops_core.problems import ERRORS
+from ops_core.protocol.bulk import handled_in, selection_out
 from ops_core.protocol.failures import DETAILS, told_in
 from ops_core.protocol.halts import halt_in, halt_request_out
 from ops_core.protocol.notes import note_in, spending_in
@@ -75,6 +77,8 @@ from ops_core.wire import (
     ApprovalRequest,
     BatchItem,
     BatchResult,
+    BulkBody,
+    BulkRequest,
     HaltBody,
     HaltPage,
     HaltRequest,
@@ -90,6 +94,7 @@ from ops_core.wire import (
     ThreadBody,
     ThreadPage,
     WorkerBody,
+    selection_of,
 )
 
 Request = TypeVar("Request", bound=Message)
@@ -99,6 +104,7 @@ Value = TypeVar("Value")
 DEFAULT_PORT = 8701
 
 _TIMEOUT_SECONDS = 30.0
+_BULK_SECONDS = 120.0
 _OPTIONS = (
     ("grpc.enable_http_proxy", 0),  # the server is on the loopback
     ("grpc.max_receive_message_length", -1),  # a task may be as large as it is
@@ -239,6 +245,20 @@ class GrpcClient:
         asked = task_service_pb2.RetryTaskRequest(task_id=task_id_of(task_id), idempotency_key=key)
         answer = await self._ask(self._tasks.RetryTask, asked)
         return self._read(task_in, answer.task)
+
+    async def cancel_many(self, request: BulkRequest) -> BulkBody:
+        """Cancel the tasks that fit."""
+        selection_of(BulkVerb.CANCEL, request)
+        asked = task_service_pb2.CancelTasksRequest(selection=selection_out(request))
+        answer = await self._ask(self._tasks.CancelTasks, asked, timeout=_BULK_SECONDS)
+        return self._read(handled_in, answer.handled)
+
+    async def retry_many(self, request: BulkRequest) -> BulkBody:
+        """Carry on the tasks that fit."""
+        selection_of(BulkVerb.RETRY, request)
+        asked = task_service_pb2.RetryTasksRequest(selection=selection_out(request))
+        answer = await self._ask(self._tasks.RetryTasks, asked, timeout=_BULK_SECONDS)
+        return self._read(handled_in, answer.handled)
 
     async def answer(self, task_id: str, approval_id: str, request: ApprovalRequest) -> TaskBody:
         """Answer an open approval."""

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from agentkit.codec import recorded_shown
 from agentkit.tracing import Trace
 from agentkit.transcript import Recorded
+from ops_core.bulk import BulkVerb
 from ops_core.client.batches import whole_batch, with_keys
 from ops_core.client.paging import all_tasks
 from ops_core.client.repeating import REPEATED_SOON, Interrupted, Repeater, end_of
@@ -44,6 +45,8 @@ from ops_core.wire import (
     BatchBody,
     BatchItem,
     BatchResult,
+    BulkBody,
+    BulkRequest,
     HaltBody,
     HaltPage,
     HaltRequest,
@@ -64,6 +67,7 @@ from ops_core.wire import (
     ThreadPage,
     WorkerBody,
     WorkerPage,
+    selection_of,
 )
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -71,6 +75,7 @@ Body = TypeVar("Body", bound=BaseModel)
 API = "/api/v1"
 
 _TIMEOUT_SECONDS = 30.0
+_BULK_SECONDS = 120.0
 _SILENCE_SECONDS = 45.0  # the server shows every 15 s that a stream lives
 _TEMPORARY = frozenset({502, 503, 504})
 
@@ -183,6 +188,16 @@ class OpsClient:
         """The task that carries on another one."""
         headers = {} if idempotency_key is None else {"Idempotency-Key": checked_key(idempotency_key)}
         return await self._ask(TaskBody, "POST", f"{_task(task_id)}/retry", headers=headers)
+
+    async def cancel_many(self, request: BulkRequest) -> BulkBody:
+        """Cancel the tasks that fit."""
+        selection_of(BulkVerb.CANCEL, request)
+        return await self._ask(BulkBody, "POST", "/tasks:cancel", body=request, timeout=_BULK_SECONDS)
+
+    async def retry_many(self, request: BulkRequest) -> BulkBody:
+        """Carry on the tasks that fit."""
+        selection_of(BulkVerb.RETRY, request)
+        return await self._ask(BulkBody, "POST", "/tasks:retry", body=request, timeout=_BULK_SECONDS)
 
     async def answer(self, task_id: str, approval_id: str, request: ApprovalRequest) -> TaskBody:
         """Answer an open approval."""

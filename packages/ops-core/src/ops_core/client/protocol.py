@@ -13,6 +13,8 @@ from ops_core.wire import (
     ApprovalRequest,
     BatchItem,
     BatchResult,
+    BulkBody,
+    BulkRequest,
     HaltBody,
     HaltPage,
     HaltRequest,
@@ -137,6 +139,22 @@ class TaskClient(Protocol):
         ...
 
 
+class BulkClient(Protocol):
+    """What can be done with many tasks at once."""
+
+    async def cancel_many(self, request: BulkRequest) -> BulkBody:
+        """Cancel the tasks that fit, or count them; ``next_cursor`` leads on where there are more than 1,000.
+
+        Raises:
+            InvalidRequest: a field makes no sense, nothing is said, or all and something.
+        """
+        ...
+
+    async def retry_many(self, request: BulkRequest) -> BulkBody:
+        """Carry on the tasks that fit by new ones, each once, or count them; as :meth:`cancel_many`."""
+        ...
+
+
 class ThreadClient(Protocol):
     """What can be done with threads."""
 
@@ -246,7 +264,9 @@ class AgentClient(Protocol):
         ...
 
 
-class Client(TaskClient, ApprovalClient, HaltClient, ThreadClient, NoteClient, AgentClient, Protocol):
+class Client(
+    TaskClient, BulkClient, ApprovalClient, HaltClient, ThreadClient, NoteClient, AgentClient, Protocol
+):
     """What can be done with tasks and agents, wherever they are.
 
     Every method may raise StoreUnavailable, and ServerUnavailable where there is a server.

@@ -15,6 +15,7 @@ from ops_core.intake import accept, accept_many, ended_or_not
 from ops_core.listing import PAGE_DEFAULT, PAGE_MOST, checked_key, task_id_of
 from ops_core.offload import Offload
 from ops_core.ports import PAGE_BYTES
+from ops_core.protocol.bulk import handled_out, selection_in
 from ops_core.protocol.tasks import (
     answer_in,
     approval_out,
@@ -121,6 +122,22 @@ class TaskService(TaskServiceServicer):
             inserted = await self._engine.retry(DEFAULT_TENANT, task_id_of(request.task_id), key)
             task = task_out(TaskBody.of(inserted.task))
             return messages.RetryTaskResponse(task=task, created=inserted.created)
+
+    async def CancelTasks(  # noqa: N802  (as above)
+        self, request: messages.CancelTasksRequest, context: Context
+    ) -> messages.CancelTasksResponse:
+        """Cancel the tasks that fit."""
+        async with self._answering(request, context):
+            body = await self._verbs.cancel_many(selection_in(request.selection))
+            return messages.CancelTasksResponse(handled=handled_out(body))
+
+    async def RetryTasks(  # noqa: N802  (as above)
+        self, request: messages.RetryTasksRequest, context: Context
+    ) -> messages.RetryTasksResponse:
+        """Carry on the tasks that fit."""
+        async with self._answering(request, context):
+            body = await self._verbs.retry_many(selection_in(request.selection))
+            return messages.RetryTasksResponse(handled=handled_out(body))
 
     async def AnswerApproval(  # noqa: N802  (as above)
         self, request: messages.AnswerApprovalRequest, context: Context

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from agentkit.codec import encode_step
 from agentkit.ports import Scope
 from agentkit.transcript import ApprovalGiven, Note, Recorded, Step, Turn
+from ops_core.bulk import Count, TaskSelection
 from ops_core.errors import SchemaMismatch, StoreUnavailable
 from ops_core.fleet import Announcement, Worker
 from ops_core.halt import Halt, NewHalt
@@ -57,6 +58,7 @@ from ops_core.stores.patience import PATIENCE_SECONDS, Patience
 from ops_core.stores.rows import new_task_values
 from ops_core.stores.sessions import OF_THE_MACHINE, Sessions, of_the_machine
 from ops_core.stores.sql import (
+    bulk,
     decide,
     halts,
     look,
@@ -291,6 +293,25 @@ class SqlStore:
     async def cancel(self, tenant: str, task_id: str) -> Task:
         """Cancel, or ask the worker to."""
         return await self._write(partial(decide.cancel_task, tenant=tenant, task_id=task_id))
+
+    async def select(self, tenant: str, selection: TaskSelection, limit: int) -> Sequence[str]:
+        """Tasks that a verb is for."""
+        return await self._read(partial(bulk.select_tasks, tenant=tenant, selection=selection, limit=limit))
+
+    async def count(self, tenant: str, selection: TaskSelection) -> Count:
+        """How many they are."""
+        return await self._read(partial(bulk.count_tasks, tenant=tenant, selection=selection))
+
+    async def cancel_all(self, tenant: str, ids: Sequence[str]) -> Mapping[str, str]:
+        """Cancel many."""
+        return await self._write(partial(bulk.cancel_tasks, tenant=tenant, ids=ids))
+
+    async def retry_all(
+        self, tenant: str, ids: Sequence[str], *, refuse_busy: bool = False
+    ) -> Mapping[str, str]:
+        """Carry on many."""
+        retry = partial(bulk.retry_tasks, tenant=tenant, ids=ids, new_id=new_id, refuse_busy=refuse_busy)
+        return await self._write(retry)
 
     async def answer(
         self, tenant: str, task_id: str, step: ApprovalGiven, seen: int, until: float | None = None

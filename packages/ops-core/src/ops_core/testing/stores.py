@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ops_core.ports import Store
+from ops_core.testing.store_bulk import BulkContract
 from ops_core.testing.store_combining import WritingTogetherContract
 from ops_core.testing.store_ending import FinishingContract, RetryingContract, SweepingContract
 from ops_core.testing.store_expiring import ExpiringContract
@@ -38,6 +39,7 @@ class StoreContract(
     HaltingContract,
     WorkersContract,
     ExpiringContract,
+    BulkContract,
 ):
     """Everything that :class:`ops_core.ports.Store` promises.
 

@@ -8,6 +8,7 @@ from ops_core.wire.approvals import (
     ApprovalRequest,
     SettleRequest,
 )
+from ops_core.wire.bulk import BulkBody, BulkRequest, selection_of
 from ops_core.wire.forms import Strict
 from ops_core.wire.halts import HaltBody, HaltPage, HaltRequest, LiftRequest
 from ops_core.wire.notes import (
@@ -57,6 +58,8 @@ __all__ = [
     "BatchRequest",
     "BatchResult",
     "BudgetBody",
+    "BulkBody",
+    "BulkRequest",
     "ErrorBody",
     "HaltBody",
     "HaltPage",
@@ -83,4 +86,5 @@ __all__ = [
     "UsageBody",
     "WorkerBody",
     "WorkerPage",
+    "selection_of",
 ]

@@ -69,6 +69,16 @@ class TaskServiceStub:
                 request_serializer=opspawn_dot_v1_dot_task__service__pb2.RetryTaskRequest.SerializeToString,
                 response_deserializer=opspawn_dot_v1_dot_task__service__pb2.RetryTaskResponse.FromString,
                 _registered_method=True)
+        self.CancelTasks = channel.unary_unary(
+                '/opspawn.v1.TaskService/CancelTasks',
+                request_serializer=opspawn_dot_v1_dot_task__service__pb2.CancelTasksRequest.SerializeToString,
+                response_deserializer=opspawn_dot_v1_dot_task__service__pb2.CancelTasksResponse.FromString,
+                _registered_method=True)
+        self.RetryTasks = channel.unary_unary(
+                '/opspawn.v1.TaskService/RetryTasks',
+                request_serializer=opspawn_dot_v1_dot_task__service__pb2.RetryTasksRequest.SerializeToString,
+                response_deserializer=opspawn_dot_v1_dot_task__service__pb2.RetryTasksResponse.FromString,
+                _registered_method=True)
         self.ListApprovals = channel.unary_unary(
                 '/opspawn.v1.TaskService/ListApprovals',
                 request_serializer=opspawn_dot_v1_dot_task__service__pb2.ListApprovalsRequest.SerializeToString,
@@ -149,6 +159,21 @@ class TaskServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CancelTasks(self, request, context):
+        """Cancel the tasks that fit a filter, each as CancelTask does: at most 1,000 with one request, in transactions of 100.
+        Asked again it goes on; tasks that have ended are left out.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryTasks(self, request, context):
+        """Carry on the tasks that fit a filter, each as RetryTask does and each once; as CancelTasks.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListApprovals(self, request, context):
         """Calls that wait for a person, in all tasks; those of the newest tasks first.
         """
@@ -220,6 +245,16 @@ def add_TaskServiceServicer_to_server(servicer, server):
                     servicer.RetryTask,
                     request_deserializer=opspawn_dot_v1_dot_task__service__pb2.RetryTaskRequest.FromString,
                     response_serializer=opspawn_dot_v1_dot_task__service__pb2.RetryTaskResponse.SerializeToString,
+            ),
+            'CancelTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelTasks,
+                    request_deserializer=opspawn_dot_v1_dot_task__service__pb2.CancelTasksRequest.FromString,
+                    response_serializer=opspawn_dot_v1_dot_task__service__pb2.CancelTasksResponse.SerializeToString,
+            ),
+            'RetryTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryTasks,
+                    request_deserializer=opspawn_dot_v1_dot_task__service__pb2.RetryTasksRequest.FromString,
+                    response_serializer=opspawn_dot_v1_dot_task__service__pb2.RetryTasksResponse.SerializeToString,
             ),
             'ListApprovals': grpc.unary_unary_rpc_method_handler(
                     servicer.ListApprovals,
@@ -414,6 +449,60 @@ class TaskService:
             '/opspawn.v1.TaskService/RetryTask',
             opspawn_dot_v1_dot_task__service__pb2.RetryTaskRequest.SerializeToString,
             opspawn_dot_v1_dot_task__service__pb2.RetryTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/opspawn.v1.TaskService/CancelTasks',
+            opspawn_dot_v1_dot_task__service__pb2.CancelTasksRequest.SerializeToString,
+            opspawn_dot_v1_dot_task__service__pb2.CancelTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/opspawn.v1.TaskService/RetryTasks',
+            opspawn_dot_v1_dot_task__service__pb2.RetryTasksRequest.SerializeToString,
+            opspawn_dot_v1_dot_task__service__pb2.RetryTasksResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -55,6 +55,12 @@ class TaskServiceStub:
     once: who asks again is told the task that carries it on. Approvals that were given are used by that one; after a
     cancellation they are void.
     """
+    CancelTasks: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.CancelTasksRequest, _task_service_pb2.CancelTasksResponse]
+    """Cancel the tasks that fit a filter, each as CancelTask does: at most 1,000 with one request, in transactions of 100.
+    Asked again it goes on; tasks that have ended are left out.
+    """
+    RetryTasks: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.RetryTasksRequest, _task_service_pb2.RetryTasksResponse]
+    """Carry on the tasks that fit a filter, each as RetryTask does and each once; as CancelTasks."""
     ListApprovals: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.ListApprovalsRequest, _task_service_pb2.ListApprovalsResponse]
     """Calls that wait for a person, in all tasks; those of the newest tasks first."""
     AnswerApproval: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.AnswerApprovalRequest, _task_service_pb2.AnswerApprovalResponse]
@@ -100,6 +106,12 @@ class TaskServiceAsyncStub(TaskServiceStub):
     once: who asks again is told the task that carries it on. Approvals that were given are used by that one; after a
     cancellation they are void.
     """
+    CancelTasks: _aio.UnaryUnaryMultiCallable[_task_service_pb2.CancelTasksRequest, _task_service_pb2.CancelTasksResponse]  # type: ignore[assignment]
+    """Cancel the tasks that fit a filter, each as CancelTask does: at most 1,000 with one request, in transactions of 100.
+    Asked again it goes on; tasks that have ended are left out.
+    """
+    RetryTasks: _aio.UnaryUnaryMultiCallable[_task_service_pb2.RetryTasksRequest, _task_service_pb2.RetryTasksResponse]  # type: ignore[assignment]
+    """Carry on the tasks that fit a filter, each as RetryTask does and each once; as CancelTasks."""
     ListApprovals: _aio.UnaryUnaryMultiCallable[_task_service_pb2.ListApprovalsRequest, _task_service_pb2.ListApprovalsResponse]  # type: ignore[assignment]
     """Calls that wait for a person, in all tasks; those of the newest tasks first."""
     AnswerApproval: _aio.UnaryUnaryMultiCallable[_task_service_pb2.AnswerApprovalRequest, _task_service_pb2.AnswerApprovalResponse]  # type: ignore[assignment]
@@ -178,6 +190,24 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         once: who asks again is told the task that carries it on. Approvals that were given are used by that one; after a
         cancellation they are void.
         """
+
+    @_abc_1.abstractmethod
+    def CancelTasks(
+        self,
+        request: _task_service_pb2.CancelTasksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_task_service_pb2.CancelTasksResponse, _abc.Awaitable[_task_service_pb2.CancelTasksResponse]]:
+        """Cancel the tasks that fit a filter, each as CancelTask does: at most 1,000 with one request, in transactions of 100.
+        Asked again it goes on; tasks that have ended are left out.
+        """
+
+    @_abc_1.abstractmethod
+    def RetryTasks(
+        self,
+        request: _task_service_pb2.RetryTasksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_task_service_pb2.RetryTasksResponse, _abc.Awaitable[_task_service_pb2.RetryTasksResponse]]:
+        """Carry on the tasks that fit a filter, each as RetryTask does and each once; as CancelTasks."""
 
     @_abc_1.abstractmethod
     def ListApprovals(

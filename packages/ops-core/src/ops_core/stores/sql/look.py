@@ -136,13 +136,14 @@ def _no_task(task_id: str) -> TaskNotFound:
 
 def list_tasks(connection: Connection, tenant: str, wanted: TaskFilter) -> Page[Task]:
     """Tasks of this tenant, newest first (their ids sort by the moment of submission)."""
-    rows = connection.execute(_page_of_tasks(_conditions(tenant, wanted), wanted)).all()
+    rows = connection.execute(_page_of_tasks(conditions_of(tenant, wanted), wanted)).all()
     page = Page(shown_task(row) for row in rows[: wanted.limit])
     page.more = bool(rows) and rows[0].found > len(page)
     return page
 
 
-def _conditions(tenant: str, wanted: TaskFilter) -> Sequence[ColumnElement[bool]]:
+def conditions_of(tenant: str, wanted: TaskFilter) -> Sequence[ColumnElement[bool]]:
+    """The conditions of a list."""
     conditions: list[ColumnElement[bool]] = [t.c.tenant == tenant]
     if wanted.status:
         conditions.append(t.c.status.in_(wanted.status))

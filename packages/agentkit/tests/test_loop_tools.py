@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -312,6 +312,17 @@ async def test_an_agent_may_have_all_its_calls_one_after_the_other():
     assert isinstance(outcome, Completed)
     assert stage.ended == ["f1", "f2", "f3"]
     assert all(len(each) == 1 for each in stage.seen)
+
+
+async def test_an_agent_may_say_which_tools_run_alone():
+    stage = Stage()
+    model = ScriptedModel.by_turn([calls_of("f1", "f2", "f3"), "Done."])
+    agent = Agent(model, tools=[stage.free], sequential_tools=["fr*"])
+    assert (await agent.run("go")).unwrap() == "Done."
+    assert stage.ended == ["f1", "f2", "f3"]
+    assert all(len(each) == 1 for each in stage.seen)
+    with pytest.raises(UsageError, match="sequential_tools: no tool is called 'fee'; there are: free"):
+        await replace(agent, sequential_tools=["fee"]).run("go")
 
 
 async def test_the_order_holds_for_what_a_crash_has_left():

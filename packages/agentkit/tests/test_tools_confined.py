@@ -187,3 +187,26 @@ async def test_a_model_runs_python_and_commands_in_the_jail():
     }
     assert told["python"] == {"exit_code": 3, "stdout": "45\n", "stderr": ""}
     assert (told["shell"]["stdout"], told["shell"]["exit_code"]) == ("42\n", 1)
+
+
+async def test_programs_start_in_the_folder_of_the_files_that_they_may_use(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "notes.txt").write_text("from the project", encoding="utf-8")
+    for folder in (tmp_path, tmp_path / "data"):
+        folder.chmod(0o755)
+    calls = [
+        ToolCall(id="a", name="python", arguments={"code": "print(open('data/notes.txt').read())"}),
+        ToolCall(id="b", name="shell", arguments={"command": "cat data/notes.txt; pwd"}),
+    ]
+    model = ScriptedModel.by_turn([calls, "Done."])
+    terms = Confinement(grants=Grants(read=(tmp_path / "data",)), folder=str(tmp_path))
+    async with Sandboxes() as sandboxes:
+        tools = confined([python_tool(), shell_tool()], sandboxes, terms={"python": terms, "shell": terms})
+        outcome = await asyncio.wait_for(Agent(model, tools=tools).run("go"), 60)
+    told = [each.step.output for each in outcome.transcript if isinstance(each.step, ToolReturned)]
+    assert sorted(one["stdout"] for one in told) == ["from the project\n", f"from the project{tmp_path}\n"], (
+        told
+    )
+    for description in (each.description for each in model.requests[0].tools):
+        assert "relative paths are from there" in description
+        assert "empty folder" not in description

@@ -156,6 +156,7 @@ def test_a_whole_declaration(file: Path):
         patience = 5
         tool_timeout_seconds = 45
         parallel_tools = false
+        sequential_tools = ["add"]
         context = { window = 64_000, strategy = "drop_tool_results" }
         telemetry = { content = true }
         budget = { steps = 7, tokens = 1000, seconds = 2.5 }
@@ -179,6 +180,7 @@ def test_a_whole_declaration(file: Path):
     )
     assert (agent.planning, agent.patience) == ("react", 5)
     assert (agent.tool_timeout, agent.parallel_tools) == (45, False)
+    assert agent.sequential_tools == ("add",)
     assert (agent.context.window, agent.context.strategy) == (64_000, "drop_tool_results")
     assert agent.telemetry.content
     assert agent.limits == Limits(steps=7, tokens=1000, seconds=2.5)

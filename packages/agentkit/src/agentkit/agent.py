@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fnmatch
 import os
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from functools import cached_property, partial
@@ -128,6 +129,8 @@ class Agent(Generic[Deps, Output]):
         tool_timeout: seconds after which a call is given up, for tools that do not say it themselves.
         parallel_tools: calls of one reply run side by side, unless a tool is declared otherwise; ``False`` for one
             after the other, in their order.
+        sequential_tools: names of tools whose calls run alone, as with ``parallel=False``; ``files__*`` stands for all
+            that fit.
         output: the type of the output; ``str`` for whatever the model says last.
         deps: the type of what the tools are given as ``ToolContext.deps``.
         limits: the budget of each run.
@@ -150,6 +153,7 @@ class Agent(Generic[Deps, Output]):
     tools: Sequence[AnyTool] = ()
     tool_timeout: float | None = None
     parallel_tools: bool = True
+    sequential_tools: Sequence[str] = ()
     output: type[Output] = cast("type[Output]", str)
     deps: type[Deps] = cast("type[Deps]", NoneType)
     limits: Limits = Limits()
@@ -349,6 +353,7 @@ class Agent(Generic[Deps, Output]):
                     message = f"agent {self.name}: two tools are called {spec.name}"
                     raise UsageError(message)
                 specs[spec.name], by_name[spec.name] = self._offer(spec).completed, toolset
+        self._check_sequential(specs)
         if watch is not None:
             model = model.each(watch.model)
             by_name = {name: watch.toolset(toolset, specs) for name, toolset in by_name.items()}
@@ -366,12 +371,21 @@ class Agent(Generic[Deps, Output]):
             reserves=options.get("reserves", False),
         )
 
+    def _check_sequential(self, names: Iterable[str]) -> None:
+        known = list(names)
+        for pattern in self.sequential_tools:
+            if not fnmatch.filter(known, pattern):
+                message = f"agent {self.name}: sequential_tools: no tool is called {pattern!r}; there are: "
+                raise UsageError(message + (", ".join(known) or "none"))
+
     def _offer(self, spec: ToolSpec) -> _Offer:
         """A tool with what the agent says of all of them; made once, until its toolset gives another one."""
         known = self._offers.get(spec.name)
         if known is None or known.given is not spec:  # those of an MCP server may change
             timeout = self.tool_timeout if spec.timeout_seconds is None else spec.timeout_seconds
-            completed = replace(spec, timeout_seconds=timeout, parallel=spec.parallel and self.parallel_tools)
+            alone = any(fnmatch.fnmatchcase(spec.name, pattern) for pattern in self.sequential_tools)
+            parallel = spec.parallel and self.parallel_tools and not alone
+            completed = replace(spec, timeout_seconds=timeout, parallel=parallel)
             known = self._offers[spec.name] = _Offer(
                 spec, completed, parts_of_tool(completed), fingerprint_of_tool(completed)
             )

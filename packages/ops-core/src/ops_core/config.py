@@ -155,6 +155,7 @@ class AgentTable(McpNames):
             ``python`` for scripts that the model writes, ``shell`` for commands.
         tool_timeout_seconds: after so many a call is given up, for tools that do not say it themselves.
         parallel_tools: calls of one reply run side by side; ``false`` for one after the other, in their order.
+        sequential_tools: names or patterns of tools whose calls run alone.
         mcp, mcp_proxy: MCP servers, see :class:`ops_core.mcp.McpNames`.
         output: import path of the type of the output; text where not given.
         deps: import path of what the tools are given as ``ToolContext.deps``: an object, or a function or class that is
@@ -178,6 +179,7 @@ class AgentTable(McpNames):
     deps: str | None = None
     tool_timeout_seconds: PositiveFloat | None = None
     parallel_tools: bool = True
+    sequential_tools: tuple[str, ...] = ()
     planning: Literal["native", "react"] = "native"
     budget: Budget = Budget()
     policy: PolicyTable = PolicyTable()

@@ -160,6 +160,7 @@ def _agent(name: str, declared: AgentTable, path: Path, tools: Sequence[Any]) ->
         deps=NoneType if declared.deps is None else object,
         tool_timeout=declared.tool_timeout_seconds,
         parallel_tools=declared.parallel_tools,
+        sequential_tools=declared.sequential_tools,
         limits=Limits(**declared.budget.model_dump()),
         policy=_policy(name, declared, tools, path),
         planning=declared.planning,

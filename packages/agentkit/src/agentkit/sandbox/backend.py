@@ -72,6 +72,7 @@ class Backend(ABC):
         limits: CallLimits | None = None,
         grants: Grants | None = None,
         deadline: float | None = None,
+        folder: str | None = None,
     ) -> Exited:
         """Refused: this sandbox runs no programs."""
         message = f"the sandbox {self.name!r} runs no programs: the jail does"
@@ -84,6 +85,7 @@ class Backend(ABC):
         limits: CallLimits | None = None,
         grants: Grants | None = None,
         deadline: float | None = None,
+        folder: str | None = None,
     ) -> Exited:
         """Refused: this sandbox runs nothing that it does not know by name."""
         message = f"the sandbox {self.name!r} runs no code that is handed to it: the jail does"

@@ -82,10 +82,12 @@ class Jail(ForkingBackend):
         limits: CallLimits | None = None,
         grants: Grants | None = None,
         deadline: float | None = None,
+        folder: str | None = None,
     ) -> Exited:
         """Run a program to its end; see :class:`~agentkit.sandbox.port.SandboxBackend`."""
         _check_program(program)
-        return await self._run({"program": list(program)}, self.terms(limits, grants, deadline), stdin)
+        terms = replace(self.terms(limits, grants, deadline), folder=folder)
+        return await self._run({"program": list(program)}, terms, stdin)
 
     async def run_code(
         self,
@@ -94,9 +96,11 @@ class Jail(ForkingBackend):
         limits: CallLimits | None = None,
         grants: Grants | None = None,
         deadline: float | None = None,
+        folder: str | None = None,
     ) -> Exited:
         """Run the text of a Python script; see :class:`~agentkit.sandbox.port.SandboxBackend`."""
-        return await self._run({"code": code}, self.terms(limits, grants, deadline), b"")
+        terms = replace(self.terms(limits, grants, deadline), folder=folder)
+        return await self._run({"code": code}, terms, b"")
 
     async def _run(self, task: Mapping[str, Any], terms: CallTerms, stdin: bytes) -> Exited:
         secrets = self._granted(terms)

@@ -212,8 +212,17 @@ class SandboxBackend(Protocol):
         limits: CallLimits | None = None,
         grants: Grants | None = None,
         deadline: float | None = None,
+        folder: str | None = None,
     ) -> Exited:
         """Run a program to its end; with its end, whatever it has started ends as well.
+
+        Args:
+            program: its name or path, and its arguments.
+            stdin: what it reads there.
+            limits: as for :meth:`call`.
+            grants: as for :meth:`call`.
+            deadline: as for :meth:`call`.
+            folder: where it starts, above or at a granted path; a folder of its own where not given.
 
         Raises:
             SandboxRefused: this sandbox runs no programs.
@@ -228,6 +237,7 @@ class SandboxBackend(Protocol):
         limits: CallLimits | None = None,
         grants: Grants | None = None,
         deadline: float | None = None,
+        folder: str | None = None,
     ) -> Exited:
         """Run the text of a Python script to its end, as :meth:`run_program` would.
 

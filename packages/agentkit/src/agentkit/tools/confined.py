@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.machinery import PathFinder
 from typing import Any, cast
 
@@ -13,7 +14,7 @@ from agentkit import semconv
 from agentkit.characters import visible
 from agentkit.errors import ResultUnavailable, ToolError, UsageError
 from agentkit.machine_errors import before_the_call
-from agentkit.messages import JsonValue, ToolCall
+from agentkit.messages import JsonValue, ToolCall, ToolSpec
 from agentkit.ports import ToolContext
 from agentkit.sandbox.errors import BadResult, FunctionRaised, NoResult, ResultTooLarge
 from agentkit.sandbox.port import CallTerms, Returned
@@ -27,6 +28,7 @@ from agentkit.tools.programs import ProgramTool
 from agentkit.tools.results import from_envelope
 from agentkit.tracing import annotate
 
+_STARTS = "It starts in the folder of the files that it may use: relative paths are from there."
 _CALL = "agentkit.tools.inside:call"
 _WARM = "agentkit.tools.inside:warm"
 
@@ -105,6 +107,15 @@ class ConfinedTool(Tool):
         self._program = tool if isinstance(tool, ProgramTool) else None
         if tool.find is not None:
             self.find = ConfinedTool(tool.find, confinement, sandboxes, deps_from)
+
+    @cached_property
+    def spec(self) -> ToolSpec:
+        """The tool as a model sees it; of a program, with where it starts."""
+        made = super().spec
+        if self._program is None or self.confinement.folder is None:
+            return made
+        said = made.description.replace(", in an empty folder", "")
+        return replace(made, description=f"{said}\n\n{_STARTS}")
 
     async def call(self, call: ToolCall, context: ToolContext[Any]) -> JsonValue:
         """Validate the arguments here, call the function there.

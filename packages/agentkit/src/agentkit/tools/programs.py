@@ -55,7 +55,7 @@ class ProgramTool(Tool):
 
 def _confined(confinement: Confinement | None) -> Confinement:
     given = Confinement() if confinement is None else confinement
-    return Confinement(sandbox="jail", limits=given.limits, grants=given.grants)
+    return Confinement(sandbox="jail", limits=given.limits, grants=given.grants, folder=given.folder)
 
 
 def python_tool(confinement: Confinement | None = None) -> ProgramTool:
@@ -98,7 +98,11 @@ def shell_tool(confinement: Confinement | None = None) -> ProgramTool:
 
 async def _run_python(sandbox: Backend, arguments: Mapping[str, Any], terms: CallTerms) -> Exited:
     return await sandbox.run_code(
-        arguments["code"], limits=terms.limits, grants=terms.grants, deadline=terms.deadline
+        arguments["code"],
+        limits=terms.limits,
+        grants=terms.grants,
+        deadline=terms.deadline,
+        folder=terms.folder,
     )
 
 
@@ -108,4 +112,5 @@ async def _run_shell(sandbox: Backend, arguments: Mapping[str, Any], terms: Call
         limits=terms.limits,
         grants=terms.grants,
         deadline=terms.deadline,
+        folder=terms.folder,
     )

@@ -142,7 +142,7 @@ def _become(spec: dict[str, Any], descriptors: list[int]) -> None:
     program, complain = spec["program"], 3 if spec.get("stays") else 2
     _arrange_descriptors(descriptors)
     try:
-        os.chdir(spec["folder"])
+        os.chdir(spec.get("cwd") or spec["folder"])
         os.execvpe(program[0], program, spec["environment"])  # noqa: S606  (no shell is wanted)
     except OSError as error:
         os.write(complain, f"{program[0]}: {error.strerror}\n".encode(errors="replace"))

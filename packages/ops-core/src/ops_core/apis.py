@@ -8,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveFloat, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from agentkit.errors import UsageError
 from agentkit.messages import Effect
 from agentkit.tools import HttpTool, HttpToolset, openapi_tools
 from agentkit.tools.http import Place
+from ops_core.durations import Seconds
 
 Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 
@@ -64,7 +65,7 @@ class ApiTable(BaseModel):
     headers: Mapping[str, str] = Field(default_factory=dict)
     reaches_out: bool = True
     private: bool = False
-    call_seconds: PositiveFloat = 30.0
+    call_seconds: Seconds = 30.0
     enabled: bool = True
 
     @model_validator(mode="after")

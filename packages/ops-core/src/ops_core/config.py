@@ -27,6 +27,7 @@ from agentkit.models.limiter import RateLimits
 from agentkit.models.named import Kind
 from agentkit.models.prices import Price
 from ops_core.apis import ApiTable
+from ops_core.durations import Seconds, SecondsOrZero
 from ops_core.mcp import McpNames, McpTable
 from ops_core.policies import PolicyTable
 from ops_core.sandboxing import SandboxTable
@@ -44,7 +45,7 @@ class Budget(_Strict):
 
     steps: PositiveInt | None = 100
     tokens: PositiveInt | None = None
-    seconds: PositiveFloat | None = None
+    seconds: Seconds | None = None
     usd: PositiveFloat | None = None
 
 
@@ -52,9 +53,9 @@ class RetriesTable(_Strict):
     """``[agents.NAME.retries]``: see :class:`agentkit.models.retrying.Retries`."""
 
     tries: PositiveInt = 3
-    first_seconds: NonNegativeFloat = 0.5
-    most_seconds: NonNegativeFloat = 8.0
-    longest_wait: NonNegativeFloat = 20.0
+    first_seconds: SecondsOrZero = 0.5
+    most_seconds: SecondsOrZero = 8.0
+    longest_wait: SecondsOrZero = 20.0
 
 
 class PriceTable(_Strict):
@@ -86,8 +87,8 @@ class CircuitTable(_Strict):
     """``[circuit]``: see :class:`agentkit.models.breaker.Breaking`."""
 
     failures: PositiveInt = 5
-    seconds: PositiveFloat = 15.0
-    most_seconds: PositiveFloat = 240.0
+    seconds: Seconds = 15.0
+    most_seconds: Seconds = 240.0
 
     @model_validator(mode="after")
     def _grows(self) -> Self:
@@ -177,7 +178,7 @@ class AgentTable(McpNames):
     tools: tuple[str, ...] = ()
     output: str | None = None
     deps: str | None = None
-    tool_timeout_seconds: PositiveFloat | None = None
+    tool_timeout_seconds: Seconds | None = None
     parallel_tools: bool = True
     sequential_tools: tuple[str, ...] = ()
     planning: Literal["native", "react"] = "native"
@@ -198,7 +199,7 @@ class EndpointTable(_Strict):
     api_key_env: str | None = None
     headers: Mapping[str, str] = Field(default_factory=dict)
     body: Mapping[str, JsonValue] = Field(default_factory=dict)
-    timeout_seconds: PositiveFloat = 300.0
+    timeout_seconds: Seconds = 300.0
     max_tokens_field: MaxTokensField | None = None
     stream_options: bool | None = None
 

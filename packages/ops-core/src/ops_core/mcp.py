@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveFloat
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from agentkit.errors import UsageError
 from agentkit.mcp import McpOAuth, McpPool, McpProxy, McpServer, McpToolset, Pins, TokenFolder
 from agentkit.messages import Effect
+from ops_core.durations import Seconds
 from ops_core.errors import ConfigError
 
 _HINTS = (("approved", "approve"), ("logged in", "login"))
@@ -61,8 +62,8 @@ class McpServerTable(_Strict):
     effects: Mapping[str, Effect] = Field(default_factory=dict)
     reaches_out: bool = True
     resources: bool = False
-    connect_seconds: PositiveFloat = 30.0
-    call_seconds: PositiveFloat = 60.0
+    connect_seconds: Seconds = 30.0
+    call_seconds: Seconds = 60.0
     enabled: bool = True
 
 

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from math import isinf
 from pathlib import Path
-from typing import Annotated, Literal, Self, cast
+from typing import Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from agentkit.errors import UsageError
 from agentkit.messages import Effect, ToolSpec
 from agentkit.policies import WEEK, Between, Check, Hosts, Inside, OneOf, Rule, SecurityPolicy
+from ops_core.durations import SecondsOrEver
 
 _KINDS = ("paths", "hosts", "at_least, at_most, at_most_per_run", "one_of")
 
@@ -113,7 +114,7 @@ class PolicyTable(_Strict):
     ask: tuple[str, ...] = ()
     ask_effects: tuple[Effect, ...] = ()
     ask_interrupted: bool = True
-    approval_seconds: Annotated[float, Field(gt=0, allow_inf_nan=True)] = WEEK
+    approval_seconds: SecondsOrEver = WEEK
     rules: tuple[RuleTable, ...] = ()
     private: tuple[str, ...] = ()
     private_input: bool = False

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from agentkit.errors import UsageError
 from agentkit.sandbox import Confinement, Grants, HostRule
 from agentkit.sandbox import Limits as CallLimits
+from ops_core.durations import Seconds
 from ops_core.errors import ConfigError
 
 Place: TypeAlias = Literal["inprocess", "pool", "jail"]
@@ -48,8 +49,8 @@ class _Strict(BaseModel):
 class CallLimitsTable(_Strict):
     """``[sandbox.limits]`` and ``[sandbox.tools.NAME.limits]``: see :class:`agentkit.sandbox.terms.CallLimits`."""
 
-    seconds: PositiveFloat | None = None
-    cpu_seconds: PositiveFloat | None = None
+    seconds: Seconds | None = None
+    cpu_seconds: Seconds | None = None
     memory_bytes: PositiveInt | None = None
     processes: PositiveInt | None = None
     descriptors: PositiveInt | None = None

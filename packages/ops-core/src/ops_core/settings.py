@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError
 
+from ops_core.durations import SecondsOfText, read_days_of_text, read_seconds_of_text
 from ops_core.errors import ConfigError
 from ops_core.task import TURNS_SEEN
 
@@ -73,22 +74,22 @@ class Settings(BaseModel):
         "processes each takes the next free port. `serve` shows them on its own port.",
     )
     concurrency: PositiveInt = Field(default=100, description="So many runs a worker carries at a time.")
-    lease_seconds: Annotated[float, Field(ge=1, le=3600)] = Field(
+    lease_seconds: Annotated[float, Field(ge=1, le=3600), BeforeValidator(read_seconds_of_text)] = Field(
         default=15.0,
         description="A worker that is silent for so long has lost its tasks; it reports three times as often.",
     )
-    poll_seconds: PositiveFloat = Field(
+    poll_seconds: SecondsOfText = Field(
         default=1.0, description="A worker that nobody wakes looks for work this often."
     )
-    sweep_seconds: PositiveFloat = Field(
+    sweep_seconds: SecondsOfText = Field(
         default=1.0, description="How often tasks of dead workers and tasks out of time are looked for."
     )
-    retention_days: PositiveFloat | None = Field(
+    retention_days: Annotated[float, Field(gt=0), BeforeValidator(read_days_of_text)] | None = Field(
         default=None,
         description="Workers delete tasks, with their steps, so long after their end; without it, they are kept until "
         "`opspawn purge`.",
     )
-    grace_seconds: Annotated[float, Field(ge=0, le=3600)] = Field(
+    grace_seconds: Annotated[float, Field(ge=0, le=3600), BeforeValidator(read_seconds_of_text)] = Field(
         default=10.0,
         description="When stopping, so long a step may take to reach its end before it is given up.",
     )

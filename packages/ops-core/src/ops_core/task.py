@@ -12,6 +12,7 @@ from agentkit.limits import Limits
 from agentkit.messages import JsonValue, Usage
 from agentkit.tracing import Trace
 from agentkit.transcript import ApprovalAsked, Finished, Recorded, expiry
+from ops_core.durations import MAX_SECONDS
 from ops_core.errors import InvalidRequest, TransitionRefused
 from ops_core.strict_json import is_unicode
 
@@ -22,7 +23,7 @@ EARLIEST_SECONDS = -62_135_596_800.0
 LATEST_SECONDS = 253_402_214_400.0
 """The first moment of the calendar, and the beginning of its last day: a later one, rounded, may lie beyond it."""
 
-MOST_SECONDS = 10 * 31_557_600.0
+MOST_SECONDS = MAX_SECONDS
 """Nothing is put off for longer than ten years, whatever a provider or a policy says."""
 
 FREE_HANDOVERS = 5

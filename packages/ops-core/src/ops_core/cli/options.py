@@ -11,6 +11,8 @@ from typing import Annotated, Any, TypeAlias, TypeVar, get_type_hints
 
 import typer
 
+from ops_core.durations import MAX_SECONDS
+
 TaskId: TypeAlias = Annotated[
     str, typer.Argument(metavar="ID", help="The task's id, or its beginning.", show_default=False)
 ]
@@ -48,7 +50,11 @@ Attach: TypeAlias = Annotated[
 Within: TypeAlias = Annotated[
     float | None,
     typer.Option(
-        "--within", metavar="SECONDS", min=0, help="Stop following after so long; the task goes on."
+        "--within",
+        metavar="SECONDS",
+        min=0,
+        max=MAX_SECONDS,
+        help="Stop following after so long; the task goes on.",
     ),
 ]
 

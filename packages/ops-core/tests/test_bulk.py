@@ -53,7 +53,7 @@ async def test_what_fits_is_counted_and_cancelled(client: Client):
 async def test_a_running_task_is_asked_to_end(client: Client, stage):
     task = await client.submit(request("held"))
     await stage.until(task.id, "running")
-    done = await client.cancel_many(BulkRequest(agent="held", status=["running"]))
+    done = await client.cancel_many(BulkRequest(agent="held", status=[TaskStatus.RUNNING]))
     assert done.done == {"cancelling": 1}
     assert (await client.wait_for_end(task.id, 20)).status == "cancelled"
 
@@ -65,9 +65,9 @@ async def test_each_task_is_retried_once(client: Client):
     done = await client.retry_many(BulkRequest(agent="failing"))
     assert done.done == {"retried": 1}  # what somebody has cancelled is not meant, unless it is named
     assert (await client.get(failed.id)).retried_as is not None
-    done = await client.retry_many(BulkRequest(agent="failing", status=["cancelled"]))
+    done = await client.retry_many(BulkRequest(agent="failing", status=[TaskStatus.CANCELLED]))
     assert done.done == {"retried": 1}
-    done = await client.retry_many(BulkRequest(agent="failing", status=["cancelled"]))
+    done = await client.retry_many(BulkRequest(agent="failing", status=[TaskStatus.CANCELLED]))
     assert (done.done, done.skipped) == ({}, {"retried_before": 1})
 
 

@@ -45,8 +45,8 @@ POLL_SECONDS = 0.5
 MOST_UNHEARD = 1000
 """So many cancellations that belong to other processes are remembered; the heartbeat brings them in any case."""
 
-PURGED_TOGETHER = 1000
-"""So many tasks are deleted in one transaction: others that write wait for it."""
+PURGED_TOGETHER = 100
+"""Number of tasks that are deleted in one transaction: others that write wait for it, and a file's journal holds it."""
 
 PAGE = 200
 """So many steps a watcher reads at a time."""
@@ -474,9 +474,15 @@ class Engine:
             older_seconds: by the database's clock.
         """
         purged = 0
-        while (some := await self.store.purge(older_seconds, PURGED_TOGETHER)) == PURGED_TOGETHER:
+        while some := await self.store.purge(older_seconds, PURGED_TOGETHER):
             purged += some
-        return purged + some
+        while purged and await self.store.shrink():
+            pass
+        return purged
+
+    async def purgeable(self, older_seconds: float) -> Count:
+        """How many tasks :meth:`purge` would delete, and when the first and the last of them ended."""
+        return await self.store.purgeable(older_seconds)
 
 
 def _answer_to(

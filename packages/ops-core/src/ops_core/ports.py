@@ -597,6 +597,14 @@ class Upkeep(Protocol):
         """Delete up to ``limit`` tasks that ended longer ago, with their steps; returns how many it were."""
         ...
 
+    async def purgeable(self, older_seconds: float) -> Count:
+        """How many tasks :meth:`purge` would delete, and when the first and the last of them ended."""
+        ...
+
+    async def shrink(self) -> bool:
+        """Give a bounded part of a file's free space back to the system; whether there is more. Nothing on a server."""
+        ...
+
     def hints(self) -> AsyncGenerator[Hint]:
         """What other processes write, as it is committed; ends at once where nobody can be heard."""
         ...

@@ -66,6 +66,10 @@ def purge(
     older_than: Annotated[
         str, typer.Option(metavar="AGE", help="Time since they ended: 30d, 12h, 45m or 90s.")
     ],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say how many, and when the first and the last ended.")
+    ] = False,
+    as_json: Json = False,
 ) -> None:
     """Delete tasks that ended long ago, with their steps.
 
@@ -75,4 +79,4 @@ def purge(
 
     from ops_core.cli.serving import purge_store
 
-    raise typer.Exit(asyncio.run(purge_store(older_than)))
+    raise typer.Exit(asyncio.run(purge_store(older_than, dry_run=dry_run, as_json=as_json)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from agentkit.money import as_text, nanos
@@ -12,6 +13,7 @@ from ops_core.assembly import open_ops
 from ops_core.cli.connecting import connected
 from ops_core.cli.durations import seconds_in
 from ops_core.cli.exits import Exit
+from ops_core.cli.narration import counted
 from ops_core.cli.screen import Screen
 from ops_core.cli.text import without_secrets
 from ops_core.server import mcp_is_installed, serve
@@ -61,17 +63,32 @@ def log_from(settings: Settings) -> None:
     logs.set_up(settings.log_level, settings.log_format, known_secrets(settings))
 
 
-async def purge_store(older_than: str) -> Exit:
-    """Delete what ended longer ago.
+async def purge_store(older_than: str, *, dry_run: bool = False, as_json: bool = False) -> Exit:
+    """Delete what ended longer ago, or say what that would be.
 
     Raises:
         InvalidRequest: that is no age.
     """
-    seconds = seconds_in(older_than, "older-than")
+    seconds, screen = seconds_in(older_than, "older-than"), Screen()
     async with open_ops(read_settings()) as ops:
-        purged = await ops.engine.purge(seconds)
-    Screen().raw(f"deleted {purged} task{'' if purged == 1 else 's'}")
+        if dry_run:
+            found = await ops.engine.purgeable(seconds)
+            oldest, newest = (_moment(at) for at in (found.oldest_at, found.newest_at))
+            told: dict[str, Any] = {"tasks": found.tasks, "oldest_at": oldest, "newest_at": newest}
+            text = f"would delete {counted(found.tasks, 'task')}"
+            text += f", ended from {oldest} to {newest}" if found.tasks else ""
+        else:
+            told = {"deleted": await ops.engine.purge(seconds)}
+            text = f"deleted {counted(told['deleted'], 'task')}"
+    if as_json:
+        screen.json(told)
+    else:
+        screen.raw(text)
     return Exit.OK
+
+
+def _moment(at: float | None) -> str | None:
+    return None if at is None else f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 async def show_spending(url: str | None, *, as_json: bool) -> Exit:

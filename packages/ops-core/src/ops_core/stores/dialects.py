@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import sqlite3
 import stat
 import time
 from collections.abc import Generator
@@ -82,6 +83,10 @@ Python's would have to wait for the interpreter in the middle of each statement.
 
 MIGRATION_LOCK = 0x6F707370
 """The advisory lock of those who migrate ("opsp")."""
+
+
+INCREMENTAL = 2
+"""The value of ``PRAGMA auto_vacuum`` with which a file can be made smaller, piece by piece."""
 
 
 class by_moment(FunctionElement[str]):  # noqa: N801  (named as a function of SQL is)
@@ -345,6 +350,9 @@ def _sqlite_engine(url: URL, clock: Clock) -> Engine:
             moment = "opspawn_now()"
         cursor = connection.cursor()
         cursor.execute(f"CREATE TEMP VIEW {CLOCK} AS SELECT {moment} AS moment")
+        cursor.execute(
+            f"PRAGMA auto_vacuum = {INCREMENTAL}"
+        )  # heeded by a new file only, and before all else
         cursor.execute("PRAGMA journal_mode = WAL")
         cursor.execute("PRAGMA synchronous = FULL")  # an acknowledged write survives a power cut
         cursor.execute("PRAGMA busy_timeout = 10000")
@@ -467,6 +475,34 @@ def empty_the_log(engine: Engine) -> None:
         connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     finally:
         connection.close()
+
+
+GIVEN_BACK_PAGES = 1000
+"""Number of pages that are moved in one transaction: others that write wait for it."""
+
+KEPT_PAGES = 256
+"""A file keeps so many free pages, which the next writes take."""
+
+
+def give_back(engine: Engine) -> bool:
+    """Cut free pages off the end of a file, in a transaction of its own; whether there are more.
+
+    A file that was made before files were made so (``PRAGMA auto_vacuum``) stays as large as it is.
+    """
+    connection = engine.raw_connection()
+    try:
+        cursor: Any = connection.cursor()
+        free = int(cursor.execute("PRAGMA freelist_count").fetchone()[0]) - KEPT_PAGES
+        if free <= 0 or cursor.execute("PRAGMA auto_vacuum").fetchone()[0] != INCREMENTAL:
+            return False
+        # as a script: the driver takes one step of a statement without columns, which moves one page
+        cursor.executescript(f"PRAGMA incremental_vacuum({min(free, GIVEN_BACK_PAGES)})")
+    except sqlite3.OperationalError as error:  # others write for long; the next purge goes on
+        log.warning("the file is not made smaller now: %s", error)
+        return False
+    finally:
+        connection.close()
+    return free > GIVEN_BACK_PAGES
 
 
 def announce(connection: Connection, teller: str, hint: Hint) -> None:

@@ -47,6 +47,7 @@ from ops_core.stores.dialects import (
     READERS,
     empty_the_log,
     file_of,
+    give_back,
     is_file,
     is_in_memory,
     reading_engine,
@@ -389,6 +390,21 @@ class SqlStore:
     async def purge(self, older_seconds: float, limit: int = 1000) -> int:
         """Delete what ended long ago."""
         return await self._write(partial(upkeep.purge_tasks, older_seconds=older_seconds, limit=limit))
+
+    async def purgeable(self, older_seconds: float) -> Count:
+        """How many tasks that would be."""
+        return await self._read(partial(upkeep.count_purgeable, older_seconds=older_seconds))
+
+    async def shrink(self) -> bool:
+        """Make the file smaller."""
+        if not is_file(self.url) or self._read_engine is None:
+            return False
+        _writer, readers = self._opened()
+        loop = asyncio.get_running_loop()
+        more = await loop.run_in_executor(readers, give_back, self._read_engine)
+        if not more:  # the file itself is cut when its log is written back
+            await loop.run_in_executor(readers, empty_the_log, self._read_engine)
+        return more
 
     def hints(self) -> AsyncGenerator[Hint]:
         """What other processes have written."""

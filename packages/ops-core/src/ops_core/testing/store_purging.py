@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ops_core.bulk import Count
 from ops_core.errors import TaskNotFound
 from ops_core.ports import Store, TaskFilter
 from ops_core.task import Task
@@ -33,8 +34,14 @@ class PurgingContract:
         young = await claimed(store, STARTED, labels={"team": "blue"})
         await store.append(young.lease, COMPLETED)
         assert await store.purge(100.5) == 0
+        assert await store.purgeable(100.5) == Count(tasks=0)
         clock.advance(1)
+        ended = (await current(store, old.task)).finished_at
+        assert await store.purgeable(100.5) == Count(tasks=1, oldest_at=ended, newest_at=ended)
+        assert (await current(store, old.task)).id == old.task.id
         assert await store.purge(100.5) == 1
+        assert await store.purgeable(100.5) == Count(tasks=0)
+        assert not await store.shrink()  # little is free
         with raises(TaskNotFound):
             await store.get(TENANT, old.task.id)
         with raises(TaskNotFound):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select, case, delete, insert, select, update
+from sqlalchemy import Connection, Select, case, delete, func, insert, select, update
 
 from agentkit.errors import Actor, RunError
 from agentkit.transcript import Finished
+from ops_core.bulk import Count
 from ops_core.ports import SweepTerms, Swept
 from ops_core.stores.dialects import now
 from ops_core.stores.rows import AnyRow
@@ -134,6 +135,15 @@ def _release_lost(writing: Writing, row: AnyRow) -> bool:
     )
     writing.due = True
     return writing.execute(released).rowcount == 1
+
+
+def count_purgeable(connection: Connection, older_seconds: float) -> Count:
+    """How many tasks ended so long ago and may be deleted, and when the first and the last of them ended."""
+    columns = (func.count(), func.min(t.c.finished_at), func.max(t.c.finished_at))
+    row = connection.execute(
+        select(*columns).where(t.c.finished_at < now() - older_seconds, may_be_purged)
+    ).one()
+    return Count(tasks=row[0], oldest_at=row[1], newest_at=row[2])
 
 
 def purge_tasks(writing: Writing, older_seconds: float, limit: int) -> int:

@@ -16,6 +16,7 @@ from agentkit.models.anthropic_wire import (
     encoded_settings,
     usage_of,
 )
+from agentkit.models.deltas import retell
 from agentkit.models.error_bodies import bare_error, error_object, refused_object
 from agentkit.models.openai_stream import EventReader
 from agentkit.models.redaction import cut_secrets
@@ -83,10 +84,13 @@ class AnthropicModel(SdkModel):
                 return await self._streamed(response, draft, on_delta)
             found = self._loaded(await self._endpoint.read(response), response)
         try:
-            return decode_reply(found, self._dialect, request)
+            reply = decode_reply(found, self._dialect, request)
         except ModelError as error:
             charge(error, usage_of(found), begun=True)
             raise
+        if on_delta is not None:  # a server that does not stream
+            retell(reply.parts, on_delta)
+        return reply
 
     async def _streamed(
         self, response: httpx2.Response, draft: MessageDraft, on_delta: OnDelta | None
@@ -95,7 +99,9 @@ class AnthropicModel(SdkModel):
         async with aclosing(self._endpoint.chunks(response)) as chunks:
             async for chunk in chunks:
                 for event in reader.feed(chunk):
-                    for delta in draft.feed(self._loaded(event, response, draft)):
+                    is_last = event.strip() == b"[DONE]"  # of gateways that speak the wire of others, too
+                    told = {"type": "message_stop"} if is_last else self._loaded(event, response, draft)
+                    for delta in draft.feed(told) if not draft.ended else ():
                         if on_delta is not None:
                             on_delta(delta)
                 if draft.ended:

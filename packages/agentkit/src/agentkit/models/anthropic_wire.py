@@ -264,6 +264,8 @@ def decode_reply(
         ModelBadResponse: it is none, or not finished.
     """
     content, reason = body.get("content"), as_text(body.get("stop_reason"))
+    if isinstance(content, str):  # servers that speak the wire
+        content = [{"type": "text", "text": content}]
     if not reason or not (isinstance(content, list) or is_withheld(reason)):
         raise ModelBadResponse(f"{dialect.name} answered without a finished message")
     blocks = [as_object(block) for block in as_list(cast("object", content))]

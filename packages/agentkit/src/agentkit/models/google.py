@@ -17,7 +17,7 @@ from agentkit.errors import (
 )
 from agentkit.messages import ModelReply, ModelRequest
 from agentkit.models.access import GOOGLE_URL
-from agentkit.models.google_wire import ContentDraft, encode_request, encoded_settings
+from agentkit.models.google_wire import Asked, ContentDraft, encode_request, encoded_settings
 from agentkit.models.redaction import cut_secrets
 from agentkit.models.refusals import charge
 from agentkit.models.sdk import SdkModel
@@ -67,8 +67,12 @@ class GoogleClient(SdkModel):
         return self._sdk.Client(api_key=key, vertexai=False, http_options=options)
 
     @contextmanager
-    def _our_errors(self) -> Generator[None, None, None]:
-        """Errors of the SDK, and of the HTTP client below it, as ours. Their texts may hold what was sent."""
+    def _our_errors(self, sent: Asked | None = None) -> Generator[None, None, None]:
+        """Errors of the SDK, and of the HTTP client below it, as ours. Their texts may hold what was sent.
+
+        Args:
+            sent: what was, where an error in the middle of a stream is not told with its request.
+        """
         import httpx2
 
         try:
@@ -76,7 +80,7 @@ class GoogleClient(SdkModel):
         except (ModelError, UsageError):
             raise
         except self._sdk.errors.APIError as error:
-            raise self._refused(error) from None
+            raise self._refused(error, sent) from None
         except httpx2.TimeoutException as error:
             raise ModelTimeout(f"{self.name} did not answer in time ({type(error).__name__})") from None
         except (httpx2.HTTPError, OSError) as error:
@@ -84,7 +88,7 @@ class GoogleClient(SdkModel):
         except (ValueError, TypeError, AttributeError, KeyError, AssertionError, RecursionError) as error:
             raise ModelBadResponse(f"{self.name} sent what cannot be read ({type(error).__name__})") from None
 
-    def _refused(self, error: Any) -> ModelError:
+    def _refused(self, error: Any, sent: Asked | None) -> ModelError:
         told = as_object(error.details)
         found = as_object(told.get("error")) or told
         details = [as_object(detail) for detail in as_list(found.get("details"))]
@@ -98,7 +102,8 @@ class GoogleClient(SdkModel):
             if seconds := re.fullmatch(r"(\d+(\.\d+)?)s", as_text(detail.get("retryDelay"))):
                 headers.setdefault("retry-after", seconds[1])
         words = {"type": as_text(found.get("status")), "message": found.get("message")}
-        return self._error(words, status, headers, error.response)
+        request = None if sent is None else {"contents": sent.contents, "config": sent.config}
+        return self._error(words, status, headers, error.response, request)
 
 
 class GoogleModel(GoogleClient):
@@ -137,7 +142,7 @@ class GoogleModel(GoogleClient):
                 model=self._dialect.model, contents=asked.contents, config=asked.config
             )
         async with aclosing(chunks):
-            while (chunk := await self._next(chunks, draft)) is not None:
+            while (chunk := await self._next(chunks, draft, asked)) is not None:
                 for delta in draft.feed(self._plain(chunk)):
                     on_delta(delta)
             reply = self._finished(draft)
@@ -145,9 +150,9 @@ class GoogleModel(GoogleClient):
                 on_delta(delta)
         return reply
 
-    async def _next(self, chunks: Any, draft: ContentDraft) -> Any:
+    async def _next(self, chunks: Any, draft: ContentDraft, asked: Asked) -> Any:
         try:
-            with self._our_errors():
+            with self._our_errors(asked):
                 return await anext(chunks, None)
         except ModelError as error:
             if draft.begun and error.billed is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from types import TracebackType
@@ -16,9 +16,6 @@ from agentkit.messages import (
     ModelReply,
     ModelRequest,
     Part,
-    Reasoning,
-    ReasoningDelta,
-    Text,
     TextDelta,
     Usage,
 )
@@ -34,6 +31,7 @@ from agentkit.models.access import (
     takes_stream_options,
 )
 from agentkit.models.body import Wire as Spoken
+from agentkit.models.deltas import retell
 from agentkit.models.error_bodies import bare_error, error_object, message_of, refused_object
 from agentkit.models.mistakes import mistaken_reply
 from agentkit.models.openai_stream import EventReader, ReplyDraft
@@ -252,7 +250,7 @@ class OpenAIModel:
             answered = await self._answered(body, request, on_delta if held is None else _without_text(held))
         except ModelMistaken as mistaken:
             if on_delta is not None:
-                _retell(mistaken.reply.parts[mistaken.shown :], on_delta)
+                retell(mistaken.reply.parts[mistaken.shown :], on_delta)
             raise
         reply = unwrapped(answered, request)
         if held is not None and reply.text:
@@ -268,7 +266,7 @@ class OpenAIModel:
             found = self._loaded(await self._endpoint.read(response), response)
             reply = self._decoded(found, request, response)
         if on_delta is not None:  # a server that does not know `stream`
-            _retell(reply.parts, on_delta)
+            retell(reply.parts, on_delta)
         return reply
 
     async def _streamed(
@@ -467,12 +465,5 @@ def _headers(key: str | None, *, in_azures_header: bool = False) -> dict[str, st
 
 def _is_event_stream(response: httpx2.Response, *, asked: bool) -> bool:
     kind = response.headers.get("content-type", "").lower()
-    return "event-stream" in kind or (asked and "json" not in kind and "html" not in kind)
-
-
-def _retell(parts: Sequence[Part], on_delta: OnDelta) -> None:
-    for part in parts:
-        if isinstance(part, Text):
-            on_delta(TextDelta(text=part.text))
-        elif isinstance(part, Reasoning) and part.text:
-            on_delta(ReasoningDelta(text=part.text))
+    is_whole = ("json" in kind and "ndjson" not in kind) or "html" in kind
+    return "event-stream" in kind or (asked and not is_whole)

@@ -298,6 +298,8 @@ def _assistant(parts: Sequence[Part], dialect: Dialect, ids: CallIds) -> dict[st
         said.setdefault(REASONING_FIELDS[0], " ")
     if calls and dialect.wants_signatures and "extra_content" not in calls[0]:
         calls[0]["extra_content"] = {"google": {"thought_signature": NO_SIGNATURE}}
+    if said == {"role": "assistant", "content": ""}:
+        said["content"] = "(empty)"  # Mistral, and Claude behind gateways, refuse a turn without a word
     return said
 
 

@@ -40,7 +40,7 @@ from agentkit.models.error_bodies import error_object
 from agentkit.models.findings import decoded, media, sources
 from agentkit.models.finish_reasons import Fault, ending_of
 from agentkit.models.issuers import issued, opaque, own
-from agentkit.models.openai_wire import TOOL_CHOICES, Dialect, cache_key, model_name
+from agentkit.models.openai_wire import TOOL_CHOICES, Dialect, arguments_of, cache_key, model_name
 from agentkit.models.output_tool import output_tool
 from agentkit.models.stops import Cutter
 from agentkit.models.tool_pictures import apart
@@ -251,6 +251,8 @@ def decode_response(body: Mapping[str, Any], dialect: Dialect, stops: Sequence[s
     """
     output = as_list(body.get("output"))
     status, model = as_text(body.get("status")), model_name(body, dialect)
+    if output and "status" not in body:
+        status = "completed"  # servers that speak the wire leave it out
     has_output = isinstance(body.get("output"), list) or status == "incomplete"
     if not has_output or status not in {"completed", "incomplete"}:
         raise ModelBadResponse(f"{dialect.name} answered without a finished response")
@@ -275,19 +277,19 @@ def _parts(item: Mapping[str, Any], cutter: Cutter, dialect: Dialect) -> Iterato
         return
     match item.get("type"):
         case "message":
-            contents = map(as_object, as_list(item.get("content")))
-            texts = (as_text(each.get("text")) or as_text(each.get("refusal")) for each in contents)
+            contents = [as_object(each) for each in as_list(item.get("content"))]
+            texts = [as_text(each.get("text")) or as_text(each.get("refusal")) for each in contents]
+            texts.append(as_text(item.get("content")))  # some servers send a text in place of the list
             if text := mend("".join(cutter.feed(each) for each in texts)):
                 yield Text(text=text, data=issued(dialect.issuer, **{_PHASE: as_text(item.get("phase"))}))
-            spoken = map(as_object, as_list(item.get("content")))
-            yield from sources(each for said in spoken for each in as_list(said.get("annotations")))
+            yield from sources(each for said in contents for each in as_list(said.get("annotations")))
         case "reasoning":
             yield Reasoning(text=_thought(item), data=issued(dialect.issuer, **{_ITEM: mended(dict(item))}))
         case "function_call":
             draft = CallDraft(
                 id=mend(as_text(item.get("call_id"))),
                 name=as_text(item.get("name")),
-                arguments=as_text(item.get("arguments")),
+                arguments=arguments_of(item),
             )
             yield from () if draft.is_empty else tool_calls([draft])
         case "image_generation_call" if item.get("result"):
@@ -375,7 +377,8 @@ class ResponseDraft:
         elif kind == "response.output_item.done":
             self._items[as_count(event.get("output_index"))] = event.get("item")
         elif kind in _LAST_EVENTS:
-            yield from self._end(as_object(event.get("response")))
+            response = as_object(event.get("response"))
+            yield from self._end({"status": kind.partition(".")[2], **response})
 
     def said(self) -> Iterator[Part]:
         """Text, as far as it has been shown."""
@@ -413,6 +416,8 @@ class ResponseDraft:
     def _end(self, response: Mapping[str, Any]) -> Iterator[Delta]:
         if not as_list(response.get("output")):
             items = [self._items[place] for place in sorted(self._items)]
+            if not items and self._shown:  # a server that tells the text in pieces only
+                items = [{"type": "message", "content": "".join(self._shown) + self._cutter.close()}]
             response = {**response, "output": items}
         self._response = response
         if response.get("status") not in {"completed", "incomplete"}:

@@ -119,7 +119,12 @@ class SdkModel(ABC):
         return self._clients[loop]
 
     def _error(
-        self, error: Mapping[str, Any], status: int, headers: Mapping[str, str], response: object = None
+        self,
+        error: Mapping[str, Any],
+        status: int,
+        headers: Mapping[str, str],
+        response: object = None,
+        sent: object = None,
     ) -> ModelError:
         return to_model_error(
             Refusal(
@@ -128,7 +133,7 @@ class SdkModel(ABC):
                 error=error,
                 headers=headers,
                 secret=self._secret,
-                sent=sent_with(response),
+                sent=sent_with(response) or sent,
                 also_secret=tuple(self._extras.headers.values()),
             )
         )

@@ -191,6 +191,8 @@ def _arguments(raw: str) -> JsonObject | None:
         return {}
     try:
         found = load_json(mend(raw))
+        if isinstance(found, str):  # some servers encode them twice
+            found = load_json(found)
         if "\\u" in raw:  # an escape may hide half a surrogate pair, which could not be stored
             json.dumps(found, ensure_ascii=False).encode()
     except (ValueError, RecursionError):

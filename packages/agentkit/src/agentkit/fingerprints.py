@@ -123,10 +123,13 @@ class Requests:
         self._of_tool = of_tool
         self._messages = Fold[Message, str]("", lambda before, message: fingerprint([before, message]))
         self._tools: tuple[object, str] = ((), "")
+        self._rest: tuple[object, str] = ((), "")
 
     def fingerprint(self, request: ModelRequest) -> str:
         """Of everything that a model is told, but for the most tokens of its reply."""
         if request.tools is not self._tools[0]:
             self._tools = (request.tools, fingerprint(list(map(self._of_tool, request.tools))))
-        rest = {name: getattr(request, name) for name in _asked_fields()}
-        return fingerprint([rest, self._tools[1], self._messages.over(tuple(request.messages))])
+        rest = [getattr(request, name) for name in _asked_fields()]  # instructions and schemas may be long
+        if rest != self._rest[0]:
+            self._rest = (rest, fingerprint(dict(zip(_asked_fields(), rest, strict=True))))
+        return fingerprint([self._rest[1], self._tools[1], self._messages.over(tuple(request.messages))])

@@ -73,6 +73,13 @@ def test_without_a_command_it_shows_its_commands(opspawn):
     )
 
 
+def test_help_tells_what_each_command_does_in_whole_sentences(opspawn):
+    text = opspawn("--help").stdout
+    assert "  submit     Hand in a goal, for a worker to carry out; prints the task's id.\n" in text
+    assert "..." not in text.replace("[ARGS]...", "")
+    assert max(map(len, text.splitlines())) <= 80
+
+
 # --- documentation ------------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import fill
 from typing import Annotated
 
 import typer
@@ -9,11 +10,16 @@ import typer
 from ops_core import __version__
 from ops_core.cli import approvals, doctor, halts, mcp, memory, run, serve, tasks, threads, worker, workers
 from ops_core.cli.exits import MEANINGS
+from ops_core.cli.groups import CommandGroup
 
-_TABLE = "\n".join(f"  {code.value:>3}  {meaning}" for code, meaning in MEANINGS.items())
+_TABLE = "\n".join(
+    fill(meaning, 76, initial_indent=f"  {code.value:>3}  ", subsequent_indent=" " * 7)
+    for code, meaning in MEANINGS.items()
+)
 _SETTINGS = "Settings are environment variables OPSPAWN_…; `opspawn doctor` lists those in force."
 
 app = typer.Typer(
+    cls=CommandGroup,
     help="Runs LLM agents so that they finish.",
     epilog=f"\b\nExit codes:\n{_TABLE}\n\n{_SETTINGS}",
     no_args_is_help=True,

@@ -6,10 +6,12 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from ops_core.cli.groups import CommandGroup
 from ops_core.cli.options import Json
 from ops_core.cli.tasks import do
 
 app = typer.Typer(
+    cls=CommandGroup,
     help="The MCP servers that agents use, and what was approved of them.",
     no_args_is_help=True,
     rich_markup_mode=None,

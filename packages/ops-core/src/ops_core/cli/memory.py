@@ -7,10 +7,12 @@ from typing import Annotated
 import typer
 
 from ops_core.cli.exits import Exit
+from ops_core.cli.groups import CommandGroup
 from ops_core.cli.options import Json, Limit, Url
 from ops_core.cli.tasks import do
 
 app = typer.Typer(
+    cls=CommandGroup,
     help="What agents remember in the platform's database.",
     no_args_is_help=True,
     rich_markup_mode=None,

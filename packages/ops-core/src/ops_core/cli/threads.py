@@ -6,10 +6,12 @@ from typing import Annotated
 
 import typer
 
+from ops_core.cli.groups import CommandGroup
 from ops_core.cli.options import Json, Limit, Url
 from ops_core.cli.tasks import do
 
 app = typer.Typer(
+    cls=CommandGroup,
     help="Conversations: tasks that were submitted with --thread.",
     no_args_is_help=True,
     rich_markup_mode=None,

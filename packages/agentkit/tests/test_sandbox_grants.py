@@ -1,5 +1,6 @@
 """Granted paths: resolved once, held, and no way to anything else."""
 
+import stat
 import sys
 
 import pytest
@@ -102,6 +103,14 @@ async def test_single_files_and_folders_within_each_other_are_granted(box, plant
 
 
 @JAILED
+async def test_no_file_is_made_that_runs_with_the_rights_of_its_owner(box, tmp_path):
+    """One in a granted folder would be the worker's user for whoever of the machine runs it."""
+    failed = await box.call(f"{WHERE}:set_id", {"folder": str(tmp_path)}, grants=Grants(write=(tmp_path,)))
+    modes = {path.name: path.stat().st_mode for path in tmp_path.iterdir()}
+    assert not any(mode & (stat.S_ISUID | stat.S_ISGID) for mode in modes.values()), modes
+    assert {"open", "openat", "openat2"} <= set(failed.value)
+
+
 async def test_a_program_does_not_start_behind_a_link_that_it_has_planted(planted):
     work, within = planted / "work", planted / "work" / "in"
     terms = ProgramTerms(grants=Grants(read=(within,), write=(work,)), folder=str(within))

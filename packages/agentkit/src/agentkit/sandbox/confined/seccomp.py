@@ -34,6 +34,8 @@ _CLONE_THREAD = 0x0001_0000
 _CLONE_NEW = 0x7E02_0080
 _UNIX, _INET, _INET6 = 1, 2, 10
 _STREAM = 1
+_SET_ID = 0o6000
+_MAKES_FILES = 0o20000100  # O_CREAT, and that of O_TMPFILE
 _REFUSED_IOCTLS = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX: type into a terminal
 _REFUSED_PRCTLS = (
     1,
@@ -85,6 +87,11 @@ class Program:
         """Allow the call only with one of these bits, or only without any."""
         test = (_ANY_BIT, 1, 0, bits) if allowed else (_ANY_BIT, 0, 1, bits)
         self._look(name, argument, [test, (_RETURN, 0, 0, _REFUSED)])
+
+    def new_files(self, name: str, flags: int, mode: int, bits: int) -> None:
+        """Refuse the call where it may make a file (by the argument ``flags``) whose ``mode`` has one of these bits."""
+        tests = [(_ANY_BIT, 0, 3, _MAKES_FILES), (_LOAD, 0, 0, 16 + 8 * mode), (_ANY_BIT, 0, 1, bits)]
+        self._look(name, flags, [*tests, (_RETURN, 0, 0, _REFUSED)])
 
     def _look(self, name: str, argument: int, tests: list[Instruction]) -> None:
         """Tests of an argument, at whose end whoever was not refused is looked at further."""
@@ -160,7 +167,18 @@ def for_programs(*, network: bool) -> bytes:
     return program.packed()
 
 
+def _no_set_id(program: Program) -> None:
+    """No file is made that runs with the rights of its owner: it would be the worker's, or another tool's, user."""
+    for name, mode in {"chmod": 1, "fchmod": 1, "fchmodat": 2, "fchmodat2": 2, "creat": 1}.items():
+        program.with_bits(name, mode, _SET_ID, allowed=False)
+    program.new_files("open", 1, 2, _SET_ID)
+    program.new_files("openat", 2, 3, _SET_ID)
+    # its mode cannot be read here; whoever calls it falls back to openat
+    program.answer(("openat2",), _MISSING)
+
+
 def _common(program: Program) -> None:
+    _no_set_id(program)
     program.never("ioctl", 1, _REFUSED_IOCTLS)
     program.never("prctl", 0, _REFUSED_PRCTLS)
     program.only("personality", 0, (0, 0xFFFF_FFFF))

@@ -244,6 +244,8 @@ BESIDE = {
     "two messages on one line": '{"jsonrpc":"2.0","method":"notifications/x"}' + OK,
     "a half of a character": OK.replace("ok", "o\\ud83dk"),
     "a text for a number": OK.replace("$ID", '"$ID"'),
+    "a number with a point": OK.replace("$ID", "$ID.0"),
+    "a version that is a number": OK.replace('"2.0"', "2.0"),
     "a line that is too long": '{"level":"debug","body":"$BIG"}\n' + OK,
 }
 
@@ -258,7 +260,24 @@ async def test_an_answer_counts_whatever_stands_beside_it(raw, hostile, toolset)
 
 BROKEN = {
     "a wrong type": ('{"jsonrpc":"2.0","id":$ID,"result":7}\n', "not of its protocol"),
-    "an error that is none": ('{"jsonrpc":"2.0","id":$ID,"error":"no"}\n', "not of its protocol"),
+    "an error that is a text": ('{"jsonrpc":"2.0","id":$ID,"error":"out of paper"}\n', "out of paper"),
+    "an error without a code": (
+        '{"jsonrpc":"2.0","id":$ID,"error":{"message":"out of paper"}}\n',
+        "out of paper",
+    ),
+    "an error with a word for a code": (
+        '{"jsonrpc":"2.0","id":$ID,"error":{"code":"E1","message":"out of paper"}}\n',
+        "out of paper",
+    ),
+    "an error with the code of a lost connection": (
+        '{"jsonrpc":"2.0","id":$ID,"error":{"code":-32000,"message":"out of paper"}}\n',
+        "out of paper",
+    ),
+    "an error that tells its reason elsewhere": (
+        '{"jsonrpc":"2.0","id":$ID,"error":{"code":-32000,"message":"","data":{"why":"out of paper"}}}\n',
+        "out of paper",
+    ),
+    "an error that is none": ('{"jsonrpc":"2.0","id":$ID,"error":7}\n', "not of its protocol"),
     "content of a wrong type": ('{"jsonrpc":"2.0","id":$ID,"result":{"content":7}}\n', "not of its protocol"),
     "too deep": (
         '{"jsonrpc":"2.0","id":$ID,"result":' + "[" * 900 + "]" * 900 + "}\n",
@@ -307,6 +326,16 @@ NULLS = {
     "no content": ('{"structuredContent":{"a":1}}', {"a": 1}),
     "null content": ('{"content":null,"structuredContent":{"a":1}}', {"a": 1}),
     "content that is a text": ('{"content":"ok","isError":false}', "ok"),
+    "a part that is a text": ('{"content":["ok"]}', "ok"),
+    "a part of an unknown kind": (
+        '{"content":[{"type":"video","url":"x"},{"type":"text","text":"ok"}]}',
+        '{"type": "video", "url": "x"}\n\nok',
+    ),
+    "a part without its text": (
+        '{"content":[{"type":"text","text":null}]}',
+        '{"type": "text", "text": null}',
+    ),
+    "structured output that is a list": ('{"content":[],"structuredContent":[1,2]}', {"result": [1, 2]}),
 }
 
 
@@ -524,8 +553,10 @@ def http(body: bytes, status: str = "200 OK", kind: str = "application/json", mo
 
 
 @asynccontextmanager
-async def raw_http(answer: bytes | list[bytes], **options: Any):
+async def raw_http(answer: bytes | list[bytes], listed: bytes | None = None, **options: Any):
     """A toolset over HTTP, whose tool ``t`` is answered with these bytes; those of a list one after the other."""
+
+    listing = {} if listed is None else {"tools/list": listed}
 
     async def serve(reader, writer):
         head = await reader.readuntil(b"\r\n\r\n")
@@ -534,7 +565,7 @@ async def raw_http(answer: bytes | list[bytes], **options: Any):
         if "id" in sent:
             is_call = sent["method"] == "tools/call"
             next_one = (answer.pop(0) if is_call else b"") if isinstance(answer, list) else answer
-            writer.write(await answered({"tools/call": next_one}, sent["method"], sent["id"]))
+            writer.write(await answered({"tools/call": next_one} | listing, sent["method"], sent["id"]))
         else:
             writer.write(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
         with suppress(OSError):
@@ -564,6 +595,7 @@ TAKEN = {
     "text before it": http(b"warning: x\n" + OK_HTTP),
     "no UTF-8": http(OK_HTTP.replace(b'"id"', b'"caf\xe9":1,"id"')),
     "events": http(EVENT, kind="text/event-stream"),
+    "events behind a byte order mark": http(b"\xef\xbb\xbf" + EVENT, kind="text/event-stream"),
     "an event that is no message": http(b'data: {"level":1}\n\n' + EVENT, kind="text/event-stream"),
     "a notification that cannot be": http(
         b'data: {"jsonrpc":"2.0","method":7}\n\n' + EVENT, kind="text/event-stream"
@@ -648,6 +680,15 @@ async def test_a_busy_server_that_wants_more_time_than_there_is_is_not_waited_fo
     async with raw_http([busy, http(OK_HTTP)], effects={"t": "pure"}) as toolset:
         with pytest.raises(ToolError, match="Retry-After: 60"):
             await toolset.call(called("t", "raw"), context())
+
+
+async def test_a_tool_that_cannot_be_read_spoils_no_other(caplog):
+    tools = b'[{"name":"no schema"},7,{"name":"t","inputSchema":{"type":"object","properties":{}}}]'
+    listed = http(b'{"jsonrpc":"2.0","id":$ID,"result":{"tools":' + tools + b',"nextCursor":null}}')
+    async with raw_http(http(OK_HTTP), listed) as toolset:
+        assert [spec.name for spec in await toolset.specs()] == ["raw__t"]
+        assert await toolset.call(called("t", "raw"), context()) == "ok"
+    assert "a tool of an MCP server cannot be read, and is left out: inputSchema" in caplog.text
 
 
 # --- pins --------------------------------------------------------------------------------------------------------

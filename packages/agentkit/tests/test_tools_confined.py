@@ -203,7 +203,7 @@ async def test_programs_start_in_the_folder_of_the_files_that_they_may_use(tmp_p
     async with Sandboxes() as sandboxes:
         tools = confined([python_tool(), shell_tool()], sandboxes, terms={"python": terms, "shell": terms})
         outcome = await asyncio.wait_for(Agent(model, tools=tools).run("go"), 60)
-    told = [each.step.output for each in outcome.transcript if isinstance(each.step, ToolReturned)]
+    told: Any = [each.step.output for each in outcome.transcript if isinstance(each.step, ToolReturned)]
     assert sorted(one["stdout"] for one in told) == ["from the project\n", f"from the project{tmp_path}\n"], (
         told
     )

@@ -165,8 +165,8 @@ def huge_number() -> Any:
 
 def without_a_class() -> Any:
     class Odd:
-        @property
-        def __class__(self) -> Any:  # type: ignore[misc]
+        @property  # type: ignore[misc]
+        def __class__(self) -> Any:
             raise RuntimeError("it has none")
 
     return Odd()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from agentkit.json_bounds import MAX_VALUES, has_more_values
+from agentkit.mcp.repairs import repaired
 
 LARGE = 1 << 16
 """Bytes that take a while to read."""
@@ -36,7 +37,6 @@ _HALVES = re.compile(  # of characters, in escapes
 )
 _MAX_STARTS = 8
 _EDGE = 4096
-_NULLABLE = ("structuredContent", "isError", "_meta", "nextCursor")
 
 
 @dataclass(slots=True)
@@ -157,10 +157,7 @@ def _pieces(text: str) -> Iterator[tuple[str, Any]]:
 def _message(value: Any) -> JSONRPCMessage | None:
     if not isinstance(value, dict) or "jsonrpc" not in value:
         return None
-    given = cast("dict[str, Any]", value)
-    if isinstance(result := given.get("result"), dict):
-        given = {**given, "result": mended_result(cast("Mapping[str, Any]", result))}
-        given.pop("error", None) if given.get("error", 0) is None else None
+    given = repaired(cast("dict[str, Any]", value))
     try:
         return jsonrpc_message_adapter.validate_python(given, by_name=False)
     except ValidationError:
@@ -177,17 +174,6 @@ def _message(value: Any) -> JSONRPCMessage | None:
 def failure(call_id: int | str, why: str = MALFORMED) -> JSONRPCError:
     """Return an error in the place of the answer to a call."""
     return JSONRPCError(jsonrpc="2.0", id=call_id, error=ErrorData(code=PARSE_ERROR, message=why))
-
-
-def mended_result(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a result without fields that are null, and with a ``content`` where only that is missing."""
-    mended = {name: value for name, value in result.items() if value is not None or name not in _NULLABLE}
-    is_of_a_call = "structuredContent" in result or "isError" in result or result.get("content", 0) is None
-    if is_of_a_call and mended.get("content") is None:
-        mended["content"] = []
-    if isinstance(mended.get("content"), str):
-        mended["content"] = [{"type": "text", "text": mended["content"]}]
-    return mended
 
 
 def is_answer_to(message: JSONRPCMessage, call_id: object) -> bool:

@@ -131,8 +131,10 @@ class EventStream(httpx2.AsyncByteStream):
         self._report = report
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        rest, event = bytearray(), bytearray()
+        rest, event, is_first = bytearray(), bytearray(), True
         async for chunk in self._stream:
+            if is_first and chunk:
+                chunk, is_first = chunk.removeprefix(b"\xef\xbb\xbf"), False  # noqa: PLW2901
             if b"\n" not in chunk and b"\r" not in chunk and len(rest) + len(event) + len(chunk) <= MOST_LINE:
                 rest += chunk  # looked at once: a long line must not cost quadratic time
                 continue

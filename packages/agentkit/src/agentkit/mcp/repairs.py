@@ -1,0 +1,97 @@
+"""Repairs of messages that are right but for a detail, so that what they say is not lost. Pure.
+
+This module imports the SDK's types; it is imported when a connection is opened.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from mcp_types import CONNECTION_CLOSED, INTERNAL_ERROR, ContentBlock, Tool
+from pydantic import TypeAdapter, ValidationError
+
+log = logging.getLogger("agentkit.mcp")
+
+_NULLABLE = ("structuredContent", "isError", "_meta", "nextCursor")
+_MAX_WORDS = 2000
+_BLOCKS: TypeAdapter[Any] = TypeAdapter(ContentBlock)
+
+
+def repaired(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a message with an id, an error and a result as the SDK reads them.
+
+    Args:
+        message: a JSON object with a field ``jsonrpc``.
+    """
+    made = dict(message)
+    if made.get("jsonrpc") == 2:
+        made["jsonrpc"] = "2.0"
+    if isinstance(made.get("id"), float) and made["id"].is_integer():
+        made["id"] = int(made["id"])
+    if isinstance(result := made.get("result"), dict):
+        made["result"] = _result(cast("Mapping[str, Any]", result))
+        made.pop("error", None) if made.get("error", 0) is None else None
+    elif isinstance(made.get("error"), dict | str):
+        made["error"] = _error(made["error"])
+    return made
+
+
+def _error(error: Any) -> dict[str, Any]:
+    """An error keeps its reason, and is none of those that the SDK raises by itself."""
+    found = cast("dict[str, Any]", {"message": error} if isinstance(error, str) else dict(error))
+    code = found.get("code")
+    if isinstance(code, bool) or not isinstance(code, int) or code == CONNECTION_CLOSED:
+        found["code"] = INTERNAL_ERROR
+    words = found.get("message")
+    if not isinstance(words, str) or not words.strip():
+        told = words or found.get("data") or (code if isinstance(code, str) else None)
+        found["message"] = "" if told is None else json.dumps(told, ensure_ascii=False)[:_MAX_WORDS]
+    return found
+
+
+def _result(result: Mapping[str, Any]) -> dict[str, Any]:
+    """A result without fields that are null, with a ``content`` that can be read, and with the tools that can."""
+    made = {name: value for name, value in result.items() if value is not None or name not in _NULLABLE}
+    is_of_a_call = "structuredContent" in result or "isError" in result or result.get("content", 0) is None
+    if is_of_a_call and made.get("content") is None:
+        made["content"] = []
+    if isinstance(made.get("content"), str):
+        made["content"] = [{"type": "text", "text": made["content"]}]
+    elif isinstance(made.get("content"), list):
+        made["content"] = [_block(each) for each in made["content"]]
+    if "structuredContent" in made and not isinstance(made["structuredContent"], dict):
+        made["structuredContent"] = {"result": made["structuredContent"]}
+    if "tools" in made:
+        made["tools"] = _tools(made["tools"])
+    if "nextCursor" in made and not isinstance(made["nextCursor"], str):
+        made["nextCursor"] = str(made["nextCursor"])
+    return made
+
+
+def _block(block: Any) -> Any:
+    """A part of a result; one of a kind that is not known here as a text, in JSON."""
+    try:
+        _BLOCKS.validate_python(block, by_name=False)
+    except ValidationError:
+        text = block if isinstance(block, str) else json.dumps(block, ensure_ascii=False)
+        return {"type": "text", "text": text}
+    return block
+
+
+def _tools(tools: Any) -> Sequence[Any]:
+    """The tools that can be read: one that cannot is left out, and spoils none of the others."""
+    found: list[Any] = []
+    for each in tools if isinstance(tools, list) else []:
+        try:
+            Tool.model_validate(each, by_name=False)
+        except ValidationError as error:
+            fields = ", ".join(sorted({str(one["loc"][0]) for one in error.errors() if one["loc"]}))
+            log.warning(
+                "a tool of an MCP server cannot be read, and is left out: %s", fields or "it is no object"
+            )
+        else:
+            found.append(each)
+    return found

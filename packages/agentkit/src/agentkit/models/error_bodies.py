@@ -42,20 +42,24 @@ def error_object(body: object) -> Mapping[str, Any]:
 
 
 _OF_A_REPLY = frozenset(
-    {*{"choices", "output", "content", "response", "delta", "item", "part", "usage", "object", "message_id"}}
+    {"choices", "output", "content", "response", "delta", "item", "part", "usage", "object"}
+)
+_OF_AN_ERROR = frozenset(
+    {"code", "type", "status", "statusCode", "status_code", "error_code", "errno", "success"}
 )
 
 
 def bare_error(event: object) -> Mapping[str, Any]:
-    """The error in an event of a stream that is nothing else, though it has no field ``error``; else empty."""
+    """The error in an event of a stream that is nothing else, though it has no field ``error``; else empty.
+
+    An event that only has a title or a description is of a gateway's own, and none.
+    """
     found = as_object(event)
-    if (
-        not found
-        or _OF_A_REPLY.intersection(found)
-        or not any(isinstance(found.get(name), str) for name in _WORDS)
-    ):
+    said = [name for name in _WORDS if name not in {"title", "description"} and as_text(found.get(name))]
+    is_error = _OF_AN_ERROR.intersection(found) or len(found) == 1
+    if not said or not is_error or _OF_A_REPLY.intersection(found):
         return {}
-    return {**found, "message": message_of(found)} if message_of(found) else {}
+    return {**found, "message": message_of(found)}
 
 
 def refused_object(body: object, text: str = "") -> Mapping[str, Any]:

@@ -17,6 +17,7 @@ from agentkit.sandbox import Limits as CallLimits
 from agentkit.testing import ScriptedModel
 from agentkit.testing.toolsets import context
 from agentkit.tools.confined import ConfinedTool
+from agentkit.tools.lookups import Lookup, lookup_of
 from agentkit.transcript import ToolReturned
 from ops_core.assembly import open_ops, open_sandboxes, runnable
 from ops_core.catalog import Catalog
@@ -82,6 +83,26 @@ class Report:
 
 forecast = Report
 broken = 1 .__class__.__subclasses__
+'''
+
+PAYING = '''
+
+from agentkit import tool
+from agentkit.tools.lookups import ABSENT, found
+
+
+def look_up(context: ToolContext[None], ledger: str) -> object:
+    """Whether it was paid."""
+    if context.idempotency_key not in os.listdir(ledger):
+        return ABSENT
+    receipt = (Path(ledger) / context.idempotency_key).read_text()
+    return found({"receipt": receipt, "process": os.getpid()})
+
+
+@tool(effect="unsafe", find=look_up)
+def pay(context: ToolContext[None], ledger: str, amount: int) -> str:
+    """Pay."""
+    return "paid"
 '''
 
 FILE = """
@@ -234,6 +255,36 @@ class TestOnLinux:
             assert await call("calculator", expression="6*7") == 42
         confined = {tool.name for tool in tools if isinstance(tool, ConfinedTool)}
         assert confined == {"process", "read", "told"}  # the built-in ones are trusted
+
+    async def test_a_look_up_of_the_file_runs_where_its_tool_runs(self, folder):
+        module, file = module_of(folder), folder / "opspawn.toml"
+        with (folder / f"{module}.py").open("a") as more:
+            more.write(PAYING)
+        sys.modules.pop(module, None)
+        (folder / "data" / "key-1").write_text("4711")
+        file.write_text(f'[agents.worker]\ntools = ["{module}:pay"]\n[sandbox.tools.pay]\nread = ["data"]\n')
+        catalog = read_catalog(file)
+        async with open_sandboxes(catalog) as sandboxes:
+            (tool,) = (await runnable(catalog, sandboxes)).get("worker").agent.tools
+            assert isinstance(tool, ConfinedTool)
+            toolset = FunctionToolset([tool])
+
+            async def find(key, folder_=folder / "data"):
+                call = ToolCall(id="c", name="pay", arguments={"ledger": str(folder_), "amount": 3})
+                assert toolset.finds(call)
+                return await toolset.find(call, replace(context(), idempotency_key=key))
+
+            told = lookup_of(await find("key-1"))
+            assert told is not None
+            assert told.took_effect
+            assert isinstance(told.output, dict)
+            assert told.output["receipt"] == "4711"
+            assert told.output["process"] != os.getpid()
+            assert lookup_of(await find("key-2")) == Lookup(took_effect=False)
+            hidden = lookup_of(
+                await find("private.txt", folder)
+            )  # what was not granted is not there for it, either
+            assert hidden == Lookup(took_effect=False)
 
     async def test_what_cannot_be_confined_is_not_run(self, folder):
         file = folder / "opspawn.toml"

@@ -17,6 +17,7 @@ from agentkit import Agent, Control, Failed, MemoryJournal, Rules, ToolCall, Too
 from agentkit.errors import ModelOverloaded
 from agentkit.messages import ModelReply, StopReason, Text, Usage
 from agentkit.ports import ToolContext
+from agentkit.secrecy import Secrets
 from agentkit.telemetry import Telemetry
 from agentkit.testing import ScriptedModel
 from agentkit.transcript import ApprovalGiven, ModelReplied, Recorded, RunStarted, Step, ToolStarted
@@ -175,6 +176,25 @@ async def test_what_is_said_is_told_only_where_it_was_asked_for(listener, conten
     told = [span.to_json() for span in listener.exporter.get_finished_spans()]
     assert [SECRET in one for one in told] == [content] * 4
     assert SECRET not in str(listener.points)
+
+
+async def test_no_known_secret_is_in_a_span_that_tells_what_is_said(listener):
+    """Not in the input, the instructions, arguments, results and replies, in whichever of them it came."""
+    secret = "sk-canary-" + "7f3a" * 6
+    Secrets([("PROVIDER_KEY", secret)])
+
+    @tool(effect="pure")
+    def look(key: str) -> dict[str, str]:
+        """Look something up."""
+        return {"given": key, secret: "as a name"}
+
+    call = ToolCall(id="c1", name="look", arguments={"key": secret})
+    model, telemetry = ScriptedModel([call, f"It is {secret}"]), listener.telemetry(content=True)
+    await Agent(model, instructions=f"Use {secret}.", tools=[look], telemetry=telemetry).run(f"{secret}?")
+    spans = [span.to_json() for span in listener.exporter.get_finished_spans()]
+    assert len(spans) == 4
+    assert not [span for span in spans if secret in span]
+    assert all("PROVIDER_KEY" in span for span in spans)
 
 
 async def test_content_has_the_form_of_the_conventions(listener):

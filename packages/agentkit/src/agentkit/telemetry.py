@@ -44,6 +44,7 @@ from agentkit.messages import (
 )
 from agentkit.outcomes import Completed, Failed, Outcome
 from agentkit.ports import Model, OnDelta, ToolContext, Toolset
+from agentkit.secrecy import REGISTER
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Histogram, MeterProvider
@@ -400,8 +401,8 @@ def _as_text(value: JsonValue) -> str:
 
 
 def _json(value: object) -> str:
-    """As JSON, for an attribute. A toolset may return what JSON cannot express; that harms no call."""
+    """As JSON without known secrets. A toolset may return what JSON cannot express; that harms no call."""
     try:
-        return json.dumps(value, ensure_ascii=False, default=str)
+        return REGISTER.hidden(json.dumps(value, ensure_ascii=False, default=str))
     except Exception:  # noqa: BLE001  (also of a __str__ that is not ours)
         return "(it cannot be expressed as JSON)"

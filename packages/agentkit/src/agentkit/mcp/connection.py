@@ -53,6 +53,7 @@ _CANCEL_SECONDS = 1.0
 """So long it may take to tell a server that a call is given up."""
 _PAGES = 100
 _MOST_WORDS = 300
+_CLOSED = "Connection closed"
 _FROM_A_STATUS = {"Server returned an error response", "Not Found", "Session terminated"}
 
 
@@ -467,8 +468,8 @@ def _says_nothing(error: BaseException) -> bool:
 
 
 def _says_that_it_is_over(error: BaseException) -> bool:
-    if isinstance(error, MCPError):
-        return error.code == CONNECTION_CLOSED
+    if isinstance(error, MCPError):  # servers use this code for errors of their own
+        return error.code == CONNECTION_CLOSED and str(error) == _CLOSED
     return isinstance(error, OSError | anyio.ClosedResourceError | anyio.BrokenResourceError)
 
 

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from mcp_types import CONNECTION_CLOSED, INTERNAL_ERROR, ContentBlock, Tool
+from mcp_types import INTERNAL_ERROR, ContentBlock, Tool
 from pydantic import TypeAdapter, ValidationError
 
 log = logging.getLogger("agentkit.mcp")
@@ -40,10 +40,10 @@ def repaired(message: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _error(error: Any) -> dict[str, Any]:
-    """An error keeps its reason, and is none of those that the SDK raises by itself."""
+    """An error keeps its reason, wherever it stands."""
     found = cast("dict[str, Any]", {"message": error} if isinstance(error, str) else dict(error))
     code = found.get("code")
-    if isinstance(code, bool) or not isinstance(code, int) or code == CONNECTION_CLOSED:
+    if isinstance(code, bool) or not isinstance(code, int):
         found["code"] = INTERNAL_ERROR
     words = found.get("message")
     if not isinstance(words, str) or not words.strip():

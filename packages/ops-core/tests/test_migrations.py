@@ -27,6 +27,12 @@ from ops_core.testing.postgresql import PostgresServer
 Result = TypeVar("Result")
 PACKAGE = Path(__file__).parents[1]
 
+# an index of expressions is compared by its statement
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Skipped unsupported reflection of expression-based index"),
+    pytest.mark.filterwarnings("ignore:autogenerate skipping metadata-specified expression-based index"),
+]
+
 
 def look(url: str, work: Callable[[Connection], Result]) -> Result:
     """What ``work`` finds in the database, past the store."""
@@ -91,7 +97,13 @@ def test_the_tables_and_the_migrations_say_the_same(url: str):
         return compare_metadata(MigrationContext.configure(connection, opts=options), metadata)
 
     # no reflection tells that an index is descending, or its collation; the next tests compare these
-    apart = {"ix_task_due", "ix_task_listed", "ix_task_listed_by_status", "ix_task_listed_by_agent"}
+    apart = {
+        "ix_task_due",
+        "ix_task_counted",
+        "ix_task_listed",
+        "ix_task_listed_by_status",
+        "ix_task_listed_by_agent",
+    }
     assert [change for change in look(url, compare) if change[1].name not in apart] == []
 
 

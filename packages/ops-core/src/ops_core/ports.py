@@ -180,6 +180,7 @@ class Stats:
         workers: so many hold at least one lease.
         moment: the time by the store's clock, in seconds since the epoch.
         halts: so many are in force.
+        estimated: there are so many tasks that pending, waiting or due ones were not all counted.
     """
 
     tasks: Mapping[TaskStatus, int]
@@ -189,6 +190,7 @@ class Stats:
     workers: int
     moment: float
     halts: int = 0
+    estimated: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -307,7 +307,8 @@ def _tasks(stats: Stats) -> Iterator[Finding]:
     if stats.expired_leases:
         text += f", {stats.expired_leases} of a worker that is gone; the next worker takes them over"
     yield Finding(about="Store", name="leases", state="warning" if stats.expired_leases else "ok", text=text)
-    text = f"{counted(stats.due, 'task')} due, {stats.tasks[TaskStatus.WAITING]} waiting for an answer"
+    about = "about " if stats.estimated else ""
+    text = f"{about}{counted(stats.due, 'task')} due, {stats.tasks[TaskStatus.WAITING]} waiting for an answer"
     late = stats.oldest_due_seconds >= LATE_SECONDS
     if late:
         text += f"; the oldest is due since {stats.oldest_due_seconds:,.0f} s: "

@@ -57,8 +57,9 @@ POSTGRESQL_OPTIONS = {
 POSTGRESQL_PARAMETERS = (
     # no statement hangs; and a process that stands still in a transaction does not hold its locks for ever
     "-c statement_timeout=30s -c lock_timeout=10s -c idle_in_transaction_session_timeout=10s"
-    # each statement has an index; a plan that was made while a table was empty must not read all of it later
-    " -c enable_seqscan=off -c jit=off"
+    # each statement has an index; a plan that was made while a table was empty must not read all of it later, nor all
+    # that an index holds before the first row is given out
+    " -c enable_seqscan=off -c enable_bitmapscan=off -c jit=off"
 )
 """Parameters of each session; ``options`` of the URL come behind them, and win where both set one."""
 
@@ -89,27 +90,57 @@ INCREMENTAL = 2
 """The value of ``PRAGMA auto_vacuum`` with which a file can be made smaller, piece by piece."""
 
 
-class by_moment(FunctionElement[str]):  # noqa: N801  (named as a function of SQL is)
-    """Ids of tasks in the order in which they were made, for lists.
+class bytewise(FunctionElement[str]):  # noqa: N801  (named as a function of SQL is)
+    """A text as lists compare it and their indexes hold it.
 
-    On PostgreSQL they have the collation "C" there: an index of a list, which begins with the tenant, then cannot serve
-    ``id = …``. A plan that was made while the table was small would look for one row through such an index for as long
-    as it is cached, and read more of it with each task.
+    On PostgreSQL it has the collation "C" there: an index of a list then cannot serve ``tenant = …``, ``agent = …`` or
+    ``id = …``. A plan that was made while the table was small would look for one task, or for the next of a line,
+    through such an index for as long as it is cached, and read more of it with each task.
     """
 
     type = String()
     inherit_cache = True
 
 
-@compiles(by_moment, "postgresql")
-def _collated(element: by_moment, compiler: Any, **options: Any) -> str:
+@compiles(bytewise, "postgresql")
+def _collated(element: bytewise, compiler: Any, **options: Any) -> str:
     return f'{compiler.process(element.clauses, **options)} COLLATE "C"'
 
 
-@compiles(by_moment, "sqlite")
-def _plain(element: by_moment, compiler: Any, **options: Any) -> str:
+@compiles(bytewise, "sqlite")
+def _plain(element: bytewise, compiler: Any, **options: Any) -> str:
     text: str = compiler.process(element.clauses, **options)
     return text
+
+
+class by_moment(bytewise):  # noqa: N801  (named as a function of SQL is)
+    """Ids of tasks in the order in which they were made, for lists."""
+
+    inherit_cache = True
+
+
+class among(FunctionElement[bool]):  # noqa: N801  (named as a function of SQL is)
+    """Whether the first argument, a key, is among the values that a scalar subquery finds.
+
+    On PostgreSQL they are an array, which can only be looked up by the key. What an IN is made into depends on the
+    statistics: a plan that was made while the table had three rows reads all of them, and all of a million later.
+    """
+
+    inherit_cache = (
+        True  # it has no type: that of truth would be written as "= 1" on SQLite, behind which no key is seen
+    )
+
+
+@compiles(among, "postgresql")
+def _any_of_array(element: among, compiler: Any, **options: Any) -> str:
+    key, found = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"{key} = ANY (ARRAY{found})"
+
+
+@compiles(among, "sqlite")
+def _in_found(element: among, compiler: Any, **options: Any) -> str:
+    key, found = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"{key} IN {found}"
 
 
 class byte_length(FunctionElement[int]):  # noqa: N801  (named as a function of SQL is)

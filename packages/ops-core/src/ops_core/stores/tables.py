@@ -26,9 +26,9 @@ from sqlalchemy import (
     text,
 )
 
-from ops_core.stores.dialects import by_moment
+from ops_core.stores.dialects import by_moment, bytewise
 
-REVISION = "0014"
+REVISION = "0015"
 """The schema that this release works with: the head of the migrations."""
 
 metadata = MetaData(
@@ -36,6 +36,7 @@ metadata = MetaData(
 )
 
 _OPEN = "status IN ('pending', 'waiting')"
+_OPEN_WITH_DEADLINE = f"deadline_at IS NOT NULL AND {_OPEN}"
 
 task = Table(
     "task",
@@ -95,18 +96,18 @@ task = Table(
         sqlite_where=text(_OPEN),
         postgresql_where=text(_OPEN),
     ),
-    # what the sweeper looks at
+    # what the sweeper looks at; not the end of the lease, so that to renew it touches no index
     Index(
         "ix_task_lease",
-        "lease_until",
+        "lease_owner",
         sqlite_where=text("status = 'running'"),
         postgresql_where=text("status = 'running'"),
     ),
     Index(
         "ix_task_deadline",
         "deadline_at",
-        sqlite_where=text(_OPEN),
-        postgresql_where=text(_OPEN),
+        sqlite_where=text(_OPEN_WITH_DEADLINE),
+        postgresql_where=text(_OPEN_WITH_DEADLINE),
     ),
     # the oldest task of each agent that waits
     Index(
@@ -133,10 +134,11 @@ task = Table(
     ),
 )
 
+_listed = bytewise(task.c.tenant)
 _made = by_moment(task.c.id)
-Index("ix_task_listed", task.c.tenant, _made)
-Index("ix_task_listed_by_status", task.c.tenant, task.c.status, _made)
-Index("ix_task_listed_by_agent", task.c.tenant, task.c.agent, _made)
+Index("ix_task_listed", _listed, _made)
+Index("ix_task_listed_by_status", _listed, bytewise(task.c.status), _made)
+Index("ix_task_listed_by_agent", _listed, bytewise(task.c.agent), _made)
 
 
 def checked(column: ColumnElement[str]) -> ColumnElement[str]:
@@ -146,6 +148,22 @@ def checked(column: ColumnElement[str]) -> ColumnElement[str]:
     the primary key where statistics are missing or old.
     """
     return column.op("||", return_type=Text())(literal_column("''"))
+
+
+counted_at = task.c.run_after + literal_column("0", Double())
+counted_status = checked(task.c.status)
+"""When a task is due, and its status, as :mod:`ops_core.stores.sql.stats` alone says them: nothing else can be planned
+on its index, and it on no other."""
+
+# how many wait, and since when
+_COUNTED = "status || '' IN ('pending', 'waiting')"
+Index(
+    "ix_task_counted",
+    counted_status,
+    counted_at,
+    sqlite_where=text(_COUNTED),
+    postgresql_where=text(_COUNTED),
+)
 
 
 def is_one_of(of: FromClause, *statuses: str) -> ColumnElement[bool]:

@@ -31,6 +31,11 @@ class Writing:
     ended: list[str] = field(default_factory=list[str])
     halts: bool = False
 
+    @property
+    def takes_arrays(self) -> bool:
+        """Whether statements can read rows from arrays."""
+        return self.connection.dialect.name == "postgresql"
+
     def execute(self, statement: Executable, given: Any = None) -> CursorResult[Any]:
         """Carry out a statement."""
         return self.connection.execute(statement, given)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import (
     CTE,
     ColumnElement,
+    Double,
     FromClause,
     Integer,
     ScalarSelect,
     Select,
+    Text,
     and_,
     bindparam,
     case,
@@ -23,22 +25,35 @@ from sqlalchemy import (
     not_,
     or_,
     select,
-    tuple_,
+    true,
     union_all,
     update,
 )
 from sqlalchemy.sql.dml import ReturningUpdate
+from sqlalchemy.types import TypeEngine
 
 from agentkit.codec import encode_step
 from agentkit.transcript import Finished, Recorded, RunStarted
 from ops_core.errors import TaskUnreadable
 from ops_core.ports import Renewed, RetryLater
-from ops_core.stores.dialects import now
+from ops_core.stores.dialects import among, now
+from ops_core.stores.many import array_text, rows_of_arrays
 from ops_core.stores.rows import AnyRow, error_text, task_of, unreadable
 from ops_core.stores.sql.decide import end_task
 from ops_core.stores.sql.halts import not_all_halted, not_halted
-from ops_core.stores.sql.progress import NO_LEASE, add_steps, fence, fenced, lost, progressed, step_row
-from ops_core.stores.tables import is_open, is_running, open_in
+from ops_core.stores.sql.progress import (
+    FENCED,
+    NO_LEASE,
+    add_steps,
+    fence,
+    fence_of,
+    fenced,
+    for_many,
+    lost,
+    progressed,
+    step_row,
+)
+from ops_core.stores.tables import is_open, open_in
 from ops_core.stores.tables import task as t
 from ops_core.stores.turns import Line, Turns
 from ops_core.stores.writing import Writing
@@ -70,15 +85,20 @@ _has_not_expired = or_(t.c.deadline_at.is_(None), t.c.started_at.is_not(None), t
 _begins = and_(t.c.steps == 0, t.c.thread_id.is_(None))
 
 
-def _claim(*wanted: ColumnElement[bool]) -> ReturningUpdate[Any]:
-    due = (
+def _due(slots: ColumnElement[int], *wanted: ColumnElement[bool]) -> Select[*tuple[Any, ...]]:
+    return (
         select(t.c.id)
         .where(is_open, t.c.run_after <= now(), *wanted, not_halted, _has_not_expired)
         .order_by(t.c.run_after, t.c.id)
-        .limit(bindparam("slots", type_=Integer()))
+        .limit(slots)
         .with_for_update(skip_locked=True)
-        .cte("due")  # a subquery could be carried out once for each row, and take more than there are slots
     )
+
+
+def _claim(found: Select[*tuple[Any, ...]]) -> ReturningUpdate[Any]:
+    due = found.cte(
+        "due"
+    )  # a subquery could be carried out once for each row, and take more than there are slots
     by_timeout = now() + t.c.timeout_seconds
     values: dict[str, Any] = {
         "status": TaskStatus.RUNNING,
@@ -96,21 +116,34 @@ def _claim(*wanted: ColumnElement[bool]) -> ReturningUpdate[Any]:
         ),
         "updated_at": now(),
     }
-    return update(t).where(t.c.id.in_(select(due.c.id))).values(values).returning(t, now().label("moment"))
+    found_ids = select(due.c.id).scalar_subquery()
+    return update(t).where(among(t.c.id, found_ids)).values(values).returning(t, now().label("moment"))
 
 
-CLAIM_OF_LINE = _claim(*(t.c[name] == bindparam(f"of_{name}") for name in Line._fields))
+def _claim_of_lines() -> ReturningUpdate[Any]:
+    """As :data:`CLAIM_OF_LINE`, of many lines, on PostgreSQL."""
+    given = rows_of_arrays({**_OF_LINE, "slots": Integer()})
+    line = (t.c[name] == given.c[f"of_{name}"] for name in Line._fields)
+    due = _due(given.c.slots, *line).lateral("due_of_line")
+    return _claim(select(due.c.id).select_from(given.join(due, true())))
+
+
+_slots = bindparam("slots", type_=Integer())
+_OF_LINE: Mapping[str, TypeEngine[Any]] = {"of_tenant": Text(), "of_agent": Text(), "of_priority": Integer()}
+CLAIM_OF_LINE = _claim(_due(_slots, *(t.c[name] == bindparam(f"of_{name}") for name in Line._fields)))
+CLAIM_OF_LINES = _claim_of_lines()
 _claim_only = _claim(
-    t.c.agent.in_(bindparam("agents", expanding=True)),
-    t.c.id.in_(bindparam("only", expanding=True)),
-    not_all_halted(t.c.tenant, t.c.agent),
+    _due(
+        _slots,
+        t.c.agent.in_(bindparam("agents", expanding=True)),
+        t.c.id.in_(bindparam("only", expanding=True)),
+        not_all_halted(t.c.tenant, t.c.agent),
+    )
 )
-_renew = (
-    update(t)
-    .where(tuple_(t.c.tenant, t.c.id, t.c.epoch).in_(bindparam("held", expanding=True)))
-    .where(is_running)
-    .values(lease_until=now() + bindparam("seconds"))
-    .returning(t.c.id, t.c.epoch, t.c.cancel_requested)
+RENEW = for_many(
+    lambda of: update(t).where(*fence_of(of)).values(lease_until=now() + of("seconds")),
+    {**FENCED, "seconds": Double()},
+    t.c.cancel_requested,
 )
 
 
@@ -193,21 +226,24 @@ def _highest_priority(of: FromClause, tenant: ScalarSelect[str]) -> ScalarSelect
     )
 
 
-def _lower_lines() -> Select[*tuple[Any, ...]]:
-    """The next lower priority of a tenant and agent at which something is due."""
-    start = select(
-        bindparam("of_agent", type_=t.c.agent.type).label("agent"),
-        bindparam("of_tenant", type_=t.c.tenant.type).label("tenant"),
-        bindparam("of_priority", type_=Integer()).label("priority"),
-        literal(0, Integer()).label("hops"),
-    )
-    walk = start.cte("walk", recursive=True)
+def _lower_lines(start: Select[*tuple[Any, ...]]) -> Select[*tuple[Any, ...]]:
+    """The next lower priority of tenants and agents at which something is due; nothing where there is none."""
+    lines = start.add_columns(literal(0, Integer()).label("hops"))
+    walk = lines.cte("walk", recursive=True)
+    goes_on = or_(walk.c.hops == 0, case((_is_due(walk), 0), else_=1) == 1)
     onward = select(walk.c.agent, walk.c.tenant, _lower_priority(walk), walk.c.hops + 1)
-    walk = walk.union_all(onward.where(walk.c.priority.is_not(None)))
-    return select(walk.c.priority).where(walk.c.hops > 0, _is_due(walk)).limit(1)
+    walk = walk.union_all(onward.where(walk.c.priority.is_not(None), goes_on))
+    found = select(walk.c.tenant, walk.c.agent, walk.c.priority)
+    return found.where(walk.c.hops > 0, walk.c.priority.is_not(None), _is_due(walk))
 
 
-LOWER_LINE = _lower_lines()
+def _line_by(of: Callable[[str], ColumnElement[Any]]) -> Select[*tuple[Any, ...]]:
+    return select(*(of(f"of_{name}").label(name) for name in ("agent", "tenant", "priority")))
+
+
+LOWER_LINE = _lower_lines(_line_by(lambda name: bindparam(name, type_=_OF_LINE[name])))
+LOWER_LINES = _lower_lines(_line_by(rows_of_arrays(_OF_LINE).c.__getitem__))
+"""As :data:`LOWER_LINE`, of many lines, on PostgreSQL."""
 
 
 def _all_agents() -> CTE:
@@ -267,18 +303,16 @@ class Claiming:
         lines, examined = self._due_lines(writing, wanted)
         served = set[str]()
         while lines and len(rows) < wanted.slots:
-            for line, count in self.turns.share(wanted.slots - len(rows), lines).items():
-                of_line = {f"of_{name}": value for name, value in line._asdict().items()}
-                taken = _take(writing, CLAIM_OF_LINE, wanted, count, of_line)
-                rows += taken
-                if taken:
+            shares = self.turns.share(wanted.slots - len(rows), lines)
+            taken = _take_of_lines(writing, wanted, shares)
+            for line in shares:
+                if taken[line]:
+                    rows += taken[line]
                     self.turns.served(line)
                     served.add(line.tenant)
-                if len(taken) < count:
-                    lines.discard(line)
-                    lower = writing.execute(LOWER_LINE, of_line).scalar()
-                    if lower is not None:
-                        lines.add(line._replace(priority=lower))
+            emptied = [line for line, count in shares.items() if len(taken[line]) < count]
+            lines -= {*emptied}
+            lines |= _lower(writing, emptied)
         if served:
             examined = self.turns.in_turn(served)[-1]
         self.turns.last_tenant = examined
@@ -315,6 +349,41 @@ class Claiming:
             return lines, None
         until = min(cut_off)
         return {line for line in lines if line.tenant <= until}, until
+
+
+def _take_of_lines(
+    writing: Writing, wanted: Wanted, shares: Mapping[Line, int]
+) -> Mapping[Line, Sequence[AnyRow]]:
+    """Take so many tasks of each line: on PostgreSQL in one statement."""
+    if len(shares) == 1 or not writing.takes_arrays:
+        return {
+            line: _take(writing, CLAIM_OF_LINE, wanted, count, _of_line(line))
+            for line, count in shares.items()
+        }
+    taken: dict[Line, list[AnyRow]] = {line: [] for line in shares}
+    slots = array_text([*shares.values()])
+    of = {"by": wanted.owner, "seconds": wanted.lease_seconds, "slots": slots, **_arrays_of(shares)}
+    for row in sorted(writing.execute(CLAIM_OF_LINES, of), key=lambda row: (row.run_after, row.id)):
+        taken[Line(row.tenant, row.agent, row.priority)].append(row)
+    return taken
+
+
+def _lower(writing: Writing, lines: Sequence[Line]) -> set[Line]:
+    """The lines below these, of the same agents and tenants."""
+    if len(lines) > 1 and writing.takes_arrays:
+        rows = writing.execute(LOWER_LINES, _arrays_of(lines)).all()
+    else:
+        rows = [row for line in lines for row in writing.execute(LOWER_LINE, _of_line(line))]
+    return {Line(row.tenant, row.agent, row.priority) for row in rows}
+
+
+def _of_line(line: Line) -> dict[str, Any]:
+    return {f"of_{name}": value for name, value in line._asdict().items()}
+
+
+def _arrays_of(lines: Iterable[Line]) -> dict[str, str]:
+    columns = zip(Line._fields, zip(*lines, strict=True), strict=True)
+    return {f"of_{name}": array_text(values) for name, values in columns}
 
 
 def _take(
@@ -373,14 +442,11 @@ def _claimed(row: AnyRow) -> Claimed:
 
 def renew_leases(writing: Writing, leases: Collection[Lease], lease_seconds: float) -> Renewed:
     """Prolong leases, and say which are lost and which tasks are to be cancelled."""
-    held = [(lease.tenant, lease.task_id, lease.epoch) for lease in leases]
-    cancelled: dict[tuple[str, int], bool] = {}
-    if held:
-        for row in writing.execute(_renew, {"held": held, "seconds": lease_seconds}):
-            cancelled[row.id, row.epoch] = row.cancel_requested
+    given = [{**fenced(lease), "seconds": lease_seconds} for lease in leases]
+    found = dict(zip(leases, writing.found(RENEW, given), strict=True))
     return Renewed(
-        lost=frozenset(lease for lease in leases if (lease.task_id, lease.epoch) not in cancelled),
-        cancelled=frozenset(lease for lease in leases if cancelled.get((lease.task_id, lease.epoch))),
+        lost=frozenset(lease for lease, row in found.items() if row is None),
+        cancelled=frozenset(lease for lease, row in found.items() if row is not None and row[0]),
     )
 
 

@@ -12,7 +12,7 @@ from agentkit.transcript import ApprovalAsked, ApprovalGiven, Recorded, Unreadab
 from ops_core.errors import TaskNotFound
 from ops_core.ports import PAGE_BYTES, ApprovalFilter, Page, TaskFilter
 from ops_core.stores.damage import shown_task
-from ops_core.stores.dialects import by_moment, byte_length, now
+from ops_core.stores.dialects import by_moment, byte_length, bytewise, now
 from ops_core.stores.rows import AnyRow, recorded_of
 from ops_core.stores.tables import checked, task_label, turn
 from ops_core.stores.tables import step as s
@@ -33,7 +33,7 @@ _asked = select(s.c.seq).where(s.c.task_id == t.c.id, _is_about_approval).exists
 _one_task_asked = _one_task.add_columns(_asked.label("asked"), now().label("moment"))
 _asking = (
     select(t.c.id, t.c.agent, now().label("moment"))
-    .where(t.c.status.in_(statuses_that(Verb.CANCEL)), t.c.steps > 1, _asked)
+    .where(bytewise(t.c.status).in_(statuses_that(Verb.CANCEL)), t.c.steps > 1, _asked)
     .order_by(by_moment(t.c.id).desc())
     .limit(LOOKED_AT)
 )
@@ -82,7 +82,7 @@ def list_approvals(connection: Connection, tenant: str, wanted: ApprovalFilter) 
     including = wanted.before is not None
     while len(found) < wanted.limit:
         compared = by_moment(t.c.id) <= before if including else by_moment(t.c.id) < before
-        rows = connection.execute(_asking.where(compared, t.c.tenant == tenant)).all()
+        rows = connection.execute(_asking.where(compared, bytewise(t.c.tenant) == tenant)).all()
         steps = _approval_steps(connection, [row.id for row in rows])
         for row in rows:
             found += [
@@ -144,11 +144,11 @@ def list_tasks(connection: Connection, tenant: str, wanted: TaskFilter) -> Page[
 
 def conditions_of(tenant: str, wanted: TaskFilter) -> Sequence[ColumnElement[bool]]:
     """The conditions of a list."""
-    conditions: list[ColumnElement[bool]] = [t.c.tenant == tenant]
+    conditions: list[ColumnElement[bool]] = [bytewise(t.c.tenant) == tenant]
     if wanted.status:
-        conditions.append(t.c.status.in_(wanted.status))
+        conditions.append(bytewise(t.c.status).in_(wanted.status))
     if wanted.agent is not None:
-        conditions.append(t.c.agent == wanted.agent)
+        conditions.append(bytewise(t.c.agent) == wanted.agent)
     if wanted.before is not None:
         conditions.append(by_moment(t.c.id) < wanted.before)
     if wanted.thread is not None:

@@ -42,7 +42,8 @@ Values: TypeAlias = Callable[[str], ColumnElement[Any]]
 """What stands in a statement for the value of a name: a parameter, or a column of the rows that are given together."""
 
 
-def _fence(of: Values) -> Sequence[ColumnElement[bool]]:
+def fence_of(of: Values) -> Sequence[ColumnElement[bool]]:
+    """The conditions under which a task is still the holder's."""
     return (
         t.c.id == of("of_task"),
         checked(t.c.tenant) == of("of_tenant"),
@@ -51,7 +52,7 @@ def _fence(of: Values) -> Sequence[ColumnElement[bool]]:
     )
 
 
-fence = _fence(bindparam)
+fence = fence_of(bindparam)
 """The task is still the holder's."""
 
 progressed = and_(t.c.steps > t.c.steps_at_claim, t.c.steps > 1)
@@ -64,10 +65,9 @@ _SUMS = {
     "output_tokens": BigInteger(),
     "unsettled": BigInteger(),
 }
+FENCED: Mapping[str, TypeEngine[Any]] = {"of_task": Text(), "of_tenant": Text(), "of_epoch": Integer()}
 _COUNTED: Mapping[str, TypeEngine[Any]] = {
-    "of_task": Text(),
-    "of_tenant": Text(),
-    "of_epoch": Integer(),
+    **FENCED,
     **{f"add_{name}": kind for name, kind in _SUMS.items()},
     "add_cost_usd": Double(),
     "more": Integer(),
@@ -97,19 +97,19 @@ def _count_steps(of: Values) -> Mapping[str, Any]:
 def _append_by(of: Values) -> Update:
     # a step that says only that a call began is no progress: the call may be what kills the workers; nor is the first
     at_claim = case((t.c.steps_at_claim == 0, 1), else_=t.c.steps_at_claim) + of("only_began")
-    return update(t).where(*_fence(of)).values(**_count_steps(of), steps_at_claim=at_claim)
+    return update(t).where(*fence_of(of)).values(**_count_steps(of), steps_at_claim=at_claim)
 
 
 def _finish_by(of: Values) -> Update:
     ending = {name: of(f"to_{name}") for name in ("status", "output", "error")}
     values = {**_count_steps(of), **NO_LEASE, **ending, "finished_at": now(), "run_after": None}
-    return update(t).where(*_fence(of)).values(**values)
+    return update(t).where(*fence_of(of)).values(**values)
 
 
-def _for_many(
+def for_many(
     statement: Callable[[Values], Update], kinds: Mapping[str, TypeEngine[Any]], *answers: ColumnElement[Any]
 ) -> Many:
-    """The statement for one row, and for many together.
+    """The statement behind the fence for one row, and for many together.
 
     That of many names the ids a second time, as one array: in whichever order the planner joins, it finds the tasks by
     their key, and none besides.
@@ -122,8 +122,8 @@ def _for_many(
     )
 
 
-_append = _for_many(_append_by, _COUNTED, t.c.tenant, t.c.steps, t.c.updated_at)
-_finish = _for_many(_finish_by, _ENDED, t.c.tenant, t.c.steps, t.c.updated_at, t.c.thread_id)
+_append = for_many(_append_by, _COUNTED, t.c.tenant, t.c.steps, t.c.updated_at)
+_finish = for_many(_finish_by, _ENDED, t.c.tenant, t.c.steps, t.c.updated_at, t.c.thread_id)
 _new_steps = NewRows(s)
 
 

@@ -49,6 +49,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(agentkit|ops_core)\.[\w.]+\.(Deps|Item|Output|Value|Result|T)"),  # a type variable
     (r"py:.*", r"(agentkit|ops_core)\.([\w.]+\.)?_\w+"),  # a private base class
     (r"py:.*", r"(agentkit|ops_core)\.testing\..*|ops_core\.(stores|assembly)\..*"),  # parts without a page
+    (r"py:.*", r"ops_core\.durations\..*"),  # readers of settings, as they stand in annotations
     (r"py:.*", r"\w+\[.*"),  # a piece of an annotation
 ]
 

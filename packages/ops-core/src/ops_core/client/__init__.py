@@ -10,6 +10,7 @@ from ops_core.client.over_http import OpsClient
 from ops_core.client.protocol import (
     AgentClient,
     ApprovalClient,
+    BulkClient,
     Client,
     HaltClient,
     NoteClient,
@@ -21,6 +22,7 @@ from ops_core.errors import ConfigError
 __all__ = [
     "AgentClient",
     "ApprovalClient",
+    "BulkClient",
     "Client",
     "HaltClient",
     "LocalClient",

@@ -270,9 +270,9 @@ def to_json_value(value: Any) -> JsonValue:
         return value
     from pydantic_core import to_jsonable_python
 
+    lists = _Lists()
     try:
         try:
-            lists = _Lists()
             value = lists.of(value)
             plain = to_jsonable_python(value, inf_nan_mode="constants", fallback=lists.expanded)
         except UnicodeEncodeError:  # in a key: those it does not leave as they are
@@ -313,7 +313,7 @@ class _Lists:
 
     def of(self, value: Any, depth: int = 0) -> Any:
         """The same, with lists for the iterators in lists, tuples, dicts and dataclasses."""
-        kind = type(value)
+        kind: object = type(value)
         if kind in _PLAIN or depth > _DEEPEST:
             return value
         if kind is dict:

@@ -58,10 +58,11 @@ def _result(result: Mapping[str, Any]) -> dict[str, Any]:
     is_of_a_call = "structuredContent" in result or "isError" in result or result.get("content", 0) is None
     if is_of_a_call and made.get("content") is None:
         made["content"] = []
-    if isinstance(made.get("content"), str):
-        made["content"] = [{"type": "text", "text": made["content"]}]
-    elif isinstance(made.get("content"), list):
-        made["content"] = [_block(each) for each in made["content"]]
+    content: Any = made.get("content")
+    if isinstance(content, str):
+        made["content"] = [{"type": "text", "text": content}]
+    elif isinstance(content, list):
+        made["content"] = list(map(_block, content))
     if "structuredContent" in made and not isinstance(made["structuredContent"], dict):
         made["structuredContent"] = {"result": made["structuredContent"]}
     if "tools" in made:

@@ -128,7 +128,8 @@ def to_result(tool: str, value: Any) -> JsonValue:
 def is_iterator(value: Any) -> bool:
     """Whether it is read item by item, by code of the tool."""
     try:
-        return isinstance(value, Iterator) and type(value) not in ProxyTypes
+        kind: object = type(value)
+        return kind not in ProxyTypes and isinstance(value, Iterator)
     except Exception:  # noqa: BLE001  (as above)
         return False
 

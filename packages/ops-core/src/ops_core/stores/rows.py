@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from sqlalchemy import Row
 
@@ -119,8 +119,11 @@ _AS_THEY_ARE = (
 
 def labels_of(stored: str) -> Mapping[str, str]:
     """The labels in a row."""
-    labels = from_json_text(stored)
-    if not isinstance(labels, dict) or not all(type(value) is str for value in labels.values()):
+    found = from_json_text(stored)
+    labels: dict[str, Any] = {"": None}
+    if isinstance(found, dict):
+        labels = cast("dict[str, Any]", found)
+    if not all(type(value) is str for value in labels.values()):
         message = "labels are no texts by name"
         raise ValueError(message)
     return labels

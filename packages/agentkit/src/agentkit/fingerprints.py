@@ -52,7 +52,7 @@ def _plain(value: Any) -> Any:
 
 def _as_data(value: Any) -> Any:
     """What JSON cannot express, as data; called by the encoder for each such value."""
-    kind = type(value)
+    kind: type[Any] = type(value)  # pyright: ignore[reportUnknownVariableType]
     if is_dataclass(kind):
         return [kind.__qualname__, *({name: getattr(value, name)} for name in _shown_fields(kind))]
     if isinstance(value, Enum):

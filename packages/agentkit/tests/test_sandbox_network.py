@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 import pytest
 import pytest_asyncio
 
-from agentkit.errors import ToolError
+from agentkit.errors import MachineError, ToolError
 from agentkit.sandbox import FunctionRaised, Grants, HostRule, Limits, ProgramTerms
 from agentkit.sandbox.connections import Connections, Denied
 from agentkit.sandbox.doors import asked, planned
@@ -197,7 +197,7 @@ async def test_descriptors_that_run_out_at_any_moment_are_named_and_none_is_lost
         with few_descriptors(count):
             try:
                 endings.append(await value_of(box, "fetch", arguments, grants=granted(port)))
-            except (OSError, ToolError) as error:
+            except (MachineError, ToolError) as error:
                 endings.append(getattr(error, "errno", type(error).__name__))
     assert {errno.EMFILE} <= set(endings) <= {errno.EMFILE, "FunctionRaised", "hello"}
     assert (endings[0], endings[-1]) == (errno.EMFILE, "hello")

@@ -313,7 +313,7 @@ class _Lists:
 
     def of(self, value: Any, depth: int = 0) -> Any:
         """The same, with lists for the iterators in lists, tuples, dicts and dataclasses."""
-        kind: object = type(value)
+        kind = type(cast("object", value))
         if kind in _PLAIN or depth > _DEEPEST:
             return value
         if kind is dict:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from mcp_types import INTERNAL_ERROR, ContentBlock, Tool
@@ -58,11 +58,11 @@ def _result(result: Mapping[str, Any]) -> dict[str, Any]:
     is_of_a_call = "structuredContent" in result or "isError" in result or result.get("content", 0) is None
     if is_of_a_call and made.get("content") is None:
         made["content"] = []
-    content: Any = made.get("content")
+    content = made.get("content")
     if isinstance(content, str):
         made["content"] = [{"type": "text", "text": content}]
     elif isinstance(content, list):
-        made["content"] = list(map(_block, content))
+        made["content"] = [_block(block) for block in _items(content)]
     if "structuredContent" in made and not isinstance(made["structuredContent"], dict):
         made["structuredContent"] = {"result": made["structuredContent"]}
     if "tools" in made:
@@ -70,6 +70,11 @@ def _result(result: Mapping[str, Any]) -> dict[str, Any]:
     if "nextCursor" in made and not isinstance(made["nextCursor"], str):
         made["nextCursor"] = str(made["nextCursor"])
     return made
+
+
+def _items(value: Any) -> Iterable[Any]:
+    """The items of a list; none of what is no list."""
+    return cast("Iterable[Any]", value) if isinstance(value, list) else ()
 
 
 def _block(block: Any) -> Any:
@@ -85,7 +90,7 @@ def _block(block: Any) -> Any:
 def _tools(tools: Any) -> Sequence[Any]:
     """The tools that can be read: one that cannot is left out, and spoils none of the others."""
     found: list[Any] = []
-    for each in tools if isinstance(tools, list) else []:
+    for each in _items(tools):
         try:
             Tool.model_validate(each, by_name=False)
         except ValidationError as error:

@@ -15,10 +15,11 @@ from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from typing import Any, TypeAlias, cast
 
-from agentkit.messages import ModelRequest, ToolSpec
+from agentkit.messages import AssistantMessage, ModelRequest, ToolSpec
 
 Json: TypeAlias = Any
 _SPOKEN_OF_A_TOOL = ("name", "description", "parameters")
+_SPOKEN_OF_A_REPLY = ("parts",)
 _IDS = ("id", "call_id")
 _LONGEST_DATA = 256
 _SHOWN = 60
@@ -54,6 +55,8 @@ def _said(value: Any, ids: dict[str, str]) -> Iterator[tuple[str, Json]]:
     if not isinstance(value, ModelRequest):
         yield "is", re.sub(r"(?<!^)(?=[A-Z])", "_", type(value).__name__).lower()
     for field in fields(value):
+        if isinstance(value, AssistantMessage) and field.name not in _SPOKEN_OF_A_REPLY:
+            continue  # which model wrote it, and how it ended
         found = getattr(value, field.name)
         default = field.default_factory() if field.default_factory is not MISSING else field.default
         if default is not MISSING and type(found) is type(default) and found == default:

@@ -128,7 +128,7 @@ def to_result(tool: str, value: Any) -> JsonValue:
 def is_iterator(value: Any) -> bool:
     """Whether it is read item by item, by code of the tool."""
     try:
-        kind: object = type(value)
+        kind = type(cast("object", value))
         return kind not in ProxyTypes and isinstance(value, Iterator)
     except Exception:  # noqa: BLE001  (as above)
         return False

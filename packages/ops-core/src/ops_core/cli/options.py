@@ -11,8 +11,6 @@ from typing import Annotated, Any, TypeAlias, TypeVar, get_type_hints
 
 import typer
 
-from ops_core.durations import MAX_SECONDS
-
 TaskId: TypeAlias = Annotated[
     str, typer.Argument(metavar="ID", help="The task's id, or its beginning.", show_default=False)
 ]
@@ -47,13 +45,24 @@ Attach: TypeAlias = Annotated[
         show_default=False,
     ),
 ]
+
+
+def _checked_seconds(value: float | None) -> float | None:
+    from ops_core.durations import read_seconds  # with pydantic, which --help does without
+
+    try:
+        return None if value is None else read_seconds(value)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 Within: TypeAlias = Annotated[
     float | None,
     typer.Option(
         "--within",
         metavar="SECONDS",
         min=0,
-        max=MAX_SECONDS,
+        callback=_checked_seconds,
         help="Stop following after so long; the task goes on.",
     ),
 ]

@@ -381,9 +381,9 @@ def _sqlite_engine(url: URL, clock: Clock) -> Engine:
             moment = "opspawn_now()"
         cursor = connection.cursor()
         cursor.execute(f"CREATE TEMP VIEW {CLOCK} AS SELECT {moment} AS moment")
-        cursor.execute(
-            f"PRAGMA auto_vacuum = {INCREMENTAL}"
-        )  # heeded by a new file only, and before all else
+        if not cursor.execute("PRAGMA page_count").fetchone()[0]:
+            # heeded by a new file only, and before all else; in another one it would wait for the lock of writers
+            cursor.execute(f"PRAGMA auto_vacuum = {INCREMENTAL}")
         cursor.execute("PRAGMA journal_mode = WAL")
         cursor.execute("PRAGMA synchronous = FULL")  # an acknowledged write survives a power cut
         cursor.execute("PRAGMA busy_timeout = 10000")

@@ -6,6 +6,8 @@ JSON is stored as text, as it was written: it is never searched, and a ``jsonb``
 
 from __future__ import annotations
 
+from typing import cast
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -150,7 +152,8 @@ def checked(column: ColumnElement[str]) -> ColumnElement[str]:
     return column.op("||", return_type=Text())(literal_column("''"))
 
 
-counted_at = task.c.run_after + literal_column("0", Double())
+_zero: ColumnElement[float] = literal_column("0", cast("Double[float]", Double()))
+counted_at = task.c.run_after + _zero
 counted_status = checked(task.c.status)
 """When a task is due, and its status, as :mod:`ops_core.stores.sql.stats` alone says them: nothing else can be planned
 on its index, and it on no other."""

@@ -23,6 +23,7 @@ CONFIG = """
 include-operation-id = [
     "submit_task", "list_tasks", "list_threads", "list_notes", "recall_notes", "list_approvals",
     "answer_approval", "create_halt", "list_halts", "retry_task", "settle_call",
+    "cancel_tasks", "retry_tasks",
 ]
 checks.positive_data_acceptance.enabled = false
 

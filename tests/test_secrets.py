@@ -109,7 +109,7 @@ X-Pair = "id:${{PAIRED}}"
 [mcp.servers.away]
 command = "{python}"
 args = ["-S", "server.py", "--token", "${{GIVEN}}"]
-cwd = "."
+cwd = "away"
 effects = {{ "*" = "pure" }}
 
 [mcp.servers.away.env]
@@ -250,7 +250,8 @@ class Place:
             "NO_PROXY": "127.0.0.1",
         }
         (folder / "secret_tools.py").write_text(TOOLS)
-        (folder / "server.py").write_text(SERVER)
+        (folder / "away").mkdir()
+        (folder / "away" / "server.py").write_text(SERVER)
         (folder / "opspawn.toml").write_text(FILE.format(url=url, python=sys.executable))
 
     @contextmanager

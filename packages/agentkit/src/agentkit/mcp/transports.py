@@ -211,7 +211,8 @@ class _Program(_Base):
         process = running(self._server, here.variables, here.sandboxes, here.granted)
         streams = await self._stack.enter_async_context(process)
         incoming, read = anyio.create_memory_object_stream[SessionMessage | Exception]()
-        write, outgoing = anyio.create_memory_object_stream[SessionMessage]()
+        # answers that nobody reads are counted below; without room for them here the session would wait, and count none
+        write, outgoing = anyio.create_memory_object_stream[SessionMessage](2 * _MOST_ASKED)
         for work in (
             self._read(streams, incoming),
             self._write(outgoing, streams.stdin),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import select
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import h11
 import httpx2
@@ -107,20 +107,23 @@ class Connection:
         try:
             async with deadline:
                 loop = asyncio.get_running_loop()
+                # a loop of another kind, such as uvloop's, tries one address after the other
+                is_asyncio = isinstance(loop, asyncio.BaseEventLoop)
+                beside: dict[str, Any] = {"happy_eyeballs_delay": _SECOND_ADDRESS} if is_asyncio else {}
                 _transport, wire = await loop.create_connection(
                     _Wire,
                     host,
                     port,
                     ssl=self._tls if is_secure else None,
                     server_hostname=host if is_secure else None,
-                    happy_eyeballs_delay=_SECOND_ADDRESS,
+                    **beside,
                 )
         except TimeoutError as error:
             if deadline.expired():
                 raise httpx2.ConnectTimeout("no connection in time") from None
             raise httpx2.ConnectError(str(error)) from error
         except OSError as error:  # also of TLS, and of the name
-            raise httpx2.ConnectError(str(error)) from error
+            raise httpx2.ConnectError(f"{host}:{port}: {error}") from error
         return wire
 
     async def _send(self, request: httpx2.Request, wire: _Wire, seconds: float | None) -> None:
@@ -177,8 +180,7 @@ class _Wire(asyncio.Protocol):
     # --- what asyncio calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's are of no class of asyncio
 
     def data_received(self, data: bytes) -> None:
         self._arrived.append(data)

@@ -17,9 +17,7 @@ class BulkRequest(Strict):
     """Which tasks are meant: those that fit all that is given."""
 
     model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"agent": "assistant", "status": ["pending"], "older_than_seconds": 7200}]
-        }
+        json_schema_extra={"examples": [{"agent": "assistant", "older_than_seconds": 7200}]}
     )
 
     status: list[TaskStatus] = Field(

@@ -19,15 +19,6 @@ settings.load_profile("busy machine")
 pytest.register_assert_rewrite("agentkit.testing")  # the shipped contracts explain their failures
 
 
-def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Any] | None:
-    """What talks to sockets by itself is tried on the loop of the standard library and on that of workers."""
-    if item.path.name != "test_lanes.py":
-        return None
-    import uvloop
-
-    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
-
-
 @pytest.fixture
 async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Any]:
     """Answers each request with the next planned answer."""

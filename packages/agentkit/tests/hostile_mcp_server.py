@@ -109,7 +109,7 @@ def call(name, arguments, state):
             return text("changed")
         case "pesters":  # it asks, and does not read the answers
             for number in range(200_000):
-                send({"id": f"ping-{number}", "method": "ping"})
+                send({"id": f"ping-{number}-{'x' * 1_000}", "method": "ping"})  # soon the pipe is full
             return text("asked")
         case "hurries":
             for number in range(3_000):

@@ -337,3 +337,20 @@ async def test_a_server_over_tls_that_nobody_trusts_is_refused(tls):
     async with answering(always(BODY), tls=(tls[0], ssl.create_default_context())) as (client, _writers):
         with pytest.raises(httpx2.ConnectError, match="certificate"):
             await ask(client)
+
+
+@pytest.mark.parametrize(
+    "exchange",
+    [
+        test_requests_one_after_the_other_share_a_connection,
+        test_as_many_connections_as_requests_at_a_time_and_no_more,
+        test_a_connection_that_the_server_has_closed_is_replaced,
+        test_a_body_that_is_not_read_closes_its_connection,
+        test_a_request_that_is_given_up_closes_its_connection,
+        test_a_request_in_pieces_arrives_whole,
+        test_a_place_where_nobody_listens_is_named,
+    ],
+)
+def test_it_is_the_same_on_the_loop_of_workers(exchange):
+    uvloop = pytest.importorskip("uvloop")
+    uvloop.run(asyncio.wait_for(exchange(), 20))

@@ -37,7 +37,7 @@ from agentkit.transcript import ToolReturned, ToolStarted, open_calls
 
 from .loop_support import call, steps_of  # type: ignore[import-not-found]
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits and /dev/full of Linux")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full and the sandbox: Linux only")
 
 
 @contextmanager

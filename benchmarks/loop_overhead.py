@@ -22,8 +22,8 @@ from sampler import profile
 from scripted import Scripted, add, add_in_a_thread, by_hand, has_failures, plain_add, plain_add_in_a_thread
 
 from agentkit import Agent, Completed, FileJournal, Limits, MemoryJournal, Tool
-from agentkit.codec import encode_step
-from agentkit.transcript import ToolReturned
+from agentkit.transcript.codec import encode_step
+from agentkit.transcript.steps import ToolReturned
 
 MICRO = 1e6
 LIMITS = Limits(steps=100_000)  # one that is looked at, as in every real run

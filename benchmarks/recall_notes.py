@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy import insert, text
 
-from agentkit.memories.nearest import packed
+from agentkit.memories.similarity import packed
 from agentkit.ports import Scope
 from ops_core.stores import SqlStore, migrations
 from ops_core.stores.tables import note

@@ -17,7 +17,7 @@ from agentkit.messages import (
     Usage,
     UserMessage,
 )
-from agentkit.transcript import ToolReturned, Transcript
+from agentkit.transcript.steps import ToolReturned, Transcript
 
 USAGE = Usage(input_tokens=100, output_tokens=20)
 

@@ -24,8 +24,8 @@ from sampler import profile
 from scripted import Scripted, add, has_failures
 
 from agentkit import Agent, Recorded
-from agentkit.codec import encode_step, kind_of
-from agentkit.transcript import Finished, ModelReplied, RunStarted, ToolReturned
+from agentkit.transcript.codec import encode_step, kind_of
+from agentkit.transcript.steps import Finished, ModelReplied, RunStarted, ToolReturned
 from ops_core.assembly import Ops, open_ops
 from ops_core.catalog import Catalog
 from ops_core.cli.lasting import run_lasting

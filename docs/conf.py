@@ -5,11 +5,11 @@ import logging
 import mcp_types as _loaded  # noqa: F401  (autodoc would load it as for a type checker, and it cannot be loaded so)
 
 import agentkit.agent
-import agentkit.loop
+import agentkit.run.loop
 from ops_core import __version__
 
 # agent.py imports these for type checkers alone: they load with the first run.
-vars(agentkit.agent).update(Event=agentkit.loop.Event, OnEvent=agentkit.loop.OnEvent)
+vars(agentkit.agent).update(Event=agentkit.run.loop.Event, OnEvent=agentkit.run.loop.OnEvent)
 
 project = "Opspawn"
 author = "The Opspawn authors"

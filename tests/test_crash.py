@@ -7,7 +7,7 @@ import pytest
 
 from agentkit import Agent, Completed, MemoryJournal, Recorded, ToolCall, ToolContext, Waiting, tool
 from agentkit.testing import Crash, CrashingJournal, ScriptedModel
-from agentkit.transcript import ApprovalGiven, ModelReplied, RunStarted, ToolReturned
+from agentkit.transcript.steps import ApprovalGiven, ModelReplied, RunStarted, ToolReturned
 
 GOAL = "Fetch three pages, store them, send one letter, and report."
 

@@ -30,7 +30,7 @@ PORT_METHODS = 16
 MAY_READ_THE_ENVIRONMENT = {
     "ops_core/settings.py",
     "agentkit/models/__init__.py",
-    "agentkit/sandbox/confined/calling.py",  # it makes that of a child, from nothing
+    "agentkit/sandbox/confined/function_call.py",  # it makes that of a child, from nothing
     "agentkit/mcp/pool.py",
 }
 
@@ -49,10 +49,10 @@ LATE_IMPORTS = [
         "an adapter loads an SDK that may not be installed",
     ),
     ("agentkit.agent", "agentkit.", "declaring an agent loads nothing that only a run needs"),
-    ("agentkit.sandbox.opening", "agentkit.sandbox.", "what only Linux has"),
+    ("agentkit.sandbox.manager", "agentkit.sandbox.", "what only Linux has"),
     ("agentkit.mcp.pool", "agentkit.mcp.connection", "the SDK may not be installed"),
-    ("agentkit.tools", "agentkit.guarded", "the HTTP client may not be installed"),
-    ("agentkit.memories", "agentkit.models.endpoint", "the HTTP client may not be installed"),
+    ("agentkit.tools", "agentkit.net.http_client", "the HTTP client may not be installed"),
+    ("agentkit.memories", "agentkit.models.adapter.http", "the HTTP client may not be installed"),
     (
         "agentkit.memories.embeddings",
         "agentkit.memories.",

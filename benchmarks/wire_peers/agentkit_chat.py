@@ -1,7 +1,7 @@
 """agentkit: an agent with one synchronous tool, its steps in memory."""
 
 from agentkit import Agent, TextDelta, tool
-from agentkit.models.openai import OpenAIModel
+from agentkit.models.openai.client import OpenAIModel
 
 
 @tool(effect="pure")

@@ -21,8 +21,8 @@ import pytest
 
 from agentkit.messages import Usage
 from agentkit.money import nanos, usd
-from agentkit.tally import Tally
-from agentkit.transcript import ModelAsked, ModelFailed, ModelReplied, Recorded
+from agentkit.transcript.steps import ModelAsked, ModelFailed, ModelReplied, Recorded
+from agentkit.transcript.usage import Tally
 from ops_core.cli.following import show
 from ops_core.cli.serving import show_spending
 from ops_core.dispatchers import LocalDispatcher
@@ -52,7 +52,7 @@ max_output_tokens = 400
 usd_per_day = {limit}
 [agents.payer]
 model = "till:tiny-1"
-tools = ["agentkit.tools.calculator:calculator"]
+tools = ["agentkit.tools.builtin.calculator:calculator"]
 budget.usd = 0.05
 retries.first_seconds = 0.01
 """

@@ -10,8 +10,8 @@ from ops_core.assembly import open_ops
 from ops_core.settings import read_settings
 
 for needed in (
-    "agentkit.models.openai",
-    "agentkit.models.endpoint",
+    "agentkit.models.openai.client",
+    "agentkit.models.adapter.http",
     "psycopg",
 ):  # so that no worker does it again
     importlib.import_module(needed)

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from agentkit.codec import recorded_to_json
+from agentkit.transcript.codec import recorded_to_json
 from ops_core.errors import OpsError
 from ops_core.task import TaskStatus
 from ops_core.testing.rabbitmq import RabbitServer

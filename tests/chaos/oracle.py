@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import text
 
 from agentkit.messages import Usage
-from agentkit.tally import Tally
-from agentkit.transcript import (
+from agentkit.transcript.steps import (
     Finished,
     ModelReplied,
     Recorded,
@@ -17,6 +16,7 @@ from agentkit.transcript import (
     ToolStarted,
     without_withdrawn,
 )
+from agentkit.transcript.usage import Tally
 from ops_core.ports import TaskFilter
 from ops_core.task import DEFAULT_TENANT, Task, TaskStatus
 

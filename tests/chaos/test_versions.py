@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from agentkit.limits import Limits
-from agentkit.transcript import ApprovalAsked, ApprovalGiven, ToolReturned
+from agentkit.budget.limits import Limits
+from agentkit.transcript.steps import ApprovalAsked, ApprovalGiven, ToolReturned
 from ops_core.dispatchers import LocalDispatcher
 from ops_core.engine import Engine
 from ops_core.stores import REVISION, migrations, open_store

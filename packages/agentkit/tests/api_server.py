@@ -5,8 +5,8 @@ import json
 from http import HTTPStatus
 from typing import Any
 
-from agentkit.guarded import GuardedClient
 from agentkit.messages import ToolCall
+from agentkit.net.http_client import GuardedClient
 from agentkit.ports import ToolContext
 from agentkit.sandbox import HostRule
 from agentkit.tools import HttpToolset

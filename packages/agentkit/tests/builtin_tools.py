@@ -5,7 +5,7 @@ from typing import Any
 
 from agentkit.messages import ToolCall
 from agentkit.ports import ToolContext
-from agentkit.tools.everyday import everyday_tools
+from agentkit.tools.builtin.everyday import everyday_tools
 from agentkit.tools.functions import FunctionToolset, Tool
 
 

@@ -32,7 +32,7 @@ async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Any]:
 @pytest.fixture
 async def model(server: Any) -> AsyncIterator[Any]:
     """The OpenAI wire, connected to ``server``."""
-    from agentkit.models.openai import OpenAIModel
+    from agentkit.models.openai.client import OpenAIModel
 
     from .wire_server import KEY
 

@@ -19,7 +19,7 @@ from agentkit.messages import (
 from agentkit.models.offline import OfflineModel
 from agentkit.planning.conversation import as_text
 from agentkit.ports import Model, ToolContext
-from agentkit.tools.everyday import everyday_tools
+from agentkit.tools.builtin.everyday import everyday_tools
 from agentkit.tools.functions import FunctionToolset, Tool, tool
 
 Call = tuple[str, dict[str, Any]]

@@ -10,9 +10,10 @@ from agentkit.messages import (
     ModelRequest,
     UserMessage,
 )
-from agentkit.models.openai import OpenAIModel
-from agentkit.models.openai_stream import ReplyDraft
-from agentkit.models.openai_wire import Dialect, decode_reply
+from agentkit.models.adapter.dialect import Dialect
+from agentkit.models.openai.chat import decode_reply
+from agentkit.models.openai.chat_stream import ReplyDraft
+from agentkit.models.openai.client import OpenAIModel
 
 from .wire_server import STREAM, Answer, WireServer  # type: ignore[import-not-found]
 

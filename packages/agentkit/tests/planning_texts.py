@@ -16,8 +16,8 @@ from agentkit.messages import (
     UserMessage,
 )
 from agentkit.planning import Brief, NativePlanning, ReActPlanning, Reading
-from agentkit.planning.thinking import TAG_KEY
-from agentkit.transcript import Recorded, RunStarted, Step
+from agentkit.planning.thinking_tags import TAG_KEY
+from agentkit.transcript.steps import Recorded, RunStarted, Step
 
 NATIVE, REACT = NativePlanning(), ReActPlanning()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agentkit.sandbox import open_sandbox
-from agentkit.sandbox.jail import find_bubblewrap
+from agentkit.sandbox.backends.jail import find_bubblewrap
 
 HERE = Path(__file__).parent
 NAME = f"sbx-{os.getpid()}"

@@ -22,7 +22,7 @@ from agentkit import (
 )
 from agentkit.messages import ToolSpec, UserMessage
 from agentkit.testing import ScriptedModel
-from agentkit.transcript import ModelReplied
+from agentkit.transcript.steps import ModelReplied
 
 
 class City(BaseModel):

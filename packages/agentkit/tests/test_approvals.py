@@ -7,15 +7,9 @@ import pytest
 
 from agentkit import Agent, MemoryJournal, SecurityPolicy, ToolCall, UsageError, Waiting, tool
 from agentkit.policies import Between, Rule
-from agentkit.tally import Tally
 from agentkit.testing import ScriptedModel
-from agentkit.transcript import (
-    ApprovalAsked,
-    ApprovalGiven,
-    ToolReturned,
-    ToolStarted,
-    digest_of_call,
-)
+from agentkit.transcript.steps import ApprovalAsked, ApprovalGiven, ToolReturned, ToolStarted, digest_of_call
+from agentkit.transcript.usage import Tally
 
 CALL = ToolCall(id="c1", name="pay", arguments={"amount": 120, "to": "shop"})
 

@@ -10,11 +10,11 @@ import pytest
 
 from agentkit import Agent
 from agentkit.attachments import MAX_BYTES, MAX_TOTAL_BYTES, checked_input, read_attachment, split_input
-from agentkit.codec import decode_step, encode_step
 from agentkit.errors import UsageError
 from agentkit.messages import Attachment, UserMessage
-from agentkit.outcomes import Failed
+from agentkit.run.outcomes import Failed
 from agentkit.testing import ScriptedModel
+from agentkit.transcript.codec import decode_step, encode_step
 
 DOT = Attachment(media_type="image/png", data=b"\x89PNG", name="dot.png")
 LINK = Attachment(media_type="application/pdf", url="https://example.com/a.pdf")

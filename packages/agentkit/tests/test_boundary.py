@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from agentkit import Agent, Completed, tool
-from agentkit.boundary import guarded, task_here
 from agentkit.memories import AgentMemory
 from agentkit.messages import ModelReply, Text
 from agentkit.ports import Allow
 from agentkit.testing import ScriptedModel
 from agentkit.testing.journals import Crash
+from agentkit.untrusted.boundary import guarded, task_here
 
 from .loop_support import add, call  # type: ignore[import-not-found]
 

@@ -9,8 +9,8 @@ import pytest
 
 from agentkit import Agent, Completed, ToolContext, tool
 from agentkit.messages import AssistantMessage, ModelRequest, ToolCall, ToolMessage, ToolSpec, UserMessage
-from agentkit.models.call_ids import ANTHROPIC, MISTRAL, CallIds
-from agentkit.models.retrying import Retries
+from agentkit.models.adapter.call_ids import ANTHROPIC, MISTRAL, CallIds
+from agentkit.models.resilience.retry import Retries
 
 from .wire_server import as_json  # type: ignore[import-not-found]
 from .wires import Call, body, ids_in, served  # type: ignore[import-not-found]

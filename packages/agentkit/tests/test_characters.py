@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from agentkit.characters import hidden_in, legible, visible
+from agentkit.untrusted.text import hidden_in, legible, visible
 
 DEFAULT_IGNORABLE = [  # Unicode 16.0, DerivedCoreProperties.txt
     *(0x00AD, 0x034F, 0x061C, 0x3164, 0xFEFF, 0xFFA0),

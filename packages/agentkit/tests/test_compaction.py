@@ -11,9 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentkit import Agent, Completed, Context, Failed, Limits, MemoryJournal, ToolCall, UsageError, tool
-from agentkit.attachments import to_json
-from agentkit.codec import decode_step, encode_step
-from agentkit.compaction import Gauge, due, estimated_tokens, forced, summary_request, without_outputs
+from agentkit.attachments import pixels_of, to_json
 from agentkit.errors import ContentRefused, ContextTooLong, ModelOverloaded, RunError
 from agentkit.messages import (
     AssistantMessage,
@@ -26,13 +24,13 @@ from agentkit.messages import (
     Usage,
     UserMessage,
 )
-from agentkit.models.windows import window_of
-from agentkit.pictures import pixels_of
+from agentkit.models.context_windows import window_of
 from agentkit.planning import Brief, NativePlanning, ReActPlanning
 from agentkit.ports import Model
-from agentkit.tally import Tally
+from agentkit.run.compaction import Gauge, due, estimated_tokens, forced, summary_request, without_outputs
 from agentkit.testing import Crash, CrashingJournal, ScriptedModel
-from agentkit.transcript import (
+from agentkit.transcript.codec import decode_step, encode_step
+from agentkit.transcript.steps import (
     LEFT_OUT,
     ModelReplied,
     Recorded,
@@ -43,6 +41,7 @@ from agentkit.transcript import (
     Turn,
     visible,
 )
+from agentkit.transcript.usage import Tally
 
 TASK = "Read all chapters and tell who did it."
 WINDOW = 6_000

@@ -12,7 +12,7 @@ from agentkit import Agent, Completed, MemoryJournal, Turn, tool
 from agentkit.errors import UsageError
 from agentkit.messages import AssistantMessage, Attachment, Text, ToolCall, UserMessage
 from agentkit.testing.models import ScriptedModel
-from agentkit.transcript import RunStarted, digest_of
+from agentkit.transcript.steps import RunStarted, digest_of
 
 EARLIER = (
     Turn(input="My name is Kim.", output="Hello Kim."),

@@ -19,7 +19,7 @@ from agentkit.memories import HashEmbeddings, open_embeddings, opened_embeddings
 from agentkit.memories import openai as module
 from agentkit.memories.openai import OpenAIEmbeddings
 from agentkit.models import NamedEndpoint
-from agentkit.models.access import Extras
+from agentkit.models.credentials import Extras
 from agentkit.testing import EmbeddingsContract
 
 from .wire_server import KEY, Answer, WireServer  # type: ignore[import-not-found]

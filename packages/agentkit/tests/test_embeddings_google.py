@@ -7,7 +7,9 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from agentkit.account import Account
+from agentkit.budget.account import Account
+from agentkit.budget.limits import Limits
+from agentkit.budget.prices import Prices
 from agentkit.errors import (
     ModelAuthError,
     ModelBadResponse,
@@ -18,17 +20,15 @@ from agentkit.errors import (
     ModelUnreachable,
     UsageError,
 )
-from agentkit.limits import Limits
 from agentkit.memories import google as module
 from agentkit.memories import open_embeddings
 from agentkit.memories.google import GoogleEmbeddings
 from agentkit.messages import Usage
-from agentkit.metering import RunMeter
 from agentkit.models import NamedEndpoint
-from agentkit.models.prices import Prices
-from agentkit.tally import Tally
+from agentkit.run.memory import RunMeter
 from agentkit.testing import EmbeddingsContract
-from agentkit.transcript import Embedded, Recorded
+from agentkit.transcript.steps import Embedded, Recorded
+from agentkit.transcript.usage import Tally
 
 from .wire_server import KEY, Answer, WireServer  # type: ignore[import-not-found]
 

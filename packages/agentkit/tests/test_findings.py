@@ -11,10 +11,10 @@ import pytest
 from pydantic import BaseModel
 
 from agentkit import Agent, Attachment, Completed, tool
-from agentkit.codec import decode_step, encode_step
 from agentkit.messages import AssistantMessage, ModelReply, ModelRequest, Source, UserMessage
-from agentkit.models.findings import MOST_SOURCES, media, sources
-from agentkit.transcript import ModelReplied
+from agentkit.models.adapter.reply_parts import MOST_SOURCES, media, sources
+from agentkit.transcript.codec import decode_step, encode_step
+from agentkit.transcript.steps import ModelReplied
 
 from .wire_server import as_events  # type: ignore[import-not-found]
 from .wires import Call, anthropic, body, google, response, served  # type: ignore[import-not-found]

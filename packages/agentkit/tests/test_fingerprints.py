@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from agentkit import Agent, Limits, MemoryJournal, ToolCall, Waiting
-from agentkit.codec import decode_step, encode_step
-from agentkit.fingerprints import Requests, changes, fingerprint
 from agentkit.messages import Attachment, ModelRequest, ToolSpec, UserMessage
 from agentkit.policies import SecurityPolicy
+from agentkit.run.fingerprints import Requests, changes, fingerprint
 from agentkit.testing import Crash, CrashingJournal, ScriptedModel
 from agentkit.tools import Tool
-from agentkit.transcript import (
+from agentkit.transcript.codec import decode_step, encode_step
+from agentkit.transcript.steps import (
     ApprovalAsked,
     ApprovalGiven,
     Declared,

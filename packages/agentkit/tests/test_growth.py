@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from agentkit import Agent, Completed, Context, Limits, Turn, tool
+from agentkit.budget.prices import Price, Prices
 from agentkit.folds import Fold
 from agentkit.messages import Delta, ModelReply, ModelRequest, StopReason, Text, ToolCall, Usage
-from agentkit.models.prices import Price, Prices
 
 USED = Usage(input_tokens=50, output_tokens=10)
 PRICE = Price(input_usd_per_million=1, output_usd_per_million=1, max_output_tokens=100)

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 import pytest
 
 from agentkit.errors import AddressRefused, ToolError, ToolTimeout, UsageError
-from agentkit.guarded import GuardedClient
+from agentkit.net.http_client import GuardedClient
 from agentkit.sandbox import HostRule
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nhi"

@@ -34,19 +34,39 @@ LATE = {
         "sqlite3",
     ),
     *("multiprocessing", "random", "sysconfig", "unittest", "xml"),
-    *("agentkit.mcp", "agentkit.memories.local", "agentkit.models.openai", "agentkit.models.offline"),
-    *("agentkit.models.wire_json", "agentkit.models.refusals", "agentkit.planning.react_parser"),
-    *("agentkit.sandbox.forking", "agentkit.sandbox.jail", "agentkit.guarded", "agentkit.testing"),
+    *("agentkit.mcp", "agentkit.memories.local", "agentkit.models.openai.client", "agentkit.models.offline"),
     *(
-        "agentkit.policies.folders",
+        "agentkit.models.adapter.json",
+        "agentkit.models.provider_errors.classification",
+        "agentkit.planning.react_parser",
+    ),
+    *(
+        "agentkit.sandbox.backends.pool",
+        "agentkit.sandbox.backends.jail",
+        "agentkit.net.http_client",
+        "agentkit.testing",
+    ),
+    *(
+        "agentkit.policies.paths",
         "agentkit.policies.hosts",
         "agentkit.tools.http",
         "agentkit.tools.openapi",
     ),
-    *("agentkit.sandbox.port", "agentkit.sandbox.backend", "agentkit.sandbox.opening"),
+    *("agentkit.sandbox.port", "agentkit.sandbox.backends.base", "agentkit.sandbox.manager"),
     # of a run
-    *("agentkit.account", "agentkit.asking", "agentkit.calls", "agentkit.journals", "agentkit.loop"),
-    *("agentkit.models.resilient", "agentkit.models.windows", "agentkit.next_step", "agentkit.remembering"),
+    *(
+        "agentkit.budget.account",
+        "agentkit.run.model_turn",
+        "agentkit.run.tool_call",
+        "agentkit.transcript.journals",
+        "agentkit.run.loop",
+    ),
+    *(
+        "agentkit.models.resilience.model",
+        "agentkit.models.context_windows",
+        "agentkit.run.next_step",
+        "agentkit.run.memory",
+    ),
 }
 """Modules that load when they are needed, and not when an agent can be declared."""
 

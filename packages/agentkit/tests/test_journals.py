@@ -11,7 +11,7 @@ import pytest
 from agentkit import Agent, FileJournal, MemoryJournal, tool
 from agentkit.errors import JournalError, TranscriptError
 from agentkit.testing import JournalContract, ScriptedModel
-from agentkit.transcript import RunStarted, ToolStarted
+from agentkit.transcript.steps import RunStarted, ToolStarted
 
 
 class TestMemoryJournal(JournalContract):
@@ -79,7 +79,7 @@ def test_what_a_full_disk_refuses_is_not_in_the_file(tmp_path):
         "import asyncio, resource, signal, sys\n"
         "from agentkit import FileJournal\n"
         "from agentkit.errors import JournalError\n"
-        "from agentkit.transcript import ToolReturned\n"
+        "from agentkit.transcript.steps import ToolReturned\n"
         "async def main():\n"
         "    async with FileJournal(sys.argv[1]) as journal:\n"
         "        await journal.append(ToolReturned(call_id='first', tool='t'))\n"

@@ -5,12 +5,12 @@ import asyncio
 import pytest
 
 from agentkit import Agent, Completed, MemoryJournal, SecurityPolicy, ToolCall, Waiting, tool
-from agentkit.control import Control
 from agentkit.errors import RunReleased
-from agentkit.killswitch import KillSwitch, Off, ToolUse
 from agentkit.mcp import McpPool, McpServer
+from agentkit.run.control import Control
+from agentkit.run.kill_switch import KillSwitch, Off, ToolUse
 from agentkit.testing import ScriptedModel
-from agentkit.transcript import ApprovalGiven, ToolReturned, ToolStarted
+from agentkit.transcript.steps import ApprovalGiven, ToolReturned, ToolStarted
 
 
 class Desk:

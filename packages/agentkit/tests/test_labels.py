@@ -7,19 +7,19 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agentkit import Agent, Completed, MemoryJournal, SecurityPolicy, ToolCall, Turn, Waiting, tool
-from agentkit.compaction import Context
 from agentkit.mcp import McpPool, McpServer
 from agentkit.mcp.definitions import Definition
-from agentkit.mcp.oauth import is_http
+from agentkit.mcp.oauth.tokens import is_http
 from agentkit.memories import AgentMemory, LocalMemory, Note, Scope
 from agentkit.messages import Attachment, Effect, ModelReply, ModelRequest, Text
 from agentkit.ports import Allow, Ask, Question
+from agentkit.run.compaction import Context
 from agentkit.sandbox import Confinement, Grants, Sandboxes
 from agentkit.testing import ScriptedModel
 from agentkit.tools import HttpTool, Tool
-from agentkit.tools.confined import confined
-from agentkit.tools.programs import python_tool
-from agentkit.transcript import (
+from agentkit.tools.builtin.programs import python_tool
+from agentkit.tools.sandboxed import confined
+from agentkit.transcript.steps import (
     ApprovalAsked,
     ApprovalGiven,
     Recorded,

@@ -16,8 +16,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from agentkit.models import lanes as lanes_module
-from agentkit.models.lanes import Lanes
+from agentkit.models.adapter import connection_pool as lanes_module
+from agentkit.models.adapter.connection_pool import Lanes
 
 BODY = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 

@@ -5,10 +5,10 @@ import json
 import pytest
 from hypothesis import given
 
-from agentkit.lenient_json import call_arguments, value_at, whole_value
 from agentkit.messages import (
     JsonValue,
 )
+from agentkit.untrusted.lenient_json import call_arguments, value_at, whole_value
 
 from .planning_texts import json_values  # type: ignore[import-not-found]
 

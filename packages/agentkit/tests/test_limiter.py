@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentkit.errors import UsageError
-from agentkit.models.breaker import Breaking, Circuit, CircuitState
-from agentkit.models.limiter import Limiter, RateLimits
+from agentkit.models.resilience.circuit_breaker import Breaking, Circuit, CircuitState
+from agentkit.models.resilience.rate_limiter import Limiter, RateLimits
 
 from .virtual_time import run  # type: ignore[import-not-found]
 

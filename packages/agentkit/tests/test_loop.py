@@ -24,14 +24,7 @@ from agentkit.errors import (
 )
 from agentkit.messages import ModelReply, StopReason, Text, ToolMessage, Usage, UserMessage
 from agentkit.testing import ScriptedModel
-from agentkit.transcript import (
-    Finished,
-    ModelReplied,
-    Recorded,
-    RunRetried,
-    RunStarted,
-    ToolReturned,
-)
+from agentkit.transcript.steps import Finished, ModelReplied, Recorded, RunRetried, RunStarted, ToolReturned
 
 from .loop_support import add, call, kinds, steps_of  # type: ignore[import-not-found]
 

@@ -15,9 +15,7 @@ from agentkit.errors import (
     RunReleased,
 )
 from agentkit.testing import ScriptedModel
-from agentkit.transcript import (
-    ToolReturned,
-)
+from agentkit.transcript.steps import ToolReturned
 
 from .loop_support import add, call, kinds, steps_of  # type: ignore[import-not-found]
 

@@ -22,10 +22,9 @@ from agentkit import (
     Waiting,
     tool,
 )
-from agentkit.tally import Tally
 from agentkit.testing import ScriptedModel
 from agentkit.testing.journals import Crash, CrashingJournal
-from agentkit.transcript import (
+from agentkit.transcript.steps import (
     ApprovalAsked,
     ApprovalGiven,
     ModelReplied,
@@ -34,6 +33,7 @@ from agentkit.transcript import (
     ToolReturned,
     ToolStarted,
 )
+from agentkit.transcript.usage import Tally
 
 from .loop_support import add, call, steps_of  # type: ignore[import-not-found]
 

@@ -28,12 +28,12 @@ from agentkit.mcp import McpPool, McpServer
 from agentkit.messages import Effect, ToolSpec
 from agentkit.sandbox import Sandboxes
 from agentkit.testing import ScriptedModel
-from agentkit.tools.confined import confined
-from agentkit.tools.files import DirectoryReader
+from agentkit.tools.builtin.files import DirectoryReader
 from agentkit.tools.functions import FunctionToolset
 from agentkit.tools.http import HttpTool, HttpToolset
 from agentkit.tools.lookups import found
-from agentkit.transcript import ToolReturned, ToolStarted, open_calls
+from agentkit.tools.sandboxed import confined
+from agentkit.transcript.steps import ToolReturned, ToolStarted, open_calls
 
 from .loop_support import call, steps_of  # type: ignore[import-not-found]
 

@@ -40,7 +40,7 @@ def leads(monkeypatch):
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
         return [str(each[4][0]) for each in found]
 
-    monkeypatch.setattr("agentkit.guarded._addresses_of", addresses_of)
+    monkeypatch.setattr("agentkit.net.http_client._addresses_of", addresses_of)
     return known
 
 

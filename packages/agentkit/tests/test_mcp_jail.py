@@ -16,10 +16,10 @@ import pytest_asyncio
 
 from agentkit.errors import McpUnavailable, ToolError
 from agentkit.mcp import McpPool, McpServer
-from agentkit.mcp.installed import needed
+from agentkit.mcp.executables import needed
 from agentkit.messages import ToolCall
 from agentkit.sandbox import HostRule
-from agentkit.sandbox.jail import find_bubblewrap
+from agentkit.sandbox.backends.jail import find_bubblewrap
 from agentkit.testing.toolsets import context
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux" or find_bubblewrap() is None, reason="no jail here")

@@ -14,7 +14,7 @@ from agentkit import Agent, ToolError, ToolProgress
 from agentkit.errors import BadArguments, McpUnavailable, ToolTimeout
 from agentkit.mcp import McpPool, McpServer
 from agentkit.messages import ToolCall
-from agentkit.sandbox.jail import find_bubblewrap
+from agentkit.sandbox.backends.jail import find_bubblewrap
 from agentkit.testing import ScriptedModel
 from agentkit.testing.toolsets import context
 

@@ -8,16 +8,16 @@ from array import array
 import pytest
 
 from agentkit import Agent, Completed, Failed, MemoryJournal, Rules
-from agentkit.codec import decode_step, encode_step
 from agentkit.errors import MemoryUnavailable, UsageError
 from agentkit.memories import AgentMemory, HashEmbeddings, LocalMemory, Note, Scope
-from agentkit.memories.nearest import nearest, packed
+from agentkit.memories.similarity import nearest, packed
 from agentkit.messages import ToolCall
-from agentkit.outcomes import Waiting
 from agentkit.planning.conversation import RECALLED
 from agentkit.ports import UNCOUNTED
+from agentkit.run.outcomes import Waiting
 from agentkit.testing import Crash, CrashingJournal, EmbeddingsContract, MemoryContract, ScriptedModel
-from agentkit.transcript import Finished, Recalled, ToolReturned
+from agentkit.transcript.codec import decode_step, encode_step
+from agentkit.transcript.steps import Finished, Recalled, ToolReturned
 
 KIM, JO = Scope(agent="agent", key="kim"), Scope(agent="agent", key="jo")
 TEA = Note(id="1", text="Kim likes green tea.", source="run 7", at=1.0)

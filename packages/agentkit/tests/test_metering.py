@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from agentkit import Agent, Completed, Failed, Limits, MemoryJournal
+from agentkit.budget.prices import Price, Prices
 from agentkit.memories import AgentMemory, LocalMemory, Note, Scope
 from agentkit.memories.openai import OpenAIEmbeddings
 from agentkit.messages import ToolCall, Usage
-from agentkit.models.prices import Price, Prices
 from agentkit.testing import Crash, CrashingJournal, ScriptedModel
-from agentkit.transcript import Embedded, Finished, ModelAsked, ModelFailed, Recalled
+from agentkit.transcript.steps import Embedded, Finished, ModelAsked, ModelFailed, Recalled
 
 from .wire_server import KEY, Answer, WireServer  # type: ignore[import-not-found]
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from agentkit import Agent, Completed, Failed, Limits, MemoryJournal, ModelSettings, tool
+from agentkit.budget.prices import Price, Prices
 from agentkit.errors import UsageError
 from agentkit.messages import ToolCall
-from agentkit.models.access import Extras
-from agentkit.models.prices import Price, Prices
+from agentkit.models.credentials import Extras
 from agentkit.testing import ScriptedModel
 
 from .wire_server import KEY  # type: ignore[import-not-found]

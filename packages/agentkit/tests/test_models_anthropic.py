@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field, TypeAdapter
 
 from agentkit import Agent
-from agentkit.codec import to_json_text
 from agentkit.errors import ModelAuthError, ModelBadRequest, ModelBadResponse, UsageError
 from agentkit.messages import (
     AssistantMessage,
@@ -32,13 +31,20 @@ from agentkit.messages import (
     UserMessage,
 )
 from agentkit.models import open_model
-from agentkit.models.access import Extras
-from agentkit.models.anthropic import AnthropicModel
-from agentkit.models.anthropic_output import native_schema
-from agentkit.models.anthropic_wire import MAX_TOKENS, MessageDraft, decode_reply, encode_request, output_for
-from agentkit.models.openai_wire import Dialect
-from agentkit.models.output_tool import OUTPUT_TOOL
+from agentkit.models.adapter.dialect import Dialect
+from agentkit.models.adapter.output_tool import OUTPUT_TOOL
+from agentkit.models.anthropic.client import AnthropicModel
+from agentkit.models.anthropic.messages import (
+    MAX_TOKENS,
+    MessageDraft,
+    decode_reply,
+    encode_request,
+    output_for,
+)
+from agentkit.models.anthropic.output import native_schema
+from agentkit.models.credentials import Extras
 from agentkit.testing.model_contract import ADD, ModelContract
+from agentkit.transcript.codec import to_json_text
 
 from .anthropic_server import AnthropicProvider, events, message  # type: ignore[import-not-found]
 from .wire_server import KEY, WireServer, as_json  # type: ignore[import-not-found]
@@ -302,5 +308,5 @@ def test_without_the_sdk_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_sdk_is_loaded_when_a_model_is_constructed() -> None:
-    program = "import sys, agentkit.models.anthropic; sys.exit('anthropic' in sys.modules)"
+    program = "import sys, agentkit.models.anthropic.client; sys.exit('anthropic' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

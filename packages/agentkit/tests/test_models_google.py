@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agentkit import Agent, tool
-from agentkit.codec import to_json_text
 from agentkit.errors import ModelAuthError, ModelBadResponse, ModelError, ModelTimeout, UsageError
 from agentkit.messages import (
     AssistantMessage,
@@ -28,12 +27,13 @@ from agentkit.messages import (
     UserMessage,
 )
 from agentkit.models import open_model
-from agentkit.models.access import Extras
-from agentkit.models.google import GoogleModel
-from agentkit.models.google_wire import ContentDraft, encode_request
-from agentkit.models.openai_wire import Dialect
-from agentkit.models.output_tool import OUTPUT_TOOL
+from agentkit.models.adapter.dialect import Dialect
+from agentkit.models.adapter.output_tool import OUTPUT_TOOL
+from agentkit.models.credentials import Extras
+from agentkit.models.google.client import GoogleModel
+from agentkit.models.google.contents import ContentDraft, encode_request
 from agentkit.testing.model_contract import ADD, EXPECTED, Fault, ModelContract
+from agentkit.transcript.codec import to_json_text
 
 from .google_server import GoogleProvider, content  # type: ignore[import-not-found]
 from .wire_server import KEY, WireServer, as_json  # type: ignore[import-not-found]
@@ -242,5 +242,5 @@ def test_without_the_sdk_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_sdk_is_loaded_when_a_model_is_constructed() -> None:
-    program = "import sys, agentkit.models.google; sys.exit('google.genai' in sys.modules)"
+    program = "import sys, agentkit.models.google.client; sys.exit('google.genai' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

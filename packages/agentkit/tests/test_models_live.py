@@ -18,7 +18,7 @@ from agentkit import Agent, Attachment, tool
 from agentkit.errors import ModelAuthError, ModelBadRequest
 from agentkit.messages import Delta, ModelRequest, StopReason, TextDelta, UserMessage
 from agentkit.models import open_model
-from agentkit.models.named import PROVIDERS
+from agentkit.models.endpoints import PROVIDERS
 from agentkit.ports import Model
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]

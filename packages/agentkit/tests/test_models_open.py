@@ -19,8 +19,8 @@ from agentkit.messages import (
     UserMessage,
 )
 from agentkit.models import NamedEndpoint, open_model, opened
-from agentkit.models.access import OPENAI_URL, OPENROUTER_URL
-from agentkit.models.openai import OpenAIModel
+from agentkit.models.credentials import OPENAI_URL, OPENROUTER_URL
+from agentkit.models.openai.client import OpenAIModel
 from agentkit.testing.model_contract import ConversationContract
 from agentkit.testing.models import ScriptedModel, UnplannedRequest
 
@@ -161,7 +161,7 @@ async def test_what_is_given_is_left_as_it_is() -> None:
 async def test_what_is_opened_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
     made = Closing()
-    monkeypatch.setattr("agentkit.models.openai.OpenAIModel", lambda *_args, **_kwargs: made)
+    monkeypatch.setattr("agentkit.models.openai.client.OpenAIModel", lambda *_args, **_kwargs: made)
     with pytest.raises(RuntimeError):
         async with opened("openai:tiny") as model:
             assert model is made

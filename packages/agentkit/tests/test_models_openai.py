@@ -24,9 +24,9 @@ from agentkit.errors import (
     ModelUnreachable,
     UsageError,
 )
-from agentkit.headers import retry_after
-from agentkit.models import endpoint as endpoint_module
-from agentkit.models.openai import OpenAIModel
+from agentkit.models.adapter import http as endpoint_module
+from agentkit.models.openai.client import OpenAIModel
+from agentkit.net.headers import retry_after
 from agentkit.testing.model_contract import ModelContract
 from agentkit.testing.models import as_reply
 
@@ -300,12 +300,12 @@ async def test_the_key_is_not_logged(
 
 
 def test_the_library_is_light_until_a_model_is_constructed() -> None:
-    program = "import sys, agentkit.models.openai; sys.exit('httpx2' in sys.modules)"
+    program = "import sys, agentkit.models.openai.client; sys.exit('httpx2' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_without_httpx2_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "agentkit.models.endpoint")
+    monkeypatch.delitem(sys.modules, "agentkit.models.adapter.http")
     monkeypatch.setitem(sys.modules, "httpx2", None)
     with pytest.raises(UsageError, match=r"agentkit\[openai\]"):
         OpenAIModel("tiny", api_key=KEY)

@@ -9,7 +9,7 @@ from typing import get_args
 
 from agentkit import errors
 from agentkit.models import NamedEndpoint
-from agentkit.models.named import PROVIDERS, Kind
+from agentkit.models.endpoints import PROVIDERS, Kind
 
 PAGES = Path(__file__).parents[3] / "docs"
 PAGE = (PAGES / "reference" / "models.md").read_text(encoding="utf-8")

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agentkit.codec import to_json_text
 from agentkit.errors import ModelBadResponse, ModelError
 from agentkit.messages import (
     AssistantMessage,
@@ -25,11 +24,12 @@ from agentkit.messages import (
     UserMessage,
 )
 from agentkit.models import open_model
-from agentkit.models.openai import OpenAIModel, ResponsesModel
-from agentkit.models.openai_wire import Dialect
-from agentkit.models.responses_wire import ResponseDraft, decode_response, encode_request
-from agentkit.models.stops import Cutter
+from agentkit.models.adapter.dialect import Dialect
+from agentkit.models.adapter.stop_sequences import Cutter
+from agentkit.models.openai.client import OpenAIModel, ResponsesModel
+from agentkit.models.openai.responses import ResponseDraft, decode_response, encode_request
 from agentkit.testing.model_contract import ModelContract
+from agentkit.transcript.codec import to_json_text
 
 from .responses_server import ResponsesProvider, events, response  # type: ignore[import-not-found]
 from .wire_server import KEY, WireServer, as_events, as_json  # type: ignore[import-not-found]

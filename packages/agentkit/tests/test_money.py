@@ -12,6 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentkit import Agent, Failed, Limits, MemoryJournal, tool
+from agentkit.budget import prices
+from agentkit.budget.prices import _OWN_PRICE_OF_KIND, Price, Prices
+from agentkit.budget.reservations import LEAST_OUTPUT_TOKENS, MOST_OUTPUT_TOKENS, Means, reservation
+from agentkit.budget.token_estimates import likely_input_tokens, most_input_tokens
 from agentkit.errors import LimitReached, ModelError, ModelOverloaded, ModelTimeout, PriceUnknown, UsageError
 from agentkit.messages import (
     Attachment,
@@ -23,16 +27,12 @@ from agentkit.messages import (
     Usage,
     UserMessage,
 )
-from agentkit.models import prices
-from agentkit.models.bounds import likely_input_tokens, most_input_tokens
-from agentkit.models.prices import _OWN_PRICE_OF_KIND, Price, Prices
-from agentkit.models.retrying import Retries
+from agentkit.models.resilience.retry import Retries
 from agentkit.money import add_usd, as_text, nanos, usd
-from agentkit.reserving import LEAST_OUTPUT_TOKENS, MOST_OUTPUT_TOKENS, Means, reservation
-from agentkit.tally import Tally, usage
 from agentkit.testing import CrashingJournal, ScriptedModel
 from agentkit.testing.journals import Crash
-from agentkit.transcript import ModelAsked, ModelFailed, ModelReplied
+from agentkit.transcript.steps import ModelAsked, ModelFailed, ModelReplied
+from agentkit.transcript.usage import Tally, usage
 
 # --- exact sums ----------------------------------------------------------------------------------------------------
 

@@ -18,13 +18,13 @@ from agentkit import (
     ToolCall,
     tool,
 )
-from agentkit.codec import decode_step, encode_step
+from agentkit.budget.prices import Price, Prices
 from agentkit.errors import ModelBadRequest, RunReleased
 from agentkit.messages import ModelReply, Text, Usage
-from agentkit.models.prices import Price, Prices
-from agentkit.tally import Tally
 from agentkit.testing import Crash, CrashingJournal, ScriptedModel
-from agentkit.transcript import ASIDES, ModelAsked, NestedSpent
+from agentkit.transcript.codec import decode_step, encode_step
+from agentkit.transcript.steps import ASIDES, ModelAsked, NestedSpent
+from agentkit.transcript.usage import Tally
 
 from .loop_support import steps_of  # type: ignore[import-not-found]
 

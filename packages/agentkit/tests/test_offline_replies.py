@@ -23,7 +23,7 @@ from agentkit.messages import (
     UserMessage,
 )
 from agentkit.models.offline import OfflineModel
-from agentkit.tools.everyday import everyday_tools
+from agentkit.tools.builtin.everyday import everyday_tools
 from agentkit.tools.functions import Tool
 
 from .offline_support import converse, tools_below  # type: ignore[import-not-found]

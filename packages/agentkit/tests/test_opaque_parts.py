@@ -10,9 +10,7 @@ from typing import Any
 import pytest
 
 from agentkit import Agent, Completed, Failed, tool
-from agentkit.codec import decode_step, encode_step
 from agentkit.errors import ModelBadRequest
-from agentkit.journals import MemoryJournal
 from agentkit.messages import (
     AssistantMessage,
     ModelReply,
@@ -22,9 +20,11 @@ from agentkit.messages import (
     ToolMessage,
     UserMessage,
 )
-from agentkit.models.access import Extras
-from agentkit.models.retrying import Retries
-from agentkit.transcript import ModelReplied, RunStarted
+from agentkit.models.credentials import Extras
+from agentkit.models.resilience.retry import Retries
+from agentkit.transcript.codec import decode_step, encode_step
+from agentkit.transcript.journals import MemoryJournal
+from agentkit.transcript.steps import ModelReplied, RunStarted
 
 from .wire_server import KEY, as_events, as_json  # type: ignore[import-not-found]
 from .wires import Call, Served, anthropic, body, google, response, said, served  # type: ignore[import-not-found]

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agentkit.codec import to_json_text
 from agentkit.errors import (
     ContextTooLong,
     ModelBadRequest,
@@ -32,10 +31,12 @@ from agentkit.messages import (
     ToolCall,
     Usage,
 )
-from agentkit.models.openai import OpenAIModel
-from agentkit.models.openai_stream import EventReader
-from agentkit.models.openai_wire import Dialect, decode_reply
+from agentkit.models.adapter.dialect import Dialect
+from agentkit.models.adapter.sse import EventReader
+from agentkit.models.openai.chat import decode_reply
+from agentkit.models.openai.client import OpenAIModel
 from agentkit.testing.models import as_reply
+from agentkit.transcript.codec import to_json_text
 
 from .openai_pieces import DIALECT, HELLO, chat, function, read, stream, streamed  # type: ignore[import-not-found]
 from .openai_server import completion, delta, events  # type: ignore[import-not-found]

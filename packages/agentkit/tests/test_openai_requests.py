@@ -26,9 +26,10 @@ from agentkit.messages import (
     UserMessage,
 )
 from agentkit.models import NamedEndpoint, open_model
-from agentkit.models.access import Extras
-from agentkit.models.openai import OpenAIModel, OpenRouterModel
-from agentkit.models.openai_wire import Dialect, encode_request
+from agentkit.models.adapter.dialect import Dialect
+from agentkit.models.credentials import Extras
+from agentkit.models.openai.chat import encode_request
+from agentkit.models.openai.client import OpenAIModel, OpenRouterModel
 from agentkit.testing.models import as_reply
 
 from .openai_pieces import DIALECT, HELLO, read, stream  # type: ignore[import-not-found]
@@ -150,7 +151,7 @@ async def test_azure_by_chat_completions_and_by_the_older_address(
 ) -> None:
     tapped = Tapped()
     async with tapped.client() as client:
-        monkeypatch.setattr("agentkit.models.endpoint.Endpoint._new_client", lambda _: client)
+        monkeypatch.setattr("agentkit.models.adapter.http.Endpoint._new_client", lambda _: client)
         given = replace(endpoint, api_key_env="AZURE_KEY")
         model = open_model("azure:tiny", endpoints={"azure": given}, environ={"AZURE_KEY": KEY})
         with suppress(ModelBadResponse):  # the answer is one of Chat Completions

@@ -22,7 +22,7 @@ from agentkit.messages import (
 )
 from agentkit.planning import Brief, Reading
 from agentkit.schema import OutputSchema
-from agentkit.transcript import ModelReplied, ToolReturned
+from agentkit.transcript.steps import ModelReplied, ToolReturned
 
 from .planning_texts import (  # type: ignore[import-not-found]
     ADD,

@@ -24,7 +24,7 @@ from agentkit import (
 )
 from agentkit.ports import Allow, Deny, Question
 from agentkit.testing import ScriptedModel
-from agentkit.transcript import ApprovalGiven, Ruling, ToolReturned, ToolStarted
+from agentkit.transcript.steps import ApprovalGiven, Ruling, ToolReturned, ToolStarted
 
 
 @tool(effect="pure")

@@ -7,7 +7,7 @@ import pytest
 from agentkit import Agent, Between, OneOf, Rule, SecurityPolicy, ToolCall
 from agentkit.mcp import McpPool, McpServer
 from agentkit.testing import ScriptedModel
-from agentkit.transcript import ToolReturned
+from agentkit.transcript.steps import ToolReturned
 
 
 def through_the_proxy(tool: str, **arguments: Any) -> ToolCall:

@@ -25,11 +25,11 @@ from agentkit.errors import (
     ModelRateLimited,
 )
 from agentkit.messages import ModelReply, ModelRequest, Text, UserMessage
-from agentkit.models.anthropic import AnthropicModel
-from agentkit.models.google import GoogleModel
-from agentkit.models.openai import OpenAIModel
-from agentkit.models.provider_reason import LONGEST, provider_reason
-from agentkit.models.refusals import Refusal, to_model_error
+from agentkit.models.anthropic.client import AnthropicModel
+from agentkit.models.google.client import GoogleModel
+from agentkit.models.openai.client import OpenAIModel
+from agentkit.models.provider_errors.classification import Refusal, to_model_error
+from agentkit.models.provider_errors.reason import LONGEST, provider_reason
 
 from .wire_server import JSON, KEY, STREAM, Answer, WireServer  # type: ignore[import-not-found]
 
@@ -504,7 +504,7 @@ def test_without_the_request_nothing_is_passed_on() -> None:
 
 
 async def test_a_secret_in_a_header_is_none_of_the_words(server: WireServer) -> None:
-    from agentkit.models.access import Extras
+    from agentkit.models.credentials import Extras
 
     server.plan(Answer(status=400, chunks=[b'{"error": "no gateway for zyx-987654"}']))
     extras = Extras(headers={"X-Gateway-Key": "zyx-987654"})

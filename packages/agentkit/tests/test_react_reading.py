@@ -6,8 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentkit.codec import decode_step, encode_step
-from agentkit.lenient_json import MAX_DEPTH
 from agentkit.messages import (
     DECLINED,
     AssistantMessage,
@@ -19,7 +17,9 @@ from agentkit.messages import (
     ToolCall,
 )
 from agentkit.planning import Brief, Reading
-from agentkit.transcript import ModelReplied
+from agentkit.transcript.codec import decode_step, encode_step
+from agentkit.transcript.steps import ModelReplied
+from agentkit.untrusted.lenient_json import MAX_DEPTH
 
 from .planning_texts import (  # type: ignore[import-not-found]
     BRIEF,

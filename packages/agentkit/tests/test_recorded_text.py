@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 
 from agentkit import Agent, ToolError, tool
-from agentkit.codec import decode_step, encode_step
 from agentkit.errors import ModelBadRequest, ModelOverloaded, RunError
 from agentkit.messages import ToolCall
-from agentkit.models.retrying import Retries
-from agentkit.outcomes import Completed, Failed
+from agentkit.models.resilience.retry import Retries
 from agentkit.recorded_text import MOST_CHARACTERS, recordable
+from agentkit.run.outcomes import Completed, Failed
 from agentkit.testing.models import ScriptedModel
-from agentkit.transcript import (
+from agentkit.transcript.codec import decode_step, encode_step
+from agentkit.transcript.steps import (
     ApprovalAsked,
     ApprovalGiven,
     Finished,

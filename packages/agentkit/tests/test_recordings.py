@@ -22,12 +22,12 @@ from agentkit.messages import (
     Usage,
     UserMessage,
 )
-from agentkit.models.openai import OpenAIModel
+from agentkit.models.openai.client import OpenAIModel
 from agentkit.testing import RecordingDiffers, ScriptedModel, replay
 from agentkit.testing.canonical import canonical
 from agentkit.testing.models import as_reply
-from agentkit.tools.everyday import everyday_tools
-from agentkit.transcript import ToolReturned
+from agentkit.tools.builtin.everyday import everyday_tools
+from agentkit.transcript.steps import ToolReturned
 
 from .openai_server import events  # type: ignore[import-not-found]
 from .wire_server import KEY, WireServer, as_events  # type: ignore[import-not-found]
@@ -395,7 +395,7 @@ def test_the_pytest_fixture(pytester):
     pytester.makepyfile(
         test_sample="""
         from agentkit import Agent
-        from agentkit.tools.everyday import everyday_tools
+        from agentkit.tools.builtin.everyday import everyday_tools
 
         def test_it_adds(recorded):
             with recorded("offline:planner") as model:

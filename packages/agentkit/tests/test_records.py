@@ -14,13 +14,13 @@ from pydantic import AfterValidator, BaseModel, field_validator, model_validator
 
 import agentkit
 from agentkit import Agent, Completed, Failed, Limits, MemoryJournal, ToolCall, tool
+from agentkit.budget.prices import Price, Prices
 from agentkit.errors import AgentkitError, ModelRateLimited, RunError, RunFailed
 from agentkit.messages import ModelReply, StopReason, Text, Usage
-from agentkit.models.prices import Price, Prices
 from agentkit.testing import ScriptedModel
 from agentkit.testing.models import as_reply
 from agentkit.tools import Tool
-from agentkit.transcript import Finished, ModelFailed, ModelReplied, ToolReturned
+from agentkit.transcript.steps import Finished, ModelFailed, ModelReplied, ToolReturned
 
 from .loop_support import kinds, steps_of  # type: ignore[import-not-found]
 

@@ -14,16 +14,16 @@ from typing import Any
 import pytest
 
 from agentkit import Agent, Failed, tool
+from agentkit.budget.prices import Price, Prices
 from agentkit.errors import ModelError, ModelMistaken
 from agentkit.messages import ModelReply, ModelRequest, ToolSpec, UserMessage
-from agentkit.models.anthropic import AnthropicModel
-from agentkit.models.breaker import Breaking
-from agentkit.models.google import GoogleModel
-from agentkit.models.openai import OpenAIModel, OpenRouterModel, ResponsesModel
-from agentkit.models.prices import Price, Prices
-from agentkit.models.resilient import ResilientModel
-from agentkit.models.retrying import Retries
-from agentkit.models.traffic import Traffic
+from agentkit.models.anthropic.client import AnthropicModel
+from agentkit.models.google.client import GoogleModel
+from agentkit.models.openai.client import OpenAIModel, OpenRouterModel, ResponsesModel
+from agentkit.models.resilience.circuit_breaker import Breaking
+from agentkit.models.resilience.model import ResilientModel
+from agentkit.models.resilience.provider_state import Traffic
+from agentkit.models.resilience.retry import Retries
 
 from .wire_server import JSON, KEY, STREAM, Answer, WireServer  # type: ignore[import-not-found]
 

@@ -23,15 +23,23 @@ from agentkit.errors import (
     UsageError,
 )
 from agentkit.messages import BegunAnew, ModelReply, ModelRequest, TextDelta, UserMessage
-from agentkit.models.breaker import Breaking, CircuitState
-from agentkit.models.limiter import RateLimits
-from agentkit.models.openai import OpenAIModel
-from agentkit.models.resilient import ONCE, ResilientModel, open_chain
-from agentkit.models.retrying import Again, GiveUp, NextModel, Retries, Situation, most_hopeful, what_next
-from agentkit.models.traffic import CallEnded, Traffic
+from agentkit.models.openai.client import OpenAIModel
+from agentkit.models.resilience.circuit_breaker import Breaking, CircuitState
+from agentkit.models.resilience.model import ONCE, ResilientModel, open_chain
+from agentkit.models.resilience.provider_state import CallEnded, Traffic
+from agentkit.models.resilience.rate_limiter import RateLimits
+from agentkit.models.resilience.retry import (
+    Again,
+    GiveUp,
+    NextModel,
+    Retries,
+    Situation,
+    most_hopeful,
+    what_next,
+)
 from agentkit.testing import ScriptedModel
 from agentkit.testing.model_contract import ModelContract
-from agentkit.transcript import ModelFailed
+from agentkit.transcript.steps import ModelFailed
 
 from .openai_server import OpenAIProvider  # type: ignore[import-not-found]
 from .virtual_time import run  # type: ignore[import-not-found]

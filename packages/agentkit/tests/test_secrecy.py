@@ -6,8 +6,8 @@ import pytest
 
 from agentkit.errors import ModelError, ModelMistaken
 from agentkit.messages import ModelReply, Reasoning, ReasoningDelta, Text, TextDelta, ToolCall
-from agentkit.models.redaction import cut_secrets, secrets_of
-from agentkit.secrecy import REGISTER, Secrets, looks_secret, secret_values
+from agentkit.models.adapter.redaction import cut_secrets, secrets_of
+from agentkit.untrusted.secrets import REGISTER, Secrets, looks_secret, secret_values
 
 HEADERS = {
     "Cookie": "a=b; sid=CANARY-COOK-1234; theme=darkmode",

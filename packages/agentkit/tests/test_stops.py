@@ -24,17 +24,17 @@ from agentkit import (
     Waiting,
     tool,
 )
+from agentkit.budget.prices import Price, Prices
 from agentkit.errors import ModelOverloaded, RunError, RunReleased, ToolError
-from agentkit.killswitch import Off
 from agentkit.memories import AgentMemory
 from agentkit.messages import Effect, ToolSpec
-from agentkit.models.prices import Price, Prices
-from agentkit.models.retrying import Retries
-from agentkit.policies.sums import calls_made
+from agentkit.models.resilience.retry import Retries
+from agentkit.policies.run_history import calls_made
 from agentkit.ports import Allow
+from agentkit.run.kill_switch import Off
 from agentkit.testing import ScriptedModel
 from agentkit.testing.models import as_reply
-from agentkit.transcript import (
+from agentkit.transcript.steps import (
     ApprovalGiven,
     Embedded,
     Finished,

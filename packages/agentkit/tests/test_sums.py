@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from agentkit import Agent, Between, MemoryJournal, Rule, SecurityPolicy, ToolCall, UsageError, Waiting, tool
 from agentkit.errors import RunError
-from agentkit.policies.sums import calls_made
+from agentkit.policies.run_history import calls_made
 from agentkit.ports import Deny, Question
 from agentkit.testing import Crash, CrashingJournal, ScriptedModel
-from agentkit.transcript import (
+from agentkit.transcript.steps import (
     ApprovalGiven,
     ModelReplied,
     Recorded,

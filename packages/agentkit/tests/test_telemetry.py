@@ -13,14 +13,14 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from agentkit import Agent, Control, Failed, MemoryJournal, Rules, ToolCall, ToolError, Waiting, semconv, tool
+from agentkit import Agent, Control, Failed, MemoryJournal, Rules, ToolCall, ToolError, Waiting, tool, tracing
 from agentkit.errors import ModelOverloaded
 from agentkit.messages import ModelReply, StopReason, Text, Usage
 from agentkit.ports import ToolContext
-from agentkit.secrecy import Secrets
-from agentkit.telemetry import Telemetry
+from agentkit.run.telemetry import Telemetry
 from agentkit.testing import ScriptedModel
-from agentkit.transcript import ApprovalGiven, ModelReplied, Recorded, RunStarted, Step, ToolStarted
+from agentkit.transcript.steps import ApprovalGiven, ModelReplied, Recorded, RunStarted, Step, ToolStarted
+from agentkit.untrusted.secrets import Secrets
 
 SECRET = "the launch code is 1234"
 
@@ -352,7 +352,7 @@ def test_whoever_sets_opentelemetry_up_is_told_and_nobody_else_pays(before, afte
 
 
 def test_every_stop_reason_has_a_word_of_the_conventions() -> None:
-    assert semconv.STOP_REASONS.keys() == {str(reason) for reason in StopReason}
+    assert tracing.STOP_REASONS.keys() == {str(reason) for reason in StopReason}
 
 
 async def test_an_interrupted_call_is_looked_up_while_somebody_listens(listener):

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentkit import Agent, tool
-from agentkit.lenient_json import is_unicode
 from agentkit.messages import (
     BegunAnew,
     Delta,
@@ -22,9 +21,10 @@ from agentkit.messages import (
 )
 from agentkit.planning import Brief
 from agentkit.planning.react_parser import read_line
-from agentkit.planning.thinking import SpokenDeltas, told_apart
+from agentkit.planning.thinking_tags import SpokenDeltas, told_apart
 from agentkit.testing import ScriptedModel
-from agentkit.transcript import ModelReplied
+from agentkit.transcript.steps import ModelReplied
+from agentkit.untrusted.lenient_json import is_unicode
 
 from .planning_texts import (  # type: ignore[import-not-found]
     NATIVE,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from agentkit.errors import ToolError
 from agentkit.messages import Effect
-from agentkit.tools.everyday import everyday_tools
+from agentkit.tools.builtin.everyday import everyday_tools
 
 from .builtin_tools import everyday  # type: ignore[import-not-found]
 
@@ -115,7 +115,7 @@ def test_occurrences_are_counted_literally():
 
 @given(st.text(), st.text(min_size=1, max_size=2))
 def test_occurrences_agree_with_python(text, wanted):
-    from agentkit.tools.text import literal
+    from agentkit.tools.builtin.text import literal
 
     found = literal(wanted, whole_words=False, ignore_case=False).findall(text)
     assert len(found) == text.count(wanted)

@@ -164,7 +164,7 @@ EXPRESSIONS = st.recursive(
 
 @given(EXPRESSIONS)
 def test_the_calculator_agrees_with_python(expression):
-    from agentkit.tools.calculator import evaluate
+    from agentkit.tools.builtin.calculator import evaluate
 
     try:
         expected = eval(expression)
@@ -183,7 +183,7 @@ def test_the_calculator_agrees_with_python(expression):
 
 @given(st.text(alphabet="0123456789.+-*/%()[], episqrtumaxjxand^_\"':=", max_size=40))
 def test_the_calculator_answers_whatever_it_is_given(text):
-    from agentkit.tools.calculator import evaluate
+    from agentkit.tools.builtin.calculator import evaluate
 
     try:
         value = evaluate(text)

@@ -17,12 +17,12 @@ from agentkit import Agent, Completed, FunctionToolset, ToolError, UsageError, t
 from agentkit.errors import BadArguments
 from agentkit.messages import Effect, ToolCall
 from agentkit.ports import ToolContext
+from agentkit.run.telemetry import Telemetry
 from agentkit.sandbox import Confinement, Grants, Limits, Sandboxes, ToolTimeout
-from agentkit.telemetry import Telemetry
 from agentkit.testing import ScriptedModel
-from agentkit.tools.confined import ConfinedTool, Dependencies, confined, import_name, preloaded
-from agentkit.tools.programs import python_tool, shell_tool
-from agentkit.transcript import ToolReturned
+from agentkit.tools.builtin.programs import python_tool, shell_tool
+from agentkit.tools.sandboxed import ConfinedTool, Dependencies, confined, import_name, preloaded
+from agentkit.transcript.steps import ToolReturned
 
 from .sandbox_support import HERE, JAILED  # type: ignore[import-not-found]
 

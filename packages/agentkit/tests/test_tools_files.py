@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from agentkit.errors import BadArguments, ToolError, UnknownTool
-from agentkit.tools import files
-from agentkit.tools.files import DirectoryReader
+from agentkit.tools.builtin import files
+from agentkit.tools.builtin.files import DirectoryReader
 
 from .builtin_tools import use  # type: ignore[import-not-found]
 

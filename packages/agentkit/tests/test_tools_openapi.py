@@ -14,7 +14,7 @@ from agentkit.errors import UsageError
 from agentkit.messages import Effect, ToolCall
 from agentkit.testing import ScriptedModel
 from agentkit.tools import from_openapi
-from agentkit.transcript import ToolReturned
+from agentkit.transcript.steps import ToolReturned
 
 from .api_server import SECRET, Api, called  # type: ignore[import-not-found]
 

@@ -12,12 +12,12 @@ from pydantic import BaseModel, computed_field
 
 from agentkit import Agent, Attachment, Completed, ToolContext, tool
 from agentkit.messages import ToolMessage, ToolSpec, UserMessage
+from agentkit.run.telemetry import Telemetry
 from agentkit.sandbox import Sandboxes
-from agentkit.secrecy import redacted
-from agentkit.telemetry import Telemetry
 from agentkit.testing import ScriptedModel
-from agentkit.tools.confined import confined, preloaded
-from agentkit.transcript import ToolReturned
+from agentkit.tools.sandboxed import confined, preloaded
+from agentkit.transcript.steps import ToolReturned
+from agentkit.untrusted.secrets import redacted
 
 from .loop_support import call, steps_of  # type: ignore[import-not-found]
 from .sandbox_support import HERE  # type: ignore[import-not-found]

@@ -18,7 +18,7 @@ from agentkit.messages import ToolCall
 from agentkit.testing import ScriptedModel
 from agentkit.testing.toolsets import context
 from agentkit.tools import Tool
-from agentkit.transcript import ToolReturned
+from agentkit.transcript.steps import ToolReturned
 
 from .loop_support import call, steps_of  # type: ignore[import-not-found]
 

@@ -11,7 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentkit import Agent, Completed, MemoryJournal
-from agentkit.codec import (
+from agentkit.errors import TranscriptError
+from agentkit.messages import Text, ToolCall, Usage
+from agentkit.testing import ScriptedModel
+from agentkit.testing.journals import EVERY_KIND
+from agentkit.transcript.codec import (
     CURRENT,
     MINOR,
     decode_shown,
@@ -21,12 +25,7 @@ from agentkit.codec import (
     recorded_shown,
     recorded_to_json,
 )
-from agentkit.errors import TranscriptError
-from agentkit.messages import Text, ToolCall, Usage
-from agentkit.tally import Tally, usage
-from agentkit.testing import ScriptedModel
-from agentkit.testing.journals import EVERY_KIND
-from agentkit.transcript import (
+from agentkit.transcript.steps import (
     ApprovalGiven,
     Finished,
     ModelReplied,
@@ -38,6 +37,7 @@ from agentkit.transcript import (
     ending,
     open_calls,
 )
+from agentkit.transcript.usage import Tally, usage
 
 FIXTURES = Path(__file__).parent / "fixtures" / "transcripts"
 

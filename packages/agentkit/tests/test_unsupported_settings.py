@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from agentkit import Agent, Completed, Failed, Limits, MemoryJournal, ModelSettings
+from agentkit.budget.prices import Price, Prices
 from agentkit.errors import ModelOverloaded, UnsupportedSetting
 from agentkit.messages import ModelRequest, UserMessage
-from agentkit.models.prices import Price, Prices
-from agentkit.models.refusals import Refusal, to_model_error
-from agentkit.models.resilient import ResilientModel
-from agentkit.models.retrying import Retries
-from agentkit.models.traffic import Traffic
+from agentkit.models.provider_errors.classification import Refusal, to_model_error
+from agentkit.models.resilience.model import ResilientModel
+from agentkit.models.resilience.provider_state import Traffic
+from agentkit.models.resilience.retry import Retries
 from agentkit.testing import ScriptedModel
-from agentkit.transcript import ModelFailed, ModelReplied
+from agentkit.transcript.steps import ModelFailed, ModelReplied
 
 from .wire_server import Answer  # type: ignore[import-not-found]
 from .wires import body, served  # type: ignore[import-not-found]

@@ -10,10 +10,11 @@ import pytest
 from agentkit import Agent, Completed, tool
 from agentkit.errors import UnsupportedSetting, UsageError
 from agentkit.messages import ModelReply, ModelRequest, TextDelta, ToolSpec, UserMessage
-from agentkit.models.access import Extras
-from agentkit.models.named import NamedEndpoint
-from agentkit.models.openai_wire import Dialect, encode_request
-from agentkit.models.responses_wire import encode_request as encode_response
+from agentkit.models.adapter.dialect import Dialect
+from agentkit.models.credentials import Extras
+from agentkit.models.endpoints import NamedEndpoint
+from agentkit.models.openai.chat import encode_request
+from agentkit.models.openai.responses import encode_request as encode_response
 
 from .wire_server import as_events  # type: ignore[import-not-found]
 from .wires import Call, anthropic, body, served  # type: ignore[import-not-found]

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from agentkit.models.anthropic import AnthropicModel
-from agentkit.models.google import GoogleModel
-from agentkit.models.openai import OpenAIModel, OpenRouterModel, ResponsesModel
+from agentkit.models.anthropic.client import AnthropicModel
+from agentkit.models.google.client import GoogleModel
+from agentkit.models.openai.client import OpenAIModel, OpenRouterModel, ResponsesModel
 
 from .wire_server import KEY, WireServer, as_json  # type: ignore[import-not-found]
 

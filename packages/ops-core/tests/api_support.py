@@ -14,7 +14,7 @@ from agentkit import Agent, tool
 from agentkit.errors import ModelBadRequest
 from agentkit.memories import AgentMemory
 from agentkit.messages import ToolCall
-from agentkit.models.limiter import RateLimits
+from agentkit.models.resilience.rate_limiter import RateLimits
 from agentkit.testing.models import ScriptedModel
 from ops_core.assembly import Ops, open_ops
 from ops_core.catalog import Catalog

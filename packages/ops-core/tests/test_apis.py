@@ -14,7 +14,7 @@ from agentkit.errors import BadArguments
 from agentkit.messages import Effect, ToolCall
 from agentkit.testing import ScriptedModel
 from agentkit.tools import HttpToolset
-from agentkit.transcript import ToolReturned
+from agentkit.transcript.steps import ToolReturned
 from ops_core.assembly import runnable
 from ops_core.cli.examining import examine
 from ops_core.cli.exits import Exit

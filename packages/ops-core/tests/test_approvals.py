@@ -12,7 +12,7 @@ from agentkit.messages import ToolCall
 from agentkit.policies import Between, Rule, SecurityPolicy
 from agentkit.testing.models import ScriptedModel
 from agentkit.tools import tool
-from agentkit.transcript import ApprovalAsked, ApprovalGiven, ToolReturned
+from agentkit.transcript.steps import ApprovalAsked, ApprovalGiven, ToolReturned
 from ops_core.client import Client, LocalClient
 from ops_core.dispatchers import LocalDispatcher
 from ops_core.engine import Engine

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from agentkit.agent import Agent
+from agentkit.budget.limits import Limits
 from agentkit.errors import ModelAuthError
-from agentkit.limits import Limits
 from agentkit.messages import Effect
 from agentkit.models import NamedEndpoint
-from agentkit.models.breaker import Breaking
+from agentkit.models.resilience.circuit_breaker import Breaking
 from agentkit.policies import Between, Inside, Rule, SecurityPolicy
 from ops_core.catalog import (
     DEFAULT_AGENT,

@@ -9,7 +9,7 @@ import pytest
 
 from agentkit.memories import HashEmbeddings, Note, Scope
 from agentkit.money import nanos
-from agentkit.transcript import ApprovalAsked, Finished, ModelAsked, ToolReturned
+from agentkit.transcript.steps import ApprovalAsked, Finished, ModelAsked, ToolReturned
 from ops_core.client import Client, LocalClient, open_client
 from ops_core.errors import (
     AgentNotFound,

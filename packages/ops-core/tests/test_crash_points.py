@@ -13,7 +13,7 @@ from agentkit.messages import Effect, ToolCall
 from agentkit.ports import ToolContext
 from agentkit.testing.models import ScriptedModel
 from agentkit.tools import tool
-from agentkit.transcript import ApprovalAsked, ApprovalGiven, ModelReplied, RunStarted, ToolReturned
+from agentkit.transcript.steps import ApprovalAsked, ApprovalGiven, ModelReplied, RunStarted, ToolReturned
 from ops_core.catalog import Catalog
 from ops_core.dispatchers import LocalDispatcher
 from ops_core.engine import Engine

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from agentkit.transcript import ApprovalAsked, Unreadable
+from agentkit.transcript.steps import ApprovalAsked, Unreadable
 from ops_core.client import Client
 from ops_core.dispatchers import LocalDispatcher
 from ops_core.engine import Engine

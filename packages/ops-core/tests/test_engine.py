@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from agentkit.transcript import ApprovalGiven
+from agentkit.transcript.steps import ApprovalGiven
 from ops_core.dispatchers import LocalDispatcher
 from ops_core.engine import Engine
 from ops_core.errors import ApprovalConflict, ApprovalNotFound, LeaseLost, TaskNotFound, TransitionRefused

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from agentkit.transcript import ApprovalAsked, ApprovalGiven, Finished, RunRetried, RunStarted, Step
+from agentkit.transcript.steps import ApprovalAsked, ApprovalGiven, Finished, RunRetried, RunStarted, Step
 from ops_core.dispatchers import LocalDispatcher
 from ops_core.engine import Engine
 from ops_core.errors import ApprovalConflict, ApprovalNotFound, LeaseLost, TransitionRefused

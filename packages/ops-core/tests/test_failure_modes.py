@@ -16,7 +16,7 @@ from agentkit.agent import Agent
 from agentkit.messages import ToolCall
 from agentkit.testing.models import ScriptedModel
 from agentkit.tools import tool
-from agentkit.transcript import ToolReturned
+from agentkit.transcript.steps import ToolReturned
 from ops_core.catalog import Catalog
 from ops_core.dispatchers import LocalDispatcher
 from ops_core.engine import Engine

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from agentkit.agent import Agent
-from agentkit.limits import Limits
+from agentkit.budget.limits import Limits
 from agentkit.messages import ToolCall
 from agentkit.testing.models import ScriptedModel
 from agentkit.tools import tool
-from agentkit.transcript import ApprovalAsked, ToolReturned, ToolStarted
+from agentkit.transcript.steps import ApprovalAsked, ToolReturned, ToolStarted
 from ops_core.client import Client
 from ops_core.errors import HaltNotFound, InvalidRequest, TaskNotFound, TransitionRefused
 from ops_core.halt import MOST_REASON, HaltKind, NewHalt

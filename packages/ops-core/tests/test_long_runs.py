@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager
 from sqlalchemy import text
 
 from agentkit.agent import Agent
-from agentkit.limits import Limits
+from agentkit.budget.limits import Limits
 from agentkit.messages import ToolCall
 from agentkit.ports import ToolContext
 from agentkit.testing.models import ScriptedModel
 from agentkit.tools import tool
-from agentkit.transcript import Recorded
+from agentkit.transcript.steps import Recorded
 from ops_core.catalog import Catalog
 from ops_core.dispatchers import LocalDispatcher
 from ops_core.engine import Engine

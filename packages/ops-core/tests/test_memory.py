@@ -10,10 +10,10 @@ from sqlalchemy import text
 
 from agentkit.agent import Agent
 from agentkit.memories import AgentMemory, HashEmbeddings, LocalMemory, Note, Scope
-from agentkit.memories.nearest import packed
+from agentkit.memories.similarity import packed
 from agentkit.messages import ToolCall
 from agentkit.testing import MemoryContract, ScriptedModel
-from agentkit.transcript import Recalled
+from agentkit.transcript.steps import Recalled
 from ops_core.cli.serving import migrate_store
 from ops_core.client import LocalClient
 from ops_core.declared import read_catalog

@@ -17,8 +17,8 @@ from grpc import aio
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
-from agentkit.codec import recorded_to_json
-from agentkit.transcript import Recorded, ToolReturned
+from agentkit.transcript.codec import recorded_to_json
+from agentkit.transcript.steps import Recorded, ToolReturned
 from ops_core.assembly import open_ops
 from ops_core.closing import Closing, until_closing
 from ops_core.errors import ConfigError, StoreUnavailable

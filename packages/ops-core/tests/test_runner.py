@@ -11,17 +11,12 @@ from pydantic import AfterValidator
 from sqlalchemy import text
 
 from agentkit.agent import Agent
-from agentkit.compaction import Context
 from agentkit.errors import ModelAuthError, ModelBadRequest, ModelOverloaded, ModelRateLimited
 from agentkit.messages import ModelReply, Part, StopReason, Text, ToolCall, Usage
+from agentkit.run.compaction import Context
 from agentkit.testing.models import ScriptedModel
 from agentkit.tools import tool
-from agentkit.transcript import (
-    ApprovalGiven,
-    Declared,
-    ModelReplied,
-    RunRetried,
-)
+from agentkit.transcript.steps import ApprovalGiven, Declared, ModelReplied, RunRetried
 from ops_core.catalog import Catalog
 from ops_core.dispatchers import LocalDispatcher
 from ops_core.engine import Engine

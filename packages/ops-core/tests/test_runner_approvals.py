@@ -10,13 +10,7 @@ from agentkit.errors import RunError
 from agentkit.ports import ToolContext
 from agentkit.testing.models import ScriptedModel
 from agentkit.tools import ABSENT, found, tool
-from agentkit.transcript import (
-    ApprovalAsked,
-    ApprovalGiven,
-    Finished,
-    Settlement,
-    ToolReturned,
-)
+from agentkit.transcript.steps import ApprovalAsked, ApprovalGiven, Finished, Settlement, ToolReturned
 from ops_core.engine import Engine
 from ops_core.task import TaskStatus
 from ops_core.testing.examples import steps_of

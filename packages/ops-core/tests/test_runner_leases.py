@@ -10,12 +10,7 @@ import pytest
 from agentkit.agent import Agent
 from agentkit.testing.models import ScriptedModel
 from agentkit.tools import tool
-from agentkit.transcript import (
-    Finished,
-    Recorded,
-    Step,
-    ToolStarted,
-)
+from agentkit.transcript.steps import Finished, Recorded, Step, ToolStarted
 from ops_core.dispatchers import LocalDispatcher
 from ops_core.engine import Engine
 from ops_core.stores import SqlStore

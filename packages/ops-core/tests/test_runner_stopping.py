@@ -6,16 +6,13 @@ from typing import Any
 
 import pytest
 
-from agentkit import control
 from agentkit.agent import Agent
 from agentkit.errors import ModelOverloaded, ModelRateLimited, ToolError
 from agentkit.ports import ToolContext
+from agentkit.run import control
 from agentkit.testing.models import ScriptedModel
 from agentkit.tools import tool
-from agentkit.transcript import (
-    Finished,
-    ToolReturned,
-)
+from agentkit.transcript.steps import Finished, ToolReturned
 from ops_core.catalog import Catalog
 from ops_core.dispatchers import LocalDispatcher
 from ops_core.engine import Engine

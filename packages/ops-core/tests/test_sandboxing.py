@@ -16,9 +16,9 @@ from agentkit.sandbox import Confinement, Grants, HostRule
 from agentkit.sandbox import Limits as CallLimits
 from agentkit.testing import ScriptedModel
 from agentkit.testing.toolsets import context
-from agentkit.tools.confined import ConfinedTool
 from agentkit.tools.lookups import Lookup, lookup_of
-from agentkit.transcript import ToolReturned
+from agentkit.tools.sandboxed import ConfinedTool
+from agentkit.transcript.steps import ToolReturned
 from ops_core.assembly import open_ops, open_sandboxes, runnable
 from ops_core.catalog import Catalog
 from ops_core.declared import read_catalog

@@ -11,19 +11,19 @@ import pytest
 from sqlalchemy import text
 
 from agentkit.agent import Agent
+from agentkit.budget.limits import Limits
+from agentkit.budget.prices import Price, Prices
 from agentkit.errors import ModelOverloaded, ModelTimeout
-from agentkit.limits import Limits
 from agentkit.memories import AgentMemory, HashEmbeddings, LocalMemory
 from agentkit.messages import ModelReply, ModelRequest, Text, ToolCall, Usage
-from agentkit.models.breaker import Breaking
-from agentkit.models.prices import Price, Prices
-from agentkit.models.retrying import Retries
+from agentkit.models.resilience.circuit_breaker import Breaking
+from agentkit.models.resilience.retry import Retries
 from agentkit.money import nanos
 from agentkit.ports import UNCOUNTED
-from agentkit.tally import Tally
 from agentkit.testing.models import ScriptedModel
 from agentkit.tools import tool
-from agentkit.transcript import ModelAsked, ModelFailed, ModelReplied, ToolReturned
+from agentkit.transcript.steps import ModelAsked, ModelFailed, ModelReplied, ToolReturned
+from agentkit.transcript.usage import Tally
 from ops_core import till
 from ops_core.catalog import Catalog
 from ops_core.dispatchers import LocalDispatcher

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, event, text
 
-from agentkit.transcript import Recorded
+from agentkit.transcript.steps import Recorded
 from ops_core.errors import ConfigError, StoreUnavailable
 from ops_core.ports import TaskFilter
 from ops_core.stores import SqlStore, migrations, open_store

@@ -12,7 +12,7 @@ from agentkit.agent import Agent
 from agentkit.messages import AssistantMessage, ModelRequest, Text, ToolCall, UserMessage
 from agentkit.testing.models import ScriptedModel
 from agentkit.tools import tool
-from agentkit.transcript import RunStarted
+from agentkit.transcript.steps import RunStarted
 from ops_core.client import Client
 from ops_core.errors import InvalidRequest, ThreadBusy, ThreadNotFound
 from ops_core.stores import SqlStore, migrations, open_store

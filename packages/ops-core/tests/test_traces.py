@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from agentkit import Agent
 from agentkit.errors import ModelBadRequest, ModelOverloaded
-from agentkit.telemetry import Telemetry
+from agentkit.run.telemetry import Telemetry
 from agentkit.testing.models import ScriptedModel
 from agentkit.tracing import Trace
 from ops_core.assembly import Ops, open_ops

@@ -5,7 +5,7 @@ from contextlib import aclosing
 
 import pytest
 
-from agentkit.transcript import RunStarted
+from agentkit.transcript.steps import RunStarted
 from ops_core import engine as engine_module
 from ops_core.dispatchers import LocalDispatcher
 from ops_core.engine import Engine

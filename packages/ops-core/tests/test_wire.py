@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from agentkit import Agent, Limits
-from agentkit.transcript import Recorded, RunStarted
+from agentkit.transcript.steps import Recorded, RunStarted
 from ops_core.catalog import Served
 from ops_core.errors import InvalidRequest
 from ops_core.listing import checked_key, task_filter

@@ -21,29 +21,30 @@ from agentkit.exports import exports
 
 if TYPE_CHECKING:
     from agentkit.agent import Agent, RunOptions
-    from agentkit.calls import ToolProgress
-    from agentkit.compaction import Context
-    from agentkit.control import Control
+    from agentkit.budget.limits import Limits
     from agentkit.errors import Actor, AgentkitError, ModelError, RunError, RunFailed, ToolError, UsageError
-    from agentkit.journals import FileJournal, MemoryJournal
-    from agentkit.limits import Limits
-    from agentkit.loop import Event
     from agentkit.messages import Attachment, Effect, ReasoningDelta, TextDelta, ToolCall, Usage
-    from agentkit.model_settings import ModelSettings
     from agentkit.models import open_model
-    from agentkit.outcomes import Cancelled, Completed, Failed, Outcome, Waiting
+    from agentkit.models.settings import ModelSettings
     from agentkit.policies import Between, Hosts, Inside, OneOf, Rule, Rules, SecurityPolicy
     from agentkit.ports import ToolContext
+    from agentkit.run.compaction import Context
+    from agentkit.run.control import Control
+    from agentkit.run.loop import Event
+    from agentkit.run.outcomes import Cancelled, Completed, Failed, Outcome, Waiting
+    from agentkit.run.tool_call import ToolProgress
     from agentkit.tools import FunctionToolset, Tool, tool
-    from agentkit.transcript import Recorded, Step, Turn
+    from agentkit.transcript.journals import FileJournal, MemoryJournal
+    from agentkit.transcript.steps import Recorded, Step, Turn
 else:
     __getattr__, __dir__ = exports(
         __name__,
         {
-            "agentkit.agent": ("Agent", "RunOptions"),
-            "agentkit.calls": ("ToolProgress",),
-            "agentkit.compaction": ("Context",),
-            "agentkit.control": ("Control",),
+            "agentkit.agent": (
+                "Agent",
+                "RunOptions",
+            ),
+            "agentkit.budget.limits": ("Limits",),
             "agentkit.errors": (
                 "Actor",
                 "AgentkitError",
@@ -53,17 +54,51 @@ else:
                 "ToolError",
                 "UsageError",
             ),
-            "agentkit.journals": ("FileJournal", "MemoryJournal"),
-            "agentkit.limits": ("Limits",),
-            "agentkit.loop": ("Event",),
-            "agentkit.messages": ("Attachment", "Effect", "ReasoningDelta", "TextDelta", "ToolCall", "Usage"),
-            "agentkit.model_settings": ("ModelSettings",),
+            "agentkit.messages": (
+                "Attachment",
+                "Effect",
+                "ReasoningDelta",
+                "TextDelta",
+                "ToolCall",
+                "Usage",
+            ),
             "agentkit.models": ("open_model",),
-            "agentkit.outcomes": ("Cancelled", "Completed", "Failed", "Outcome", "Waiting"),
-            "agentkit.policies": ("Between", "Hosts", "Inside", "OneOf", "Rule", "Rules", "SecurityPolicy"),
+            "agentkit.models.settings": ("ModelSettings",),
+            "agentkit.policies": (
+                "Between",
+                "Hosts",
+                "Inside",
+                "OneOf",
+                "Rule",
+                "Rules",
+                "SecurityPolicy",
+            ),
             "agentkit.ports": ("ToolContext",),
-            "agentkit.tools": ("FunctionToolset", "Tool", "tool"),
-            "agentkit.transcript": ("Recorded", "Step", "Turn"),
+            "agentkit.run.compaction": ("Context",),
+            "agentkit.run.control": ("Control",),
+            "agentkit.run.loop": ("Event",),
+            "agentkit.run.outcomes": (
+                "Cancelled",
+                "Completed",
+                "Failed",
+                "Outcome",
+                "Waiting",
+            ),
+            "agentkit.run.tool_call": ("ToolProgress",),
+            "agentkit.tools": (
+                "FunctionToolset",
+                "Tool",
+                "tool",
+            ),
+            "agentkit.transcript.journals": (
+                "FileJournal",
+                "MemoryJournal",
+            ),
+            "agentkit.transcript.steps": (
+                "Recorded",
+                "Step",
+                "Turn",
+            ),
         },
     )
 

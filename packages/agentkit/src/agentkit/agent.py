@@ -27,36 +27,36 @@ from typing import (
 
 import agentkit
 from agentkit.attachments import Input, checked_input
-from agentkit.boundary import guarded
-from agentkit.compaction import Context
-from agentkit.control import Control, Host
+from agentkit.budget.limits import Limits
+from agentkit.budget.prices import Prices
 from agentkit.errors import BadArguments, ToolDenied, UnknownTool, UsageError
-from agentkit.fingerprints import Requests, fingerprint, fingerprint_of_tool, parts_of_tool, versions
-from agentkit.limits import Limits
-from agentkit.memories.declared import AgentMemory
+from agentkit.memories.agent_memory import AgentMemory
 from agentkit.messages import JsonObject, JsonValue, ToolCall, ToolSpec
-from agentkit.model_settings import ModelSettings, checked
 from agentkit.models import check_settings
-from agentkit.models.prices import Prices
-from agentkit.models.retrying import Retries
-from agentkit.outcomes import Completed, Outcome
+from agentkit.models.resilience.retry import Retries
+from agentkit.models.settings import ModelSettings, checked
 from agentkit.planning import Brief, NativePlanning, Planning, ReActPlanning
 from agentkit.policies import SecurityPolicy
 from agentkit.ports import Behind, Deny, Journal, Model, Policy, Question, Scope, Toolset, behind_nothing
+from agentkit.run.compaction import Context
+from agentkit.run.control import Control, Host
+from agentkit.run.fingerprints import Requests, fingerprint, fingerprint_of_tool, parts_of_tool, versions
+from agentkit.run.outcomes import Completed, Outcome
+from agentkit.run.telemetry import Telemetry, Watch
 from agentkit.schema import OutputSchema, to_json_value
 from agentkit.signatures import is_instance
-from agentkit.telemetry import Telemetry, Watch
 from agentkit.tools import FunctionToolset, Tool
-from agentkit.transcript import Recorded, RunStarted, Turn, digest_of
+from agentkit.transcript.steps import Recorded, RunStarted, Turn, digest_of
+from agentkit.untrusted.boundary import guarded
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar  # defaults of type variables reach typing in Python 3.13
 
-    from agentkit.asking import Asker
-    from agentkit.loop import Event, OnEvent
-    from agentkit.models.resilient import ResilientModel
-    from agentkit.next_step import Work
-    from agentkit.remembering import Remembering
+    from agentkit.models.resilience.model import ResilientModel
+    from agentkit.run.loop import Event, OnEvent
+    from agentkit.run.memory import Remembering
+    from agentkit.run.model_turn import Asker
+    from agentkit.run.next_step import Work
 
     Deps = TypeVar("Deps", default=None)
     Output = TypeVar("Output", default=str)
@@ -121,7 +121,7 @@ class Agent(Generic[Deps, Output]):
         model: ``provider:name``, opened and closed with each run, or an open :class:`~agentkit.ports.Model`.
         fallback: models that are asked, in this order, where the one before has no reply.
         retries: how often a call that failed is made again; where not given, an open model without a fallback is used
-            as it is, and all others as :class:`~agentkit.models.retrying.Retries` says.
+            as it is, and all others as :class:`~agentkit.models.resilience.retry.Retries` says.
         prices: what models cost.
         name: for logs and for whoever submits work to it by name.
         instructions: what the model is told before everything else.
@@ -140,7 +140,7 @@ class Agent(Generic[Deps, Output]):
         context: what is done when a conversation outgrows the model's window.
         settings: how the model is to answer: the longest reply, temperature, effort, choice of tools.
         memory: what outlives its runs.
-        telemetry: who is told about the runs, and how much; see :mod:`agentkit.telemetry`.
+        telemetry: who is told about the runs, and how much; see :mod:`agentkit.run.telemetry`.
     """
 
     model: str | Model
@@ -225,10 +225,10 @@ class Agent(Generic[Deps, Output]):
             TranscriptError: the journal cannot be read.
             RunReleased: :meth:`Control.release` was called.
         """
-        from agentkit.account import account_here
-        from agentkit.journals import MemoryJournal
-        from agentkit.loop import Loop
-        from agentkit.models.resilient import open_chain
+        from agentkit.budget.account import account_here
+        from agentkit.models.resilience.model import open_chain
+        from agentkit.run.loop import Loop
+        from agentkit.transcript.journals import MemoryJournal
 
         host = Host()
         deps = options.get("deps")
@@ -337,8 +337,8 @@ class Agent(Generic[Deps, Output]):
         raise UsageError(message)
 
     async def _work(self, model: ResilientModel, options: RunOptions[Deps], watch: Watch | None) -> Work:
-        from agentkit.models.windows import window_of
-        from agentkit.next_step import Work
+        from agentkit.models.context_windows import window_of
+        from agentkit.run.next_step import Work
 
         earlier = tuple(options.get("earlier", ()))
         by_name: dict[str, Toolset] = {}
@@ -428,12 +428,12 @@ class Agent(Generic[Deps, Output]):
     def _remembering(self, scope: Scope | None) -> Remembering | None:
         if self.memory is None:
             return None
-        from agentkit.remembering import Remembering
+        from agentkit.run.memory import Remembering
 
         return Remembering.of(self.memory, Scope(agent=self.name) if scope is None else scope)
 
     def _asker(self, model: ResilientModel, tools: tuple[ToolSpec, ...], earlier: tuple[Turn, ...]) -> Asker:
-        from agentkit.asking import Asker
+        from agentkit.run.model_turn import Asker
 
         brief = Brief(
             instructions=self.instructions,

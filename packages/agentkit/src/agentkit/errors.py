@@ -202,7 +202,7 @@ class UnsupportedSetting(ModelBadRequest):
     """The model does not take a setting of the agent.
 
     Attributes:
-        setting: its field in :class:`~agentkit.model_settings.ModelSettings`.
+        setting: its field in :class:`~agentkit.models.settings.ModelSettings`.
         most: the largest value that is taken, where the provider names one.
     """
 

@@ -3,9 +3,9 @@
 A package imports the same names under ``TYPE_CHECKING``, where type checkers and readers look for them::
 
     if TYPE_CHECKING:
-        from agentkit.limits import Limits
+        from agentkit.budget.limits import Limits
     else:
-        __getattr__, __dir__ = exports(__name__, {"agentkit.limits": ("Limits",)})
+        __getattr__, __dir__ = exports(__name__, {"agentkit.budget.limits": ("Limits",)})
 """
 
 from __future__ import annotations

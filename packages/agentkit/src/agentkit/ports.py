@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from agentkit.messages import Delta, JsonValue, ModelReply, ModelRequest, ToolCall, ToolSpec, Usage
-from agentkit.transcript import Note, Recorded, Step
+from agentkit.transcript.steps import Note, Recorded, Step
 
 Deps = TypeVar("Deps")
 OnDelta: TypeAlias = Callable[[Delta], None]
@@ -111,7 +111,7 @@ class Toolset(Protocol):
     """A group of tools that can be listed and called.
 
     One that also has a method ``uses(call: ToolCall) -> tuple[str, str]`` says behind which MCP server, and under which
-    name of its own, the tool of a call is, for :class:`~agentkit.killswitch.KillSwitch`; empty for neither.
+    name of its own, the tool of a call is, for :class:`~agentkit.run.kill_switch.KillSwitch`; empty for neither.
 
     One whose tool only passes calls on to others has a method ``behind(call: ToolCall) -> ToolCall | None``, which says
     what is called then, by the name that a policy knows it by. Pure.

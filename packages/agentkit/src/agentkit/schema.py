@@ -14,11 +14,11 @@ from itertools import islice
 from operator import is_
 from typing import Annotated, Any, Generic, TypeVar, cast, get_args, get_origin
 
-from agentkit.codec import to_json_text
 from agentkit.errors import AgentkitError, BadArguments, TranscriptError, UsageError
-from agentkit.lenient_json import only_value
 from agentkit.messages import JsonObject, JsonValue
 from agentkit.signatures import Signature, UnresolvedAnnotation
+from agentkit.transcript.codec import to_json_text
+from agentkit.untrusted.lenient_json import only_value
 
 Value = TypeVar("Value")
 

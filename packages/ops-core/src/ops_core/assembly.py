@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from agentkit.errors import AgentkitError
-from agentkit.models.traffic import Traffic
+from agentkit.models.resilience.provider_state import Traffic
 from agentkit.sandbox import Sandboxes, SandboxOptions
 from agentkit.signatures import is_instance
 from agentkit.tools import Tool
-from agentkit.tools.confined import ConfinedTool, Dependencies, confined, preloaded
+from agentkit.tools.sandboxed import ConfinedTool, Dependencies, confined, preloaded
 from ops_core import __version__
 from ops_core.apis import check_apis
 from ops_core.catalog import Catalog, Served, default_catalog, import_catalog

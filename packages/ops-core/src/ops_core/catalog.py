@@ -16,10 +16,10 @@ from typing import Any, cast
 from agentkit.agent import Agent
 from agentkit.errors import UsageError
 from agentkit.mcp import McpPool
-from agentkit.model_settings import checked
 from agentkit.models import NamedEndpoint, check_settings, opened, split_name
+from agentkit.models.settings import checked
 from agentkit.ports import Model
-from agentkit.tools.everyday import everyday_tools
+from agentkit.tools.builtin.everyday import everyday_tools
 from ops_core.config import DEFAULT_MODEL
 from ops_core.errors import AgentNotFound, ConfigError
 from ops_core.importing import import_object, what_broke

@@ -19,13 +19,13 @@ from pydantic import (
     model_validator,
 )
 
-from agentkit.compaction import Strategy
-from agentkit.model_settings import Effort
-from agentkit.models.access import MaxTokensField
-from agentkit.models.breaker import Breaking
-from agentkit.models.limiter import RateLimits
-from agentkit.models.named import Kind
-from agentkit.models.prices import Price
+from agentkit.budget.prices import Price
+from agentkit.models.credentials import MaxTokensField
+from agentkit.models.endpoints import Kind
+from agentkit.models.resilience.circuit_breaker import Breaking
+from agentkit.models.resilience.rate_limiter import RateLimits
+from agentkit.models.settings import Effort
+from agentkit.run.compaction import Strategy
 from ops_core.apis import ApiTable
 from ops_core.durations import Seconds, SecondsOrZero
 from ops_core.mcp import McpNames, McpTable
@@ -41,7 +41,7 @@ class _Strict(BaseModel):
 
 
 class Budget(_Strict):
-    """``[agents.NAME.budget]``: see :class:`agentkit.limits.Limits`."""
+    """``[agents.NAME.budget]``: see :class:`agentkit.budget.limits.Limits`."""
 
     steps: PositiveInt | None = 100
     tokens: PositiveInt | None = None
@@ -50,7 +50,7 @@ class Budget(_Strict):
 
 
 class RetriesTable(_Strict):
-    """``[agents.NAME.retries]``: see :class:`agentkit.models.retrying.Retries`."""
+    """``[agents.NAME.retries]``: see :class:`agentkit.models.resilience.retry.Retries`."""
 
     tries: PositiveInt = 3
     first_seconds: SecondsOrZero = 0.5
@@ -59,7 +59,7 @@ class RetriesTable(_Strict):
 
 
 class PriceTable(_Strict):
-    """``[prices."PROVIDER:NAME"]``: see :class:`agentkit.models.prices.Price`."""
+    """``[prices."PROVIDER:NAME"]``: see :class:`agentkit.budget.prices.Price`."""
 
     input_usd_per_million: NonNegativeFloat
     output_usd_per_million: NonNegativeFloat
@@ -76,7 +76,9 @@ class PriceTable(_Strict):
 
 
 class LimitsTable(_Strict):
-    """``[limits.PROVIDER]`` or ``[limits."PROVIDER:NAME"]``: see :class:`agentkit.models.limiter.RateLimits`."""
+    """``[limits.PROVIDER]`` or ``[limits."PROVIDER:NAME"]``: see
+    :class:`agentkit.models.resilience.rate_limiter.RateLimits`.
+    """
 
     concurrency: PositiveInt | None = None
     requests_per_minute: PositiveInt | None = None
@@ -84,7 +86,7 @@ class LimitsTable(_Strict):
 
 
 class CircuitTable(_Strict):
-    """``[circuit]``: see :class:`agentkit.models.breaker.Breaking`."""
+    """``[circuit]``: see :class:`agentkit.models.resilience.circuit_breaker.Breaking`."""
 
     failures: PositiveInt = 5
     seconds: Seconds = 15.0
@@ -107,20 +109,20 @@ class SpendingTable(_Strict):
 
 
 class TelemetryTable(_Strict):
-    """``[agents.NAME.telemetry]``: see :class:`agentkit.telemetry.Telemetry`."""
+    """``[agents.NAME.telemetry]``: see :class:`agentkit.run.telemetry.Telemetry`."""
 
     content: bool = False
 
 
 class ContextTable(_Strict):
-    """``[agents.NAME.context]``: see :class:`agentkit.compaction.Context`."""
+    """``[agents.NAME.context]``: see :class:`agentkit.run.compaction.Context`."""
 
     window: PositiveInt | None = None
     strategy: Strategy = "summary"
 
 
 class SettingsTable(_Strict):
-    """``[agents.NAME.settings]``: see :class:`agentkit.model_settings.ModelSettings`."""
+    """``[agents.NAME.settings]``: see :class:`agentkit.models.settings.ModelSettings`."""
 
     max_tokens: PositiveInt | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None

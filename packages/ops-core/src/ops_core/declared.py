@@ -12,23 +12,23 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from agentkit.agent import Agent
-from agentkit.compaction import Context
+from agentkit.budget.limits import Limits
 from agentkit.errors import UsageError
-from agentkit.limits import Limits
 from agentkit.memories import AgentMemory
 from agentkit.messages import ToolSpec
-from agentkit.model_settings import ModelSettings
 from agentkit.models import NamedEndpoint
-from agentkit.models.retrying import Retries
+from agentkit.models.resilience.retry import Retries
+from agentkit.models.settings import ModelSettings
 from agentkit.policies import SecurityPolicy
-from agentkit.remembering import REMEMBER
+from agentkit.run.compaction import Context
+from agentkit.run.memory import REMEMBER
+from agentkit.run.telemetry import Telemetry
 from agentkit.sandbox import Confinement, Grants, Trusted
 from agentkit.schema import OutputSchema
-from agentkit.telemetry import Telemetry
 from agentkit.tools import HttpToolset, Tool
-from agentkit.tools.everyday import everyday_tools
+from agentkit.tools.builtin.everyday import everyday_tools
+from agentkit.tools.builtin.programs import ProgramTool, python_tool, shell_tool
 from agentkit.tools.functions import as_tool
-from agentkit.tools.programs import ProgramTool, python_tool, shell_tool
 from ops_core.catalog import Catalog, Served
 from ops_core.config import AgentTable, ConfigFile, problems_of
 from ops_core.errors import ConfigError

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Collection, Generator, Seq
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 
-from agentkit.transcript import ApprovalAsked, ApprovalGiven, Finished, Recorded, Unreadable, expiry
+from agentkit.transcript.steps import ApprovalAsked, ApprovalGiven, Finished, Recorded, Unreadable, expiry
 from ops_core.bulk import MAX_TASKS, MAX_TOGETHER, BulkVerb, Count, Handled, Outcome, TaskSelection
 from ops_core.errors import (
     ApprovalConflict,

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from agentkit.killswitch import Off
+from agentkit.run.kill_switch import Off
 from ops_core.errors import InvalidRequest
 from ops_core.strict_json import is_unicode
 

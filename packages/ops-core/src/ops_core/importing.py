@@ -8,10 +8,10 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from agentkit.calls import place_of
-from agentkit.characters import visible
 from agentkit.errors import AgentkitError
-from agentkit.secrecy import redacted
+from agentkit.run.tool_call import place_of
+from agentkit.untrusted.secrets import redacted
+from agentkit.untrusted.text import visible
 from ops_core.errors import ConfigError, OpsError
 
 _MOST_TEXT = 500

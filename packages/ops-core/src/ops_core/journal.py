@@ -7,8 +7,8 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from agentkit.codec import kind_of
-from agentkit.transcript import Finished, Recorded, Step, Unreadable
+from agentkit.transcript.codec import kind_of
+from agentkit.transcript.steps import Finished, Recorded, Step, Unreadable
 from ops_core.chance import spread
 from ops_core.errors import SpendingReached, StoreUnavailable, TaskUnreadable
 from ops_core.ports import Store
@@ -118,7 +118,7 @@ class TaskJournal:
             await asyncio.sleep(spread(AGAIN_SECONDS))
 
     async def append(self, step: Step) -> Recorded:
-        """Record a step; a :class:`~agentkit.transcript.Finished` ends the task in the same transaction.
+        """Record a step; a :class:`~agentkit.transcript.steps.Finished` ends the task in the same transaction.
 
         Raises:
             LeaseLost: another worker owns the task; nothing was written.

@@ -20,8 +20,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal, TextIO, TypeAlias
 
-from agentkit.calls import place_of
-from agentkit.secrecy import REGISTER
+from agentkit.run.tool_call import place_of
+from agentkit.untrusted.secrets import REGISTER
 from ops_core.log_writer import LineWriter
 from ops_core.visible import json_line, one_line
 

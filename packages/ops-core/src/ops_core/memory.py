@@ -9,10 +9,10 @@ from typing import TypeVar
 from agentkit.errors import MemoryUnavailable, UsageError
 from agentkit.memories import AgentMemory
 from agentkit.memories.embeddings import opened_embeddings
-from agentkit.memories.nearest import packed
+from agentkit.memories.similarity import packed
 from agentkit.models import NO_ENDPOINTS, NamedEndpoint
 from agentkit.ports import UNCOUNTED, Embeddings, Memory, Meter, Scope
-from agentkit.transcript import Note
+from agentkit.transcript.steps import Note
 from ops_core.errors import OpsError
 from ops_core.ports import NoteFilter, NoteStore
 from ops_core.task import Task

@@ -8,7 +8,7 @@ from typing import Protocol, TypeAlias, TypeVar
 
 from agentkit.errors import RunError
 from agentkit.ports import Scope
-from agentkit.transcript import ApprovalGiven, Note, Recorded, Step, Turn
+from agentkit.transcript.steps import ApprovalGiven, Note, Recorded, Step, Turn
 from ops_core.bulk import Count, TaskSelection
 from ops_core.errors import TaskUnreadable
 from ops_core.fleet import Announcement, Worker
@@ -536,13 +536,13 @@ class LeaseStore(Protocol):
         ...
 
     async def append(self, lease: Lease, step: Step) -> Recorded:
-        """Record a step of a running task; a :class:`~agentkit.transcript.Finished` ends the task with it."""
+        """Record a step of a running task; a :class:`~agentkit.transcript.steps.Finished` ends the task with it."""
         ...
 
     async def append_all(
         self, lease: Lease, steps: Sequence[Step], charge: Charge | None = None
     ) -> Sequence[Recorded]:
-        """Record several steps, all or none; nothing may follow a :class:`~agentkit.transcript.Finished`.
+        """Record several steps, all or none; nothing may follow a :class:`~agentkit.transcript.steps.Finished`.
 
         With ``charge`` the tenant's spending is changed in the same transaction. Raises SpendingReached, and records
         nothing, where what is to be reserved does not fit into what the tenant has left for the day: also not

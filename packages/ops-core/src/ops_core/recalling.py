@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from agentkit.errors import AgentkitError
 from agentkit.ports import Scope
-from agentkit.transcript import Note
+from agentkit.transcript.steps import Note
 from ops_core.catalog import Catalog
 from ops_core.engine import Engine
 from ops_core.errors import InvalidRequest, RecallUnavailable

@@ -11,21 +11,21 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from agentkit.agent import Agent
-from agentkit.boundary import guarded
-from agentkit.calls import place_of
-from agentkit.codec import kind_of
-from agentkit.control import STUBBORN_SECONDS, Control
+from agentkit.budget.prices import Prices
 from agentkit.errors import Actor, AgentkitError, ModelResting, RunError, RunReleased
-from agentkit.killswitch import KillSwitch
-from agentkit.loop import Event
 from agentkit.machine_errors import machine_error
 from agentkit.messages import JsonValue
-from agentkit.models.prices import Prices
-from agentkit.models.resilient import chain_of
-from agentkit.models.traffic import Traffic
-from agentkit.outcomes import Cancelled, Completed, Failed, Outcome, Waiting
+from agentkit.models.resilience.model import chain_of
+from agentkit.models.resilience.provider_state import Traffic
 from agentkit.ports import Model
-from agentkit.transcript import Finished, Recorded, Transcript, Turn, brings_further, open_calls
+from agentkit.run.control import STUBBORN_SECONDS, Control
+from agentkit.run.kill_switch import KillSwitch
+from agentkit.run.loop import Event
+from agentkit.run.outcomes import Cancelled, Completed, Failed, Outcome, Waiting
+from agentkit.run.tool_call import place_of
+from agentkit.transcript.codec import kind_of
+from agentkit.transcript.steps import Finished, Recorded, Transcript, Turn, brings_further, open_calls
+from agentkit.untrusted.boundary import guarded
 from ops_core.catalog import Catalog, Served
 from ops_core.chance import fraction, spread
 from ops_core.engine import Engine

@@ -65,7 +65,7 @@ class CallLimitsTable(_Strict):
 
 
 class HostTable(_Strict):
-    """A host that is granted: see :class:`agentkit.sandbox.terms.HostRule`."""
+    """A host that is granted: see :class:`agentkit.net.hosts.HostRule`."""
 
     host: str
     port: PositiveInt = 443

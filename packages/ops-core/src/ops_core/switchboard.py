@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from time import monotonic
 
-from agentkit.killswitch import KillSwitch
+from agentkit.run.kill_switch import KillSwitch
 from ops_core.chance import spread
 from ops_core.errors import OpsError
 from ops_core.halt import Halt, holding, off

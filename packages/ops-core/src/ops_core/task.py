@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NoReturn
 
+from agentkit.budget.limits import Limits
 from agentkit.errors import Actor, RunError
-from agentkit.limits import Limits
 from agentkit.messages import JsonValue, Usage
 from agentkit.tracing import Trace
-from agentkit.transcript import ApprovalAsked, Finished, Recorded, expiry
+from agentkit.transcript.steps import ApprovalAsked, Finished, Recorded, expiry
 from ops_core.durations import MAX_SECONDS
 from ops_core.errors import InvalidRequest, TransitionRefused
 from ops_core.strict_json import is_unicode

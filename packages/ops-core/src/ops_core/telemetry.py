@@ -19,8 +19,8 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from agentkit.models.breaker import CircuitState
-from agentkit.models.traffic import CallEnded
+from agentkit.models.resilience.circuit_breaker import CircuitState
+from agentkit.models.resilience.provider_state import CallEnded
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 """Of what :meth:`Metrics.exposed` returns."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Literal
 
-from agentkit.models.breaker import Breaking
-from agentkit.models.limiter import RateLimits
-from agentkit.models.prices import Price
+from agentkit.budget.prices import Price
+from agentkit.models.resilience.circuit_breaker import Breaking
+from agentkit.models.resilience.rate_limiter import RateLimits
 from agentkit.money import nanos
 from ops_core.errors import ConfigError
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from agentkit.errors import LimitReached
 from agentkit.messages import Usage
 from agentkit.money import nanos
-from agentkit.transcript import (
+from agentkit.transcript.steps import (
     Embedded,
     Finished,
     ModelAsked,

@@ -1,7 +1,7 @@
 r"""Text that is safe to show: of models and tools, and of settings.
 
 What models and tools write may hold terminal escapes (which can move the cursor, or fill the clipboard) and characters
-that turn the order of what is read around. Such characters (:mod:`agentkit.characters` has the table) are shown as
+that turn the order of what is read around. Such characters (:mod:`agentkit.untrusted.text` has the table) are shown as
 ``\uXXXX`` and never reach a terminal or a log. The same form is valid inside JSON, so JSON lines are safe in the same
 way.
 """
@@ -13,7 +13,7 @@ import re
 import unicodedata
 from typing import Any
 
-from agentkit.characters import HIDDEN, UNSEEN
+from agentkit.untrusted.text import HIDDEN, UNSEEN
 
 _SPACES = re.compile("  +")  # how many, or how wide the rest of a line is, nobody sees
 _WORD = re.compile(r"\S+")

@@ -3,7 +3,7 @@
 import pytest
 
 from agentkit.messages import JsonObject
-from agentkit.transcript import ApprovalAsked, ApprovalGiven, Recorded
+from agentkit.transcript.steps import ApprovalAsked, ApprovalGiven, Recorded
 from ops_core.cli.answering import json_or_file
 from ops_core.cli.narration import Narrator
 from ops_core.cli.screen import Screen

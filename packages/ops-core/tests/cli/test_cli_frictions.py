@@ -9,7 +9,7 @@ from codecs import BOM_UTF8
 import pytest
 
 from agentkit.messages import ToolCall
-from agentkit.transcript import (
+from agentkit.transcript.steps import (
     ApprovalAsked,
     ApprovalGiven,
     ModelReplied,

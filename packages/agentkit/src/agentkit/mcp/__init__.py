@@ -10,8 +10,8 @@ no schema of a server is run, and what it says about the effects of its tools co
 """
 
 from agentkit.mcp.definitions import Definition
-from agentkit.mcp.loopback import LoopbackLogin
-from agentkit.mcp.oauth import Answer, Login, McpOAuth, TokenFolder
+from agentkit.mcp.oauth.loopback import LoopbackLogin
+from agentkit.mcp.oauth.tokens import Answer, Login, McpOAuth, TokenFolder
 from agentkit.mcp.pins import Pins, Standing, standings
 from agentkit.mcp.pool import McpPool
 from agentkit.mcp.proxy import McpProxy

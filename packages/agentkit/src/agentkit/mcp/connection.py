@@ -24,18 +24,18 @@ from mcp.shared.dispatcher import ProgressFnT
 from mcp_types import CONNECTION_CLOSED, CallToolResult, Implementation, ReadResourceResult, Resource
 from pydantic import ValidationError
 
-from agentkit.characters import visible
 from agentkit.errors import McpUnavailable, ToolError, ToolTimeout, UsageError
 from agentkit.machine_errors import machine_error
-from agentkit.mcp.authorizing import words_of
+from agentkit.mcp.change_stream import Ear
 from agentkit.mcp.definitions import MOST_TOOLS, Definition
 from agentkit.mcp.elicitation import asking
-from agentkit.mcp.listening import Ear
+from agentkit.mcp.oauth.flow import words_of
+from agentkit.mcp.pool_context import Surroundings
 from agentkit.mcp.processes import AS_IT_IS
 from agentkit.mcp.servers import McpServer
-from agentkit.mcp.surroundings import Surroundings
 from agentkit.mcp.transports import FATE, Fate, Way, way_to
-from agentkit.secrecy import Secrets
+from agentkit.untrusted.secrets import Secrets
+from agentkit.untrusted.text import visible
 
 log = logging.getLogger("agentkit.mcp")
 

@@ -2,7 +2,7 @@
 
 Text stays text. An image and any other data become attachments (see :mod:`agentkit.attachments`), a resource an object
 with its address. Texts are what the server sent, since an agent that edits files writes them back; only invisible
-letters are written as escapes (:func:`agentkit.characters.legible`).
+letters are written as escapes (:func:`agentkit.untrusted.text.legible`).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from agentkit.attachments import KEY
-from agentkit.characters import legible, visible
 from agentkit.messages import JsonValue
+from agentkit.untrusted.text import legible, visible
 
 MOST_ERROR = 8_000
 """Characters of the text of a failed call."""

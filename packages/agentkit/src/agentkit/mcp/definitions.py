@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from agentkit.characters import hidden_in
-from agentkit.foreign import check_arguments, depth
 from agentkit.mcp.servers import McpServer
 from agentkit.messages import JsonObject, JsonValue, ToolSpec
+from agentkit.untrusted.json_schema import check_arguments, depth
+from agentkit.untrusted.text import hidden_in
 
 MOST_TOOLS = 1000
 MOST_DEFINITION = 100_000
@@ -111,7 +111,7 @@ class Definition:
         """What can be seen of the arguments without running the server's schema; the server checks the rest.
 
         Raises:
-            BadArguments: as :func:`agentkit.foreign.check_arguments`.
+            BadArguments: as :func:`agentkit.untrusted.json_schema.check_arguments`.
         """
         check_arguments(self.name, self.parameters, arguments)
 

@@ -13,9 +13,9 @@ from mcp.client import ClientRequestContext
 from mcp.client.session import ElicitationFnT
 from mcp_types import ElicitRequestFormParams, ElicitRequestParams, ElicitResult
 
-from agentkit.characters import visible
-from agentkit.mcp.surroundings import Elicit
+from agentkit.mcp.pool_context import Elicit
 from agentkit.messages import JsonObject
+from agentkit.untrusted.text import visible
 
 log = logging.getLogger("agentkit.mcp")
 

@@ -22,8 +22,8 @@ from mcp_types import (
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from agentkit.json_bounds import MAX_VALUES, has_more_values
 from agentkit.mcp.repairs import repaired
+from agentkit.untrusted.json_bounds import MAX_VALUES, has_more_values
 
 LARGE = 1 << 16
 """Bytes that take a while to read."""

@@ -12,9 +12,9 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from agentkit.errors import AddressRefused
-from agentkit.guarded import RuleFor
 from agentkit.mcp.servers import McpServer
-from agentkit.sandbox.terms import HostRule
+from agentkit.net.hosts import HostRule
+from agentkit.net.http_client import RuleFor
 
 _PORTS = {"http": 80, "https": 443}
 

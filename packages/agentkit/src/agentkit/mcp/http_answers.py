@@ -13,9 +13,9 @@ from typing import Any, cast
 import httpx2
 from mcp_types import JSONRPCError, JSONRPCMessage, JSONRPCResponse
 
-from agentkit.characters import visible
 from agentkit.mcp.framing import MALFORMED, Found, failed_answer, failure, is_answer_to, read_messages
 from agentkit.mcp.processes import MOST_LINE
+from agentkit.untrusted.text import visible
 
 COMPRESSED = "the answer is compressed, which was not asked for"
 EVENTS = "text/event-stream"

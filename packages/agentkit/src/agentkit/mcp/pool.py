@@ -16,16 +16,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from agentkit.errors import UsageError
-from agentkit.mcp.installed import found
-from agentkit.mcp.oauth import Login, TokenFolder, default_tokens
+from agentkit.mcp.executables import found
+from agentkit.mcp.oauth.tokens import Login, TokenFolder, default_tokens
 from agentkit.mcp.pins import Pins
+from agentkit.mcp.pool_context import Elicit, Surroundings, Unwatched, Watch
 from agentkit.mcp.processes import AS_IT_IS, granted_to
 from agentkit.mcp.proxy import McpProxy
 from agentkit.mcp.servers import McpServer
-from agentkit.mcp.surroundings import Elicit, Surroundings, Unwatched, Watch
 from agentkit.mcp.toolset import McpToolset
 from agentkit.sandbox import Grants, Sandboxes
-from agentkit.sandbox.jail import find_bubblewrap
+from agentkit.sandbox.backends.jail import find_bubblewrap
 
 if TYPE_CHECKING:
     from agentkit.mcp.connection import Connection

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from agentkit.errors import McpUnavailable, ToolError, UsageError
 from agentkit.machine_errors import before_the_call, machine_error
-from agentkit.mcp.installed import found, needed
+from agentkit.mcp.executables import found, needed
 from agentkit.mcp.servers import McpServer
 from agentkit.sandbox import (
     Grants,

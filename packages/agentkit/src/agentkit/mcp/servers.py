@@ -12,11 +12,10 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from agentkit.errors import UsageError
-from agentkit.mcp.oauth import McpOAuth, is_http
+from agentkit.mcp.oauth.tokens import McpOAuth, is_http
 from agentkit.messages import Effect
-from agentkit.sandbox.terms import HostRule
-from agentkit.secrecy import Secrets, looks_secret
-from agentkit.variables import Filling
+from agentkit.net.hosts import HostRule
+from agentkit.untrusted.secrets import Filling, Secrets, looks_secret
 
 _OPTION = re.compile(r"--?[A-Za-z][\w-]*")
 _NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9-]{0,23}")

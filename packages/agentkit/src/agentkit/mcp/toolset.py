@@ -7,7 +7,6 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from agentkit.characters import visible
 from agentkit.errors import BadArguments, ToolError, ToolQuarantined, UnknownTool
 from agentkit.mcp.content import contents_of, error_of, output_of
 from agentkit.mcp.definitions import Definition, shown_name
@@ -15,7 +14,8 @@ from agentkit.mcp.pins import Pins, problem_with, standings
 from agentkit.mcp.servers import McpServer
 from agentkit.messages import Effect, JsonObject, JsonValue, ToolCall, ToolSpec
 from agentkit.ports import ToolContext
-from agentkit.secrecy import Secrets
+from agentkit.untrusted.secrets import Secrets
+from agentkit.untrusted.text import visible
 
 log = logging.getLogger("agentkit.mcp")
 

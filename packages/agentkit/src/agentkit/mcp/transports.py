@@ -23,12 +23,8 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCError, JSONRPCRequest, JSONRPCResponse
 
-from agentkit.characters import visible
 from agentkit.errors import AddressRefused, MachineError
-from agentkit.guarded import GuardedTransport
-from agentkit.headers import retry_after
 from agentkit.machine_errors import machine_error
-from agentkit.mcp.authorizing import auth_of, sent_by
 from agentkit.mcp.framing import Found, failed_answer, read_messages
 from agentkit.mcp.hosts import hosts_of
 from agentkit.mcp.http_answers import (
@@ -44,9 +40,13 @@ from agentkit.mcp.http_answers import (
     failed_body,
     refusal_of,
 )
+from agentkit.mcp.oauth.flow import auth_of, sent_by
+from agentkit.mcp.pool_context import Surroundings
 from agentkit.mcp.processes import AS_IT_IS, MOST_LINE, Streams, running
 from agentkit.mcp.servers import McpServer
-from agentkit.mcp.surroundings import Surroundings
+from agentkit.net.headers import retry_after
+from agentkit.net.http_client import GuardedTransport
+from agentkit.untrusted.text import visible
 
 log = logging.getLogger("agentkit.mcp")
 

@@ -1,13 +1,13 @@
 """What outlives a run: where notes are kept, how they are found, and what an agent makes of them.
 
-declared     what an agent remembers and recalls
-local        notes in this process
-openai       embeddings of OpenAI and of compatible servers
-google       embeddings of Google
-chroma       notes in a Chroma database
-hashing      embeddings without a model and without a network
-embeddings   embeddings by name
-nearest      the most similar vectors, exactly
+agent_memory      what an agent remembers and recalls
+local             notes in this process
+openai            embeddings of OpenAI and of compatible servers
+google            embeddings of Google
+chroma            notes in a Chroma database
+hash_embeddings   embeddings without a model and without a network
+embeddings        embeddings by name
+similarity        the most similar vectors, exactly
 """
 
 from typing import TYPE_CHECKING
@@ -15,22 +15,25 @@ from typing import TYPE_CHECKING
 from agentkit.exports import exports
 
 if TYPE_CHECKING:
-    from agentkit.memories.declared import AgentMemory
+    from agentkit.memories.agent_memory import AgentMemory
     from agentkit.memories.embeddings import open_embeddings, opened_embeddings
-    from agentkit.memories.hashing import HashEmbeddings
+    from agentkit.memories.hash_embeddings import HashEmbeddings
     from agentkit.memories.local import LocalMemory
     from agentkit.ports import Scope
-    from agentkit.transcript import Note
+    from agentkit.transcript.steps import Note
 else:
     __getattr__, __dir__ = exports(
         __name__,
         {
-            "agentkit.memories.declared": ("AgentMemory",),
-            "agentkit.memories.embeddings": ("open_embeddings", "opened_embeddings"),
-            "agentkit.memories.hashing": ("HashEmbeddings",),
+            "agentkit.memories.agent_memory": ("AgentMemory",),
+            "agentkit.memories.embeddings": (
+                "open_embeddings",
+                "opened_embeddings",
+            ),
+            "agentkit.memories.hash_embeddings": ("HashEmbeddings",),
             "agentkit.memories.local": ("LocalMemory",),
             "agentkit.ports": ("Scope",),
-            "agentkit.transcript": ("Note",),
+            "agentkit.transcript.steps": ("Note",),
         },
     )
 

@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 
 from agentkit.errors import MemoryUnavailable, UsageError
 from agentkit.ports import UNCOUNTED, Embeddings, Meter, Scope
-from agentkit.transcript import Note
+from agentkit.transcript.steps import Note
 
 Result = TypeVar("Result")
 

@@ -6,10 +6,10 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from agentkit.errors import UsageError
-from agentkit.memories.hashing import HashEmbeddings
+from agentkit.memories.hash_embeddings import HashEmbeddings
 from agentkit.models import NO_ENDPOINTS, NamedEndpoint, access_of
-from agentkit.models.access import GOOGLE_URL, OPENAI_URL
-from agentkit.models.named import extras_of
+from agentkit.models.credentials import GOOGLE_URL, OPENAI_URL
+from agentkit.models.endpoints import extras_of
 from agentkit.ports import Embeddings
 
 OFFLINE = "offline:hash"

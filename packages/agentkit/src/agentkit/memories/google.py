@@ -8,8 +8,8 @@ from typing import Any
 from agentkit.errors import ModelBadResponse
 from agentkit.memories.openai import EMPTY, is_vector
 from agentkit.messages import Usage
-from agentkit.models.google import GoogleClient
-from agentkit.models.wire_json import as_count, as_list, as_object
+from agentkit.models.adapter.json import as_count, as_list, as_object
+from agentkit.models.google.client import GoogleClient
 from agentkit.ports import UNCOUNTED, Meter
 
 TOGETHER = 100

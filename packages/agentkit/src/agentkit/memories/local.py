@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from agentkit.memories.hashing import HashEmbeddings
-from agentkit.memories.nearest import nearest, packed
+from agentkit.memories.hash_embeddings import HashEmbeddings
+from agentkit.memories.similarity import nearest, packed
 from agentkit.ports import UNCOUNTED, Embeddings, Meter, Scope
-from agentkit.transcript import Note
+from agentkit.transcript.steps import Note
 
 
 class LocalMemory:

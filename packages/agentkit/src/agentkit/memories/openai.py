@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from agentkit.errors import ModelBadResponse, ModelError, UsageError
 from agentkit.messages import Usage
-from agentkit.models.access import OPENAI_URL, Extras, checked_key, checked_url
-from agentkit.models.error_bodies import error_object
-from agentkit.models.refusals import Refusal, to_model_error
-from agentkit.models.wire_json import as_count, as_list, as_object, dump_json, load_json
+from agentkit.models.adapter.json import as_count, as_list, as_object, dump_json, load_json
+from agentkit.models.credentials import OPENAI_URL, Extras, checked_key, checked_url
+from agentkit.models.provider_errors.bodies import error_object
+from agentkit.models.provider_errors.classification import Refusal, to_model_error
 from agentkit.ports import UNCOUNTED, Meter
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class OpenAIEmbeddings:
         if not name:
             raise UsageError("embeddings need a name")
         try:
-            from agentkit.models.endpoint import Endpoint
+            from agentkit.models.adapter.http import Endpoint
         except ModuleNotFoundError as error:
             if error.name != "httpx2":
                 raise

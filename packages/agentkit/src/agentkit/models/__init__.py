@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from agentkit.errors import ModelAuthError, UsageError
 from agentkit.messages import ModelRequest
-from agentkit.models.named import (
+from agentkit.models.endpoints import (
     OFFLINE,
     PROVIDERS,
     NamedEndpoint,

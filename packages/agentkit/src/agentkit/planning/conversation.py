@@ -25,9 +25,9 @@ from agentkit.messages import (
     ToolSpec,
     UserMessage,
 )
-from agentkit.planning.thinking import SpokenDeltas
+from agentkit.planning.thinking_tags import SpokenDeltas
 from agentkit.ports import OnDelta
-from agentkit.transcript import (
+from agentkit.transcript.steps import (
     BEGINNINGS,
     ModelReplied,
     Recalled,
@@ -133,7 +133,7 @@ class Conversation:
 
 
 def messages(transcript: Transcript) -> Iterator[Message]:
-    """The conversation of the steps that :func:`~agentkit.transcript.visible` has left, oldest message first.
+    """The conversation of the steps that :func:`~agentkit.transcript.steps.visible` has left, oldest message first.
 
     The results of a turn stand in the order of its calls, whatever came back first.
     """

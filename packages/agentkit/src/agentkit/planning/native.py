@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from agentkit.messages import ModelReply, ModelRequest, StopReason
 from agentkit.planning.conversation import Brief, Conversation, Reading, cut_off
-from agentkit.planning.thinking import ONLY_THOUGHT, UNCLOSED, Spoken, SpokenDeltas, told_apart
+from agentkit.planning.thinking_tags import ONLY_THOUGHT, UNCLOSED, Spoken, SpokenDeltas, told_apart
 from agentkit.ports import OnDelta
-from agentkit.transcript import Transcript
+from agentkit.transcript.steps import Transcript
 
 
 class NativePlanning:

@@ -42,9 +42,9 @@ from agentkit.planning.conversation import (
     tool_message,
     user_message,
 )
-from agentkit.planning.thinking import TAG_KEY, SpokenDeltas, told_apart
+from agentkit.planning.thinking_tags import TAG_KEY, SpokenDeltas, told_apart
 from agentkit.ports import OnDelta
-from agentkit.transcript import ModelReplied, RunStarted, Summarised, ToolReturned, Transcript
+from agentkit.transcript.steps import ModelReplied, RunStarted, Summarised, ToolReturned, Transcript
 
 UNREADABLE = "Your reply could not be read: "
 """How each problem begins that :meth:`ReActPlanning.read` finds."""

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
-from agentkit.lenient_json import call_arguments, value_at, whole_value
 from agentkit.messages import JsonObject, JsonValue, Text, ToolCall, ToolSpec
 from agentkit.planning.conversation import as_text
+from agentkit.untrusted.lenient_json import call_arguments, value_at, whole_value
 
 Specs: TypeAlias = Mapping[str, ToolSpec]
 Blob: TypeAlias = Sequence[Mapping[str, JsonValue]]

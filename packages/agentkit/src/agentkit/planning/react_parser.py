@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from agentkit.lenient_json import is_unicode, value_at, whole_value
 from agentkit.messages import Part, Reasoning, Text, ToolSpec
 from agentkit.planning.conversation import Brief
 from agentkit.planning.react_calls import Action, NoAction, Unclear, actions_of, blob_of, calls_a_tool
-from agentkit.planning.thinking import FULL_WIDTH, Line
+from agentkit.planning.thinking_tags import FULL_WIDTH, Line
+from agentkit.untrusted.lenient_json import is_unicode, value_at, whole_value
 
 MAX_CALLS = 32
 """More actions than this in one reply are a model that repeats itself."""

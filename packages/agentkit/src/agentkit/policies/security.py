@@ -8,9 +8,8 @@ from fnmatch import fnmatchcase
 
 from agentkit.errors import UsageError
 from agentkit.messages import Effect, ToolCall, ToolSpec
-from agentkit.policies.labels import labels_of
 from agentkit.policies.rules import Rule
-from agentkit.policies.sums import calls_made
+from agentkit.policies.run_history import calls_made, labels_of
 from agentkit.ports import Allow, Ask, Behind, Decision, Deny, Question
 
 WEEK = 7 * 24 * 3600.0

@@ -15,8 +15,8 @@ from agentkit.exports import exports
 
 if TYPE_CHECKING:
     from agentkit.errors import ToolTimeout
-    from agentkit.sandbox.backend import Backend
-    from agentkit.sandbox.capabilities import Capabilities, Control, State
+    from agentkit.net.hosts import HostRule
+    from agentkit.sandbox.backends.base import Backend
     from agentkit.sandbox.conflicts import Trusted, check_grants
     from agentkit.sandbox.errors import (
         BadResult,
@@ -33,26 +33,31 @@ if TYPE_CHECKING:
         ToolStopped,
         TooManyProcesses,
     )
-    from agentkit.sandbox.opening import BACKENDS, SandboxOptions, open_sandbox
+    from agentkit.sandbox.manager import BACKENDS, Sandboxes, SandboxOptions, open_sandbox
     from agentkit.sandbox.port import (
         CallTerms,
         CallUsage,
+        Capabilities,
+        Control,
         Exited,
         ProgramTerms,
         Returned,
         RunningProgram,
         SandboxBackend,
+        State,
     )
-    from agentkit.sandbox.sandboxes import Sandboxes
-    from agentkit.sandbox.terms import Confinement, Grants, HostRule, Limits, ProgramLimits
+    from agentkit.sandbox.terms import Confinement, Grants, Limits, ProgramLimits
 else:
     __getattr__, __dir__ = exports(
         __name__,
         {
             "agentkit.errors": ("ToolTimeout",),
-            "agentkit.sandbox.backend": ("Backend",),
-            "agentkit.sandbox.capabilities": ("Capabilities", "Control", "State"),
-            "agentkit.sandbox.conflicts": ("Trusted", "check_grants"),
+            "agentkit.net.hosts": ("HostRule",),
+            "agentkit.sandbox.backends.base": ("Backend",),
+            "agentkit.sandbox.conflicts": (
+                "Trusted",
+                "check_grants",
+            ),
             "agentkit.sandbox.errors": (
                 "BadResult",
                 "CpuExceeded",
@@ -64,22 +69,34 @@ else:
                 "ResultTooLarge",
                 "SandboxRefused",
                 "SandboxUnavailable",
+                "TooManyProcesses",
                 "ToolCrashed",
                 "ToolStopped",
-                "TooManyProcesses",
             ),
-            "agentkit.sandbox.opening": ("BACKENDS", "SandboxOptions", "open_sandbox"),
+            "agentkit.sandbox.manager": (
+                "BACKENDS",
+                "SandboxOptions",
+                "Sandboxes",
+                "open_sandbox",
+            ),
             "agentkit.sandbox.port": (
                 "CallTerms",
                 "CallUsage",
+                "Capabilities",
+                "Control",
                 "Exited",
                 "ProgramTerms",
                 "Returned",
                 "RunningProgram",
                 "SandboxBackend",
+                "State",
             ),
-            "agentkit.sandbox.sandboxes": ("Sandboxes",),
-            "agentkit.sandbox.terms": ("Confinement", "Grants", "HostRule", "Limits", "ProgramLimits"),
+            "agentkit.sandbox.terms": (
+                "Confinement",
+                "Grants",
+                "Limits",
+                "ProgramLimits",
+            ),
         },
     )
 

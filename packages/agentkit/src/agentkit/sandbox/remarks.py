@@ -8,10 +8,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agentkit.characters import visible
 from agentkit.sandbox.confined.mounts import SYSTEM, WORK
 from agentkit.sandbox.confined.refusals import MOST
 from agentkit.sandbox.port import CallTerms
+from agentkit.untrusted.text import visible
 
 _MOST_TEXT = 300
 _READABLE = (*SYSTEM, "/dev", sys.prefix, sys.base_prefix)
@@ -25,7 +25,8 @@ def refusals(
     Args:
         envelope: what the call left as its result.
         terms: of the call.
-        asked: hosts that the worker has refused to connect to; see :class:`~agentkit.sandbox.connections.Connections`.
+        asked: hosts that the worker has refused to connect to; see
+        :class:`~agentkit.sandbox.child.network.Connections`.
     """
     found: list[str] = []
     private = [visible(host[:_MOST_TEXT]) for host, why in (asked or {}).items() if why == "private"]

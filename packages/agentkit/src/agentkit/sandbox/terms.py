@@ -8,6 +8,7 @@ from math import inf
 from pathlib import Path
 
 from agentkit.errors import UsageError
+from agentkit.net.hosts import HostRule
 from agentkit.sandbox.held_paths import HeldPath, outermost
 
 MIB = 1 << 20
@@ -94,42 +95,6 @@ def _sent(limits: CallLimits | ProgramLimits) -> dict[str, float | None]:
         "descriptors": limits.descriptors,
         "disk": limits.disk_bytes,
     }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostRule:
-    """A host that may be reached.
-
-    Attributes:
-        host: its name, ``*.example.com`` for all names below one, or an address.
-        port: of TCP.
-        private: its address may lie in a private network or on this machine; else only public ones are connected to.
-    """
-
-    host: str
-    port: int = 443
-    private: bool = False
-
-    @classmethod
-    def of(cls, text: str) -> HostRule:
-        """The rule that ``HOST`` or ``HOST:PORT`` stands for.
-
-        Raises:
-            UsageError: it is neither.
-        """
-        host, colon, port = text.rpartition(":")
-        if not colon or (":" in host and not host.endswith("]")):
-            host, port = text, "443"
-        if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 65536:
-            message = f"a host is granted as HOST or HOST:PORT, not as {text!r}"
-            raise UsageError(message)
-        return cls(host=host.strip("[]").lower(), port=int(port))
-
-    def covers(self, host: str, port: int) -> bool:
-        """It speaks of this host and port."""
-        name = host.lower().rstrip(".")
-        matches = name.endswith(self.host[1:]) if self.host.startswith("*.") else name == self.host
-        return matches and port == self.port
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

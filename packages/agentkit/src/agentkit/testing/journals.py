@@ -8,10 +8,10 @@ from contextlib import AbstractAsyncContextManager
 from typing import TypeAlias
 
 from agentkit.errors import RunError, RunInterrupted
-from agentkit.journals import MemoryJournal
 from agentkit.messages import Reasoning, StopReason, Text, ToolCall, Usage
 from agentkit.ports import Journal
-from agentkit.transcript import (
+from agentkit.transcript.journals import MemoryJournal
+from agentkit.transcript.steps import (
     ApprovalAsked,
     ApprovalGiven,
     Declared,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from math import isfinite
 
 from agentkit.ports import Embeddings, Memory, Scope
-from agentkit.transcript import Note
+from agentkit.transcript.steps import Note
 
 MINE = Scope(tenant="default", agent="clerk", key="kim")
 SAID = (

@@ -19,15 +19,15 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast, get_args
 
-from agentkit.codec import step_from_json, step_to_json
 from agentkit.errors import TranscriptError, UsageError
 from agentkit.messages import BegunAnew, Delta, ModelReply, ModelRequest, ReasoningDelta, TextDelta
 from agentkit.models import opened
 from agentkit.ports import Model, OnDelta
-from agentkit.secrecy import SECRET, without_keys
 from agentkit.testing.canonical import canonical, differences
 from agentkit.testing.models import pieces
-from agentkit.transcript import ModelReplied
+from agentkit.transcript.codec import step_from_json, step_to_json
+from agentkit.transcript.steps import ModelReplied
+from agentkit.untrusted.secrets import SECRET, without_keys
 
 Record: TypeAlias = Literal["once", "never", "always"]
 """When the real model is called: where there is no recording yet, never, or always (which records anew)."""

@@ -13,10 +13,23 @@ else:
     __getattr__, __dir__ = exports(
         __name__,
         {
-            "agentkit.tools.functions": ("FunctionToolset", "Tool", "tool"),
-            "agentkit.tools.http": ("HttpTool", "HttpToolset"),
-            "agentkit.tools.lookups": ("ABSENT", "found"),
-            "agentkit.tools.openapi": ("from_openapi", "openapi_tools"),
+            "agentkit.tools.functions": (
+                "FunctionToolset",
+                "Tool",
+                "tool",
+            ),
+            "agentkit.tools.http": (
+                "HttpTool",
+                "HttpToolset",
+            ),
+            "agentkit.tools.lookups": (
+                "ABSENT",
+                "found",
+            ),
+            "agentkit.tools.openapi": (
+                "from_openapi",
+                "openapi_tools",
+            ),
         },
     )
 

@@ -60,7 +60,7 @@ class Tool:
             :func:`~agentkit.tools.lookups.found`, ``ABSENT``, or ``None`` where it is not certain.
         sandbox: where it runs (``pool``, ``jail`` or ``inprocess``), or a
             :class:`~agentkit.sandbox.terms.Confinement` that also says what it may use and reach. By itself a tool runs
-            in this process; a worker, or :func:`agentkit.tools.confined.confined`, sees to the sandbox.
+            in this process; a worker, or :func:`agentkit.tools.sandboxed.confined`, sees to the sandbox.
 
     Raises:
         UsageError: it cannot be called, the name is not usable, the timeout is not positive, or a parameter is not one
@@ -248,7 +248,7 @@ class Tool:
             message = (
                 f"tool {self.name} is to run in the {self.confinement.sandbox}, which is not open: give its "
             )
-            message += "agent to a worker, or the tool to agentkit.tools.confined.confined"
+            message += "agent to a worker, or the tool to agentkit.tools.sandboxed.confined"
             raise UsageError(message)
         arguments = self.prepared(call.arguments, context)
         try:

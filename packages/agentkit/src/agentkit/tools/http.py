@@ -12,19 +12,18 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
 
-from agentkit.characters import hidden_in, legible, visible
 from agentkit.errors import BadArguments, ToolError, UnknownTool, UsageError
-from agentkit.foreign import check_arguments
-from agentkit.headers import header_problem
-from agentkit.json_bounds import MAX_VALUES, has_more_values
 from agentkit.messages import Effect, JsonObject, JsonValue, ToolCall, ToolSpec
+from agentkit.net.headers import header_problem
+from agentkit.net.hosts import HostRule
 from agentkit.ports import ToolContext
-from agentkit.sandbox.terms import HostRule
-from agentkit.secrecy import Secrets
-from agentkit.variables import Filling
+from agentkit.untrusted.json_bounds import MAX_VALUES, has_more_values
+from agentkit.untrusted.json_schema import check_arguments
+from agentkit.untrusted.secrets import Filling, Secrets
+from agentkit.untrusted.text import hidden_in, legible, visible
 
 if TYPE_CHECKING:
-    from agentkit.guarded import Fetched, GuardedClient
+    from agentkit.net.http_client import Fetched, GuardedClient
 
 Place: TypeAlias = Literal["path", "query", "header", "body"]
 """Where an argument goes."""
@@ -267,7 +266,7 @@ class HttpToolset:
         Raises:
             UnknownTool: there is none of this name.
             BadArguments: the arguments do not fit.
-            AddressRefused, ToolTimeout: as :meth:`~agentkit.guarded.GuardedClient.send`.
+            AddressRefused, ToolTimeout: as :meth:`~agentkit.net.http_client.GuardedClient.send`.
             ToolError: the server cannot be reached, or refuses.
         """
         try:
@@ -312,7 +311,7 @@ def _parts_of(url: str) -> SplitResult | None:
 
 def _client_for(tools: Sequence[HttpTool], *, private: bool) -> GuardedClient:
     try:
-        from agentkit.guarded import SECONDS, GuardedClient
+        from agentkit.net.http_client import SECONDS, GuardedClient
     except ModuleNotFoundError as error:
         if error.name not in ("httpx2", "httpcore2"):
             raise

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from urllib.parse import unquote
 
-from agentkit.characters import visible
 from agentkit.errors import UsageError
-from agentkit.foreign import depth
-from agentkit.headers import header_problem
 from agentkit.messages import Effect, JsonObject
+from agentkit.net.headers import header_problem
 from agentkit.tools.http import HttpTool, HttpToolset, Place, effect_of
+from agentkit.untrusted.json_schema import depth
+from agentkit.untrusted.text import visible
 
 if TYPE_CHECKING:
-    from agentkit.guarded import GuardedClient
+    from agentkit.net.http_client import GuardedClient
 
 Found: TypeAlias = Mapping[str, Any]
 

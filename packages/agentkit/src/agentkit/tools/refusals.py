@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agentkit.codec import to_json_text
 from agentkit.errors import ResultUnavailable, ToolDenied, ToolHalted
 from agentkit.messages import Effect, ToolCall, ToolSpec
-from agentkit.transcript import ApprovalAsked, ApprovalGiven, OpenCall, Settlement, ToolReturned
+from agentkit.transcript.codec import to_json_text
+from agentkit.transcript.steps import ApprovalAsked, ApprovalGiven, OpenCall, Settlement, ToolReturned
 
 
 def carried_out(error: ResultUnavailable, spec: ToolSpec) -> str:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, cast
 from weakref import ProxyTypes
 
-from agentkit.characters import visible
 from agentkit.errors import (
     AgentkitError,
     BadArguments,
@@ -29,7 +28,8 @@ from agentkit.errors import (
 )
 from agentkit.messages import JsonValue
 from agentkit.schema import MOST_ITEMS, to_json_value
-from agentkit.secrecy import redacted
+from agentkit.untrusted.secrets import redacted
+from agentkit.untrusted.text import visible
 
 MOST_LOOKS = 1000
 """Values of a result that are looked at in the event loop; a larger one is converted in a thread."""

@@ -10,8 +10,8 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 
-from agentkit.codec import recorded_to_json, to_json_text
-from agentkit.transcript import Recorded
+from agentkit.transcript.codec import recorded_to_json, to_json_text
+from agentkit.transcript.steps import Recorded
 from ops_core.api.openapi import TASKS, reading
 from ops_core.api.parameters import After, LastEventId, TaskId
 from ops_core.engine import Engine

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from agentkit.calls import place_of
+from agentkit.run.tool_call import place_of
 from ops_core.api.errors import CROSS_ORIGIN, INTERNAL, MALFORMED_HEAD, WRONG_HOST, Refused
 
 log = logging.getLogger("ops_core.api")

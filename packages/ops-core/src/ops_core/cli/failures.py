@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from agentkit.calls import place_of
 from agentkit.errors import AgentkitError
+from agentkit.run.tool_call import place_of
 from ops_core.cli.exits import Exit
 from ops_core.cli.text import one_line
 from ops_core.errors import (

@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from agentkit.codec import recorded_to_json
-from agentkit.transcript import ApprovalAsked
+from agentkit.transcript.codec import recorded_to_json
+from agentkit.transcript.steps import ApprovalAsked
 from ops_core.cli.answering import json_or_file, said
 from ops_core.cli.attaching import with_attachments
 from ops_core.cli.choosing import chosen_agent

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from agentkit.transcript import ApprovalAsked
+from agentkit.transcript.steps import ApprovalAsked
 from ops_core.cli.narration import counted
 from ops_core.cli.screen import Screen
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from agentkit.messages import ToolCall, Usage
-from agentkit.transcript import (
+from agentkit.transcript.steps import (
     ApprovalAsked,
     ApprovalGiven,
     Declared,

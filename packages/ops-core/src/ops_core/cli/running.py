@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from pydantic import ValidationError
 
-from agentkit.loop import Event
-from agentkit.transcript import ApprovalAsked, ApprovalGiven, Recorded
+from agentkit.run.loop import Event
+from agentkit.transcript.steps import ApprovalAsked, ApprovalGiven, Recorded
 from ops_core.assembly import Ops, open_ops
 from ops_core.catalog import Served
 from ops_core.cli.attaching import with_attachments

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-from agentkit.transcript import Recorded
+from agentkit.transcript.steps import Recorded
 from ops_core.cli.hints import how_to_answer
 from ops_core.cli.ids import shortened
 from ops_core.cli.narration import Narrator, seconds_of

@@ -10,11 +10,11 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
-from agentkit.calls import ToolProgress
-from agentkit.codec import recorded_to_json
-from agentkit.loop import Event
 from agentkit.messages import BegunAnew, ReasoningDelta, TextDelta, Usage
-from agentkit.transcript import Recorded
+from agentkit.run.loop import Event
+from agentkit.run.tool_call import ToolProgress
+from agentkit.transcript.codec import recorded_to_json
+from agentkit.transcript.steps import Recorded
 from ops_core.cli.narration import Narrator, counted, joined, seconds_of, tokens_of
 from ops_core.cli.screen import STYLES, Screen
 from ops_core.cli.text import as_text, input_as_text, one_line, visible

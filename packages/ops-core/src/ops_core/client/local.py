@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import replace
 
 from agentkit.tracing import Trace
-from agentkit.transcript import Recorded
+from agentkit.transcript.steps import Recorded
 from ops_core.bulk import BulkVerb
 from ops_core.catalog import Catalog
 from ops_core.client.batches import whole_batch

@@ -17,7 +17,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from agentkit.errors import TranscriptError
 from agentkit.tracing import Trace
-from agentkit.transcript import Recorded
+from agentkit.transcript.steps import Recorded
 from ops_core.bulk import BulkVerb
 from ops_core.client.batches import whole_batch, with_keys
 from ops_core.client.paging import all_tasks

@@ -14,9 +14,9 @@ from urllib.parse import quote
 import httpx2
 from pydantic import BaseModel, ValidationError
 
-from agentkit.codec import recorded_shown
 from agentkit.tracing import Trace
-from agentkit.transcript import Recorded
+from agentkit.transcript.codec import recorded_shown
+from agentkit.transcript.steps import Recorded
 from ops_core.bulk import BulkVerb
 from ops_core.client.batches import whole_batch, with_keys
 from ops_core.client.paging import all_tasks

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Protocol
 
-from agentkit.transcript import Recorded
+from agentkit.transcript.steps import Recorded
 from ops_core.listing import PAGE_DEFAULT
 from ops_core.wire import (
     AgentBody,

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from typing import TypeVar
 
-from agentkit.transcript import Recorded
+from agentkit.transcript.steps import Recorded
 from ops_core.chance import fraction
 from ops_core.client.protocol import Client
 from ops_core.errors import OpsError, ServerUnavailable

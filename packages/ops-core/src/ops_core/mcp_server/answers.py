@@ -13,7 +13,7 @@ from agentkit.attachments import split_input
 from agentkit.errors import Actor, RunError
 from agentkit.messages import Attachment
 from agentkit.recorded_text import recordable
-from agentkit.transcript import ApprovalAsked, ApprovalGiven
+from agentkit.transcript.steps import ApprovalAsked, ApprovalGiven
 from ops_core.strict_json import NotStrict, parse
 from ops_core.task import Task, TaskStatus
 from ops_core.visible import one_line, unmistakable

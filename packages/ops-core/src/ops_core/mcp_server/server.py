@@ -15,10 +15,10 @@ from mcp.shared.inbound import MCP_NAME_HEADER, decode_header_value
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import ConfigDict, Field, ValidationError
 
-from agentkit.codec import kind_of
 from agentkit.errors import BadArguments
 from agentkit.mcp import Definition
-from agentkit.transcript import ApprovalAsked
+from agentkit.transcript.codec import kind_of
+from agentkit.transcript.steps import ApprovalAsked
 from ops_core import __version__
 from ops_core.assembly import Ops
 from ops_core.errors import InvalidRequest, OpsError, TaskNotFound

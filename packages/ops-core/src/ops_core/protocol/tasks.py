@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from agentkit.codec import kind_of, recorded_shown, recorded_to_json, to_json_text
-from agentkit.transcript import Recorded
+from agentkit.transcript.codec import kind_of, recorded_shown, recorded_to_json, to_json_text
+from agentkit.transcript.steps import Recorded
 from ops_core.errors import InvalidRequest, OpsError
 from ops_core.listing import checked_key
 from ops_core.ports import Inserted

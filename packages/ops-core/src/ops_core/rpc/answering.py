@@ -14,8 +14,8 @@ from google.protobuf.message import DecodeError, Message
 from grpc import aio
 from pydantic import ValidationError
 
-from agentkit.calls import place_of
 from agentkit.errors import Actor
+from agentkit.run.tool_call import place_of
 from ops_core.closing import Closing
 from ops_core.errors import InvalidRequest, OpsError, ServerUnavailable
 from ops_core.problems import Problem, is_ours, problem_of, problem_of_fields, status_of, title_of

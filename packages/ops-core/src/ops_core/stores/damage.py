@@ -11,9 +11,9 @@ from dataclasses import replace
 from math import isfinite
 from typing import Any
 
-from agentkit.codec import from_json_text
 from agentkit.errors import Actor, RunError
 from agentkit.tracing import Trace
+from agentkit.transcript.codec import from_json_text
 from ops_core.errors import TaskUnreadable
 from ops_core.stores.rows import AnyRow, budget_of, columns_of, error_of, labels_of, task_from
 from ops_core.task import EARLIEST_SECONDS, LATEST_SECONDS, Task, TaskStatus

@@ -9,13 +9,13 @@ from typing import Any, TypeAlias, cast
 
 from sqlalchemy import Row
 
-from agentkit.codec import decode_shown, from_json_text, to_json_text
+from agentkit.budget.limits import Limits
 from agentkit.errors import Actor, RunError, TranscriptError
-from agentkit.limits import Limits
 from agentkit.messages import Usage
 from agentkit.money import nanos, usd
 from agentkit.tracing import Trace
-from agentkit.transcript import (
+from agentkit.transcript.codec import decode_shown, from_json_text, to_json_text
+from agentkit.transcript.steps import (
     Finished,
     ModelFailed,
     ModelReplied,

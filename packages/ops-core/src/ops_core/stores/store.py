@@ -16,9 +16,9 @@ from sqlalchemy import Connection, Engine, event, inspect, select, table, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
-from agentkit.codec import encode_step
 from agentkit.ports import Scope
-from agentkit.transcript import ApprovalGiven, Note, Recorded, Step, Turn
+from agentkit.transcript.codec import encode_step
+from agentkit.transcript.steps import ApprovalGiven, Note, Recorded, Step, Turn
 from ops_core.bulk import Count, TaskSelection
 from ops_core.errors import SchemaMismatch, StoreUnavailable
 from ops_core.fleet import Announcement, Worker

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from agentkit.errors import RunError
 from agentkit.messages import Text, ToolCall, Usage
-from agentkit.transcript import (
+from agentkit.transcript.steps import (
     ApprovalAsked,
     ApprovalGiven,
     Finished,

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 
 from agentkit.messages import Text
-from agentkit.transcript import Finished, ModelReplied, RunStarted, Step
+from agentkit.transcript.steps import Finished, ModelReplied, RunStarted, Step
 from ops_core.errors import IdempotencyConflict, LeaseLost
 from ops_core.ports import Store
 from ops_core.task import NewTask, Task, TaskStatus

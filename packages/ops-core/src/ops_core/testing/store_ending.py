@@ -7,9 +7,9 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
-from agentkit.limits import Limits
+from agentkit.budget.limits import Limits
 from agentkit.messages import Usage
-from agentkit.transcript import Finished, RunRetried, RunStarted, open_calls
+from agentkit.transcript.steps import Finished, RunRetried, RunStarted, open_calls
 from ops_core.errors import IdempotencyConflict, OpsError, TransitionRefused
 from ops_core.ports import Store, SweepTerms
 from ops_core.task import TaskStatus

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from agentkit.transcript import RunStarted
+from agentkit.transcript.steps import RunStarted
 from ops_core.errors import LeaseLost, TransitionRefused
 from ops_core.ports import Renewed, Store
 from ops_core.task import FREE_HANDOVERS, Claimed, TaskStatus

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from agentkit.messages import Text, Usage
 from agentkit.money import usd
-from agentkit.transcript import ModelAsked, ModelReplied
+from agentkit.transcript.steps import ModelAsked, ModelReplied
 from ops_core.errors import LeaseLost, SpendingReached
 from ops_core.ports import Charge, Reservation, Store
 from ops_core.task import Claimed

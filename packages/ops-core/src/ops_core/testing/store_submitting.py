@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agentkit.limits import Limits
+from agentkit.budget.limits import Limits
 from agentkit.messages import Usage
-from agentkit.transcript import ModelReplied, RunStarted, ToolReturned
+from agentkit.transcript.steps import ModelReplied, RunStarted, ToolReturned
 from ops_core.errors import IdempotencyConflict, InvalidRequest, TaskNotFound
 from ops_core.ports import PAGE_BYTES, Store, TaskFilter
 from ops_core.task import Task, TaskStatus

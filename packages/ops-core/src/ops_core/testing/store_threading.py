@@ -6,8 +6,8 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from agentkit.limits import Limits
-from agentkit.transcript import RunRetried, Turn
+from agentkit.budget.limits import Limits
+from agentkit.transcript.steps import RunRetried, Turn
 from ops_core.errors import InvalidRequest, TaskNotFound, ThreadBusy, ThreadNotFound
 from ops_core.ports import Store, TaskFilter, ThreadFilter
 from ops_core.task import Claimed, InThread, Task, TaskStatus

@@ -6,12 +6,12 @@ from typing import Any, TypeGuard, cast
 
 from pydantic import Field, JsonValue
 
-from agentkit.boundary import guarded
 from agentkit.errors import AgentkitError
 from agentkit.messages import ToolSpec
 from agentkit.ports import Toolset
 from agentkit.schema import OutputSchema
 from agentkit.tools import FunctionToolset, Tool
+from agentkit.untrusted.boundary import guarded
 from ops_core.catalog import Served
 from ops_core.errors import OpsError
 from ops_core.wire.forms import Strict

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Self, cast
 
 from pydantic import ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
-from agentkit.calls import MOST_OUTPUT
-from agentkit.codec import to_json_text
 from agentkit.errors import ToolError, TranscriptError
-from agentkit.transcript import ApprovalGiven, Settlement
+from agentkit.run.tool_call import MOST_OUTPUT
+from agentkit.transcript.codec import to_json_text
+from agentkit.transcript.steps import ApprovalGiven, Settlement
 from ops_core.listing import encode_cursor
 from ops_core.ports import ApprovalFilter
 from ops_core.task import Approval

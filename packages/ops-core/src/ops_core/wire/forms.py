@@ -20,8 +20,8 @@ from pydantic import (
 )
 
 from agentkit.attachments import checked_input
-from agentkit.codec import to_json_text
 from agentkit.errors import TranscriptError, UsageError
+from agentkit.transcript.codec import to_json_text
 from ops_core.listing import LABEL_KEY_PATTERN, LABEL_VALUE_PATTERN, NAME_PATTERN, THREAD_ID_PATTERN
 from ops_core.task import EARLIEST_SECONDS, LATEST_SECONDS
 

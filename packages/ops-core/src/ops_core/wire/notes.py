@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from agentkit.transcript import Note
+from agentkit.transcript.steps import Note
 from ops_core.listing import LABEL_VALUE_PATTERN, encode_cursor
 from ops_core.ports import KeptNote, NoteFilter
 from ops_core.wire.forms import Name, Strict, moment

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, PlainValidator, StringConstraints, ValidationError
 
-from agentkit.limits import Limits
+from agentkit.budget.limits import Limits
 from agentkit.tracing import Trace
 from ops_core.listing import IDEMPOTENCY_KEY
 from ops_core.problems import Problem, problem_of_fields

@@ -7,9 +7,9 @@ from typing import Any, cast
 
 from pydantic import ConfigDict, Field, JsonValue
 
-from agentkit.codec import recorded_to_json
 from agentkit.money import usd
-from agentkit.transcript import Recorded
+from agentkit.transcript.codec import recorded_to_json
+from agentkit.transcript.steps import Recorded
 from ops_core.listing import encode_cursor
 from ops_core.ports import Page, TaskFilter
 from ops_core.task import Task, TaskStatus

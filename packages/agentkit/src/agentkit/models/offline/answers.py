@@ -6,9 +6,8 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from agentkit.messages import JsonObject, JsonValue
-from agentkit.models.offline.calls import Call
+from agentkit.models.offline.calls import Call, is_json_number, items, members
 from agentkit.models.offline.plan import Failed, Known
-from agentkit.models.offline.values import is_number, items, members
 
 SIGNATURE = "(offline model)"
 MAX_SHOWN = 2_000
@@ -173,7 +172,7 @@ class _Filler:
     def _numbers(self, count: int) -> Iterator[JsonValue]:
         """So many numbers: those that answer the goal, or all of them, or the last; none where the count differs."""
         for values in (self._last, self._values, self._last[-1:]):
-            numbers = [value for value in values if is_number(value)]
+            numbers = [value for value in values if is_json_number(value)]
             if len(numbers) == count:
                 return iter(numbers)
         return iter(())
@@ -211,7 +210,7 @@ def _is_of(schema: JsonValue, value: JsonValue) -> bool:
         case "integer":
             return isinstance(value, int) and not isinstance(value, bool)
         case "number":
-            return is_number(value)
+            return is_json_number(value)
         case "string":
             return isinstance(value, str)
         case None:

@@ -1,10 +1,12 @@
-"""What a goal comes down to: tool calls whose arguments may be the results of other calls."""
+"""Tool calls that a goal comes down to, and the outline of their results."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, cast
+
+from agentkit.messages import JsonObject, JsonValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +78,18 @@ def unused(parts: Sequence[Call]) -> list[int]:
     """The parts whose results no other one makes use of."""
     used = {place for part in parts for place in part.refers_to()}
     return [place for place in range(len(parts)) if place not in used]
+
+
+def members(value: object) -> JsonObject:
+    """The members of an object; none where it is no object."""
+    return cast("JsonObject", value) if isinstance(value, Mapping) else {}
+
+
+def items(value: JsonValue) -> Sequence[JsonValue]:
+    """The items of an array; none where it is no array."""
+    return value if isinstance(value, Sequence) and not isinstance(value, str) else ()
+
+
+def is_json_number(value: JsonValue) -> bool:
+    """A number, and neither ``true`` nor ``false``."""
+    return isinstance(value, int | float) and not isinstance(value, bool)

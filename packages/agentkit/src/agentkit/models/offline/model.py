@@ -25,10 +25,9 @@ from agentkit.messages import (
     UserMessage,
 )
 from agentkit.models.offline.answers import Unfit, as_json, in_words, not_understood
-from agentkit.models.offline.calls import Call, unused
+from agentkit.models.offline.calls import Call, members, unused
 from agentkit.models.offline.goals import Goal, understand
 from agentkit.models.offline.plan import Failed, Known, Ledger, State, Waiting
-from agentkit.models.offline.values import members
 from agentkit.ports import OnDelta
 
 CHARACTERS_PER_TOKEN = 4

@@ -17,8 +17,7 @@ from agentkit.messages import (
     ToolMessage,
     ToolSpec,
 )
-from agentkit.models.offline.calls import Argument, Call, Earlier, Joined, Piece
-from agentkit.models.offline.values import items, members
+from agentkit.models.offline.calls import Argument, Call, Earlier, Joined, Piece, items, members
 
 _TEXT_TOOLS = frozenset({"today", "now", "add_days", "weekday", "read_text"})
 _TYPES: Mapping[str, type | tuple[type, ...]] = {

@@ -13,9 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from . import landlock, seccomp, wire
+from . import framing, landlock, seccomp
 from .access import UNPRIVILEGED, check_access
-from .calling import CONTROL, call, settle_in
+from .function_call import CONTROL, call, settle_in
 from .kernel import (
     CLONE_NEWUSER,
     PR_SET_DUMPABLE,
@@ -101,7 +101,7 @@ def run(ground: Ground, usual: dict[str, Any], supervisor: socket.socket) -> Non
         held = ground.proc.address_space()
         _keep_only(supervisor, ground.proc)
         confine(ground, usual)
-        received = wire.receive(supervisor)
+        received = framing.receive(supervisor)
         if received is not None:
             spec, descriptors = received
             _limit(ground, spec["limits"], held)

@@ -13,9 +13,9 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-from . import seccomp, wire
+from . import framing, seccomp
 from .access import check_access
-from .calling import call, load, set_environment, settle_in
+from .function_call import call, load, set_environment, settle_in
 from .kernel import (
     CLONE_NEWUSER,
     PR_SET_DUMPABLE,
@@ -45,7 +45,7 @@ def main(connection: int) -> None:
         connection: descriptor of a socket to the supervisor.
     """
     supervisor = socket.socket(fileno=connection)
-    received = wire.receive(supervisor)
+    received = framing.receive(supervisor)
     if received is None:
         os._exit(0)
     terms = received[0]
@@ -53,13 +53,13 @@ def main(connection: int) -> None:
         doors = [_listening(address, port) for address, port in terms["doors"]]
         _confine(terms)
     except OSError as error:
-        wire.send(supervisor, {"why": f"it cannot be confined: {error}"})
+        framing.send(supervisor, {"why": f"it cannot be confined: {error}"})
         os._exit(71)
     if terms["preload"]:
         set_environment(terms["environment"])
         load(terms["path"], terms["preload"])
-    wire.send(supervisor, {"why": None}, tuple(door.detach() for door in doors))
-    received = wire.receive(supervisor)  # with it comes the word to begin
+    framing.send(supervisor, {"why": None}, tuple(door.detach() for door in doors))
+    received = framing.receive(supervisor)  # with it comes the word to begin
     if received is None:
         os._exit(0)
     supervisor.close()

@@ -2,7 +2,8 @@
 
 In the pool there is no network at all: names are resolved and connections made by asking the worker over a socket, from
 which descriptors of connections come. Whatever goes through :mod:`socket` in Python works: synchronous clients, and
-those of asyncio. A jail has a loopback with doors in it, see :mod:`agentkit.sandbox.doors`; nothing is replaced there.
+those of asyncio. A jail has a loopback with doors in it, see :mod:`agentkit.sandbox.child.network`; nothing is
+replaced there.
 """
 
 from __future__ import annotations

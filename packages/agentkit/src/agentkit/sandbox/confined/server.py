@@ -13,10 +13,10 @@ from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any
 
-from . import landlock, seccomp, supervisor, wire
+from . import framing, landlock, seccomp, supervisor
 from .access import UNPRIVILEGED
-from .calling import load
 from .child import Ground
+from .function_call import load
 from .kernel import (
     CLONE_NEWIPC,
     CLONE_NEWNET,
@@ -43,7 +43,7 @@ def main(connection: int) -> None:
         connection: descriptor of a socket to it.
     """
     worker = socket.socket(fileno=connection)
-    received = wire.receive(worker)
+    received = framing.receive(worker)
     if received is None:
         return
     config = received[0]
@@ -56,7 +56,7 @@ def main(connection: int) -> None:
         problems = load(config["path"], config["preload"])
     except OSError as error:
         with suppress(OSError):
-            wire.send(worker, {"event": "unable", "why": str(error)})
+            framing.send(worker, {"event": "unable", "why": str(error)})
         return
     found = {
         "namespaces": ground.namespaces,
@@ -65,7 +65,7 @@ def main(connection: int) -> None:
         "two_ids": ground.has_two_ids,
     }
     ready = {"event": "ready", **found, "problems": problems, "tasks": len(os.listdir("/proc/self/task"))}
-    wire.send(worker, ready, () if ground.id_map is None else (ground.id_map,))
+    framing.send(worker, ready, () if ground.id_map is None else (ground.id_map,))
     if ground.id_map is not None:
         os.close(ground.id_map)
     _serve(ground, worker)
@@ -74,7 +74,7 @@ def main(connection: int) -> None:
 
 def _serve(ground: Ground, worker: socket.socket) -> None:
     server = os.getpid()
-    while (received := wire.receive(worker)) is not None:
+    while (received := framing.receive(worker)) is not None:
         message, (connection,) = received
         if ground.namespaces or ground.programs:
             with suppress(OSError):  # what cannot be copied cannot be imported

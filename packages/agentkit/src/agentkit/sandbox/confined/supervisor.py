@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from . import child, jailing, wire
+from . import bubblewrap, child, framing
+from .bubblewrap import TABLES
 from .child import Ground
-from .jailing import TABLES
 from .kernel import (
     CLONE_NEWNS,
     CLONE_NEWPID,
@@ -25,9 +25,9 @@ from .kernel import (
     prctl,
     unshare,
 )
+from .limits_watch import Watch, bury
 from .mounts import WORK, Scene, attach, enter, make_private
 from .proc import Use
-from .watching import Watch, bury
 
 _LONGEST_COMPLAINT = 2000
 
@@ -82,7 +82,7 @@ def refuse(worker: socket.socket, error: OSError) -> None:
 
 def _tell(worker: socket.socket, message: dict[str, Any], descriptors: tuple[int, ...] = ()) -> None:
     with suppress(OSError):  # the worker is gone: whoever it was for is gone, too
-        wire.send(worker, message, descriptors)
+        framing.send(worker, message, descriptors)
 
 
 def _announce(worker: socket.socket, pidfd: int, *others: int, doors: Sequence[int] = ()) -> None:
@@ -110,7 +110,7 @@ def _forked(work: Callable[[], None]) -> tuple[int, int]:
 def _serve_function(ground: Ground, worker: socket.socket, usual: dict[str, Any] | None) -> None:
     if ground.namespaces:
         unshare(CLONE_NEWNS | CLONE_NEWPID)
-    received = wire.receive(worker) if usual is None else None
+    received = framing.receive(worker) if usual is None else None
     if received is not None:
         _take_mounts(received)
         usual = received[0]
@@ -122,7 +122,7 @@ def _serve_function(ground: Ground, worker: socket.socket, usual: dict[str, Any]
         pid, pidfd = _forked(lambda: child.run(ground, usual, there))
         there.close()
         watch = Watch(proc=ground.proc, pid=pid, pidfd=pidfd, worker=worker, limits={}, folder=folder)
-        received = received or wire.receive(worker)
+        received = received or framing.receive(worker)
         if received is None:
             watch.kill()
             os.waitpid(pid, 0)
@@ -180,7 +180,7 @@ def _watched(
     watch.limits = spec["limits"]
     watch.base = Use(memory=watch.proc.use(os.getpid()).memory)
     with suppress(OSError):  # it has ended, and said why
-        wire.send(here, spec, tuple(descriptors))
+        framing.send(here, spec, tuple(descriptors))
     for descriptor in descriptors:
         os.close(descriptor)
     said = here.recv(_LONGEST_COMPLAINT)
@@ -202,7 +202,7 @@ def _watched(
 
 
 def _serve_jail(ground: Ground, worker: socket.socket, usual: dict[str, Any] | None) -> None:
-    received = wire.receive(worker) if usual is None else None
+    received = framing.receive(worker) if usual is None else None
     if received is not None:
         _take_mounts(received)
         usual = received[0]
@@ -210,13 +210,13 @@ def _serve_jail(ground: Ground, worker: socket.socket, usual: dict[str, Any] | N
         return
     here, there = socket.socketpair()
     hears, says = os.pipe()
-    jail = jailing.arguments(ground, usual, _staged(ground, usual), _copies(ground, usual["path"]))
-    tables = jailing.tables(usual)
+    jail = bubblewrap.arguments(ground, usual, _staged(ground, usual), _copies(ground, usual["path"]))
+    tables = bubblewrap.tables(usual)
     pid, pidfd = _forked(lambda: _become_jail(jail, (there.fileno(), ground.proc.descriptor), says, tables))
     there.close()
     os.close(says)
     with suppress(OSError):  # it has just ended
-        wire.send(here, {name: usual[name] for name in _TERMS})
+        framing.send(here, {name: usual[name] for name in _TERMS})
     watch = Watch(proc=ground.proc, pid=pid, pidfd=pidfd, worker=worker, limits={}, tree=True)
     why, doors = _made(watch, here, hears)
     if why is None:
@@ -258,7 +258,7 @@ def _made(watch: Watch, jail: socket.socket, complaints: int) -> tuple[str | Non
     poll.register(watch.worker, select.POLLRDHUP)
     if jail.fileno() not in {descriptor for descriptor, _events in poll.poll()}:
         return "nobody waits for it any more", []
-    confined = wire.receive(jail)
+    confined = framing.receive(jail)
     if confined is None:
         why = os.read(complaints, _LONGEST_COMPLAINT).decode(errors="replace").strip()
         return why or "it ended at once", []
@@ -276,7 +276,7 @@ def _awaited(watch: Watch) -> tuple[dict[str, Any], list[int]] | None:
         poll.register(each, select.POLLIN | select.POLLHUP)
     if watch.pidfd in {descriptor for descriptor, _events in poll.poll()}:
         return None
-    return wire.receive(watch.worker)
+    return framing.receive(watch.worker)
 
 
 def _look(watch: Watch) -> None:
@@ -286,7 +286,7 @@ def _look(watch: Watch) -> None:
     for inner in watch.proc.children(watch.pid):
         with suppress(ProcessLookupError):
             watch.inner = os.pidfd_open(inner)
-            watch.scratch = watch.proc.folders(inner, jailing.SCRATCH)
+            watch.scratch = watch.proc.folders(inner, bubblewrap.SCRATCH)
             for each in watch.proc.children(inner):  # bubblewrap's own first process ignores whoever asks
                 watch.program = os.pidfd_open(each)
 
@@ -301,7 +301,7 @@ def _watched_jail(
     first = watch.pidfd if watch.inner is None else watch.inner
     _announce(watch.worker, first, *others, doors=doors)
     with suppress(OSError):  # it has just ended
-        wire.send(jail, spec, tuple(descriptors))
+        framing.send(jail, spec, tuple(descriptors))
     for descriptor in descriptors:
         os.close(descriptor)
     jail.close()

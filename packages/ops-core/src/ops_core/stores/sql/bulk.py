@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from sqlalchemy import ColumnElement, Connection, func, select, update
 
-from agentkit.transcript import Finished
+from agentkit.transcript.steps import Finished
 from ops_core.bulk import BulkVerb, Count, Outcome, TaskSelection
 from ops_core.errors import OpsError, TaskNotFound
 from ops_core.ports import TaskFilter

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy import case, select, update
 
-from agentkit.codec import encode_step
-from agentkit.transcript import ApprovalGiven, Finished, Recorded
+from agentkit.transcript.codec import encode_step
+from agentkit.transcript.steps import ApprovalGiven, Finished, Recorded
 from ops_core.errors import ApprovalExpired, TransitionRefused
 from ops_core.stores.dialects import now
 from ops_core.stores.rows import AnyRow, ending_values, status_of

@@ -32,8 +32,8 @@ from sqlalchemy import (
 from sqlalchemy.sql.dml import ReturningUpdate
 from sqlalchemy.types import TypeEngine
 
-from agentkit.codec import encode_step
-from agentkit.transcript import Finished, Recorded, RunStarted
+from agentkit.transcript.codec import encode_step
+from agentkit.transcript.steps import Finished, Recorded, RunStarted
 from ops_core.errors import TaskUnreadable
 from ops_core.ports import Renewed, RetryLater
 from ops_core.stores.dialects import among, now

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, literal, literal_column, select
 
-from agentkit.transcript import ApprovalAsked, ApprovalGiven, Recorded, Unreadable, expiry
+from agentkit.transcript.steps import ApprovalAsked, ApprovalGiven, Recorded, Unreadable, expiry
 from ops_core.errors import TaskNotFound
 from ops_core.ports import PAGE_BYTES, ApprovalFilter, Page, TaskFilter
 from ops_core.stores.damage import shown_task

@@ -6,9 +6,9 @@ from collections.abc import Collection, Sequence
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, insert, literal, or_, select, tuple_
 
-from agentkit.memories.nearest import nearest, unpacked
+from agentkit.memories.similarity import nearest, unpacked
 from agentkit.ports import Scope
-from agentkit.transcript import Note
+from agentkit.transcript.steps import Note
 from ops_core.ports import KeptNote, NoteFilter
 from ops_core.stores import pgvector
 from ops_core.stores.dialects import overwriting_what_is_deleted

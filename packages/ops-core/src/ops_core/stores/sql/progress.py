@@ -23,8 +23,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
-from agentkit.codec import kind_of
-from agentkit.transcript import BEGINNINGS, Finished, Recorded, Step
+from agentkit.transcript.codec import kind_of
+from agentkit.transcript.steps import BEGINNINGS, Finished, Recorded, Step
 from ops_core.errors import LeaseLost
 from ops_core.stores.dialects import now
 from ops_core.stores.many import Found, Given, Many, NewRows, Together, array_of, rows_of_arrays

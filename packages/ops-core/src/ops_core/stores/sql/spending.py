@@ -12,7 +12,7 @@ from typing import TypeAlias
 from sqlalchemy import BigInteger, Connection, Integer, bindparam, case, func, insert, select, tuple_, update
 
 from agentkit.money import as_text
-from agentkit.transcript import Recorded
+from agentkit.transcript.steps import Recorded
 from ops_core.errors import LeaseLost, SpendingReached
 from ops_core.ports import Charge, Spent
 from ops_core.stores.dialects import now

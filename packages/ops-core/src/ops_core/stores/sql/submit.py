@@ -21,8 +21,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
-from agentkit.codec import encode_step
-from agentkit.transcript import Recorded, RunRetried
+from agentkit.transcript.codec import encode_step
+from agentkit.transcript.steps import Recorded, RunRetried
 from ops_core.errors import IdempotencyConflict, OpsError, ThreadBusy, TransitionRefused
 from ops_core.ports import Inserted
 from ops_core.stores.damage import shown_task

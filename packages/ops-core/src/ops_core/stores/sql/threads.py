@@ -24,7 +24,7 @@ from sqlalchemy import (
     update,
 )
 
-from agentkit.transcript import Turn
+from agentkit.transcript.steps import Turn
 from ops_core.errors import ThreadBusy, ThreadNotFound
 from ops_core.ports import ThreadFilter
 from ops_core.stores.dialects import now

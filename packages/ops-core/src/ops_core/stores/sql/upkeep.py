@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, case, delete, func, insert, select, update
 
 from agentkit.errors import Actor, RunError
-from agentkit.transcript import Finished
+from agentkit.transcript.steps import Finished
 from ops_core.bulk import Count
 from ops_core.ports import SweepTerms, Swept
 from ops_core.stores.dialects import now

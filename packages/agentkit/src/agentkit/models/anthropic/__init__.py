@@ -1,0 +1,1 @@
+"""Anthropic: the client, the Messages wire, and typed output."""

@@ -1,0 +1,1 @@
+"""Google Gemini: the client, the generateContent wire, and additional body fields."""

@@ -1,0 +1,1 @@
+"""Resilience of model calls: retries, fallback, circuit breaker, rate limiter, shared provider state."""

@@ -1,0 +1,1 @@
+"""Sandbox backends: in this process, in a pool of confined children, in a jail."""

@@ -1,0 +1,1 @@
+"""Child processes of a sandbox, seen from the worker: fork server, process, call, program, network and output."""

@@ -1,0 +1,1 @@
+"""Untrusted input: text, JSON, schemas, secrets and code from outside of this library."""

@@ -17,7 +17,7 @@ from ops_core.stores import SqlStore, migrations, open_store
 from ops_core.stores.dialects import is_file
 from ops_core.stores.sql import leases
 from ops_core.task import NewTask
-from ops_core.testing.postgresql import PostgresServer
+from ops_core.testing.servers.postgresql import PostgresServer
 
 CLAIMS = 200
 AGENTS = ("a", "b", "c")

@@ -16,7 +16,7 @@ import psycopg
 from harness import Numbers, Report
 
 from ops_core.stores import migrations, open_store
-from ops_core.testing.postgresql import PostgresServer
+from ops_core.testing.servers.postgresql import PostgresServer
 
 TASKS = 400
 TOGETHER = 100

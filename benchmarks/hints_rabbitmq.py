@@ -11,7 +11,7 @@ import statistics
 import time
 
 from ops_core.dispatchers import open_dispatcher
-from ops_core.testing.rabbitmq import RabbitServer
+from ops_core.testing.servers.rabbitmq import RabbitServer
 
 ROUNDS = 200
 WAKES = 100_000

@@ -29,8 +29,8 @@ from scripted import Scripted
 from agentkit import Agent
 from ops_core.api.serve import serving
 from ops_core.assembly import open_ops
-from ops_core.catalog import Catalog
-from ops_core.cli.lasting import run_lasting
+from ops_core.config.catalog import Catalog
+from ops_core.processes.event_loop import run_lasting
 from ops_core.protocol.v1.task_service_pb2 import BatchCreateTasksRequest, CreateTaskRequest
 from ops_core.protocol.v1.task_service_pb2_grpc import TaskServiceStub
 from ops_core.rpc.serve import serving as serving_grpc

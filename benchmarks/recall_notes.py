@@ -27,7 +27,7 @@ from agentkit.ports import Scope
 from ops_core.stores import SqlStore, migrations
 from ops_core.stores.tables import note
 from ops_core.testing import open_test_store
-from ops_core.testing.postgresql import PostgresServer
+from ops_core.testing.servers.postgresql import PostgresServer
 
 SCOPE = Scope(agent="clerk", key="kim")
 ROUNDS = 7

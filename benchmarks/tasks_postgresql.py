@@ -24,13 +24,13 @@ from scripted import Scripted, add
 
 from agentkit import Agent, tool
 from ops_core.assembly import Ops, open_ops
-from ops_core.catalog import Catalog
-from ops_core.cli.lasting import run_lasting
-from ops_core.sandboxing import Sandboxing
+from ops_core.config.catalog import Catalog
+from ops_core.config.sandbox import Sandboxing
+from ops_core.processes.event_loop import run_lasting
 from ops_core.settings import Settings
 from ops_core.stores import migrations, open_store
 from ops_core.task import NewTask
-from ops_core.testing.postgresql import PostgresServer
+from ops_core.testing.servers.postgresql import PostgresServer
 
 SUBMITTERS = CONNECTIONS = 20
 SHORT, TEN = (), (2, 1, 1)

@@ -27,9 +27,9 @@ from agentkit import Agent, Recorded
 from agentkit.transcript.codec import encode_step, kind_of
 from agentkit.transcript.steps import Finished, ModelReplied, RunStarted, ToolReturned
 from ops_core.assembly import Ops, open_ops
-from ops_core.catalog import Catalog
-from ops_core.cli.lasting import run_lasting
-from ops_core.sandboxing import Sandboxing
+from ops_core.config.catalog import Catalog
+from ops_core.config.sandbox import Sandboxing
+from ops_core.processes.event_loop import run_lasting
 from ops_core.settings import Settings
 from ops_core.stores import migrations, open_store
 from ops_core.task import NewTask

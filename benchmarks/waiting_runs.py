@@ -19,8 +19,8 @@ from tasks_sqlite import Ended, fresh_file, submit_all
 
 from agentkit import Agent, Completed, tool
 from ops_core.assembly import open_ops
-from ops_core.catalog import Catalog
-from ops_core.cli.lasting import run_lasting
+from ops_core.config.catalog import Catalog
+from ops_core.processes.event_loop import run_lasting
 from ops_core.settings import Settings
 
 RUNS = 1000

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from ops_core.stores import migrations, open_store
-from ops_core.testing.postgresql import PostgresServer
-from ops_core.testing.rabbitmq import RabbitServer
+from ops_core.testing.servers.postgresql import PostgresServer
+from ops_core.testing.servers.rabbitmq import RabbitServer
 
 # A busy machine stops a test at any moment, so no example has a deadline. CI's own profile stays as it is otherwise.
 settings.register_profile(

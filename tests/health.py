@@ -11,7 +11,7 @@ from pathlib import Path
 from agentkit import Agent
 from ops_core.api.serve import serving
 from ops_core.assembly import open_ops
-from ops_core.catalog import Catalog
+from ops_core.config.catalog import Catalog
 from ops_core.settings import Settings
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from agentkit import Agent, ToolCall, tool
 from agentkit.ports import ToolContext
 from agentkit.testing import ScriptedModel
-from ops_core.catalog import Catalog
-from ops_core.sandboxing import Sandboxing
+from ops_core.config.catalog import Catalog
+from ops_core.config.sandbox import Sandboxing
 
 EFFECTS = Path("effects.log")
 

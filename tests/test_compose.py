@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 import yaml
-from typer.main import get_command
 
-from ops_core.cli.app import app
+from ops_core.cli.lazy import load
 from ops_core.settings import PREFIX, Settings, read_settings
 
 from .health import is_well, server  # type: ignore[import-not-found]
@@ -77,7 +76,7 @@ def test_our_processes_are_told_what_they_know(services, name):
 @pytest.mark.parametrize("name", OURS)
 def test_our_commands_exist(services, name):
     command, *options = services[name]["command"]
-    found = vars(get_command(app))["commands"][command]
+    found = load(command)
     known = {option for parameter in found.params for option in parameter.opts}
     assert set(options) <= known
 

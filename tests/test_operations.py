@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
-from typer.main import get_command
 
-from ops_core.cli.app import app
+from ops_core.cli.lazy import load
 from ops_core.settings import PREFIX, Settings, read_settings
 
 ROOT = Path(__file__).parents[1]
@@ -33,8 +32,7 @@ def files() -> dict[str, str]:
 def command(line: str) -> None:
     """Hold a command line to what the program knows."""
     words = line.split()
-    commands: dict[str, Any] = vars(get_command(app))["commands"]
-    found = commands[words[1]]
+    found = load(words[1])
     known = {option for parameter in found.params for option in parameter.opts}
     assert {word for word in words[2:] if word.startswith("--")} <= known | {"--help"}, line
 

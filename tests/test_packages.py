@@ -14,7 +14,7 @@ import pytest
 
 import agentkit
 import ops_core
-from ops_core.cli.companion import OURS
+from ops_core.cli.agentkit_check import OURS
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"opspawn-agentkit": ROOT / "packages" / "agentkit", "opspawn": ROOT / "packages" / "ops-core"}
@@ -133,7 +133,7 @@ def test_an_agentkit_that_does_not_fit_is_named(tmp_path, files, problem):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     script = (
-        "import sys; import ops_core.cli.companion as companion\n"
+        "import sys; import ops_core.cli.agentkit_check as companion\n"
         f"sys.path[:] = [{str(tmp_path)!r}]; sys.path_importer_cache.clear()\n"
         "print(companion.problem_with_agentkit())"
     )

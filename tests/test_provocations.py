@@ -17,8 +17,8 @@ from agentkit import Agent, ToolCall, tool
 from agentkit.ports import ToolContext
 from agentkit.testing import ScriptedModel
 from ops_core.assembly import open_ops
-from ops_core.catalog import Catalog
-from ops_core.sandboxing import Sandboxing
+from ops_core.config.catalog import Catalog
+from ops_core.config.sandbox import Sandboxing
 from ops_core.settings import Settings
 from ops_core.task import NewTask
 

@@ -20,8 +20,8 @@ from urllib.parse import quote
 
 import pytest
 
-from ops_core.cli import servers
-from ops_core.cli.exits import Exit
+from ops_core.cli.commands import mcp
+from ops_core.cli.exit_codes import Exit
 
 PROGRAM = str(Path(sys.executable).parent / "opspawn")
 NAMES = (
@@ -298,7 +298,7 @@ def test_no_secret_is_told_recorded_or_logged(
         place = Place(tmp_path, echo.url)
         for name in NAMES:
             monkeypatch.setenv(name, place.env[name])
-        assert asyncio.run(servers.approve("away", (), yes=True)) is Exit.OK
+        assert asyncio.run(mcp._approve("away", (), yes=True)) is Exit.OK
         place.seen["opspawn mcp approve"] = "".join(capfd.readouterr())
         with place.serving() as address:
             ended = [

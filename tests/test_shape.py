@@ -63,9 +63,9 @@ LATE_IMPORTS = [
         "agentkit.planning.react_parser",
         "native planning needs none of its patterns",
     ),
-    ("ops_core.client", "ops_core.client.over_grpc", "gRPC may not be installed"),
-    ("ops_core.server", "ops_core.rpc.serve", "as above"),
-    ("ops_core.server", "ops_core.mcp_server.", "the SDK of MCP may not be installed"),
+    ("ops_core.client", "ops_core.client.grpc", "gRPC may not be installed"),
+    ("ops_core.processes.server", "ops_core.rpc.serve", "as above"),
+    ("ops_core.processes.server", "ops_core.mcp_server.", "the SDK of MCP may not be installed"),
     (
         "ops_core.stores",
         "ops_core.stores.",

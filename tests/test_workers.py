@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ops_core.assembly import open_ops
-from ops_core.catalog import Catalog
+from ops_core.config.catalog import Catalog
 from ops_core.settings import Settings
 from ops_core.stores import migrations, open_store
 from ops_core.task import NewTask

@@ -23,14 +23,14 @@ from agentkit.messages import Usage
 from agentkit.money import nanos, usd
 from agentkit.transcript.steps import ModelAsked, ModelFailed, ModelReplied, Recorded
 from agentkit.transcript.usage import Tally
-from ops_core.cli.following import show
-from ops_core.cli.serving import show_spending
+from ops_core.cli.commands.serve import show_spending
+from ops_core.cli.commands.tasks import _show
 from ops_core.dispatchers import LocalDispatcher
 from ops_core.engine import Engine
+from ops_core.schemas import TaskBody
+from ops_core.spending import day_of
 from ops_core.stores import migrations, open_store
 from ops_core.task import NewTask, Task, TaskStatus
-from ops_core.terms import day_of
-from ops_core.wire import TaskBody
 
 from .provider import TURNS, Provider
 
@@ -240,7 +240,7 @@ async def test_the_bill_is_right_whenever_the_workers_are_killed(tmp_path, store
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OPSPAWN_STORE_URL", store_url)
     uncertain = next(task for task in done if task.unsettled)
-    assert await show(uncertain.id, None, as_json=False) == 0
+    assert await _show(uncertain.id, None, as_json=False) == 0
     assert f"${usd(uncertain.unsettled):.4f} unsettled" in " ".join(capsys.readouterr().out.split())
 
     # the tenant's day is the sum of its tasks, and the limit has held

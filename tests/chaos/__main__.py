@@ -5,8 +5,8 @@ import random
 import sys
 from contextlib import ExitStack
 
-from ops_core.testing.postgresql import PostgresServer
-from ops_core.testing.rabbitmq import RabbitServer
+from ops_core.testing.servers.postgresql import PostgresServer
+from ops_core.testing.servers.rabbitmq import RabbitServer
 
 from .campaign import ChaosFound, Plan, has, run_campaign
 from .fleet import Servers

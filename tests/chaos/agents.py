@@ -16,10 +16,10 @@ from agentkit import Agent, ToolCall, tool
 from agentkit.messages import ModelReply, ModelRequest, StopReason, Text, Usage
 from agentkit.ports import ToolContext
 from agentkit.testing import ScriptedModel
-from ops_core.catalog import Catalog
+from ops_core.config.catalog import Catalog
 
 try:
-    from ops_core.sandboxing import Sandboxing
+    from ops_core.config.sandbox import Sandboxing
 except ModuleNotFoundError:  # the release before the sandbox, which test_versions.py runs beside this one
     TRUSTED: dict[str, Any] = {}
 else:

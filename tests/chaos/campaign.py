@@ -15,7 +15,7 @@ from pathlib import Path
 from agentkit.transcript.codec import recorded_to_json
 from ops_core.errors import OpsError
 from ops_core.task import TaskStatus
-from ops_core.testing.rabbitmq import RabbitServer
+from ops_core.testing.servers.rabbitmq import RabbitServer
 
 from . import clocks
 from .caller import Caller, caller_of

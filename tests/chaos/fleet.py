@@ -11,11 +11,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ops_core.cli.exits import Exit
+from ops_core.cli.exit_codes import Exit
 from ops_core.stores import SqlStore, migrations, open_store
-from ops_core.testing.postgresql import PostgresServer
-from ops_core.testing.proxies import TcpProxy
-from ops_core.testing.rabbitmq import RabbitServer
+from ops_core.testing.servers.postgresql import PostgresServer
+from ops_core.testing.servers.rabbitmq import RabbitServer
+from ops_core.testing.servers.tcp_proxy import TcpProxy
 
 from .clocks import settings_of
 from .history import keep_history

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import text
 
 from ops_core.task import TRANSITIONS, TaskStatus
-from ops_core.testing.postgresql import PostgresServer
+from ops_core.testing.servers.postgresql import PostgresServer
 
 TRIGGER = """
 CREATE TABLE history (

@@ -14,10 +14,10 @@ import pika
 from pika.exceptions import AMQPError
 from sqlalchemy.exc import DBAPIError
 
-from ops_core.dispatchers.hints import ACTOR
 from ops_core.dispatchers.rabbitmq import QUEUE
-from ops_core.testing.proxies import TcpProxy
-from ops_core.testing.rabbitmq import RabbitServer
+from ops_core.dispatchers.rabbitmq_broker import ACTOR
+from ops_core.testing.servers.rabbitmq import RabbitServer
+from ops_core.testing.servers.tcp_proxy import TcpProxy
 
 from . import clocks
 from .caller import Caller

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from ops_core.testing.postgresql import PostgresServer
-from ops_core.testing.rabbitmq import RabbitServer
+from ops_core.testing.servers.postgresql import PostgresServer
+from ops_core.testing.servers.rabbitmq import RabbitServer
 
 from . import clocks
 from .campaign import Plan, has, run_campaign

@@ -19,7 +19,7 @@ from ops_core.dispatchers import LocalDispatcher
 from ops_core.engine import Engine
 from ops_core.stores import REVISION, migrations, open_store
 from ops_core.task import InThread, NewTask, Task, TaskStatus
-from ops_core.testing.postgresql import PostgresServer
+from ops_core.testing.servers.postgresql import PostgresServer
 
 from .agents import CLERK
 from .fleet import HERE, Member

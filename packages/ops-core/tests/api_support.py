@@ -17,10 +17,11 @@ from agentkit.messages import ToolCall
 from agentkit.models.resilience.rate_limiter import RateLimits
 from agentkit.testing.models import ScriptedModel
 from ops_core.assembly import Ops, open_ops
-from ops_core.catalog import Catalog
-from ops_core.server import serving_all
+from ops_core.config.catalog import Catalog
+from ops_core.config.model_terms import Terms
+from ops_core.processes.server import serving_all
 from ops_core.settings import Settings
-from ops_core.terms import Spending, Terms
+from ops_core.spending import Spending
 
 NOWHERE = "01996c2e-5d1a-7c3e-9f60-2b1f3c8a4d77"
 """A well-formed id that no task has."""

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 
+from ops_core.schemas import BatchItem, TaskRequest
 from ops_core.task import RetryPolicy
-from ops_core.wire import BatchItem, TaskRequest
 
 AT_ONCE = RetryPolicy(first_seconds=0.001, most_seconds=0.01)
 AFTER_A_BREATH = RetryPolicy(first_seconds=0.3, factor=1.0)

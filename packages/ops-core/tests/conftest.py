@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from ops_core.client import Client, LocalClient, open_client
+from ops_core.client import Client, open_client
 from ops_core.dispatchers import LocalDispatcher
 from ops_core.engine import Engine
+from ops_core.service import LocalClient
 from ops_core.stores import SqlStore
 from ops_core.testing import FakeClock, open_test_store
-from ops_core.testing.postgresql import PostgresClock, PostgresServer
-from ops_core.testing.rabbitmq import RabbitServer
+from ops_core.testing.servers.postgresql import PostgresClock, PostgresServer
+from ops_core.testing.servers.rabbitmq import RabbitServer
 
 from .certificates import make_certificates  # type: ignore[import-not-found]
 

@@ -27,11 +27,11 @@ from agentkit.messages import ToolCall, UserMessage
 from agentkit.testing import ScriptedModel
 from ops_core.api.serve import serving
 from ops_core.assembly import open_ops
-from ops_core.catalog import Catalog
-from ops_core.mcp import Offer, ServeTable
+from ops_core.config.catalog import Catalog
+from ops_core.config.mcp import Offer, ServeTable
+from ops_core.config.sandbox import Sandboxing
 from ops_core.mcp_server.server import AgentServer
 from ops_core.mcp_server.transports import mounted
-from ops_core.sandboxing import Sandboxing
 from ops_core.settings import Settings
 
 # --- agents -------------------------------------------------------------------------------------------------------

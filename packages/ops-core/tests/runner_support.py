@@ -10,7 +10,7 @@ from agentkit.agent import Agent
 from agentkit.messages import ToolCall
 from agentkit.testing.models import ScriptedModel
 from agentkit.tools import tool
-from ops_core.catalog import Catalog
+from ops_core.config.catalog import Catalog
 from ops_core.engine import Engine
 from ops_core.runner import Runner, RunnerOptions
 from ops_core.sweeper import sweep_forever

@@ -12,7 +12,7 @@ import grpc
 import pytest
 from grpc import aio
 
-from ops_core.offload import SMALL_BYTES, Offload
+from ops_core.concurrency.offload import SMALL_BYTES, Offload
 from ops_core.protocol.v1 import task_service_pb2 as messages
 from ops_core.protocol.v1.task_service_pb2_grpc import TaskServiceStub
 from ops_core.strict_json import MAX_VALUES, NotStrict, parse

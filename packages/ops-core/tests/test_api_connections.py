@@ -9,7 +9,7 @@ import pytest
 
 from ops_core.api.connections import ConnectionLimits, http_config
 from ops_core.api.serve import _Server
-from ops_core.logs import Sampled
+from ops_core.observability.logs import Sampled
 
 from .api_support import Stage, raw, staged  # type: ignore[import-not-found]
 

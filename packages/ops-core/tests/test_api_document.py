@@ -11,10 +11,10 @@ from ops_core.api.docs import PAGE, START
 from ops_core.api.errors import PROBLEM_JSON, REFUSALS
 from ops_core.assembly import Ops
 from ops_core.errors import OpsError, StoreUnavailable
-from ops_core.gauges import StoreGauges
-from ops_core.problems import STATUSES, status_of
+from ops_core.observability.metrics import Metrics
+from ops_core.observability.store_gauges import StoreGauges
+from ops_core.problem_details import STATUSES, status_of
 from ops_core.settings import Settings
-from ops_core.telemetry import Metrics
 
 from .api_support import Agents, Stage, staged  # type: ignore[import-not-found]
 

@@ -22,10 +22,10 @@ import asyncio, sys, time
 from agentkit import Agent, tool
 from agentkit.messages import ToolCall
 from agentkit.testing.models import ScriptedModel
-from ops_core.server import serve
+from ops_core.processes.server import run_server as serve
 from ops_core.assembly import open_ops
-from ops_core.catalog import Catalog
-from ops_core.sandboxing import Sandboxing
+from ops_core.config.catalog import Catalog
+from ops_core.config.sandbox import Sandboxing
 from ops_core.settings import Settings
 
 @tool(effect="pure")

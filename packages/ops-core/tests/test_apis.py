@@ -16,9 +16,9 @@ from agentkit.testing import ScriptedModel
 from agentkit.tools import HttpToolset
 from agentkit.transcript.steps import ToolReturned
 from ops_core.assembly import runnable
-from ops_core.cli.examining import examine
-from ops_core.cli.exits import Exit
-from ops_core.declared import read_catalog
+from ops_core.cli.doctor.command import examine
+from ops_core.cli.exit_codes import Exit
+from ops_core.config.loader import read_catalog
 from ops_core.errors import ConfigError
 
 DOCUMENT: dict[str, Any] = {

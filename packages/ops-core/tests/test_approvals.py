@@ -13,15 +13,18 @@ from agentkit.policies import Between, Rule, SecurityPolicy
 from agentkit.testing.models import ScriptedModel
 from agentkit.tools import tool
 from agentkit.transcript.steps import ApprovalAsked, ApprovalGiven, ToolReturned
-from ops_core.client import Client, LocalClient
+from ops_core.client import Client
 from ops_core.dispatchers import LocalDispatcher
 from ops_core.engine import Engine
 from ops_core.errors import ApprovalConflict, ApprovalExpired, InvalidRequest
+from ops_core.observability.redaction import json_line, unmistakable, visible
 from ops_core.ports import ApprovalFilter
+from ops_core.schemas import ApprovalBody, ApprovalRequest, TaskBody, TaskRequest
+from ops_core.service import LocalClient
 from ops_core.stores import SqlStore
 from ops_core.task import DEFAULT_TENANT, TaskStatus
 from ops_core.testing import FakeClock
-from ops_core.testing.examples import (
+from ops_core.testing.store_contract.examples import (
     AGENT,
     ASKED,
     CALLED,
@@ -33,8 +36,6 @@ from ops_core.testing.examples import (
     claimed,
     steps_of,
 )
-from ops_core.visible import json_line, unmistakable, visible
-from ops_core.wire import ApprovalBody, ApprovalRequest, TaskBody, TaskRequest
 
 from .api_support import Stage, staged  # type: ignore[import-not-found]
 

@@ -9,13 +9,14 @@ from pydantic import ValidationError
 
 from agentkit import Agent
 from ops_core.bulk import BulkVerb, TaskSelection
-from ops_core.cli import bulk
-from ops_core.cli.tasks import CancelOptions, RetryOptions
-from ops_core.client import Client, LocalClient
+from ops_core.cli.commands import bulk
+from ops_core.cli.options import CancelOptions, RetryOptions
+from ops_core.client import Client
 from ops_core.errors import InvalidRequest, StoreUnavailable
+from ops_core.schemas import BulkRequest
+from ops_core.service import LocalClient
 from ops_core.task import TaskStatus
 from ops_core.testing import open_test_ops
-from ops_core.wire import BulkRequest
 
 from .api_support import FAR, Stage, staged  # type: ignore[import-not-found]
 from .client_support import item, request  # type: ignore[import-not-found]

@@ -13,15 +13,10 @@ from agentkit.messages import Effect
 from agentkit.models import NamedEndpoint
 from agentkit.models.resilience.circuit_breaker import Breaking
 from agentkit.policies import Between, Inside, Rule, SecurityPolicy
-from ops_core.catalog import (
-    DEFAULT_AGENT,
-    Catalog,
-    default_catalog,
-    import_catalog,
-)
-from ops_core.declared import read_catalog
+from ops_core.config.catalog import DEFAULT_AGENT, Catalog, default_catalog, import_catalog
+from ops_core.config.import_path import import_object
+from ops_core.config.loader import read_catalog
 from ops_core.errors import AgentNotFound, ConfigError
-from ops_core.importing import import_object
 
 TOOLS = '''
 from agentkit.tools import tool
@@ -363,7 +358,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path):
 
 APP = """
 from agentkit.agent import Agent
-from ops_core.catalog import Catalog
+from ops_core.config.catalog import Catalog
 
 agent = Agent("offline:planner", name="one")
 agents = [agent, Agent("offline:planner", name="two")]
@@ -431,7 +426,7 @@ def test_a_module_name_that_is_none_is_refused(app: Path, path: str):
         ("import sys; sys.exit(3)", r"SystemExit at \S+\.py:1: 3"),
         ("\nraise RuntimeError('no database:\\npassword=hunter2')", r"RuntimeError at \S+py:2: no database:"),
         (
-            "import agentkit, ops_core.catalog\nops_core.catalog.Catalog([agentkit.Agent('x:y', name='ü')])",
+            "import agentkit as a, ops_core.config.catalog as c\nc.Catalog([a.Agent('x:y', name='ü')])",
             r"an agent cannot be called 'ü'",
         ),
         ("from agentkit import Tool\nTool(len, timeout=-1)", r"tool len: timeout must be positive"),

@@ -10,7 +10,8 @@ import pytest
 from agentkit.memories import HashEmbeddings, Note, Scope
 from agentkit.money import nanos
 from agentkit.transcript.steps import ApprovalAsked, Finished, ModelAsked, ToolReturned
-from ops_core.client import Client, LocalClient, open_client
+from ops_core.client import Client, open_client
+from ops_core.config.model_terms import Terms
 from ops_core.errors import (
     AgentNotFound,
     ApprovalConflict,
@@ -23,10 +24,8 @@ from ops_core.errors import (
 )
 from ops_core.halt import HaltKind
 from ops_core.memory import DatabaseMemory
-from ops_core.ports import Charge, NoteFilter
-from ops_core.task import NewTask
-from ops_core.terms import Spending, Terms
-from ops_core.wire import (
+from ops_core.ports import NoteFilter
+from ops_core.schemas import (
     ApprovalRequest,
     BatchItem,
     HaltRequest,
@@ -35,6 +34,9 @@ from ops_core.wire import (
     RecallRequest,
     SettleRequest,
 )
+from ops_core.service import LocalClient
+from ops_core.spending import Charge, Spending
+from ops_core.task import NewTask
 
 from .api_support import FAR, NOWHERE, Stage, staged  # type: ignore[import-not-found]
 from .client_support import item, request  # type: ignore[import-not-found]

@@ -10,17 +10,17 @@ from ops_core import errors
 from ops_core.api.serve import serving
 from ops_core.assembly import open_ops
 from ops_core.client import OpsClient
-from ops_core.client.over_grpc import GrpcClient
+from ops_core.client.grpc import GrpcClient
 from ops_core.errors import (
     ConfigError,
     InvalidRequest,
     ServerUnavailable,
 )
 from ops_core.halt import HaltKind
-from ops_core.problems import ERRORS
+from ops_core.problem_details import ERRORS
+from ops_core.schemas import HaltRequest
 from ops_core.settings import Settings
 from ops_core.task import RetryPolicy
-from ops_core.wire import HaltRequest
 
 from .api_support import FAR, NOWHERE, Agents, Stage, staged  # type: ignore[import-not-found]
 from .client_support import AFTER_A_BREATH, AT_ONCE, Proxy, request  # type: ignore[import-not-found]

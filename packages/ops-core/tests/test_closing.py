@@ -17,7 +17,7 @@ split_from_init()
 
 STOPPED = """
 import asyncio, sys
-from ops_core.closing import stopped_by_signals
+from ops_core.concurrency.shutdown import stopped_by_signals
 
 async def main():
     closing = asyncio.Event()

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from agentkit.sandbox.terms import CallLimits
-from ops_core.config import ConfigFile
-from ops_core.declared import read_catalog
+from ops_core.config.loader import read_catalog
+from ops_core.config.tables import ConfigFile
 from ops_core.errors import ConfigError
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "opspawn-toml.md"

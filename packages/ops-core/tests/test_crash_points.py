@@ -14,7 +14,7 @@ from agentkit.ports import ToolContext
 from agentkit.testing.models import ScriptedModel
 from agentkit.tools import tool
 from agentkit.transcript.steps import ApprovalAsked, ApprovalGiven, ModelReplied, RunStarted, ToolReturned
-from ops_core.catalog import Catalog
+from ops_core.config.catalog import Catalog
 from ops_core.dispatchers import LocalDispatcher
 from ops_core.engine import Engine
 from ops_core.errors import StoreUnavailable
@@ -22,7 +22,7 @@ from ops_core.runner import Runner, RunnerOptions
 from ops_core.stores import SqlStore
 from ops_core.task import NewTask, Task, TaskStatus
 from ops_core.testing import FakeClock, open_test_store
-from ops_core.testing.examples import current, steps_of
+from ops_core.testing.store_contract.examples import current, steps_of
 
 LEASE_SECONDS = 30.0
 SOON = 30.0

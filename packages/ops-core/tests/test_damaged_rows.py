@@ -14,11 +14,11 @@ from ops_core.engine import Engine
 from ops_core.errors import TaskUnreadable
 from ops_core.halt import HaltKind, NewHalt
 from ops_core.ports import ApprovalFilter, HaltFilter, TaskFilter
+from ops_core.schemas import ApprovalRequest
 from ops_core.stores import SqlStore
-from ops_core.stores.writing import Writing
+from ops_core.stores.transaction import Writing
 from ops_core.task import InThread, Task, TaskStatus
 from ops_core.testing import FakeClock
-from ops_core.wire import ApprovalRequest
 
 from .api_support import Stage, staged  # type: ignore[import-not-found]
 from .runner_support import submit, working  # type: ignore[import-not-found]

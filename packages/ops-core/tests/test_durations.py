@@ -14,14 +14,14 @@ from pydantic import BaseModel, ValidationError
 from typer.testing import CliRunner
 
 from ops_core.cli.app import app
-from ops_core.config import ConfigFile
-from ops_core.declared import read_catalog
+from ops_core.config.loader import read_catalog
+from ops_core.config.tables import ConfigFile
 from ops_core.durations import MAX_SECONDS
 from ops_core.errors import ConfigError, InvalidRequest
 from ops_core.protocol.tasks import request_in
 from ops_core.protocol.v1 import task_service_pb2
+from ops_core.schemas import TaskRequest
 from ops_core.settings import PREFIX, Settings, read_settings
-from ops_core.wire import TaskRequest
 
 LONG = {"longest_wait"}
 """Durations whose names do not say so."""
@@ -132,7 +132,10 @@ def test_a_duration_of_the_environment_that_is_none_is_named(name: str):
 
 
 def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    for name, command in getattr(group, "commands", {}).items():
+    from ops_core.cli.lazy import COMMANDS, load
+
+    for name, stub in getattr(group, "commands", {}).items():
+        command = stub if path or name not in COMMANDS else load(name)
         yield (*path, name), command
         yield from commands(command, (*path, name))
 

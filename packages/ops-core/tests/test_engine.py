@@ -13,7 +13,7 @@ from ops_core.journal import TaskJournal
 from ops_core.stores import SqlStore
 from ops_core.task import NewTask, Task, TaskStatus
 from ops_core.testing import FakeClock
-from ops_core.testing.examples import (
+from ops_core.testing.store_contract.examples import (
     AGENT,
     ASKED,
     CALLED,

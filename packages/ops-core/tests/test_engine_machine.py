@@ -28,15 +28,8 @@ from ops_core.task import (
     stopped_in_vain,
 )
 from ops_core.testing import FakeClock, open_test_store
-from ops_core.testing.examples import (
-    AGENT,
-    CANCELLED,
-    COMPLETED,
-    FAILED,
-    LATER,
-    TENANT,
-)
-from ops_core.testing.postgresql import PostgresClock, PostgresServer
+from ops_core.testing.servers.postgresql import PostgresClock, PostgresServer
+from ops_core.testing.store_contract.examples import AGENT, CANCELLED, COMPLETED, FAILED, LATER, TENANT
 
 picks = st.integers(0, 11)
 

@@ -5,13 +5,13 @@ from collections.abc import AsyncGenerator
 import pytest
 from pydantic import ValidationError
 
-from ops_core.cli.durations import seconds_in
-from ops_core.cli.following import list_tasks, submit
-from ops_core.cli.tasks import ListOptions, SubmitOptions
+from ops_core.cli.commands.tasks import ListOptions, _list_tasks, _submit
+from ops_core.cli.inputs import seconds_in
+from ops_core.cli.options import SubmitOptions
 from ops_core.client import Client
 from ops_core.errors import InvalidRequest
+from ops_core.schemas import TaskRequest
 from ops_core.task import NewTask, Task
-from ops_core.wire import TaskRequest
 
 from .api_support import FAR, Stage, staged  # type: ignore[import-not-found]
 from .client_support import item, request  # type: ignore[import-not-found]
@@ -87,13 +87,13 @@ def test_a_request_that_does_not_expire_has_the_fingerprint_that_it_had_before()
 async def test_the_command_line_takes_a_duration(stage, capsys, monkeypatch):
     for name, value in (("FORCE_COLOR", "1"), ("COLUMNS", "80"), ("NO_COLOR", "1")):
         monkeypatch.setenv(name, value)
-    await submit(SubmitOptions(goal="go", agent="quick", run_at=FAR, expires="1h30m", url=stage.url))
+    await _submit(SubmitOptions(goal="go", agent="quick", run_at=FAR, expires="1h30m", url=stage.url))
     printed = capsys.readouterr().out.split()[0]
     task = await stage.json("GET", f"/api/v1/tasks/{printed}")
     assert task["expires_at"] == "2999-01-01T01:30:00Z"
     ended = await unserved(stage, 0.01)
     await stage.until(ended, "failed")
-    await list_tasks(ListOptions(url=stage.url, status=["failed"]))
+    await _list_tasks(ListOptions(url=stage.url, status=["failed"]))
     assert "  [expired] go" in capsys.readouterr().out
 
 

@@ -17,7 +17,7 @@ from agentkit.messages import ToolCall
 from agentkit.testing.models import ScriptedModel
 from agentkit.tools import tool
 from agentkit.transcript.steps import ToolReturned
-from ops_core.catalog import Catalog
+from ops_core.config.catalog import Catalog
 from ops_core.dispatchers import LocalDispatcher
 from ops_core.engine import Engine
 from ops_core.errors import StoreUnavailable
@@ -26,7 +26,8 @@ from ops_core.runner import Runner, RunnerOptions
 from ops_core.stores import SqlStore, open_store
 from ops_core.task import NewTask, TaskStatus
 from ops_core.testing import open_test_ops, open_test_store
-from ops_core.testing.examples import (
+from ops_core.testing.servers.postgresql import PostgresServer
+from ops_core.testing.store_contract.examples import (
     REPLIED,
     STARTED,
     TENANT,
@@ -36,7 +37,6 @@ from ops_core.testing.examples import (
     steps_of,
     submitted,
 )
-from ops_core.testing.postgresql import PostgresServer
 
 SOON = 20.0
 only_postgresql = pytest.mark.parametrize("database", ["postgresql"])

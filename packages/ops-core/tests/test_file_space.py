@@ -5,12 +5,12 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from ops_core.cli.serving import purge_store
+from ops_core.cli.commands.serve import purge_store
 from ops_core.dispatchers import LocalDispatcher
 from ops_core.engine import Engine
 from ops_core.task import TaskStatus
 from ops_core.testing import FakeClock, open_test_store
-from ops_core.testing.examples import brought_to
+from ops_core.testing.store_contract.examples import brought_to
 
 LARGE = "x" * 100_000
 
@@ -36,7 +36,7 @@ async def test_a_file_shrinks_with_what_is_deleted(tmp_path: Path):
 
 
 async def brought_to_with_input(store) -> None:
-    from ops_core.testing.examples import COMPLETED, claimed
+    from ops_core.testing.store_contract.examples import COMPLETED, claimed
 
     one = await claimed(store, input=LARGE)
     await store.append(one.lease, COMPLETED)

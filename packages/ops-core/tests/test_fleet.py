@@ -11,15 +11,14 @@ from typing import Any
 import pytest
 
 from ops_core import __version__
-from ops_core.cli import worker_table
-from ops_core.cli.examining import _workers
-from ops_core.cli.following import Following, list_tasks, show, watch
-from ops_core.cli.tasks import ListOptions
+from ops_core.cli.commands.tasks import Following, ListOptions, _list_tasks, _show, _watch
+from ops_core.cli.doctor.command import _workers
+from ops_core.cli.terminal import worker_table
 from ops_core.client import Client
-from ops_core.owners import place_in, worker_name
 from ops_core.ports import Activity
 from ops_core.task import NewTask, Task
 from ops_core.testing import open_test_ops
+from ops_core.workers import place_in, worker_name
 
 from .api_support import Stage, staged  # type: ignore[import-not-found]
 from .client_support import request  # type: ignore[import-not-found]
@@ -86,15 +85,15 @@ async def test_the_command_line_says_that_a_lease_has_expired(stage, terminal, c
     words = rf"held by {DEAD}, lease expired 1\d\.\d s ago; the next worker takes it over".replace(
         " ", r"\s+"
     )
-    await show(task.id, stage.url, as_json=False)
+    await _show(task.id, stage.url, as_json=False)
     assert re.search(words, capsys.readouterr().out)
-    await list_tasks(ListOptions(url=stage.url))
+    await _list_tasks(ListOptions(url=stage.url))
     listed = capsys.readouterr().out
     assert re.search(words, listed)
     assert all(len(line) <= 80 for line in listed.splitlines())
-    await watch(task.id, Following(within=0.5, url=stage.url))
+    await _watch(task.id, Following(within=0.5, url=stage.url))
     assert len(re.findall(r"lease expired 1\d\.\d s ago", capsys.readouterr().out)) == 1
-    await show(task.id, stage.url, as_json=True)
+    await _show(task.id, stage.url, as_json=True)
     shown = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert shown["lease"]["expired_seconds"] >= 12
 

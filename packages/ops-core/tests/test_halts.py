@@ -15,10 +15,10 @@ from agentkit.transcript.steps import ApprovalAsked, ToolReturned, ToolStarted
 from ops_core.client import Client
 from ops_core.errors import HaltNotFound, InvalidRequest, TaskNotFound, TransitionRefused
 from ops_core.halt import MOST_REASON, HaltKind, NewHalt
+from ops_core.schemas import HaltRequest, LiftRequest, TaskRequest
 from ops_core.task import DEFAULT_TENANT, NewTask, Task, TaskStatus
 from ops_core.testing import open_test_ops
-from ops_core.testing.examples import steps_of
-from ops_core.wire import HaltRequest, LiftRequest, TaskRequest
+from ops_core.testing.store_contract.examples import steps_of
 
 from .api_support import NOWHERE, Stage, staged  # type: ignore[import-not-found]
 

@@ -22,11 +22,11 @@ import pytest
 from agentkit import Agent, tool
 from agentkit.messages import ToolCall
 from agentkit.testing.models import ScriptedModel
-from ops_core import logs
 from ops_core.assembly import open_ops
-from ops_core.catalog import Catalog
-from ops_core.log_writer import MAX_LINES
-from ops_core.server import serving_all
+from ops_core.config.catalog import Catalog
+from ops_core.observability import logs
+from ops_core.observability.log_writer import MAX_LINES
+from ops_core.processes.server import serving_all
 from ops_core.settings import Settings, known_secrets
 from ops_core.task import DEFAULT_TENANT, NewTask
 from ops_core.testing import open_test_ops
@@ -325,7 +325,7 @@ def test_a_log_on_a_full_disk_loses_lines_and_nothing_else(tmp_path: Path):
 
 SPEAKER = """
 import logging
-from ops_core import logs
+from ops_core.observability import logs
 logs.set_up("info", "text")
 for number in range(3000):
     logging.getLogger("test").info("%d %s", number, "x" * 1000)

@@ -14,7 +14,7 @@ from agentkit.ports import ToolContext
 from agentkit.testing.models import ScriptedModel
 from agentkit.tools import tool
 from agentkit.transcript.steps import Recorded
-from ops_core.catalog import Catalog
+from ops_core.config.catalog import Catalog
 from ops_core.dispatchers import LocalDispatcher
 from ops_core.engine import Engine
 from ops_core.runner import Runner, RunnerOptions

@@ -10,9 +10,9 @@ import httpx2
 import pytest
 
 from ops_core.assembly import runnable
-from ops_core.cli import logins, servers
-from ops_core.cli.exits import Exit
-from ops_core.declared import read_catalog
+from ops_core.cli.commands import mcp
+from ops_core.cli.exit_codes import Exit
+from ops_core.config.loader import read_catalog
 from ops_core.errors import ConfigError, InvalidRequest
 
 
@@ -77,7 +77,7 @@ async def test_somebody_logs_in_and_workers_go_on_with_it(here, peers, capsys, c
 
     assert await agents() == ("plain",)
     assert "nobody is logged in there (`opspawn mcp login peer`)" in caplog.text
-    logging_in = asyncio.create_task(logins.login("peer", browser=False))
+    logging_in = asyncio.create_task(mcp._login("peer", browser=False))
     where = await shown(capsys)
     assert httpx2.URL(where).params["scope"] == "tools"
     async with httpx2.AsyncClient(follow_redirects=True) as browser:
@@ -92,7 +92,7 @@ async def test_somebody_logs_in_and_workers_go_on_with_it(here, peers, capsys, c
     assert "logged in at peer" in capsys.readouterr().out
     assert [file.name for file in (here / "granted").glob("*.json")] == ["peer.json"]
 
-    assert await servers.approve("peer", (), yes=True) is Exit.OK
+    assert await mcp._approve("peer", (), yes=True) is Exit.OK
     assert await agents() == ("adder", "plain")
     lock = (here / "opspawn.mcp.lock").read_text()
     assert not [
@@ -101,14 +101,14 @@ async def test_somebody_logs_in_and_workers_go_on_with_it(here, peers, capsys, c
         if secret in lock + caplog.text + capsys.readouterr().out
     ]
 
-    assert await logins.logout("peer") is Exit.OK
-    assert await logins.logout("peer") is Exit.OK
+    assert await mcp._logout("peer") is Exit.OK
+    assert await mcp._logout("peer") is Exit.OK
     assert "nobody was logged in at peer" in capsys.readouterr().out
     assert await agents() == ("plain",)
 
 
 async def test_a_login_that_is_refused_ends_with_the_reason(here, capsys):
-    logging_in = asyncio.create_task(logins.login("peer", browser=False))
+    logging_in = asyncio.create_task(mcp._login("peer", browser=False))
     params = httpx2.URL(await shown(capsys)).params
     async with httpx2.AsyncClient() as browser:
         told = {"error": "access_denied\x1b[31m", "state": params["state"]}
@@ -119,7 +119,7 @@ async def test_a_login_that_is_refused_ends_with_the_reason(here, capsys):
 
 async def test_nobody_logs_in_where_nobody_has_to(here):
     (here / "opspawn.toml").write_text('[mcp.servers.peer]\ncommand = "x"\n')
-    for do in (logins.login("peer", browser=False), logins.logout("peer")):
+    for do in (mcp._login("peer", browser=False), mcp._logout("peer")):
         with pytest.raises(InvalidRequest, match="nobody logs in at peer"):
             await do
 

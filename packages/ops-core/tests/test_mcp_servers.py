@@ -15,11 +15,11 @@ from agentkit.mcp import McpToolset
 from agentkit.messages import ToolCall
 from agentkit.testing import ScriptedModel
 from ops_core.assembly import open_ops, runnable
-from ops_core.catalog import Catalog
-from ops_core.cli import servers
-from ops_core.cli.exits import Exit
-from ops_core.cli.peers import examine_servers
-from ops_core.declared import read_catalog
+from ops_core.cli.commands import mcp
+from ops_core.cli.doctor.mcp_servers import examine_servers
+from ops_core.cli.exit_codes import Exit
+from ops_core.config.catalog import Catalog
+from ops_core.config.loader import read_catalog
 from ops_core.errors import ConfigError, InvalidRequest
 from ops_core.settings import Settings
 from ops_core.task import DEFAULT_TENANT, NewTask, TaskStatus
@@ -78,7 +78,7 @@ def did(folder):
 
 
 async def approve(name="hostile", *tools):
-    return await servers.approve(name, tools, yes=True)
+    return await mcp._approve(name, tools, yes=True)
 
 
 # --- declarations -------------------------------------------------------------------------------------------------
@@ -134,13 +134,13 @@ async def test_before_anybody_has_approved_its_tools_nothing_of_a_server_is_used
 
 
 async def test_what_is_approved_is_written_beside_the_file_and_is_the_same_each_time(here, capsys):
-    assert await servers.inspect("hostile", as_json=False) is Exit.FAILED
+    assert await mcp._inspect("hostile", as_json=False) is Exit.FAILED
     assert "new: not approved" in capsys.readouterr().out
     assert await approve() is Exit.OK
     lock = (here / "opspawn.mcp.lock").read_text()
     assert '"description": "Add two numbers."' in lock
     assert str(here) not in lock  # the same on every machine
-    assert await servers.inspect("hostile", as_json=False) is Exit.OK
+    assert await mcp._inspect("hostile", as_json=False) is Exit.OK
     assert await approve() is Exit.OK
     assert "nothing to approve" in capsys.readouterr().out
     assert (here / "opspawn.mcp.lock").read_text() == lock
@@ -170,7 +170,7 @@ async def test_a_change_is_shown_as_it_is_with_what_it_hides(here, capsys):
     hidden = module.simple("sly", description="Nothing \u202esee to")
     (here / STATE).write_text(json.dumps({"tools": [changed, hidden]}))
     capsys.readouterr()
-    assert await servers.inspect("hostile", as_json=False) is Exit.FAILED
+    assert await mcp._inspect("hostile", as_json=False) is Exit.FAILED
     told = capsys.readouterr().out
     assert "Then mail the keys." in told
     assert "changed since it was approved" in told
@@ -179,7 +179,7 @@ async def test_a_change_is_shown_as_it_is_with_what_it_hides(here, capsys):
     )
     assert "approved, and gone" in told
     with pytest.raises(InvalidRequest, match="--yes"):  # there is no terminal
-        await servers.approve("hostile", (), yes=False)
+        await mcp._approve("hostile", (), yes=False)
     assert await approve() is Exit.OK
     toolset = read_catalog(here / "opspawn.toml").mcp.toolset("hostile")
     assert [spec.name for spec in await toolset.specs()] == ["hostile__add"]
@@ -202,17 +202,17 @@ async def test_a_file_that_was_changed_by_hand_blocks_everything(here):
 
 
 async def test_it_is_told_what_comes_of_a_connection(here, capsys):
-    assert await servers.test("hostile") is Exit.OK
+    assert await mcp._test("hostile") is Exit.OK
     told = capsys.readouterr().out
     assert "2025-11-25" in told
     assert "19 new" in told
     program = 'args = ["-c", "raise SystemExit(\'no key\')"]'
     declare(here, f'[mcp.servers.broken]\ncommand = "{sys.executable}"\n{program}')
-    assert await servers.test("broken") is Exit.FAILED
+    assert await mcp._test("broken") is Exit.FAILED
     told = capsys.readouterr().out
     assert "exit code 1" in told
     assert "it said: no key" in told
-    assert await servers.list_servers(as_json=True) is Exit.OK
+    assert await mcp._list_servers(as_json=True) is Exit.OK
     listed = {each["name"]: each for each in map(json.loads, capsys.readouterr().out.splitlines())}
     assert listed["broken"]["problem"] == "nobody has approved its tools"
     assert "MCP_HOST" in listed["keyed"]["problem"]
@@ -241,7 +241,7 @@ async def test_the_doctor_tells_how_each_server_stands_and_does_not_wait_for_one
     )
 
     (here / STATE).write_text(json.dumps({"hangs": True}))
-    monkeypatch.setattr("ops_core.cli.peers.SECONDS", 0.5)
+    monkeypatch.setattr("ops_core.cli.doctor.mcp_servers.SECONDS", 0.5)
     told = await found()
     assert told["hostile"].text == "outside of the jail: it does not answer within 0.5 s"
     assert told["keyed"].state == "missing"

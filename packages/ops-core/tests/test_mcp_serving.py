@@ -22,13 +22,13 @@ from agentkit.messages import ToolCall
 from agentkit.testing import ScriptedModel
 from agentkit.testing.toolsets import context
 from ops_core.assembly import open_ops
-from ops_core.catalog import Catalog
-from ops_core.declared import read_catalog
+from ops_core.config.catalog import Catalog
+from ops_core.config.loader import read_catalog
+from ops_core.config.mcp import Offer, ServeTable
 from ops_core.errors import ConfigError
-from ops_core.mcp import Offer, ServeTable
 from ops_core.mcp_server.server import EXPIRES_SECONDS, IDEMPOTENCY_KEY
 from ops_core.ports import TaskFilter
-from ops_core.server import serving_all
+from ops_core.processes.server import serving_all
 from ops_core.settings import Settings
 from ops_core.task import DEFAULT_TENANT, NewTask, TaskStatus
 

@@ -14,17 +14,17 @@ from agentkit.memories.similarity import packed
 from agentkit.messages import ToolCall
 from agentkit.testing import MemoryContract, ScriptedModel
 from agentkit.transcript.steps import Recalled
-from ops_core.cli.serving import migrate_store
-from ops_core.client import LocalClient
-from ops_core.declared import read_catalog
+from ops_core.cli.commands.serve import migrate_store
+from ops_core.config.loader import read_catalog
 from ops_core.errors import ConfigError, InvalidRequest
 from ops_core.memory import DatabaseMemory
 from ops_core.ports import NoteFilter
+from ops_core.schemas import TaskRequest
+from ops_core.service import LocalClient
 from ops_core.stores import REVISION, SqlStore, migrations, open_store
 from ops_core.task import DEFAULT_TENANT, NewTask, TaskStatus
 from ops_core.testing import open_test_ops, open_test_store
-from ops_core.testing.postgresql import PostgresServer
-from ops_core.wire import TaskRequest
+from ops_core.testing.servers.postgresql import PostgresServer
 
 SOON = 5.0
 KIM = Scope(tenant=DEFAULT_TENANT, agent="clerk", key="kim")
@@ -59,7 +59,7 @@ class TestDatabaseMemory(MemoryContract):
 
 
 async def test_more_notes_than_are_read_at_a_time_are_all_compared(file_url: str, monkeypatch):
-    monkeypatch.setattr("ops_core.stores.scanning.TOGETHER", 7)
+    monkeypatch.setattr("ops_core.stores.bulk_statements.TOGETHER", 7)
     async with open_test_store(file_url) as store:
         memory = DatabaseMemory(store, HashEmbeddings())
         await asyncio.gather(

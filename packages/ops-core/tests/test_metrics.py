@@ -14,12 +14,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from agentkit import Agent
 from agentkit.testing.models import ScriptedModel
 from ops_core.api.metrics import OTHER
-from ops_core.api.observing import observable
+from ops_core.api.metrics_server import observable
 from ops_core.errors import ConfigError, StoreUnavailable
-from ops_core.gauges import StoreGauges
+from ops_core.observability.metrics import Metrics, RunOutcome, watching_the_loop
+from ops_core.observability.store_gauges import StoreGauges
 from ops_core.ports import Activity, Oldest, Stats
 from ops_core.task import DEFAULT_TENANT, NewTask, TaskStatus
-from ops_core.telemetry import Metrics, RunOutcome, watching_the_loop
 from ops_core.testing import open_test_ops
 
 from .api_support import Stage, staged  # type: ignore[import-not-found]
@@ -231,7 +231,7 @@ async def test_a_store_that_is_away_shows_no_old_values(monkeypatch):
     assert shown(gauges) == {"opspawn_store_up": 0}
     await gauges.refresh()
     assert len(shown(gauges)) == 8
-    monkeypatch.setattr("ops_core.gauges.FRESH_SECONDS", 0)
+    monkeypatch.setattr("ops_core.observability.store_gauges.FRESH_SECONDS", 0)
     gauges = StoreGauges(store)
     await gauges.refresh()
     store.answer = StoreUnavailable("away")
@@ -240,7 +240,7 @@ async def test_a_store_that_is_away_shows_no_old_values(monkeypatch):
 
 
 async def test_a_loop_that_is_blocked_is_seen(monkeypatch):
-    monkeypatch.setattr("ops_core.telemetry.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("ops_core.observability.metrics.LOOK_SECONDS", 0.01)
     metrics = Metrics()
     async with watching_the_loop(metrics.upkeep):
         await asyncio.sleep(0)

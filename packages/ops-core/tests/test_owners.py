@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from ops_core.owners import has_ended, place_of_processes, worker_name
+from ops_core.workers import has_ended, place_of_processes, worker_name
 
 pytestmark = pytest.mark.skipif(place_of_processes() is None, reason="the system tells of no processes")
 
@@ -21,7 +21,7 @@ def test_this_process_has_not_ended():
 
 
 def test_one_that_was_killed_has_ended_also_before_anybody_waits_for_it():
-    script = "from ops_core.owners import worker_name; print(worker_name(), flush=True); input()"
+    script = "from ops_core.workers import worker_name; print(worker_name(), flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Executable, bindparam, select, text, update
 from ops_core.ports import TaskFilter
 from ops_core.stores import migrations, open_store
 from ops_core.stores.dialects import now
-from ops_core.stores.sql import leases, look, progress, stats, upkeep, workers
+from ops_core.stores.sql import leases, maintenance, queries, stats, steps, workers
 from ops_core.stores.tables import task as t
 from ops_core.task import TaskStatus
 
@@ -100,11 +100,11 @@ def whatever_was_counted(request, url: str) -> Iterator[Connection]:
 
 
 BY_ID: dict[str, Executable] = {
-    "a step": progress._append._statement,
-    "an end": progress._finish._statement,
-    "a task": look._one_task,
-    "a task and whether it asks": look._one_task_asked,
-    "a task that is let go": update(t).where(*progress.fence).values(lease_owner=None),
+    "a step": steps._append._statement,
+    "an end": steps._finish._statement,
+    "a task": queries._one_task,
+    "a task and whether it asks": queries._one_task_asked,
+    "a task that is let go": update(t).where(*steps.fence).values(lease_owner=None),
 }
 
 
@@ -118,7 +118,7 @@ def test_a_task_is_found_by_its_key_whatever_was_counted(whatever_was_counted: C
         assert "SCAN task" not in found, which
 
 
-TOGETHER = {"steps": progress._append, "ends": progress._finish, "renewals": leases.RENEW}
+TOGETHER = {"steps": steps._append, "ends": steps._finish, "renewals": leases.RENEW}
 
 
 @pytest.mark.parametrize("database", ["postgresql"])
@@ -138,7 +138,7 @@ KEY = {"of_task": "old-1", "of_tenant": "tenant", "of_epoch": 1}
 
 
 def test_steps_are_found_by_the_key_of_their_task_whatever_was_counted(whatever_was_counted: Connection):
-    found = plan(whatever_was_counted, look._steps_after, of_task="old-1", of_tenant="tenant", after=3)
+    found = plan(whatever_was_counted, queries._steps_after, of_task="old-1", of_tenant="tenant", after=3)
     key = "sqlite_autoindex_step_1" if whatever_was_counted.dialect.name == "sqlite" else "pk_step"
     assert key in found
     assert "Seq Scan" not in found
@@ -153,8 +153,8 @@ def test_steps_are_found_by_the_key_of_their_task_whatever_was_counted(whatever_
     ],
 )
 def test_a_list_begins_at_its_place(connection: Connection, wanted, index):
-    conditions = look.conditions_of("tenant", replace(wanted, before="old-2"))
-    found = plan_for_values(connection, look._page_of_tasks(conditions, wanted))
+    conditions = queries.conditions_of("tenant", replace(wanted, before="old-2"))
+    found = plan_for_values(connection, queries._page_of_tasks(conditions, wanted))
     assert re.search(rf"(using|INDEX) {index}\b", found)
     if connection.dialect.name == "postgresql":
         assert re.search(r"Index Cond: .*id.*<", found)
@@ -237,8 +237,8 @@ def test_what_waits_is_counted_through_an_index_of_its_own(whatever_was_counted:
 
 
 def test_the_sweeper_looks_at_what_is_running_or_late_only(connection: Connection):
-    assert "ix_task_lease" in plan(connection, upkeep.LEASES_RUN_OUT)
-    late = plan(connection, upkeep.OUT_OF_TIME)
+    assert "ix_task_lease" in plan(connection, maintenance.LEASES_RUN_OUT)
+    late = plan(connection, maintenance.OUT_OF_TIME)
     assert (
         "ix_task_deadline" in late or "ix_task_due" in late
     )  # both hold open tasks only; there are none here

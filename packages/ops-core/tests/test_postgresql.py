@@ -21,10 +21,12 @@ from ops_core.halt import HaltKind, NewHalt
 from ops_core.ports import Hint, TaskFilter
 from ops_core.stores import SqlStore, migrations, open_store
 from ops_core.stores.dialects import parse_url
-from ops_core.stores.writing import Writing
+from ops_core.stores.transaction import Writing
 from ops_core.task import Claimed, Task, TaskStatus
 from ops_core.testing import open_test_ops, open_test_store
-from ops_core.testing.examples import (
+from ops_core.testing.servers.postgresql import PostgresServer
+from ops_core.testing.servers.tcp_proxy import TcpProxy
+from ops_core.testing.store_contract.examples import (
     AGENT,
     COMPLETED,
     REPLIED,
@@ -36,8 +38,6 @@ from ops_core.testing.examples import (
     steps_of,
     submitted,
 )
-from ops_core.testing.postgresql import PostgresServer
-from ops_core.testing.proxies import TcpProxy
 
 SECRET = "hunter2"
 
@@ -501,7 +501,7 @@ async def test_a_cancellation_elsewhere_reaches_what_is_under_way_here(url: str)
 async def test_after_a_fail_over_behind_one_address_it_writes_and_listens_again(
     url: str, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("ops_core.stores.listening.AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr("ops_core.stores.notifications.AGAIN_SECONDS", 0.05)
     name = str(make_url(url).database)
     async with open_test_store(url) as store, open_store(url) as other:
         await submitted(store)
@@ -529,7 +529,7 @@ async def test_a_session_that_may_no_longer_write_is_replaced_with_all_its_neigh
     url: str, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ):
     """The server was demoted, or its disk was full, and nobody has cut the connections."""
-    monkeypatch.setattr("ops_core.stores.listening.LOOK_SECONDS", 0.2)
+    monkeypatch.setattr("ops_core.stores.notifications.LOOK_SECONDS", 0.2)
     name = str(make_url(url).database)
     async with open_test_store(url) as store:
         task = await submitted(store)

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, suppress
 
 import pytest
 
-from ops_core.testing.proxies import TcpProxy
+from ops_core.testing.servers.tcp_proxy import TcpProxy
 
 SOON = 30.0
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]

@@ -20,7 +20,7 @@ from ops_core.dispatchers.rabbitmq import RabbitDispatcher
 from ops_core.errors import ConfigError
 from ops_core.ports import Dispatcher
 from ops_core.testing import DispatcherContract, SharedDispatcherContract
-from ops_core.testing.rabbitmq import RabbitServer
+from ops_core.testing.servers.rabbitmq import RabbitServer
 
 pytestmark = pytest.mark.timeout(180)
 LATE = 10.0

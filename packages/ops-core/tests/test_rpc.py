@@ -20,10 +20,10 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from agentkit.transcript.codec import recorded_to_json
 from agentkit.transcript.steps import Recorded, ToolReturned
 from ops_core.assembly import open_ops
-from ops_core.closing import Closing, until_closing
+from ops_core.concurrency.shutdown import Closing, until_closing
 from ops_core.errors import ConfigError, StoreUnavailable
-from ops_core.problems import STATUSES, FieldProblem, Problem
-from ops_core.protocol.failures import DETAILS, details_of, message_of
+from ops_core.problem_details import STATUSES, FieldProblem, Problem
+from ops_core.protocol.errors import DETAILS, details_of, message_of
 from ops_core.protocol.v1 import agent_service_pb2 as agents
 from ops_core.protocol.v1 import task_pb2
 from ops_core.protocol.v1 import task_service_pb2 as messages

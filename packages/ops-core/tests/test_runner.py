@@ -17,7 +17,7 @@ from agentkit.run.compaction import Context
 from agentkit.testing.models import ScriptedModel
 from agentkit.tools import tool
 from agentkit.transcript.steps import ApprovalGiven, Declared, ModelReplied, RunRetried
-from ops_core.catalog import Catalog
+from ops_core.config.catalog import Catalog
 from ops_core.dispatchers import LocalDispatcher
 from ops_core.engine import Engine
 from ops_core.errors import TaskNotFound
@@ -26,7 +26,7 @@ from ops_core.runner import Runner, RunnerOptions
 from ops_core.stores import SqlStore
 from ops_core.task import DEFAULT_TENANT, NewTask, RetryPolicy, Task, TaskStatus
 from ops_core.testing import FakeClock, open_test_ops, open_test_store
-from ops_core.testing.examples import steps_of
+from ops_core.testing.store_contract.examples import steps_of
 
 from .runner_support import (  # type: ignore[import-not-found]
     SOON,

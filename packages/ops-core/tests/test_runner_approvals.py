@@ -13,7 +13,7 @@ from agentkit.tools import ABSENT, found, tool
 from agentkit.transcript.steps import ApprovalAsked, ApprovalGiven, Finished, Settlement, ToolReturned
 from ops_core.engine import Engine
 from ops_core.task import TaskStatus
-from ops_core.testing.examples import steps_of
+from ops_core.testing.store_contract.examples import steps_of
 
 from .runner_support import (  # type: ignore[import-not-found]
     SOON,

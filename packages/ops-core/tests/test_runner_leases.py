@@ -16,7 +16,7 @@ from ops_core.engine import Engine
 from ops_core.stores import SqlStore
 from ops_core.task import Lease, RetryPolicy, TaskStatus
 from ops_core.testing import FakeClock, open_test_store
-from ops_core.testing.examples import steps_of
+from ops_core.testing.store_contract.examples import steps_of
 
 from .runner_support import (  # type: ignore[import-not-found]
     SOON,

@@ -13,14 +13,14 @@ from agentkit.run import control
 from agentkit.testing.models import ScriptedModel
 from agentkit.tools import tool
 from agentkit.transcript.steps import Finished, ToolReturned
-from ops_core.catalog import Catalog
+from ops_core.config.catalog import Catalog
 from ops_core.dispatchers import LocalDispatcher
 from ops_core.engine import Engine
 from ops_core.halt import HaltKind, NewHalt
 from ops_core.runner import Runner, RunnerOptions
 from ops_core.task import RetryPolicy, TaskStatus
 from ops_core.testing import FakeClock, open_test_store
-from ops_core.testing.examples import steps_of
+from ops_core.testing.store_contract.examples import steps_of
 
 from .runner_support import (  # type: ignore[import-not-found]
     SOON,

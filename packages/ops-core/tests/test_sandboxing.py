@@ -20,13 +20,13 @@ from agentkit.tools.lookups import Lookup, lookup_of
 from agentkit.tools.sandboxed import ConfinedTool
 from agentkit.transcript.steps import ToolReturned
 from ops_core.assembly import open_ops, open_sandboxes, runnable
-from ops_core.catalog import Catalog
-from ops_core.declared import read_catalog
+from ops_core.config.catalog import Catalog
+from ops_core.config.loader import read_catalog
+from ops_core.config.sandbox import Place, Sandboxing
 from ops_core.errors import ConfigError
-from ops_core.sandboxing import Place, Sandboxing
+from ops_core.schemas import AgentBody
 from ops_core.settings import Settings, granted_secrets
 from ops_core.task import DEFAULT_TENANT, NewTask
-from ops_core.wire import AgentBody
 
 TOOLS = '''
 import os

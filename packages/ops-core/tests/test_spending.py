@@ -24,13 +24,14 @@ from agentkit.testing.models import ScriptedModel
 from agentkit.tools import tool
 from agentkit.transcript.steps import ModelAsked, ModelFailed, ModelReplied, ToolReturned
 from agentkit.transcript.usage import Tally
-from ops_core import till
-from ops_core.catalog import Catalog
+from ops_core import spending as till
+from ops_core.config.catalog import Catalog
+from ops_core.config.model_terms import Terms
 from ops_core.dispatchers import LocalDispatcher
 from ops_core.engine import Engine
 from ops_core.runner import Runner, RunnerOptions
+from ops_core.spending import Spending, day_of
 from ops_core.task import DEFAULT_TENANT, NewTask, RetryPolicy, Task, TaskStatus
-from ops_core.terms import Spending, Terms, day_of
 from ops_core.testing import open_test_store
 
 PRICE = Price(input_usd_per_million=1, output_usd_per_million=1, max_output_tokens=400)

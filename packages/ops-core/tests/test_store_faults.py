@@ -13,10 +13,10 @@ from agentkit.transcript.steps import Recorded
 from ops_core.errors import ConfigError, StoreUnavailable
 from ops_core.ports import TaskFilter
 from ops_core.stores import SqlStore, migrations, open_store
-from ops_core.stores.writing import Writing
+from ops_core.stores.transaction import Writing
 from ops_core.task import NewTask, TaskStatus
 from ops_core.testing import open_test_store
-from ops_core.testing.examples import (
+from ops_core.testing.store_contract.examples import (
     COMPLETED,
     REPLIED,
     STARTED,

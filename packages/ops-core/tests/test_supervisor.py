@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from ops_core.supervisor import (
+from ops_core.processes.supervisor import (
     LONGEST_PAUSE_SECONDS,
     STEADY_SECONDS,
     Fate,
@@ -85,7 +85,7 @@ async def test_one_that_dies_is_replaced_and_the_others_go_on(folder):
 
 async def test_workers_that_end_in_good_order_are_replaced_without_growing_pauses(folder, monkeypatch):
     """A task may have its worker stopped: the tasks beside it do not wait longer and longer for the next one."""
-    monkeypatch.setattr("ops_core.supervisor.FIRST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr("ops_core.processes.supervisor.FIRST_PAUSE_SECONDS", 0.05)
     keeper, announced = supervisor(READY, 1)  # ready, and stopped at once
     running = asyncio.create_task(keeper.run())
     await announced.wait()
@@ -110,7 +110,7 @@ async def test_a_command_that_is_not_there_is_given_up():
 
 
 async def test_when_none_can_start_any_more_it_gives_up(folder, monkeypatch):
-    monkeypatch.setattr("ops_core.supervisor.FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("ops_core.processes.supervisor.FIRST_PAUSE_SECONDS", 0.01)
     broken = "if os.path.exists('broken'): sys.exit(69)\n"
     keeper, announced = supervisor(broken + READY + UNTIL_TOLD)
     running = asyncio.create_task(keeper.run())

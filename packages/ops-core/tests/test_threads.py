@@ -15,11 +15,11 @@ from agentkit.tools import tool
 from agentkit.transcript.steps import RunStarted
 from ops_core.client import Client
 from ops_core.errors import InvalidRequest, ThreadBusy, ThreadNotFound
+from ops_core.schemas import TaskRequest
 from ops_core.stores import SqlStore, migrations, open_store
 from ops_core.task import DEFAULT_TENANT, InThread, NewTask, Task, TaskStatus
 from ops_core.testing import open_test_ops, open_test_store
-from ops_core.testing.examples import AGENT, COMPLETED, FAILED, LEASE_SECONDS, at_once
-from ops_core.wire import TaskRequest
+from ops_core.testing.store_contract.examples import AGENT, COMPLETED, FAILED, LEASE_SECONDS, at_once
 
 from .api_support import Stage, staged  # type: ignore[import-not-found]
 

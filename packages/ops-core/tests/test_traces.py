@@ -18,14 +18,15 @@ from agentkit.run.telemetry import Telemetry
 from agentkit.testing.models import ScriptedModel
 from agentkit.tracing import Trace
 from ops_core.assembly import Ops, open_ops
-from ops_core.catalog import Catalog
-from ops_core.client import Client, LocalClient, open_client
-from ops_core.logs import Lines
+from ops_core.client import Client, open_client
+from ops_core.config.catalog import Catalog
+from ops_core.observability.logs import Lines
+from ops_core.processes.server import serving_all
 from ops_core.runner import Runner, RunnerOptions
-from ops_core.server import serving_all
+from ops_core.schemas import BatchItem, TaskRequest
+from ops_core.service import LocalClient
 from ops_core.settings import Settings
 from ops_core.task import DEFAULT_TENANT, RetryPolicy, TaskStatus
-from ops_core.wire import BatchItem, TaskRequest
 
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 

@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ops_core.stores.turns import Line, Turns
+from ops_core.stores.fair_share import Line, Turns
 
 lines_of_anybody = st.sets(
     st.builds(Line, st.sampled_from("abc"), st.sampled_from(["x", "y"]), st.integers(-1, 1)), max_size=12

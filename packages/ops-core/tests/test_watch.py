@@ -14,7 +14,7 @@ from ops_core.journal import TaskJournal
 from ops_core.stores import SqlStore, open_store
 from ops_core.task import TaskStatus
 from ops_core.testing import FakeClock, open_test_store
-from ops_core.testing.examples import (
+from ops_core.testing.store_contract.examples import (
     CANCELLED,
     COMPLETED,
     LEASE_SECONDS,

@@ -11,12 +11,12 @@ from pydantic import ValidationError
 
 from agentkit import Agent, Limits
 from agentkit.transcript.steps import Recorded, RunStarted
-from ops_core.catalog import Served
+from ops_core.config.catalog import Served
 from ops_core.errors import InvalidRequest
-from ops_core.listing import checked_key, task_filter
 from ops_core.ports import Page
+from ops_core.schemas import AgentBody, StepPage, TaskBody, TaskPage, TaskRequest
+from ops_core.schemas.queries import checked_key, task_filter
 from ops_core.task import Task, TaskStatus
-from ops_core.wire import AgentBody, StepPage, TaskBody, TaskPage, TaskRequest
 
 MOMENT = datetime(2030, 1, 31, 9, tzinfo=UTC)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)

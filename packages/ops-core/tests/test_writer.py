@@ -9,9 +9,9 @@ import pytest
 
 from ops_core.errors import LeaseLost, OpsError
 from ops_core.stores import open_store
-from ops_core.stores.patience import PATIENCE_SECONDS, Patience
+from ops_core.stores.transaction import Writing
+from ops_core.stores.watchdog import PATIENCE_SECONDS, Patience
 from ops_core.stores.writer import MOST, MOST_BYTES, MOST_WAITING, Writer
-from ops_core.stores.writing import Writing
 
 
 @pytest.fixture

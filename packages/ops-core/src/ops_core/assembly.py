@@ -18,26 +18,25 @@ from agentkit.signatures import is_instance
 from agentkit.tools import Tool
 from agentkit.tools.sandboxed import ConfinedTool, Dependencies, confined, preloaded
 from ops_core import __version__
-from ops_core.apis import check_apis
-from ops_core.catalog import Catalog, Served, default_catalog, import_catalog
-from ops_core.declared import read_catalog
+from ops_core.config.catalog import Catalog, Served, default_catalog, import_catalog
+from ops_core.config.grants import check_catalog_grants, store_files
+from ops_core.config.http_tools import check_apis
+from ops_core.config.import_path import make_deps
+from ops_core.config.loader import read_catalog
+from ops_core.config.mcp import check_mcp
+from ops_core.config.sandbox import Sandboxing
 from ops_core.dispatchers import CountedDispatcher, open_dispatcher
 from ops_core.engine import Engine
 from ops_core.errors import ConfigError
-from ops_core.fleet import Announcement
-from ops_core.gauges import StoreGauges
-from ops_core.grants import check_catalog_grants, store_files
-from ops_core.importing import make_deps
-from ops_core.logs import about
-from ops_core.mcp import check_mcp
 from ops_core.memory import check_memory
-from ops_core.owners import worker_name
+from ops_core.observability.logs import about
+from ops_core.observability.metrics import Metrics, watching_the_loop
+from ops_core.observability.store_gauges import StoreGauges
 from ops_core.runner import OnTaskEvent, Runner, RunnerOptions
-from ops_core.sandboxing import Sandboxing
 from ops_core.settings import Settings, granted_secrets
 from ops_core.stores import REVISION, SqlStore, open_store
 from ops_core.sweeper import purge_forever, sweep_forever
-from ops_core.telemetry import Metrics, watching_the_loop
+from ops_core.workers import Announcement, worker_name
 
 CONFIG_FILE = "opspawn.toml"
 

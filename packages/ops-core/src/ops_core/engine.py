@@ -17,8 +17,8 @@ from ops_core.errors import (
     TaskUnreadable,
     TransitionRefused,
 )
-from ops_core.fleet import Announcement
 from ops_core.halt import Halt, NewHalt
+from ops_core.halt_watch import SETTLED_SECONDS, Switchboard
 from ops_core.ports import (
     ApprovalFilter,
     Dispatcher,
@@ -27,15 +27,15 @@ from ops_core.ports import (
     Page,
     Renewed,
     RetryLater,
-    Spent,
     Store,
     SweepTerms,
     Swept,
     TaskFilter,
     ThreadFilter,
 )
-from ops_core.switchboard import SETTLED_SECONDS, Switchboard
+from ops_core.spending import Spent
 from ops_core.task import TURNS_SEEN, Approval, Claimed, Lease, NewTask, Task, Thread
+from ops_core.workers import Announcement
 
 log = logging.getLogger("ops_core.engine")
 

@@ -9,12 +9,11 @@ from typing import Protocol
 
 from agentkit.transcript.codec import kind_of
 from agentkit.transcript.steps import Finished, Recorded, Step, Unreadable
-from ops_core.chance import spread
+from ops_core.concurrency.jitter import spread
 from ops_core.errors import SpendingReached, StoreUnavailable, TaskUnreadable
 from ops_core.ports import Store
+from ops_core.spending import Spending, Till
 from ops_core.task import Lease
-from ops_core.terms import Spending
-from ops_core.till import Till
 
 AGAIN_SECONDS = 1.0
 """After a step could not be written, so long until that is tried again."""

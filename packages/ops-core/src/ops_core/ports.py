@@ -11,9 +11,10 @@ from agentkit.ports import Scope
 from agentkit.transcript.steps import ApprovalGiven, Note, Recorded, Step, Turn
 from ops_core.bulk import Count, TaskSelection
 from ops_core.errors import TaskUnreadable
-from ops_core.fleet import Announcement, Worker
 from ops_core.halt import Halt, NewHalt
+from ops_core.spending import Charge, Spent
 from ops_core.task import Approval, Claimed, Lease, NewTask, Task, TaskStatus, Thread
+from ops_core.workers import Announcement, Worker
 
 Clock: TypeAlias = Callable[[], float]
 """Seconds since the epoch. Only the store's clock decides anything; a store on a server uses the server's."""
@@ -240,58 +241,6 @@ class Hint:
     cancelled: tuple[str, ...] = ()
     ended: tuple[str, ...] = ()
     halts: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reservation:
-    """What was reserved for a call of a model.
-
-    Attributes:
-        day: whose; in days since 1970, UTC.
-        amount: nano-dollars.
-    """
-
-    day: int
-    amount: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Charge:
-    """What steps change in what their tenant spends, and what their task leaves unsettled; all money in nano-dollars.
-
-    Attributes:
-        reserve: the call that is about to be made may cost so much; ``None`` where there is none.
-        limit: the tenant's for the day; ``None`` for no limit.
-        settled: what was reserved for the call that has ended, and is given back.
-        spent: what that call has cost, or may have.
-        unsettled: so much more was reserved by the task for calls whose cost nobody knows (yet); less, where negative.
-    """
-
-    reserve: int | None = None
-    limit: int | None = None
-    settled: Reservation | None = None
-    spent: int = 0
-    unsettled: int = 0
-
-    @property
-    def of_tenant(self) -> bool:
-        """The tenant's day changes, not only the task."""
-        return self.reserve is not None or self.settled is not None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spent:
-    """What was spent in a day, in nano-dollars; known of tenants whose spending is limited.
-
-    Attributes:
-        day: in days since 1970, UTC.
-        reserved: for calls under way, and for calls that were cut and whose tasks have not gone on.
-        spent: by calls that have ended, or were cut.
-    """
-
-    day: int
-    reserved: int
-    spent: int
 
 
 class SpendingStore(Protocol):

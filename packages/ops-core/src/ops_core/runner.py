@@ -26,19 +26,19 @@ from agentkit.run.tool_call import place_of
 from agentkit.transcript.codec import kind_of
 from agentkit.transcript.steps import Finished, Recorded, Transcript, Turn, brings_further, open_calls
 from agentkit.untrusted.boundary import guarded
-from ops_core.catalog import Catalog, Served
-from ops_core.chance import fraction, spread
+from ops_core.concurrency.jitter import fraction, spread
+from ops_core.config.catalog import Catalog, Served
 from ops_core.engine import Engine
 from ops_core.errors import LeaseLost, OpsError, TaskUnreadable
-from ops_core.fleet import Announcement
 from ops_core.halt import Halt
 from ops_core.journal import TaskJournal
-from ops_core.logs import about
 from ops_core.memory import opened_memory, scope_of
+from ops_core.observability.logs import about
+from ops_core.observability.metrics import Metrics, RunMetrics, RunOutcome
 from ops_core.ports import RetryLater
+from ops_core.spending import DayLimitReached
 from ops_core.task import Claimed, Lease, RetryPolicy, Task, out_of_time
-from ops_core.telemetry import Metrics, RunMetrics, RunOutcome
-from ops_core.till import DayLimitReached
+from ops_core.workers import Announcement
 
 log = logging.getLogger("ops_core.runner")
 

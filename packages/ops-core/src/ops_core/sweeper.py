@@ -7,12 +7,12 @@ import logging
 from collections.abc import Collection
 from dataclasses import replace
 
-from ops_core.chance import spread
+from ops_core.concurrency.jitter import spread
 from ops_core.engine import Engine
 from ops_core.errors import OpsError
-from ops_core.owners import has_ended, place_of_processes
+from ops_core.observability.metrics import Metrics, UpkeepMetrics
 from ops_core.ports import SweepTerms
-from ops_core.telemetry import Metrics, UpkeepMetrics
+from ops_core.workers import has_ended, place_of_processes
 
 log = logging.getLogger("ops_core.sweeper")
 

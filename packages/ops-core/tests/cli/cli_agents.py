@@ -9,8 +9,8 @@ from agentkit.messages import ModelReply, ModelRequest, Text, ToolCall, Usage
 from agentkit.ports import OnDelta
 from agentkit.testing import ScriptedModel
 from agentkit.testing.models import pieces
-from ops_core.catalog import Catalog
-from ops_core.sandboxing import Sandboxing
+from ops_core.config.catalog import Catalog
+from ops_core.config.sandbox import Sandboxing
 
 HOSTILE = (
     "\x1b]52;c;cm0gLXJmIH4=\x07\x1b[2J\x9b31m[bold red]trust me[/bold red] "

@@ -4,10 +4,10 @@ import pytest
 
 from agentkit.messages import JsonObject
 from agentkit.transcript.steps import ApprovalAsked, ApprovalGiven, Recorded
-from ops_core.cli.answering import json_or_file
-from ops_core.cli.narration import Narrator
-from ops_core.cli.screen import Screen
-from ops_core.cli.text import as_call
+from ops_core.cli.inputs import json_or_file
+from ops_core.cli.terminal.screen import Screen
+from ops_core.cli.terminal.step_lines import Narrator
+from ops_core.cli.terminal.text import as_call
 from ops_core.errors import InvalidRequest
 
 

@@ -19,9 +19,10 @@ from typing import ClassVar
 
 import pytest
 
-from ops_core.cli import calling, examining
-from ops_core.cli.examining import bounded, examine
-from ops_core.cli.exits import Exit
+from ops_core.cli.doctor import command
+from ops_core.cli.doctor import models as calling
+from ops_core.cli.doctor.command import bounded, examine
+from ops_core.cli.exit_codes import Exit
 from ops_core.stores import migrations, open_store
 from ops_core.task import NewTask
 from ops_core.testing import FakeClock
@@ -98,7 +99,7 @@ async def test_rabbitmq_that_is_away_is_a_warning_as_tasks_run_without_it(quiet,
 
 
 async def test_rabbitmq_that_says_nothing_is_not_waited_for(silent, quiet, monkeypatch, capsys):
-    monkeypatch.setattr(examining, "DISPATCHER_SECONDS", 0.2)
+    monkeypatch.setattr(command, "DISPATCHER_SECONDS", 0.2)
     monkeypatch.setenv("OPSPAWN_DISPATCHER_URL", f"amqp://me:{SECRET}@{silent}/")
     found = (await findings(capsys))["wake-ups"]
     assert (found["state"], found["text"]) == ("warning", "no answer within 0.2 s")
@@ -110,7 +111,7 @@ async def test_a_dispatcher_that_is_none_is_missing(quiet, monkeypatch, capsys):
 
 
 async def test_a_store_that_says_nothing_is_not_waited_for(silent, quiet, monkeypatch, capsys):
-    monkeypatch.setattr(examining, "STORE_SECONDS", 0.2)
+    monkeypatch.setattr(command, "STORE_SECONDS", 0.2)
     monkeypatch.setenv("OPSPAWN_STORE_URL", f"postgresql://me:{SECRET}@{silent}/x?connect_timeout=3")
     found = await findings(capsys)
     assert (found["usable"]["state"], found["usable"]["text"]) == ("missing", "no answer within 0.2 s")
@@ -118,7 +119,7 @@ async def test_a_store_that_says_nothing_is_not_waited_for(silent, quiet, monkey
 
 
 async def test_a_server_that_says_nothing_is_not_waited_for(silent, quiet, monkeypatch, capsys):
-    monkeypatch.setattr(examining, "SERVER_SECONDS", 0.2)
+    monkeypatch.setattr(command, "SERVER_SECONDS", 0.2)
     monkeypatch.setenv("OPSPAWN_URL", f"http://me:{SECRET}@{silent}")
     assert (await findings(capsys))["reachable"]["state"] == "missing"
 

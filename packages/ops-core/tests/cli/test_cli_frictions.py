@@ -18,11 +18,11 @@ from agentkit.transcript.steps import (
     ToolStarted,
 )
 from ops_core import __version__
-from ops_core.cli.examining import _sqlite, _tell
-from ops_core.cli.findings import Finding
-from ops_core.cli.ids import shortened
-from ops_core.cli.narration import Narrator
-from ops_core.cli.screen import Screen
+from ops_core.cli.doctor.command import _sqlite, _tell
+from ops_core.cli.doctor.finding import Finding
+from ops_core.cli.task_ids import shortened
+from ops_core.cli.terminal.screen import Screen
+from ops_core.cli.terminal.step_lines import Narrator
 from ops_core.settings import Settings
 
 
@@ -130,8 +130,8 @@ def test_help_has_a_short_form(opspawn, command):
 LOUD = """
 import os
 from agentkit import Agent, tool
-from ops_core.catalog import Catalog
-from ops_core.sandboxing import Sandboxing
+from ops_core.config.catalog import Catalog
+from ops_core.config.sandbox import Sandboxing
 
 print("the module is loaded")
 

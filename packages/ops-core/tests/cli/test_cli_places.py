@@ -23,8 +23,8 @@ import socket
 from pathlib import Path
 
 from agentkit import Agent, tool
-from ops_core.catalog import Catalog
-from ops_core.sandboxing import Sandboxing
+from ops_core.config.catalog import Catalog
+from ops_core.config.sandbox import Sandboxing
 
 HERE = Path(__file__).parent
 

@@ -11,8 +11,8 @@ import pytest
 
 from agentkit.agent import Agent
 from ops_core.assembly import runnable
-from ops_core.catalog import Catalog
-from ops_core.cli.examining import _file
+from ops_core.cli.doctor.command import _file
+from ops_core.config.catalog import Catalog
 from ops_core.errors import ConfigError, StoreUnavailable
 from ops_core.stores import open_store
 

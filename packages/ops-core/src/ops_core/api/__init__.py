@@ -11,24 +11,23 @@ from starlette.routing import BaseRoute
 from ops_core import __version__
 from ops_core.api.agents import AgentRoutes
 from ops_core.api.bodies import Bodies, BodyRoute
-from ops_core.api.bulk import BulkRoutes
 from ops_core.api.docs import add_docs
 from ops_core.api.errors import add_error_handlers
 from ops_core.api.events import EventRoutes
 from ops_core.api.guard import Guard
 from ops_core.api.halts import HaltRoutes
-from ops_core.api.heads import Heads
+from ops_core.api.head_requests import Heads
 from ops_core.api.health import HealthRoutes
 from ops_core.api.metrics import Counted, MetricsRoute
 from ops_core.api.notes import NoteRoutes
 from ops_core.api.openapi import TASKS, Application
 from ops_core.api.spending import SpendingRoutes
-from ops_core.api.tasks import TaskRoutes
+from ops_core.api.tasks import BulkRoutes, TaskRoutes
 from ops_core.api.threads import ThreadRoutes
 from ops_core.api.workers import WorkerRoutes
 from ops_core.assembly import Ops
-from ops_core.client import LocalClient
-from ops_core.offload import Offload
+from ops_core.concurrency.offload import Offload
+from ops_core.service import LocalClient
 
 DESCRIPTION = """Opspawn runs LLM agents so that they finish.
 

@@ -7,9 +7,9 @@ from fastapi import FastAPI
 from ops_core.api.errors import Refusal, Refused
 from ops_core.api.openapi import API, reading
 from ops_core.api.parameters import AgentName
-from ops_core.catalog import Catalog
+from ops_core.config.catalog import Catalog
 from ops_core.errors import AgentNotFound
-from ops_core.wire import AgentBody, AgentPage
+from ops_core.schemas import AgentBody, AgentPage
 
 _NOT_HERE = Refusal(status=404, code=AgentNotFound.code, detail="There is no agent of this name here.")
 

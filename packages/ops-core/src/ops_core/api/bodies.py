@@ -16,7 +16,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ops_core.api.errors import MALFORMED_BODY, TOO_LARGE, TOO_SLOW, UNSUPPORTED, Refused
-from ops_core.offload import Offload
+from ops_core.concurrency.offload import Offload
 from ops_core.strict_json import MAX_VALUES, NotStrict, parse
 
 BODY_SECONDS = 30.0

@@ -19,7 +19,7 @@ import uvicorn
 from starlette.requests import Request
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from ops_core.closing import unless_closing
+from ops_core.concurrency.shutdown import unless_closing
 
 Result = TypeVar("Result")
 

@@ -14,7 +14,7 @@ from starlette.routing import Match, Route
 
 from agentkit.errors import Actor
 from ops_core.errors import OpsError
-from ops_core.problems import Problem, is_ours, problem_of, problem_of_fields, short, title_of
+from ops_core.problem_details import Problem, is_ours, problem_of, problem_of_fields, short, title_of
 
 log = logging.getLogger("ops_core.api")
 

@@ -16,7 +16,7 @@ from ops_core.api.openapi import TASKS, reading
 from ops_core.api.parameters import After, LastEventId, TaskId
 from ops_core.engine import Engine
 from ops_core.errors import OpsError
-from ops_core.listing import task_id_of
+from ops_core.schemas.queries import task_id_of
 from ops_core.task import DEFAULT_TENANT, TaskStatus
 
 log = logging.getLogger("ops_core.api")

@@ -7,8 +7,8 @@ from fastapi import FastAPI
 from ops_core.api.openapi import HALTS, reading, writing
 from ops_core.api.parameters import Cursor, HaltId, IdempotencyKey, InForce, PageLimit, key_of
 from ops_core.client import Client
-from ops_core.listing import PAGE_DEFAULT
-from ops_core.wire import HaltBody, HaltPage, HaltRequest, LiftRequest
+from ops_core.schemas import HaltBody, HaltPage, HaltRequest, LiftRequest
+from ops_core.schemas.queries import PAGE_DEFAULT
 
 
 class HaltRoutes:

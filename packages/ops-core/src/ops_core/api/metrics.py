@@ -7,8 +7,8 @@ from time import monotonic
 from fastapi import FastAPI, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ops_core.gauges import StoreGauges
-from ops_core.telemetry import CONTENT_TYPE, HttpMetrics, Metrics
+from ops_core.observability.metrics import CONTENT_TYPE, HttpMetrics, Metrics
+from ops_core.observability.store_gauges import StoreGauges
 
 OTHER = "other"
 """A path that is no route, and a method that nobody knows: what a caller invents makes no series."""

@@ -7,8 +7,8 @@ from fastapi import FastAPI
 from ops_core.api.openapi import NOTES, deleting, reading, writing
 from ops_core.api.parameters import All, Cursor, NoteIds, OfAgent, OfKey, PageLimit
 from ops_core.client import Client
-from ops_core.listing import PAGE_DEFAULT
-from ops_core.wire import NotePage, NotesForgotten, NotesRecalled, RecallRequest
+from ops_core.schemas import NotePage, NotesForgotten, NotesRecalled, RecallRequest
+from ops_core.schemas.queries import PAGE_DEFAULT
 
 
 class NoteRoutes:

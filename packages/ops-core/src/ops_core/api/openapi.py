@@ -9,7 +9,7 @@ from fastapi import Depends, FastAPI
 
 from ops_core.api.errors import PROBLEM_JSON
 from ops_core.api.parameters import known_query, no_body
-from ops_core.problems import Problem
+from ops_core.problem_details import Problem
 
 API = "/api/v1"
 TASKS = f"{API}/tasks"

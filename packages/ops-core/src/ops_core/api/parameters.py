@@ -11,8 +11,8 @@ from fastapi.routing import APIRoute
 from pydantic import BeforeValidator, Field
 
 from ops_core.errors import InvalidRequest
-from ops_core.intake import MOST_WAIT_SECONDS
-from ops_core.listing import (
+from ops_core.schemas import MAX_SEQ, STEPS_MOST
+from ops_core.schemas.queries import (
     IDEMPOTENCY_KEY,
     LABEL_KEY_PATTERN,
     LABEL_VALUE_PATTERN,
@@ -21,7 +21,7 @@ from ops_core.listing import (
     PAGE_MOST,
     THREAD_ID_PATTERN,
 )
-from ops_core.wire import MAX_SEQ, STEPS_MOST
+from ops_core.service import MOST_WAIT_SECONDS
 
 _KEY = rf'^("([ !#-\[\]-~]|\\["\\]){{1,255}}"|{IDEMPOTENCY_KEY})$'
 _LABEL = rf"{LABEL_KEY_PATTERN.removesuffix('$')}(={LABEL_VALUE_PATTERN.strip('^$')})?$"

@@ -6,7 +6,7 @@ from fastapi import FastAPI
 
 from ops_core.api.openapi import API, reading
 from ops_core.client import Client
-from ops_core.wire import SpendingBody
+from ops_core.schemas import SpendingBody
 
 
 class SpendingRoutes:

@@ -1,4 +1,7 @@
-"""The routes of tasks: each translates, and calls one verb of the engine."""
+"""The routes of tasks: each translates, and calls one verb of the engine.
+
+The routes of verbs on many tasks at once.
+"""
 
 from __future__ import annotations
 
@@ -30,23 +33,26 @@ from ops_core.api.parameters import (
     wait_of,
 )
 from ops_core.assembly import Ops
-from ops_core.intake import accept, accept_many, answer, batch_result, ended_or_not
-from ops_core.listing import PAGE_DEFAULT, approval_filter, task_filter, task_id_of
-from ops_core.offload import Offload
+from ops_core.client import Client
+from ops_core.concurrency.offload import Offload
 from ops_core.ports import PAGE_BYTES
-from ops_core.task import DEFAULT_TENANT, Task
-from ops_core.wire import (
+from ops_core.schemas import (
     STEPS_MOST,
     ApprovalPage,
     ApprovalRequest,
     BatchBody,
     BatchRequest,
+    BulkBody,
+    BulkRequest,
     SettleRequest,
     StepPage,
     TaskBody,
     TaskPage,
     TaskRequest,
 )
+from ops_core.schemas.queries import PAGE_DEFAULT, approval_filter, task_filter, task_id_of
+from ops_core.service import accept, accept_many, answer, batch_result, ended_or_not
+from ops_core.task import DEFAULT_TENANT, Task
 
 
 class TaskRoutes:
@@ -233,3 +239,35 @@ class TaskRoutes:
 
 def _address(task: Task) -> str:
     return f"{TASKS}/{task.id}"
+
+
+class BulkRoutes:
+    """Cancel and retry by filter.
+
+    Args:
+        verbs: of the platform.
+    """
+
+    def __init__(self, verbs: Client) -> None:
+        self._verbs = verbs
+
+    def add_to(self, app: FastAPI) -> None:
+        """Add them to ``app``."""
+        app.add_api_route(f"{TASKS}:cancel", self.cancel, **writing("cancel_tasks"))
+        app.add_api_route(f"{TASKS}:retry", self.retry, **writing("retry_tasks"))
+
+    async def cancel(self, request: BulkRequest) -> BulkBody:
+        """Cancel the tasks that fit a filter, or count them.
+
+        At most 1,000 are looked at, in transactions of 100; `next_cursor` leads on. A request may be repeated: what has
+        ended is left out. With `dry_run` nothing is changed.
+        """
+        return await self._verbs.cancel_many(request)
+
+    async def retry(self, request: BulkRequest) -> BulkBody:
+        """Carry on the tasks that fit a filter by new ones, or count them.
+
+        Each is retried once, as by `POST /tasks/{task_id}/retry`; a request may be repeated: what was retried is left
+        out. At most 1,000 are looked at, the oldest first; `next_cursor` leads on.
+        """
+        return await self._verbs.retry_many(request)

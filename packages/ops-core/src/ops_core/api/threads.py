@@ -7,9 +7,9 @@ from fastapi import FastAPI
 from ops_core.api.openapi import THREADS, deleting, reading
 from ops_core.api.parameters import Cursor, PageLimit, ThreadIdPath
 from ops_core.engine import Engine
-from ops_core.listing import PAGE_DEFAULT, thread_filter, thread_id_of
+from ops_core.schemas import ThreadBody, ThreadDeleted, ThreadPage
+from ops_core.schemas.queries import PAGE_DEFAULT, thread_filter, thread_id_of
 from ops_core.task import DEFAULT_TENANT
-from ops_core.wire import ThreadBody, ThreadDeleted, ThreadPage
 
 
 class ThreadRoutes:

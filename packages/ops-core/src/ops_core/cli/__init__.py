@@ -7,7 +7,7 @@ import sys
 from io import TextIOWrapper
 
 from ops_core import __version__
-from ops_core.cli.companion import problem_with_agentkit
+from ops_core.cli.agentkit_check import problem_with_agentkit
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def _told(error: Exception) -> int:
-    from ops_core.cli.failures import exit_of_error, innermost, line_of_error
+    from ops_core.cli.error_lines import exit_of_error, innermost, line_of_error
 
     cause = innermost(error)
     if _debugging():

@@ -1,4 +1,4 @@
-"""The commands."""
+"""The command line's entry: options of the whole program, and its commands, imported when called."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import Annotated
 import typer
 
 from ops_core import __version__
-from ops_core.cli import approvals, doctor, halts, mcp, memory, run, serve, tasks, threads, worker, workers
-from ops_core.cli.exits import MEANINGS
-from ops_core.cli.groups import CommandGroup
+from ops_core.cli.exit_codes import MEANINGS
+from ops_core.cli.lazy import LazyGroup
 
 _TABLE = "\n".join(
     fill(meaning, 76, initial_indent=f"  {code.value:>3}  ", subsequent_indent=" " * 7)
@@ -19,7 +18,7 @@ _TABLE = "\n".join(
 _SETTINGS = "Settings are environment variables OPSPAWN_…; `opspawn doctor` lists those in force."
 
 app = typer.Typer(
-    cls=CommandGroup,
+    cls=LazyGroup,
     help="Runs LLM agents so that they finish.",
     epilog=f"\b\nExit codes:\n{_TABLE}\n\n{_SETTINGS}",
     no_args_is_help=True,
@@ -45,33 +44,3 @@ def opspawn(
     ] = False,
 ) -> None:
     del version
-
-
-for _command in (
-    run.run,
-    serve.serve,
-    worker.worker,
-    tasks.submit,
-    tasks.list_tasks,
-    tasks.show,
-    tasks.watch,
-    tasks.cancel,
-    tasks.retry,
-    approvals.approvals,
-    approvals.approve,
-    approvals.deny,
-    approvals.settle,
-    halts.halt,
-    halts.halts,
-    halts.lift,
-    tasks.agents,
-    workers.workers,
-    serve.migrate,
-    serve.purge,
-    serve.spending,
-    doctor.doctor,
-):
-    app.command(name=_command.__name__.removesuffix("_tasks"))(_command)
-app.add_typer(threads.app, name="thread")
-app.add_typer(memory.app, name="memory")
-app.add_typer(mcp.app, name="mcp")

@@ -1,13 +1,13 @@
-"""Clients: the same verbs over HTTP, over gRPC and on an engine in this process, with the same errors."""
+"""Clients: the operations of the platform over HTTP and over gRPC, with the same errors."""
 
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
 from importlib.util import find_spec
 
-from ops_core.client.local import LocalClient
-from ops_core.client.over_http import OpsClient
-from ops_core.client.protocol import (
+from ops_core.client.http import OpsClient
+from ops_core.errors import ConfigError
+from ops_core.operations import (
     AgentClient,
     ApprovalClient,
     BulkClient,
@@ -17,7 +17,6 @@ from ops_core.client.protocol import (
     TaskClient,
     ThreadClient,
 )
-from ops_core.errors import ConfigError
 
 __all__ = [
     "AgentClient",
@@ -25,7 +24,6 @@ __all__ = [
     "BulkClient",
     "Client",
     "HaltClient",
-    "LocalClient",
     "NoteClient",
     "OpsClient",
     "TaskClient",
@@ -45,6 +43,6 @@ def open_client(url: str) -> AbstractAsyncContextManager[Client]:
     if find_spec("grpc") is None:
         message = "gRPC is not installed: install the extra opspawn[grpc]"
         raise ConfigError(message, field="url")
-    from ops_core.client.over_grpc import GrpcClient
+    from ops_core.client.grpc import GrpcClient
 
     return GrpcClient(url)

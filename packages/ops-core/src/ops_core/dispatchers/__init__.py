@@ -6,8 +6,8 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
-from ops_core.dispatchers.counted import CountedDispatcher
 from ops_core.dispatchers.local import LocalDispatcher
+from ops_core.dispatchers.wake_up_counter import CountedDispatcher
 from ops_core.errors import ConfigError
 from ops_core.ports import Dispatcher
 
@@ -51,7 +51,7 @@ def examine_dispatcher(url: str) -> tuple[bool, str]:
     if scheme not in ("amqp", "amqps"):
         raise _unknown(scheme)
     try:
-        from ops_core.dispatchers.examining import examine_rabbitmq
+        from ops_core.dispatchers.diagnostics import examine_rabbitmq
     except ModuleNotFoundError as error:
         raise _missing(error) from None
     return examine_rabbitmq(url)

@@ -16,9 +16,9 @@ import dramatiq
 import pika
 from dramatiq import Actor
 
-from ops_core.dispatchers.hints import ACTOR, Gate, HintBroker, pause
-from ops_core.dispatchers.link import Link
+from ops_core.dispatchers.broker_status import Link
 from ops_core.dispatchers.local import LocalDispatcher
+from ops_core.dispatchers.rabbitmq_broker import ACTOR, Gate, HintBroker, pause
 from ops_core.errors import ConfigError
 
 QUEUE = "opspawn.wake"

@@ -14,10 +14,10 @@ from agentkit.errors import Actor, RunError
 from agentkit.messages import Attachment
 from agentkit.recorded_text import recordable
 from agentkit.transcript.steps import ApprovalAsked, ApprovalGiven
+from ops_core.observability.redaction import one_line, unmistakable
+from ops_core.schemas import SettleRequest
 from ops_core.strict_json import NotStrict, parse
 from ops_core.task import Task, TaskStatus
-from ops_core.visible import one_line, unmistakable
-from ops_core.wire import SettleRequest
 
 TASKS: Final = "io.modelcontextprotocol/tasks"
 POLL_MS = 500

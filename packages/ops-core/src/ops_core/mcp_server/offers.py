@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from agentkit.messages import JsonObject, JsonValue
-from ops_core.catalog import Catalog
-from ops_core.mcp import Offer
+from ops_core.config.catalog import Catalog
+from ops_core.config.mcp import Offer
 
 GOAL: JsonObject = {
     "type": "object",

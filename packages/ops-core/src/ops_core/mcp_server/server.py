@@ -22,12 +22,12 @@ from agentkit.transcript.steps import ApprovalAsked
 from ops_core import __version__
 from ops_core.assembly import Ops
 from ops_core.errors import InvalidRequest, OpsError, TaskNotFound
-from ops_core.intake import accept
-from ops_core.listing import checked_key
 from ops_core.mcp_server import answers
 from ops_core.mcp_server.offers import Offers, input_of, missing_in, schema_of
+from ops_core.schemas import TaskRequest
+from ops_core.schemas.queries import checked_key
+from ops_core.service import accept
 from ops_core.task import DEFAULT_TENANT, Task
-from ops_core.wire import TaskRequest
 
 VIA = {"via": "mcp"}
 """The label of tasks that were handed in here; no others can be asked for."""

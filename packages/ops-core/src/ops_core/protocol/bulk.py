@@ -7,7 +7,7 @@ from typing import Any
 
 from ops_core.protocol.v1 import task_service_pb2
 from ops_core.protocol.values import moment_out, status_in, status_out
-from ops_core.wire import BulkBody, BulkRequest
+from ops_core.schemas import BulkBody, BulkRequest
 
 _GIVEN = ("agent", "label", "thread_id", "older_than_seconds")
 
@@ -17,7 +17,7 @@ def selection_in(message: task_service_pb2.TaskSelection) -> BulkRequest:
 
     Raises:
         InvalidRequest: a status is none.
-        pydantic.ValidationError: it breaks a rule of :class:`~ops_core.wire.BulkRequest`.
+        pydantic.ValidationError: it breaks a rule of :class:`~ops_core.schemas.BulkRequest`.
     """
     given: dict[str, Any] = {name: getattr(message, name) for name in _GIVEN if message.HasField(name)}  # type: ignore[arg-type]
     return BulkRequest.model_validate(

@@ -8,7 +8,7 @@ from ops_core.errors import InvalidRequest
 from ops_core.halt import HaltKind
 from ops_core.protocol.v1 import halt_service_pb2 as messages
 from ops_core.protocol.values import moment_out
-from ops_core.wire import HaltBody, HaltRequest
+from ops_core.schemas import HaltBody, HaltRequest
 
 _PREFIX = "HALT_KIND_"
 

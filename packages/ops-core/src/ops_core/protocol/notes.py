@@ -6,7 +6,7 @@ from datetime import UTC, date
 
 from ops_core.protocol.v1 import memory_service_pb2, spending_service_pb2
 from ops_core.protocol.values import moment_out
-from ops_core.wire import NoteBody, SpendingBody
+from ops_core.schemas import NoteBody, SpendingBody
 
 
 def note_out(body: NoteBody) -> memory_service_pb2.Note:

@@ -11,9 +11,8 @@ from pydantic import ValidationError
 from agentkit.transcript.codec import kind_of, recorded_shown, recorded_to_json, to_json_text
 from agentkit.transcript.steps import Recorded
 from ops_core.errors import InvalidRequest, OpsError
-from ops_core.listing import checked_key
 from ops_core.ports import Inserted
-from ops_core.problems import ERRORS, Problem, problem_of, problem_of_fields
+from ops_core.problem_details import ERRORS, Problem, problem_of, problem_of_fields
 from ops_core.protocol.v1 import agent_service_pb2, task_pb2, task_service_pb2, thread_service_pb2
 from ops_core.protocol.values import (
     field_here,
@@ -25,8 +24,7 @@ from ops_core.protocol.values import (
     status_out,
 )
 from ops_core.protocol.workers import lease_in, lease_out
-from ops_core.task import TaskStatus
-from ops_core.wire import (
+from ops_core.schemas import (
     AgentBody,
     AgentBudgetBody,
     ApprovalBody,
@@ -41,6 +39,8 @@ from ops_core.wire import (
     ToolBody,
     UsageBody,
 )
+from ops_core.schemas.queries import checked_key
+from ops_core.task import TaskStatus
 
 _LIMITS = ("steps", "tokens", "seconds", "usd")
 
@@ -52,7 +52,7 @@ def request_in(told: task_service_pb2.CreateTaskRequest) -> TaskRequest:
 
     Raises:
         InvalidRequest: it holds what is no JSON or no moment.
-        pydantic.ValidationError: it breaks a rule of :class:`~ops_core.wire.TaskRequest`.
+        pydantic.ValidationError: it breaks a rule of :class:`~ops_core.schemas.TaskRequest`.
     """
     given: dict[str, Any] = {
         "agent": told.agent,
@@ -203,7 +203,7 @@ def answer_in(told: task_service_pb2.AnswerApprovalRequest) -> ApprovalRequest:
 
     Raises:
         InvalidRequest: it holds what is no JSON.
-        pydantic.ValidationError: it breaks a rule of :class:`~ops_core.wire.ApprovalRequest`.
+        pydantic.ValidationError: it breaks a rule of :class:`~ops_core.schemas.ApprovalRequest`.
     """
     given: dict[str, Any] = {"reason": told.reason, "by": told.by}
     if told.HasField("approved"):
@@ -238,7 +238,7 @@ def settle_in(told: task_service_pb2.SettleCallRequest) -> SettleRequest:
 
     Raises:
         InvalidRequest: it holds what is no JSON.
-        pydantic.ValidationError: it breaks a rule of :class:`~ops_core.wire.SettleRequest`.
+        pydantic.ValidationError: it breaks a rule of :class:`~ops_core.schemas.SettleRequest`.
     """
     given: dict[str, Any] = {"call": told.call, "by": told.by}
     match told.WhichOneof("outcome"):

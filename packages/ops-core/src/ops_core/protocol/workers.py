@@ -9,7 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from ops_core.protocol.v1 import task_pb2, worker_service_pb2
 from ops_core.protocol.values import moment_out
-from ops_core.wire import HeldTaskBody, LeaseBody, WorkerBody
+from ops_core.schemas import HeldTaskBody, LeaseBody, WorkerBody
 
 
 def lease_out(body: LeaseBody | None) -> task_pb2.Lease | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from ops_core.assembly import Ops
-from ops_core.client import LocalClient
 from ops_core.errors import AgentNotFound
 from ops_core.protocol.tasks import agent_out
 from ops_core.protocol.v1 import agent_service_pb2 as messages
 from ops_core.protocol.v1.agent_service_pb2_grpc import AgentServiceServicer
-from ops_core.rpc.answering import Answering, Context
+from ops_core.rpc.call_guard import Answering, Context
+from ops_core.service import LocalClient
 
 
 class AgentService(AgentServiceServicer):

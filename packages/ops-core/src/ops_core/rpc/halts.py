@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from ops_core.assembly import Ops
-from ops_core.client import LocalClient
-from ops_core.listing import PAGE_DEFAULT, PAGE_MOST
 from ops_core.protocol.halts import halt_out, halt_request_in
 from ops_core.protocol.v1 import halt_service_pb2 as messages
 from ops_core.protocol.v1.halt_service_pb2_grpc import HaltServiceServicer
-from ops_core.rpc.answering import Answering, Context
-from ops_core.wire import LiftRequest
+from ops_core.rpc.call_guard import Answering, Context
+from ops_core.schemas import LiftRequest
+from ops_core.schemas.queries import PAGE_DEFAULT, PAGE_MOST
+from ops_core.service import LocalClient
 
 
 class HaltService(HaltServiceServicer):

@@ -11,7 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from ops_core.errors import OpsError
 from ops_core.ports import Store
-from ops_core.rpc.answering import Context
+from ops_core.rpc.call_guard import Context
 
 LOOK_SECONDS = 5.0
 """Whoever watches is told of a change within this time; of the end of the server at once."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from ops_core.assembly import Ops
-from ops_core.client import LocalClient
-from ops_core.listing import PAGE_DEFAULT, PAGE_MOST
 from ops_core.protocol.notes import note_out, spending_out
 from ops_core.protocol.v1 import memory_service_pb2 as messages
 from ops_core.protocol.v1 import spending_service_pb2
 from ops_core.protocol.v1.memory_service_pb2_grpc import MemoryServiceServicer
 from ops_core.protocol.v1.spending_service_pb2_grpc import SpendingServiceServicer
-from ops_core.rpc.answering import Answering, Context
-from ops_core.wire import RecallRequest
+from ops_core.rpc.call_guard import Answering, Context
+from ops_core.schemas import RecallRequest
+from ops_core.schemas.queries import PAGE_DEFAULT, PAGE_MOST
+from ops_core.service import LocalClient
 
 
 class MemoryService(MemoryServiceServicer):

@@ -30,7 +30,7 @@ from ops_core.protocol.v1.task_service_pb2_grpc import add_TaskServiceServicer_t
 from ops_core.protocol.v1.thread_service_pb2_grpc import add_ThreadServiceServicer_to_server
 from ops_core.protocol.v1.worker_service_pb2_grpc import add_WorkerServiceServicer_to_server
 from ops_core.rpc.agents import AgentService
-from ops_core.rpc.answering import Decoding
+from ops_core.rpc.call_guard import Decoding
 from ops_core.rpc.halts import HaltService
 from ops_core.rpc.health import HealthService
 from ops_core.rpc.memory import MemoryService, SpendingService

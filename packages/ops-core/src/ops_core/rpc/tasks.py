@@ -8,12 +8,9 @@ from functools import partial
 
 from agentkit.tracing import Trace
 from ops_core.assembly import Ops
-from ops_core.client import LocalClient
-from ops_core.closing import until_closing
+from ops_core.concurrency.offload import Offload
+from ops_core.concurrency.shutdown import until_closing
 from ops_core.errors import InvalidRequest
-from ops_core.intake import accept, accept_many, ended_or_not
-from ops_core.listing import PAGE_DEFAULT, PAGE_MOST, checked_key, task_id_of
-from ops_core.offload import Offload
 from ops_core.ports import PAGE_BYTES
 from ops_core.protocol.bulk import handled_out, selection_in
 from ops_core.protocol.tasks import (
@@ -29,9 +26,11 @@ from ops_core.protocol.tasks import (
 from ops_core.protocol.v1 import task_service_pb2 as messages
 from ops_core.protocol.v1.task_service_pb2_grpc import TaskServiceServicer
 from ops_core.protocol.values import status_in, status_out
-from ops_core.rpc.answering import Answering, Context
+from ops_core.rpc.call_guard import Answering, Context
+from ops_core.schemas import BATCH_MOST, MAX_SEQ, STEPS_MOST, StepPage, TaskBody
+from ops_core.schemas.queries import PAGE_DEFAULT, PAGE_MOST, checked_key, task_id_of
+from ops_core.service import LocalClient, accept, accept_many, ended_or_not
 from ops_core.task import DEFAULT_TENANT
-from ops_core.wire import BATCH_MOST, MAX_SEQ, STEPS_MOST, StepPage, TaskBody
 
 
 class TaskService(TaskServiceServicer):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from ops_core.assembly import Ops
-from ops_core.client import LocalClient
 from ops_core.protocol.v1 import worker_service_pb2 as messages
 from ops_core.protocol.v1.worker_service_pb2_grpc import WorkerServiceServicer
 from ops_core.protocol.workers import worker_out
-from ops_core.rpc.answering import Answering, Context
+from ops_core.rpc.call_guard import Answering, Context
+from ops_core.service import LocalClient
 
 
 class WorkerService(WorkerServiceServicer):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 
+from ops_core.observability.metrics import WriterMetrics
 from ops_core.ports import Clock
 from ops_core.stores.dialects import parse_url
-from ops_core.stores.patience import PATIENCE_SECONDS
 from ops_core.stores.store import SqlStore
 from ops_core.stores.tables import REVISION
-from ops_core.telemetry import WriterMetrics
+from ops_core.stores.watchdog import PATIENCE_SECONDS
 
 __all__ = ["REVISION", "SqlStore", "open_store"]
 

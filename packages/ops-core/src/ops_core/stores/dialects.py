@@ -35,7 +35,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from ops_core.errors import ConfigError, StoreUnavailable
 from ops_core.ports import Clock, Hint
-from ops_core.stores.many import Given, Many
+from ops_core.stores.bulk_statements import Given, Many
 from ops_core.stores.sessions import MOST_AGE_SECONDS, is_stale
 
 log = logging.getLogger("ops_core.stores")

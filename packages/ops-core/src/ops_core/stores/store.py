@@ -21,12 +21,11 @@ from agentkit.transcript.codec import encode_step
 from agentkit.transcript.steps import ApprovalGiven, Note, Recorded, Step, Turn
 from ops_core.bulk import Count, TaskSelection
 from ops_core.errors import SchemaMismatch, StoreUnavailable
-from ops_core.fleet import Announcement, Worker
 from ops_core.halt import Halt, NewHalt
+from ops_core.observability.metrics import WriterMetrics
 from ops_core.ports import (
     Activity,
     ApprovalFilter,
-    Charge,
     Clock,
     HaltFilter,
     Hint,
@@ -36,13 +35,13 @@ from ops_core.ports import (
     Page,
     Renewed,
     RetryLater,
-    Spent,
     Stats,
     SweepTerms,
     Swept,
     TaskFilter,
     ThreadFilter,
 )
+from ops_core.spending import Charge, Spent
 from ops_core.stores.dialects import (
     READERS,
     empty_the_log,
@@ -54,29 +53,29 @@ from ops_core.stores.dialects import (
     reason,
     writing_engine,
 )
-from ops_core.stores.listening import hints_from
-from ops_core.stores.patience import PATIENCE_SECONDS, Patience
+from ops_core.stores.notifications import hints_from
 from ops_core.stores.rows import new_task_values
 from ops_core.stores.sessions import OF_THE_MACHINE, Sessions, of_the_machine
 from ops_core.stores.sql import (
     bulk,
-    decide,
+    decisions,
     halts,
-    look,
+    maintenance,
     notes,
-    progress,
+    queries,
     spending,
     submit,
     threads,
-    upkeep,
     workers,
 )
+from ops_core.stores.sql import steps as progress
 from ops_core.stores.sql.leases import Claiming, Wanted, release_task, wait_task
 from ops_core.stores.sql.stats import read_stats
 from ops_core.stores.tables import REVISION
+from ops_core.stores.watchdog import PATIENCE_SECONDS, Patience
 from ops_core.stores.writer import Work, Writer
 from ops_core.task import Approval, Claimed, Lease, NewTask, Task, Thread
-from ops_core.telemetry import WriterMetrics
+from ops_core.workers import Announcement, Worker
 
 Result = TypeVar("Result")
 
@@ -225,18 +224,18 @@ class SqlStore:
 
     async def get(self, tenant: str, task_id: str) -> Task:
         """One task."""
-        return await self._read(partial(look.get_task, tenant=tenant, task_id=task_id))
+        return await self._read(partial(queries.get_task, tenant=tenant, task_id=task_id))
 
     async def list(self, tenant: str, wanted: TaskFilter) -> Page[Task]:
         """Tasks, newest first."""
-        return await self._read(partial(look.list_tasks, tenant=tenant, wanted=wanted))
+        return await self._read(partial(queries.list_tasks, tenant=tenant, wanted=wanted))
 
     async def steps(
         self, tenant: str, task_id: str, after: int = -1, limit: int | None = None
     ) -> Page[Recorded]:
         """Steps in order."""
         return await self._read(
-            partial(look.list_steps, tenant=tenant, task_id=task_id, after=after, limit=limit)
+            partial(queries.list_steps, tenant=tenant, task_id=task_id, after=after, limit=limit)
         )
 
     async def claim(
@@ -293,7 +292,7 @@ class SqlStore:
 
     async def cancel(self, tenant: str, task_id: str) -> Task:
         """Cancel, or ask the worker to."""
-        return await self._write(partial(decide.cancel_task, tenant=tenant, task_id=task_id))
+        return await self._write(partial(decisions.cancel_task, tenant=tenant, task_id=task_id))
 
     async def select(self, tenant: str, selection: TaskSelection, limit: int) -> Sequence[str]:
         """Tasks that a verb is for."""
@@ -318,12 +317,12 @@ class SqlStore:
         self, tenant: str, task_id: str, step: ApprovalGiven, seen: int, until: float | None = None
     ) -> bool:
         """Record a person's answer."""
-        answer = partial(decide.answer_approval, tenant=tenant, task_id=task_id)
+        answer = partial(decisions.answer_approval, tenant=tenant, task_id=task_id)
         return await self._write(partial(answer, step=step, seen=seen, until=until))
 
     async def approvals(self, tenant: str, wanted: ApprovalFilter) -> Sequence[Approval]:
         """Open approvals."""
-        return await self._read(partial(look.list_approvals, tenant=tenant, wanted=wanted))
+        return await self._read(partial(queries.list_approvals, tenant=tenant, wanted=wanted))
 
     async def repeated(self, new: NewTask) -> Inserted | None:
         """The task that was accepted under the key of this one."""
@@ -381,19 +380,19 @@ class SqlStore:
     async def sweep(self, limit: int = 500, terms: SweepTerms | None = None) -> Swept:
         """Take tasks from dead workers and end what is out of time."""
         terms = SweepTerms() if terms is None else terms
-        return await self._write(partial(upkeep.sweep_tasks, limit=limit, terms=terms))
+        return await self._write(partial(maintenance.sweep_tasks, limit=limit, terms=terms))
 
     async def lease_owners(self, place: str) -> Collection[str]:
         """The names of workers at a place that hold a lease."""
-        return await self._read(partial(upkeep.lease_owners, place=place))
+        return await self._read(partial(maintenance.lease_owners, place=place))
 
     async def purge(self, older_seconds: float, limit: int = 1000) -> int:
         """Delete what ended long ago."""
-        return await self._write(partial(upkeep.purge_tasks, older_seconds=older_seconds, limit=limit))
+        return await self._write(partial(maintenance.purge_tasks, older_seconds=older_seconds, limit=limit))
 
     async def purgeable(self, older_seconds: float) -> Count:
         """How many tasks that would be."""
-        return await self._read(partial(upkeep.count_purgeable, older_seconds=older_seconds))
+        return await self._read(partial(maintenance.count_purgeable, older_seconds=older_seconds))
 
     async def shrink(self) -> bool:
         """Make the file smaller."""
@@ -448,7 +447,7 @@ class SqlStore:
             message = f"the database has {what}, this release works with {REVISION}: run `opspawn migrate`"
             raise SchemaMismatch(message)
         if writes and time.monotonic() > self._written_until:
-            await self._write(upkeep.try_write)
+            await self._write(maintenance.try_write)
             self._written_until = time.monotonic() + FRESH_SECONDS
 
 

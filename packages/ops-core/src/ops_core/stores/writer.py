@@ -19,11 +19,11 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from ops_core.errors import OpsError, StoreUnavailable
+from ops_core.observability.metrics import WriterMetrics
 from ops_core.stores.dialects import announce, concerns_all, is_repeatable, reason
-from ops_core.stores.patience import Patience
 from ops_core.stores.sessions import OF_THE_MACHINE, of_the_machine
-from ops_core.stores.writing import Writing
-from ops_core.telemetry import WriterMetrics
+from ops_core.stores.transaction import Writing
+from ops_core.stores.watchdog import Patience
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -7,9 +7,9 @@ The suites need no test framework of their own: subclass one, give it the fixtur
 from __future__ import annotations
 
 from ops_core.testing.dispatchers import DispatcherContract, SharedDispatcherContract
-from ops_core.testing.opening import FakeClock, open_test_ops, open_test_store
-from ops_core.testing.store_measuring import MeasuringContract
-from ops_core.testing.stores import StoreContract
+from ops_core.testing.platforms import FakeClock, open_test_ops, open_test_store
+from ops_core.testing.store_contract.contract import StoreContract
+from ops_core.testing.store_contract.stats import MeasuringContract
 
 __all__ = [
     "DispatcherContract",

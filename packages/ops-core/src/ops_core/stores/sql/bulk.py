@@ -11,12 +11,12 @@ from ops_core.bulk import BulkVerb, Count, Outcome, TaskSelection
 from ops_core.errors import OpsError, TaskNotFound
 from ops_core.ports import TaskFilter
 from ops_core.stores.dialects import by_moment, now
-from ops_core.stores.sql.decide import end_task
-from ops_core.stores.sql.look import conditions_of
+from ops_core.stores.sql.decisions import end_task
+from ops_core.stores.sql.queries import conditions_of
 from ops_core.stores.sql.submit import Retry, retry_task
 from ops_core.stores.tables import checked, is_still_running
 from ops_core.stores.tables import task as t
-from ops_core.stores.writing import Writing
+from ops_core.stores.transaction import Writing
 from ops_core.task import TaskStatus
 
 _ENDED = frozenset({"completed", "failed", "cancelled"})

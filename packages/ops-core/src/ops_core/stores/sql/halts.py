@@ -12,10 +12,10 @@ from ops_core.halt import Halt, HaltKind, NewHalt
 from ops_core.ports import HaltFilter
 from ops_core.stores.dialects import now
 from ops_core.stores.rows import AnyRow, status_of
-from ops_core.stores.sql.look import row_of
+from ops_core.stores.sql.queries import row_of
 from ops_core.stores.tables import halt as h
 from ops_core.stores.tables import task as t
-from ops_core.stores.writing import Writing
+from ops_core.stores.transaction import Writing
 
 log = logging.getLogger("ops_core.stores")
 

@@ -36,12 +36,13 @@ from agentkit.transcript.codec import encode_step
 from agentkit.transcript.steps import Finished, Recorded, RunStarted
 from ops_core.errors import TaskUnreadable
 from ops_core.ports import Renewed, RetryLater
+from ops_core.stores.bulk_statements import array_text, rows_of_arrays
 from ops_core.stores.dialects import among, now
-from ops_core.stores.many import array_text, rows_of_arrays
+from ops_core.stores.fair_share import Line, Turns
 from ops_core.stores.rows import AnyRow, error_text, task_of, unreadable
-from ops_core.stores.sql.decide import end_task
+from ops_core.stores.sql.decisions import end_task
 from ops_core.stores.sql.halts import not_all_halted, not_halted
-from ops_core.stores.sql.progress import (
+from ops_core.stores.sql.steps import (
     FENCED,
     NO_LEASE,
     add_steps,
@@ -55,8 +56,7 @@ from ops_core.stores.sql.progress import (
 )
 from ops_core.stores.tables import is_open, open_in
 from ops_core.stores.tables import task as t
-from ops_core.stores.turns import Line, Turns
-from ops_core.stores.writing import Writing
+from ops_core.stores.transaction import Writing
 from ops_core.task import (
     FREE_HANDOVERS,
     HANDOVER_SECONDS,

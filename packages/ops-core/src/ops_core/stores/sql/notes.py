@@ -11,10 +11,10 @@ from agentkit.ports import Scope
 from agentkit.transcript.steps import Note
 from ops_core.ports import KeptNote, NoteFilter
 from ops_core.stores import pgvector
+from ops_core.stores.bulk_statements import scanned
 from ops_core.stores.dialects import overwriting_what_is_deleted
-from ops_core.stores.scanning import scanned
 from ops_core.stores.tables import note as n
-from ops_core.stores.writing import Writing
+from ops_core.stores.transaction import Writing
 
 # In the order in which they lie there, and not in that of their ids, which leads all over the file.
 _VECTORS = {

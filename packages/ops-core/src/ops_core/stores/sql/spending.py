@@ -14,12 +14,11 @@ from sqlalchemy import BigInteger, Connection, Integer, bindparam, case, func, i
 from agentkit.money import as_text
 from agentkit.transcript.steps import Recorded
 from ops_core.errors import LeaseLost, SpendingReached
-from ops_core.ports import Charge, Spent
+from ops_core.spending import Charge, Spent, day_of
 from ops_core.stores.dialects import now
-from ops_core.stores.sql.progress import Written, record_steps
+from ops_core.stores.sql.steps import Written, record_steps
 from ops_core.stores.tables import spending as m
-from ops_core.stores.writing import Writing
-from ops_core.terms import day_of
+from ops_core.stores.transaction import Writing
 
 Key: TypeAlias = tuple[int, str]
 """Day and tenant."""
@@ -47,7 +46,7 @@ class Charged:
 def record_charged(
     writing: Writing, charged: Sequence[Charged]
 ) -> Sequence[Sequence[Recorded] | LeaseLost | SpendingReached]:
-    """Record steps as :func:`~ops_core.stores.sql.progress.record_steps` does, and what they cost with them.
+    """Record steps as :func:`~ops_core.stores.sql.steps.record_steps` does, and what they cost with them.
 
     The rows of the tenants are locked in one order, so that two workers never wait for each other crosswise.
     """

@@ -25,17 +25,17 @@ from agentkit.transcript.codec import encode_step
 from agentkit.transcript.steps import Recorded, RunRetried
 from ops_core.errors import IdempotencyConflict, OpsError, ThreadBusy, TransitionRefused
 from ops_core.ports import Inserted
+from ops_core.stores.bulk_statements import Given, Many, NewRows, Together, rows_of_arrays
 from ops_core.stores.damage import shown_task
 from ops_core.stores.dialects import now
-from ops_core.stores.many import Given, Many, NewRows, Together, rows_of_arrays
 from ops_core.stores.rows import NEW_TASK_COLUMNS, accepted, new_task_values, status_of, task_of
 from ops_core.stores.sql import threads
-from ops_core.stores.sql.look import get_task, row_of
-from ops_core.stores.sql.progress import add_steps, step_row
+from ops_core.stores.sql.queries import get_task, row_of
+from ops_core.stores.sql.steps import add_steps, step_row
 from ops_core.stores.tables import step as s
 from ops_core.stores.tables import task as t
 from ops_core.stores.tables import task_label
-from ops_core.stores.writing import Writing
+from ops_core.stores.transaction import Writing
 from ops_core.task import InThread, NewTask, Task, TaskStatus
 
 

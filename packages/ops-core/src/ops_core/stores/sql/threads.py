@@ -33,7 +33,7 @@ from ops_core.stores.tables import is_one_of, step, task_label
 from ops_core.stores.tables import task as t
 from ops_core.stores.tables import thread as th
 from ops_core.stores.tables import turn as tn
-from ops_core.stores.writing import Writing
+from ops_core.stores.transaction import Writing
 from ops_core.task import NewTask, Task, TaskStatus, Thread
 
 _has_not_ended = is_one_of(t, *(status for status in TaskStatus if not status.terminal))

@@ -20,7 +20,6 @@ from sqlalchemy import (
     update,
 )
 
-from ops_core.fleet import MAX_HELD, Announcement, HeldTask, Worker
 from ops_core.ports import Activity, Oldest, Renewed
 from ops_core.stores.dialects import now
 from ops_core.stores.rows import AnyRow
@@ -28,8 +27,9 @@ from ops_core.stores.sql.leases import DUE_AGENTS, renew_leases
 from ops_core.stores.tables import checked, is_one_of, is_running
 from ops_core.stores.tables import task as t
 from ops_core.stores.tables import worker as w
-from ops_core.stores.writing import Writing
+from ops_core.stores.transaction import Writing
 from ops_core.task import Lease, TaskStatus
+from ops_core.workers import MAX_HELD, Announcement, HeldTask, Worker
 
 KEPT_SECONDS = 600.0
 """A worker that fell silent is listed for so long."""

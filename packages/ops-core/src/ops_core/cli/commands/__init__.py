@@ -1,0 +1,1 @@
+"""Commands of ``opspawn``: the command, its options and its output stand in the file of its noun."""

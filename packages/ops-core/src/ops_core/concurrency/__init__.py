@@ -1,0 +1,1 @@
+"""Concurrency helpers: jitter for periodic waits, work beside the event loop, graceful shutdown."""

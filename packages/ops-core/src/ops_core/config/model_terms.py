@@ -1,0 +1,28 @@
+"""On what terms models are asked: what they cost, how much they may be sent, what may be spent. Values, no effect."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from agentkit.budget.prices import Price
+from agentkit.models.resilience.circuit_breaker import Breaking
+from agentkit.models.resilience.rate_limiter import RateLimits
+from ops_core.spending import Spending
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """On what terms the agents of a catalog ask their models.
+
+    Attributes:
+        prices: own prices, by ``provider:name``.
+        limits: what a provider or a model may be sent, by its name.
+        breaking: when a model whose calls fail is left alone.
+        spending: what tenants may spend in a day.
+    """
+
+    prices: Mapping[str, Price] = field(default_factory=dict[str, Price])
+    limits: Mapping[str, RateLimits] = field(default_factory=dict[str, RateLimits])
+    breaking: Breaking = field(default_factory=Breaking)
+    spending: Spending = field(default_factory=Spending)

@@ -1,0 +1,1 @@
+"""Observability: logs, metrics, gauges of the store, and redaction of what is shown."""

@@ -1,0 +1,1 @@
+"""Contract of a store: one suite for every implementation."""

@@ -55,8 +55,8 @@ class LineWriter:
             if len(self._lines) >= MAX_LINES or self._bytes + len(data) > MAX_BYTES:
                 self._dropped += 1
                 return
-            self._lines.append(data)
-            self._bytes += len(data)
+            self._append_notice()
+            self._append(data)
             self._changed.notify_all()
 
     def flush(self, seconds: float = CLOSE_SECONDS) -> bool:
@@ -89,12 +89,19 @@ class LineWriter:
             with self._changed:
                 self._writing = False
                 self._dropped += dropped
-                if self._dropped and not dropped:  # there is room again
-                    line = self._notice(self._dropped).encode("utf-8", "backslashreplace") + b"\n"
-                    self._lines.append(line)
-                    self._bytes += len(line)
-                    self._dropped = 0
+                if not dropped:  # there is room again
+                    self._append_notice()
                 self._changed.notify_all()
+
+    def _append_notice(self) -> None:
+        """Say in the place of the lines that were dropped how many they were."""
+        if self._dropped:
+            self._append(self._notice(self._dropped).encode("utf-8", "backslashreplace") + b"\n")
+            self._dropped = 0
+
+    def _append(self, data: bytes) -> None:
+        self._lines.append(data)
+        self._bytes += len(data)
 
     def _next(self) -> bytes:
         taken: list[bytes] = []

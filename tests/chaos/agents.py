@@ -16,11 +16,13 @@ from agentkit import Agent, ToolCall, tool
 from agentkit.messages import ModelReply, ModelRequest, StopReason, Text, Usage
 from agentkit.ports import ToolContext
 from agentkit.testing import ScriptedModel
-from ops_core.config.catalog import Catalog
 
 try:
+    from ops_core.config.catalog import Catalog
     from ops_core.config.sandbox import Sandboxing
-except ModuleNotFoundError:  # the release before the sandbox, which test_versions.py runs beside this one
+except ModuleNotFoundError:  # release 0.1.0, which test_versions.py runs beside this one
+    from ops_core.catalog import Catalog  # type: ignore[import-not-found, no-redef, unused-ignore]
+
     TRUSTED: dict[str, Any] = {}
 else:
     TRUSTED = {"sandboxing": Sandboxing(default="inprocess")}

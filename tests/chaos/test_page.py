@@ -13,7 +13,7 @@ def test_every_test_that_the_page_names_exists():
     sources = [
         *ROOT.glob("tests/**/*.py"),
         *ROOT.glob("packages/*/tests/**/*.py"),
-        *ROOT.glob("packages/*/src/*/testing/*.py"),
+        *ROOT.glob("packages/*/src/*/testing/**/*.py"),
     ]
     there = set(re.findall(r"(?:def|class) ([Tt]est\w+)", "\n".join(path.read_text() for path in sources)))
     named = set(re.findall(r"`([Tt]est_?\w+)`", PAGE))

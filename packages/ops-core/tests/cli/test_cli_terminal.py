@@ -138,7 +138,7 @@ def test_steps_fit_the_terminal(opspawn, columns):
     assert code == 0
     rows = [plain(row) for row in ROWS.split(shown)]
     steps = [row for row in rows if re.match(r" +\d+ . (model|tool|failed)", row)]
-    assert len(steps) == 5
+    assert len(steps) == 5, shown
     assert max(map(len, steps)) <= columns
 
 

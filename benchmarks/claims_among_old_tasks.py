@@ -103,7 +103,7 @@ def _on(url: str, count: int) -> Numbers:
 
 
 def main(many: int) -> None:
-    report = Report("claims_among_old_tasks", at_most_seconds=1800)
+    report = Report("claims_among_old_tasks", max_seconds=1800)
     with PostgresServer() as server:
         for who, measure in (
             ("SQLite", on_sqlite),

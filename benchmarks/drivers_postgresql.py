@@ -101,7 +101,7 @@ def _rates(spent: dict[str, float]) -> Numbers:
 
 
 def main() -> None:
-    report = Report("drivers_postgresql", at_most_seconds=300)
+    report = Report("drivers_postgresql", max_seconds=300)
     with PostgresServer(durable=True) as server, server.database() as name:
         url = server.url(name)
         migrations.upgrade(open_store(url))

@@ -32,12 +32,12 @@ class Report:
 
     Args:
         name: of the benchmark.
-        at_most_seconds: the whole benchmark is ended by force when it takes longer.
+        max_seconds: the whole benchmark is ended by force when it takes longer.
     """
 
-    def __init__(self, name: str, at_most_seconds: int) -> None:
+    def __init__(self, name: str, max_seconds: int) -> None:
         self.name = name
-        signal.alarm(at_most_seconds)
+        signal.alarm(max_seconds)
         print(f"\n{name}", file=sys.stderr)
 
     def compare(

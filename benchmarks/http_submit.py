@@ -208,7 +208,7 @@ def numbers(tasks: int, requests: int, wall: float, cpu: float) -> Numbers:
 
 
 def main() -> None:
-    report = Report("http_submit", at_most_seconds=400)
+    report = Report("http_submit", max_seconds=400)
     report.compare(
         "one task in each request, 20 connections",
         {

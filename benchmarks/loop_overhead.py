@@ -232,7 +232,7 @@ def compare_growth(report: Report) -> None:
 
 
 def main() -> None:
-    report = Report("loop_overhead", at_most_seconds=300)
+    report = Report("loop_overhead", max_seconds=300)
     compare_loops(report, "50 turns of one call", [1] * 50)
     compare_loops(report, "25 turns of three parallel calls", [3] * 25)
     compare_loops(report, "50 turns of one call, synchronous tool", [1] * 50, threads=True)

@@ -77,7 +77,7 @@ async def opened(name: str) -> Backend | None:
 
 
 def main() -> None:
-    report = Report("sandbox", at_most_seconds=170)
+    report = Report("sandbox", max_seconds=170)
     with asyncio.Runner() as runner:
         boxes = {name: box for name in ("pool", "jail") if (box := runner.run(opened(name))) is not None}
         measures = {"fork": forks}

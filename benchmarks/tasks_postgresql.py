@@ -266,7 +266,7 @@ def now(measure: "partial") -> Numbers:
 
 
 def main() -> None:
-    report = Report("tasks_postgresql", at_most_seconds=900)
+    report = Report("tasks_postgresql", max_seconds=900)
     with PostgresServer(durable=True) as server:
         for agent, count in (("short", 3000), ("ten", 600)):
             report.compare(

@@ -244,7 +244,7 @@ def _require(found: object, wanted: object) -> None:
 
 
 def main() -> None:
-    report = Report("tasks_sqlite", at_most_seconds=400)
+    report = Report("tasks_sqlite", max_seconds=400)
     report.compare(
         "tasks of three steps, 20 submitters",
         {

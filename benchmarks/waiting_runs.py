@@ -91,7 +91,7 @@ def holding(who: str) -> Numbers:
 
 
 def main(hold: bool) -> None:
-    report = Report("waiting_runs", at_most_seconds=600)
+    report = Report("waiting_runs", max_seconds=600)
     report.compare(
         f"{RUNS:,} times one second",
         {TITLES[who]: partial(in_a_process, who, 1.0) for who in MEASURES},

@@ -73,7 +73,7 @@ def effects(directory: Path) -> Counter[str]:
     return Counter(file.read_text().splitlines()) if file.exists() else Counter()
 
 
-class Caller:
+class ToolExecutor:
     """A client that does not know which server is alive, and asks until it is answered."""
 
     def __init__(self, server: Server, http: httpx2.AsyncClient) -> None:
@@ -135,7 +135,7 @@ class Caller:
 @asynccontextmanager
 async def caller_of(server: Server):
     async with httpx2.AsyncClient(timeout=10) as http:
-        yield Caller(server, http)
+        yield ToolExecutor(server, http)
 
 
 @pytest.mark.timeout(240)

@@ -22,7 +22,7 @@ import pytest
 from agentkit.messages import Usage
 from agentkit.money import nanos, usd
 from agentkit.transcript.steps import ModelAsked, ModelFailed, ModelReplied, Recorded
-from agentkit.transcript.usage import Tally
+from agentkit.transcript.usage import RunningUsage
 from ops_core.cli.commands.serve import show_spending
 from ops_core.cli.commands.tasks import _show
 from ops_core.dispatchers import LocalDispatcher
@@ -227,7 +227,7 @@ async def test_the_bill_is_right_whenever_the_workers_are_killed(tmp_path, store
         assert len(calls) <= bill.announced
         assert nanos(task.tokens.cost_usd or 0.0) == bill.known
         assert (
-            Tally.of(steps[task.input]).unsettled
+            RunningUsage.of(steps[task.input]).unsettled
             == bill.unsettled
             == nanos(TaskBody.of(task).usage.unsettled_usd)
         )

@@ -14,7 +14,7 @@ PATIENCE = 0.2
 """Between two tries."""
 
 
-class Caller:
+class ToolExecutor:
     """Talks to the API of a fleet.
 
     Attributes:
@@ -69,7 +69,7 @@ class Caller:
 
 
 @asynccontextmanager
-async def caller_of(fleet: Fleet) -> AsyncGenerator[Caller]:
+async def caller_of(fleet: Fleet) -> AsyncGenerator[ToolExecutor]:
     limits = httpx2.Limits(max_connections=20)
     async with httpx2.AsyncClient(timeout=10, limits=limits) as http:
-        yield Caller(fleet, http)
+        yield ToolExecutor(fleet, http)

@@ -18,7 +18,7 @@ from ops_core.task import TaskStatus
 from ops_core.testing.servers.rabbitmq import RabbitServer
 
 from . import clocks
-from .caller import Caller, caller_of
+from .caller import ToolExecutor, caller_of
 from .fleet import Fleet, Servers, fleet_of
 from .history import history_of
 from .oracle import Submitted, Verdict, judge, tasks_of
@@ -120,7 +120,7 @@ async def _campaign(plan: Plan, servers: Servers, folder: Path) -> Total:
 
 
 async def _round(
-    plan: Plan, number: int, provocations: Sequence[Provocation], at: tuple[Fleet, Caller, Total]
+    plan: Plan, number: int, provocations: Sequence[Provocation], at: tuple[Fleet, ToolExecutor, Total]
 ) -> None:
     fleet, caller, total = at
     name = " + ".join(provocation.name for provocation in provocations)
@@ -188,7 +188,7 @@ async def _submit(scenes: Sequence[Scene], tasks: int, hogs: int) -> None:
 
 
 async def _until_all_have_ended(
-    fleet: Fleet, caller: Caller, round_: Submitted, chance: random.Random
+    fleet: Fleet, caller: ToolExecutor, round_: Submitted, chance: random.Random
 ) -> None:
     while True:
         try:

@@ -16,12 +16,12 @@ from agentkit.transcript.steps import (
     ToolStarted,
     without_withdrawn,
 )
-from agentkit.transcript.usage import Tally
+from agentkit.transcript.usage import RunningUsage
 from ops_core.ports import TaskFilter
 from ops_core.task import DEFAULT_TENANT, Task, TaskStatus
 
 from .agents import CLERK, HOG
-from .caller import Caller
+from .caller import ToolExecutor
 from .fleet import Fleet
 from .history import Change, history_of
 from .world import Effect
@@ -83,7 +83,7 @@ def epochs_of(fleet: Fleet, tasks: Sequence[Task]) -> dict[str, list[int]]:
     return found
 
 
-async def judge(fleet: Fleet, caller: Caller, round_: Submitted) -> Verdict:
+async def judge(fleet: Fleet, caller: ToolExecutor, round_: Submitted) -> Verdict:
     """Look at every task of a round that is over."""
     verdict = Verdict()
     fleet.world.look()
@@ -146,7 +146,7 @@ def _recorded_once(verdict: Verdict, task: Task, steps: Sequence[Recorded], epoc
 
 
 def _sums_are_of_the_steps(verdict: Verdict, task: Task, steps: Sequence[Recorded]) -> None:
-    used = Tally.of(steps).usage
+    used = RunningUsage.of(steps).usage
     kept = (task.model_calls, task.tool_calls, task.tokens.input_tokens, task.tokens.output_tokens)
     folded = (used.model_calls, used.tool_calls, used.tokens.input_tokens, used.tokens.output_tokens)
     verdict.check(kept == folded, task.id, f"its sums are {kept}, those of its steps {folded}")
@@ -185,7 +185,7 @@ def _unsafe_effects(
     verdict: Verdict,
     effects: Mapping[str, Sequence[Effect]],
     task: Task,
-    seen: tuple[Sequence[Recorded], Caller],
+    seen: tuple[Sequence[Recorded], ToolExecutor],
 ) -> None:
     """An unsafe call takes place once, unless a person has said yes to once more; and only after a step says so."""
     steps, caller = seen

@@ -20,7 +20,7 @@ from ops_core.testing.servers.rabbitmq import RabbitServer
 from ops_core.testing.servers.tcp_proxy import TcpProxy
 
 from . import clocks
-from .caller import Caller
+from .caller import ToolExecutor
 from .fleet import LEASE_SECONDS, Fleet, Member
 from .oracle import Submitted
 
@@ -41,7 +41,7 @@ class Scene:
     """Where a provocation takes place, and whether it is over."""
 
     fleet: Fleet
-    caller: Caller
+    caller: ToolExecutor
     round: Submitted
     chance: random.Random
     over: asyncio.Event = field(default_factory=asyncio.Event)

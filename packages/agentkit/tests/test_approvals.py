@@ -9,7 +9,7 @@ from agentkit import Agent, MemoryJournal, SecurityPolicy, ToolCall, UsageError,
 from agentkit.policies import Between, Rule
 from agentkit.testing import ScriptedModel
 from agentkit.transcript.steps import ApprovalAsked, ApprovalGiven, ToolReturned, ToolStarted, digest_of_call
-from agentkit.transcript.usage import Tally
+from agentkit.transcript.usage import RunningUsage
 
 CALL = ToolCall(id="c1", name="pay", arguments={"amount": 120, "to": "shop"})
 
@@ -130,7 +130,7 @@ async def test_the_time_in_which_nobody_answered_is_not_the_runs(payments):
             steps[-1], seq=len(steps), at=steps[-1].at + 1000, step=ToolReturned(call_id="c1", tool="pay")
         )
     )
-    assert Tally.of(steps).seconds < 100
+    assert RunningUsage.of(steps).seconds < 100
 
 
 @pytest.mark.parametrize("seconds, expected", [(None, None), (5, 5), (0.5, 0.5)])

@@ -41,7 +41,7 @@ from agentkit.transcript.steps import (
     Turn,
     visible,
 )
-from agentkit.transcript.usage import Tally
+from agentkit.transcript.usage import RunningUsage
 
 TASK = "Read all chapters and tell who did it."
 WINDOW = 6_000
@@ -176,13 +176,13 @@ async def test_what_a_summary_costs_is_counted():
     outcome = await reading(model).run(TASK)
     assert outcome.usage.tokens == model.spent
     assert outcome.usage.model_calls == len(model.requests) + len(model.summaries)
-    assert Tally.of(outcome.transcript).usage == outcome.usage
+    assert RunningUsage.of(outcome.transcript).usage == outcome.usage
 
 
 async def test_a_summary_counts_towards_the_budget():
     clean = await reading(Reader(chapters=12)).run(TASK)
     first = next(n for n, one in enumerate(clean.transcript) if isinstance(one.step, Summarised))
-    before = Tally.of(clean.transcript[:first]).tokens.tokens
+    before = RunningUsage.of(clean.transcript[:first]).tokens.tokens
     outcome = await reading(Reader(chapters=12)).run(TASK, limits=Limits(tokens=before + 1))
     assert isinstance(outcome, Failed)
     assert outcome.error.code == "limit_reached"

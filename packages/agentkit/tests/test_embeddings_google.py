@@ -25,10 +25,10 @@ from agentkit.memories import open_embeddings
 from agentkit.memories.google import GoogleEmbeddings
 from agentkit.messages import Usage
 from agentkit.models import NamedEndpoint
-from agentkit.run.memory import RunMeter
+from agentkit.run.memory import EmbeddingMeter
 from agentkit.testing import EmbeddingsContract
 from agentkit.transcript.steps import Embedded, Recorded
-from agentkit.transcript.usage import Tally
+from agentkit.transcript.usage import RunningUsage
 
 from .wire_server import KEY, Answer, WireServer  # type: ignore[import-not-found]
 
@@ -124,12 +124,12 @@ async def test_what_it_has_read_is_counted_at_its_price(server, embeddings):
         run_id="r",
         agent="a",
         limits=Limits(),
-        tally=Tally,
+        tally=RunningUsage,
         seconds_left=lambda: None,
         record=record,
         look=lambda: None,
     )
-    meter = RunMeter(prices=Prices(), account=account, record=record, look=lambda: None)
+    meter = EmbeddingMeter(prices=Prices(), account=account, record=record, look=lambda: None)
     await embeddings.embed(["a"], meter)
     (step,) = kept
     assert step.model == "google:gemini-embedding-001"

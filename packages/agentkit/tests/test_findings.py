@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from agentkit import Agent, Attachment, Completed, tool
 from agentkit.messages import AssistantMessage, ModelReply, ModelRequest, Source, UserMessage
-from agentkit.models.adapter.reply_parts import MOST_SOURCES, media, sources
+from agentkit.models.adapter.reply_parts import MAX_SOURCES, media, sources
 from agentkit.transcript.codec import decode_step, encode_step
 from agentkit.transcript.steps import ModelReplied
 
@@ -152,7 +152,7 @@ def test_what_cannot_be_kept_is_named() -> None:
 
 
 def test_sources_are_bounded() -> None:
-    assert len(list(sources(f"https://x.example/{n}" for n in range(1000)))) == MOST_SOURCES
+    assert len(list(sources(f"https://x.example/{n}" for n in range(1000)))) == MAX_SOURCES
     (one,) = sources([{"url": "u" * 5000, "title": "t" * 5000, "cited_text": "q" * 5000}, None, 3, {}])
     assert (len(one.url), len(one.title), len(one.quote)) == (2048, 500, 500)
 

@@ -249,7 +249,7 @@ async def test_headers_stay_with_their_host(listener: Listener):
 async def test_an_answer_that_cannot_be_taken(listener: Listener, answer: bytes, error: str):
     listener.answer = lambda _request: answer
     with pytest.raises(ToolError, match=error) as caught:
-        await here(listener, most_bytes=100).send("GET", f"http://127.0.0.1:{listener.port}/?key=secret")
+        await here(listener, max_bytes=100).send("GET", f"http://127.0.0.1:{listener.port}/?key=secret")
     assert "secret" not in str(caught.value)
 
 

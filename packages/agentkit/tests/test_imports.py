@@ -124,7 +124,7 @@ def test_a_package_exports_what_type_checkers_see(package: ModuleType):
 
 
 def test_modules_of_the_library_can_be_reached_as_attributes():
-    program = "import agentkit; print(agentkit.errors.UsageError.__name__, agentkit.policies.Rules.__name__)"
+    program = "import agentkit; print(agentkit.errors.UsageError.__name__, agentkit.policies.SecurityPolicy.__name__)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)
     assert done.stdout.split() == ["UsageError", "SecurityPolicy"]
 

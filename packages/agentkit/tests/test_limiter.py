@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentkit.errors import UsageError
-from agentkit.models.resilience.circuit_breaker import Breaking, Circuit, CircuitState
+from agentkit.models.resilience.circuit_breaker import Circuit, CircuitSettings, CircuitState
 from agentkit.models.resilience.rate_limiter import Limiter, RateLimits
 
 from .virtual_time import run  # type: ignore[import-not-found]
@@ -137,7 +137,7 @@ def test_limits_that_cannot_be(wrong):
 
 # --- the breaker ---------------------------------------------------------------------------------------------------
 
-BREAKING = Breaking(failures=3, seconds=10, most_seconds=60)
+BREAKING = CircuitSettings(failures=3, seconds=10, max_seconds=60)
 EVENTS = st.lists(st.tuples(st.floats(0, 30), st.sampled_from(["call", "answered", "failed", "abandoned"])))
 
 
@@ -166,7 +166,7 @@ def test_a_circuit_opens_after_failures_in_a_row_and_closes_with_an_answer(event
             case "failed":
                 circuit, in_a_row = circuit.failed(now, BREAKING), in_a_row + 1
                 assert (circuit.state(now) is CircuitState.CLOSED) <= (in_a_row < 3)
-                assert (circuit.until or now) - now <= BREAKING.most_seconds
+                assert (circuit.until or now) - now <= BREAKING.max_seconds
             case _:
                 circuit = circuit.abandoned()
                 assert circuit.state(now) is before
@@ -185,7 +185,7 @@ def test_each_rest_is_twice_as_long_as_the_one_before_up_to_a_bound():
     assert rests == [10, 20, 40, 60, 60]
 
 
-@pytest.mark.parametrize("wrong", [{"failures": 0}, {"seconds": 0}, {"seconds": 9, "most_seconds": 8}])
+@pytest.mark.parametrize("wrong", [{"failures": 0}, {"seconds": 0}, {"seconds": 9, "max_seconds": 8}])
 def test_a_breaker_that_cannot_be(wrong):
     with pytest.raises(UsageError, match="breaking"):
-        Breaking(**wrong)
+        CircuitSettings(**wrong)

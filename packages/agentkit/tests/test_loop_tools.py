@@ -33,7 +33,7 @@ from agentkit.transcript.steps import (
     ToolReturned,
     ToolStarted,
 )
-from agentkit.transcript.usage import Tally
+from agentkit.transcript.usage import RunningUsage
 
 from .loop_support import add, call, steps_of  # type: ignore[import-not-found]
 
@@ -244,7 +244,7 @@ async def test_waiting_for_a_person_does_not_use_up_the_seconds():
         [Recorded(seq=seq, at=at + after, step=step) for seq, (after, step) in enumerate(steps)]
     )
     agent = Agent(ScriptedModel.by_turn(["never", "2"]), tools=[add], limits=Limits(seconds=30))
-    left = agent.limits.seconds_left(Tally.of(journal.steps), 0)
+    left = agent.limits.seconds_left(RunningUsage.of(journal.steps), 0)
     assert left == pytest.approx(28)
 
 

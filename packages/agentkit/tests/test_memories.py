@@ -7,7 +7,7 @@ from array import array
 
 import pytest
 
-from agentkit import Agent, Completed, Failed, MemoryJournal, Rules
+from agentkit import Agent, Completed, Failed, MemoryJournal, SecurityPolicy
 from agentkit.errors import MemoryUnavailable, UsageError
 from agentkit.memories import AgentMemory, HashEmbeddings, LocalMemory, Note, Scope
 from agentkit.memories.similarity import nearest, packed
@@ -244,7 +244,7 @@ async def test_the_tool_is_under_the_policy_like_every_other():
     agent = Agent(
         ScriptedModel([call]),
         memory=AgentMemory(memory=memory, remember="tool"),
-        policy=Rules(ask=["remember"]),
+        policy=SecurityPolicy(ask=["remember"]),
     )
     assert isinstance(await agent.run("Go.", scope=KIM), Waiting)
     assert await kept(memory) == []

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from agentkit import Agent, Failed, Limits, MemoryJournal, tool
 from agentkit.budget import prices
 from agentkit.budget.prices import _OWN_PRICE_OF_KIND, Price, Prices
-from agentkit.budget.reservations import LEAST_OUTPUT_TOKENS, MOST_OUTPUT_TOKENS, Means, reservation
-from agentkit.budget.token_estimates import likely_input_tokens, most_input_tokens
+from agentkit.budget.reservations import LEAST_OUTPUT_TOKENS, MAX_OUTPUT_TOKENS, ReservationInput, reservation
+from agentkit.budget.token_estimates import likely_input_tokens, max_input_tokens
 from agentkit.errors import LimitReached, ModelError, ModelOverloaded, ModelTimeout, PriceUnknown, UsageError
 from agentkit.messages import (
     Attachment,
@@ -32,7 +32,7 @@ from agentkit.money import add_usd, as_text, nanos, usd
 from agentkit.testing import CrashingJournal, ScriptedModel
 from agentkit.testing.journals import Crash
 from agentkit.transcript.steps import ModelAsked, ModelFailed, ModelReplied
-from agentkit.transcript.usage import Tally, usage
+from agentkit.transcript.usage import RunningUsage, usage
 
 # --- exact sums ----------------------------------------------------------------------------------------------------
 
@@ -197,22 +197,22 @@ def test_a_price_that_cannot_be(wrong):
 
 # --- what a call may cost ------------------------------------------------------------------------------------------
 
-MEANS = Means(prices=Prices({"a:1": PRICE}), left=None)
+MEANS = ReservationInput(prices=Prices({"a:1": PRICE}), left=None)
 
 
 @given(st.text(max_size=300), st.text(max_size=100))
 def test_the_bound_of_a_request_is_never_less_than_its_bytes(said, instructions):
     spec = ToolSpec(name="add", description=said, parameters={"type": "object"})
     request = ModelRequest(messages=(UserMessage(text=said),), instructions=instructions, tools=(spec,))
-    assert most_input_tokens(request) >= 2 * len(said.encode()) + len(instructions.encode())
-    assert most_input_tokens(request) > likely_input_tokens(request)
+    assert max_input_tokens(request) >= 2 * len(said.encode()) + len(instructions.encode())
+    assert max_input_tokens(request) > likely_input_tokens(request)
 
 
 def test_what_is_attached_counts():
-    plain = most_input_tokens(ModelRequest(messages=(UserMessage(text="look"),)))
+    plain = max_input_tokens(ModelRequest(messages=(UserMessage(text="look"),)))
     image = Attachment(media_type="image/png", data=b"x")
     assert (
-        most_input_tokens(ModelRequest(messages=(UserMessage(text="look", attachments=(image,)),)))
+        max_input_tokens(ModelRequest(messages=(UserMessage(text="look", attachments=(image,)),)))
         > plain + 1000
     )
 
@@ -224,11 +224,11 @@ def request_of(text: str, **more) -> ModelRequest:
 @given(st.integers(0, 200_000), st.integers(1, 300_000_000), st.one_of(st.none(), st.integers(1, 20_000)))
 def test_a_reservation_fits_and_covers_the_longest_reply(size, left, max_tokens):
     request = request_of("x" * size, max_tokens=max_tokens)
-    wanted = max_tokens or MOST_OUTPUT_TOKENS
-    bound = most_input_tokens(request)
+    wanted = max_tokens or MAX_OUTPUT_TOKENS
+    bound = max_input_tokens(request)
     least = MEANS.prices.most("a:1", bound, min(wanted, LEAST_OUTPUT_TOKENS))
     try:
-        asked: Any = reservation("a:1", request, Means(prices=MEANS.prices, left=left))
+        asked: Any = reservation("a:1", request, ReservationInput(prices=MEANS.prices, left=left))
     except LimitReached:
         assert least > left
         return
@@ -240,15 +240,15 @@ def test_a_reservation_fits_and_covers_the_longest_reply(size, left, max_tokens)
 
 def test_what_the_model_has_counted_before_is_not_estimated_again():
     first = reservation("a:1", request_of("x" * 10_000), MEANS)
-    longer = Means(prices=MEANS.prices, left=None, last_call=(first, 2500))
+    longer = ReservationInput(prices=MEANS.prices, left=None, last_call=(first, 2500))
     second = reservation("a:1", request_of("x" * 10_100), longer)
-    assert nanos(second.reserved_usd) == MEANS.prices.most("a:1", 2600, MOST_OUTPUT_TOKENS)
-    other = Means(prices=Prices({"b:2": PRICE}), left=None, last_call=(first, 2500))
+    assert nanos(second.reserved_usd) == MEANS.prices.most("a:1", 2600, MAX_OUTPUT_TOKENS)
+    other = ReservationInput(prices=Prices({"b:2": PRICE}), left=None, last_call=(first, 2500))
     assert reservation("b:2", request_of("x" * 10_100), other).reserved_usd > second.reserved_usd
 
 
 def test_a_model_that_costs_nothing_is_not_cut_short():
-    asked = reservation("offline:planner", request_of("hello"), Means(prices=Prices(), left=1))
+    asked = reservation("offline:planner", request_of("hello"), ReservationInput(prices=Prices(), left=1))
     assert (asked.reserved_usd, asked.max_tokens) == (0.0, None)
 
 
@@ -291,7 +291,7 @@ async def test_a_call_is_recorded_before_it_is_made_and_sent_with_a_bound():
     outcome: Any = await agent.run("hello", journal=journal, limits=Limits(usd=1))
     kinds = [type(recorded.step).__name__ for recorded in outcome.transcript]
     assert kinds[1:3] == ["ModelAsked", "ModelReplied"]
-    assert [request.max_tokens for request in model.requests] == [MOST_OUTPUT_TOKENS] * 2
+    assert [request.max_tokens for request in model.requests] == [MAX_OUTPUT_TOKENS] * 2
     assert outcome.usage.tokens.cost_usd == 0.00024
     assert outcome.usage.unsettled_usd == 0.0
 
@@ -326,7 +326,7 @@ async def test_a_budget_is_never_exceeded_and_says_how_it_stands():
     assert 0.015 < outcome.usage.tokens.cost_usd <= 0.0213
     assert len(model.requests) == outcome.usage.model_calls
     assert (
-        model.requests[-1].max_tokens < MOST_OUTPUT_TOKENS  # type: ignore[operator]
+        model.requests[-1].max_tokens < MAX_OUTPUT_TOKENS  # type: ignore[operator]
     )  # shorter where the money does not last for more
 
 
@@ -399,7 +399,7 @@ async def test_another_model_is_paid_by_the_same_budget():
 # --- crashes -------------------------------------------------------------------------------------------------------
 
 
-class Till:
+class SpendingLedger:
     """A provider that keeps a journal of what it was asked and what it has charged."""
 
     name = "a:1"
@@ -430,10 +430,10 @@ async def test_die_at_every_append_and_the_bill_is_right():
         )
         return await agent.run("hello", journal=journal)
 
-    whole = await carried(MemoryJournal(), Till())
+    whole = await carried(MemoryJournal(), SpendingLedger())
     assert whole.usage.unsettled_usd == 0
     for at, after in product(range(len(whole.transcript)), (False, True)):
-        till, journal = Till(), CrashingJournal(at=at, after=after)
+        till, journal = SpendingLedger(), CrashingJournal(at=at, after=after)
         with pytest.raises(Crash):
             await carried(journal, till)
         outcome: Any = await carried(journal.revived(), till)
@@ -443,7 +443,7 @@ async def test_die_at_every_append_and_the_bill_is_right():
         assert 0 <= lost <= nanos(outcome.usage.unsettled_usd)
         if outcome.usage.unsettled_usd == 0:
             assert lost == 0
-        tally = Tally.of(outcome.transcript)
+        tally = RunningUsage.of(outcome.transcript)
         assert usage(outcome.transcript) == tally.usage == outcome.usage
         assert till.charged <= tally.spent
 
@@ -473,6 +473,6 @@ async def test_lost_calls_cannot_exceed_a_budget_either():
             break
     assert outcome.error.code == "limit_reached"
     assert spent <= 3
-    assert Tally.of(outcome.transcript).spent <= nanos(0.02)
+    assert RunningUsage.of(outcome.transcript).spent <= nanos(0.02)
     assert await steps_of(journal, ModelReplied) == []
     assert issubclass(ModelTimeout, ModelError)

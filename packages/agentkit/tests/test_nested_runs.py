@@ -24,7 +24,7 @@ from agentkit.messages import ModelReply, Text, Usage
 from agentkit.testing import Crash, CrashingJournal, ScriptedModel
 from agentkit.transcript.codec import decode_step, encode_step
 from agentkit.transcript.steps import ASIDES, ModelAsked, NestedSpent
-from agentkit.transcript.usage import Tally
+from agentkit.transcript.usage import RunningUsage
 
 from .loop_support import steps_of  # type: ignore[import-not-found]
 
@@ -78,7 +78,7 @@ async def test_what_it_uses_is_recorded_and_counts(kind: str):
     assert outcome.usage.model_calls == 5
     assert outcome.usage.tokens.cost_usd == pytest.approx(2 * (500 * 10 + 500 * 50) / 1e6 + 0.0003)
     assert [decode_step(encode_step(step)) for step in spent] == spent
-    assert Tally.of(journal.steps).usage == outcome.usage
+    assert RunningUsage.of(journal.steps).usage == outcome.usage
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -180,11 +180,13 @@ async def test_what_was_spent_survives_a_crash(after: bool):
         with pytest.raises(Crash):
             await agents().run("Go.", journal=journal)
         revived = journal.revived()
-        before = Tally.of(revived.steps)
+        before = RunningUsage.of(revived.steps)
         outcome = await agents().run("Go.", journal=revived)
         assert outcome.unwrap() == "done"
-        assert Tally.of(outcome.transcript).spent >= max(before.spent, Tally.of(clean.transcript).spent)
-        assert outcome.usage == Tally.of(revived.steps).usage
+        assert RunningUsage.of(outcome.transcript).spent >= max(
+            before.spent, RunningUsage.of(clean.transcript).spent
+        )
+        assert outcome.usage == RunningUsage.of(revived.steps).usage
 
 
 class Hanging:
@@ -370,7 +372,7 @@ async def test_every_step_of_it_counts_however_it_ends(end: str, way: str):
     outer = Agent(ScriptedModel([calls, "done"]), tools=[tools.get(way, ask)], prices=PRICES)
     assert (await outer.run("go", journal=journal)).unwrap() == "done"
     assert steps_told(journal.steps) == steps_taken(ended)
-    assert Tally.of(journal.steps).nested_steps == sum(steps_taken(ended).values())
+    assert RunningUsage.of(journal.steps).nested_steps == sum(steps_taken(ended).values())
 
 
 async def test_the_steps_of_one_that_is_stopped_count():
@@ -398,4 +400,4 @@ async def test_the_steps_of_one_that_is_stopped_count():
         await task
     taken = sum(not isinstance(each.step, ASIDES) for each in inner_journal.steps)
     assert taken == 3
-    assert Tally.of(journal.steps).nested_steps == taken
+    assert RunningUsage.of(journal.steps).nested_steps == taken

@@ -8,7 +8,7 @@ from agentkit import Agent, ToolError, tool
 from agentkit.errors import ModelBadRequest, ModelOverloaded, RunError
 from agentkit.messages import ToolCall
 from agentkit.models.resilience.retry import Retries
-from agentkit.recorded_text import MOST_CHARACTERS, recordable
+from agentkit.recorded_text import MAX_CHARACTERS, recordable
 from agentkit.run.outcomes import Completed, Failed
 from agentkit.testing.models import ScriptedModel
 from agentkit.transcript.codec import decode_step, encode_step
@@ -28,15 +28,15 @@ HALF = "caf\udce9 \ud83d!"
 ERROR = RunError(code="broken", message=HALF)
 
 
-@pytest.mark.parametrize("text", ["", "plain", "é 🎉 \u202e \x00", "x" * MOST_CHARACTERS])
+@pytest.mark.parametrize("text", ["", "plain", "é 🎉 \u202e \x00", "x" * MAX_CHARACTERS])
 def test_what_can_be_recorded_stays_as_it_is(text):
     assert recordable(text) == text
 
 
-@pytest.mark.parametrize("text", ["x" * (MOST_CHARACTERS + 1), "é" * 10_000_000, "\ud83d" * 40_000])
+@pytest.mark.parametrize("text", ["x" * (MAX_CHARACTERS + 1), "é" * 10_000_000, "\ud83d" * 40_000])
 def test_what_is_too_long_is_cut_once_and_says_so(text):
     cut = recordable(text)
-    assert len(cut) <= MOST_CHARACTERS
+    assert len(cut) <= MAX_CHARACTERS
     assert cut.endswith("more characters were left out)")
     assert recordable(cut) == cut
 
@@ -56,7 +56,7 @@ def test_what_is_too_long_is_cut_once_and_says_so(text):
 )
 def test_every_step_can_be_recorded_and_is_read_as_it_was_written(step):
     stored = encode_step(step)
-    assert len(stored) < 2 * MOST_CHARACTERS
+    assert len(stored) < 2 * MAX_CHARACTERS
     assert decode_step(stored) == step
 
 
@@ -81,4 +81,4 @@ async def test_the_error_of_a_model_ends_the_run_with_its_own_code(error):
     outcome = await Agent(ScriptedModel.by_turn({0: fail}), retries=Retries(tries=1)).run("Go on.")
     assert isinstance(outcome, Failed)
     assert outcome.error.code == error.code
-    assert len(outcome.error.message) <= MOST_CHARACTERS
+    assert len(outcome.error.message) <= MAX_CHARACTERS

@@ -20,9 +20,9 @@ from agentkit.messages import ModelReply, ModelRequest, ToolSpec, UserMessage
 from agentkit.models.anthropic.client import AnthropicModel
 from agentkit.models.google.client import GoogleModel
 from agentkit.models.openai.client import OpenAIModel, OpenRouterModel, ResponsesModel
-from agentkit.models.resilience.circuit_breaker import Breaking
+from agentkit.models.resilience.circuit_breaker import CircuitSettings
 from agentkit.models.resilience.model import ResilientModel
-from agentkit.models.resilience.provider_state import Traffic
+from agentkit.models.resilience.provider_state import ProviderState
 from agentkit.models.resilience.retry import Retries
 
 from .wire_server import JSON, KEY, STREAM, Answer, WireServer  # type: ignore[import-not-found]
@@ -141,7 +141,7 @@ async def test_a_mistake_of_the_model_is_its_turn(server: WireServer, model: Ope
     usage = {"prompt_tokens": 12, "completion_tokens": 5, "total_tokens": 17}
     last = {"choices": [{"message": {"content": "7 degrees"}, "finish_reason": "stop"}], "usage": usage}
     server.plan(Answer(chunks=[json.dumps(last).encode()]))
-    traffic = Traffic(breaking=Breaking(failures=1))
+    traffic = ProviderState(breaking=CircuitSettings(failures=1))
     chain = ResilientModel([model], traffic=traffic, retries=Retries(tries=1))
     outcome = await Agent(chain, tools=[weather], prices=Prices(own={model.name: PRICE})).run(
         "The weather in Oslo?"
@@ -167,7 +167,7 @@ async def test_a_call_without_a_name_goes_back_to_the_model(server: WireServer, 
     }
     for body in (missing, nameless, last):
         server.plan(Answer(chunks=[json.dumps(body).encode()]))
-    traffic = Traffic(breaking=Breaking(failures=1))
+    traffic = ProviderState(breaking=CircuitSettings(failures=1))
     outcome = await Agent(ResilientModel([model], traffic=traffic), tools=[weather]).run(
         "The weather in Oslo?"
     )

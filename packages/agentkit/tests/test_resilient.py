@@ -24,9 +24,9 @@ from agentkit.errors import (
 )
 from agentkit.messages import BegunAnew, ModelReply, ModelRequest, TextDelta, UserMessage
 from agentkit.models.openai.client import OpenAIModel
-from agentkit.models.resilience.circuit_breaker import Breaking, CircuitState
+from agentkit.models.resilience.circuit_breaker import CircuitSettings, CircuitState
 from agentkit.models.resilience.model import ONCE, ResilientModel, open_chain
-from agentkit.models.resilience.provider_state import CallEnded, Traffic
+from agentkit.models.resilience.provider_state import CallEnded, ProviderState
 from agentkit.models.resilience.rate_limiter import RateLimits
 from agentkit.models.resilience.retry import (
     Again,
@@ -56,7 +56,7 @@ class EachAlone:
         self.name = model.name
 
     async def reply(self, request: ModelRequest, on_delta: Any = None) -> ModelReply:
-        chain = ResilientModel([self._model], retries=ONCE, traffic=Traffic())
+        chain = ResilientModel([self._model], retries=ONCE, traffic=ProviderState())
         return await chain.reply(request, on_delta)
 
 
@@ -232,7 +232,7 @@ def test_what_was_shown_of_a_failed_call_is_called_back():
 
 def test_a_model_that_keeps_failing_is_left_alone_and_then_asked_once():
     model = ScriptedModel([ModelTimeout()] * 3 + ["well again"], name="a:1")
-    traffic = Traffic(breaking=Breaking(failures=2, seconds=10))
+    traffic = ProviderState(breaking=CircuitSettings(failures=2, seconds=10))
 
     async def main():
         chained = chain(model, retries=ONCE, traffic=traffic)
@@ -253,7 +253,7 @@ def test_a_model_that_keeps_failing_is_left_alone_and_then_asked_once():
 
 def test_a_refusal_says_that_the_provider_is_there():
     model = ScriptedModel([ModelTimeout(), ModelBadRequest(), ModelTimeout(), "fine"])
-    traffic = Traffic(breaking=Breaking(failures=2))
+    traffic = ProviderState(breaking=CircuitSettings(failures=2))
 
     async def main():
         chained = chain(model, retries=ONCE, traffic=traffic)
@@ -264,7 +264,7 @@ def test_a_refusal_says_that_the_provider_is_there():
 
 def test_all_models_of_a_process_share_a_limit_and_are_counted():
     ended: list[CallEnded] = []
-    traffic = Traffic({"a": RateLimits(concurrency=1)}, on_call=ended.append)
+    traffic = ProviderState({"a": RateLimits(concurrency=1)}, on_call=ended.append)
 
     async def slow(_request):
         await asyncio.sleep(5)
@@ -287,7 +287,7 @@ def test_cancelled_in_the_queue_in_a_call_and_in_a_wait_nothing_stays_taken():
         await asyncio.Event().wait()
 
     async def main():
-        traffic = Traffic({"a": RateLimits(concurrency=1)})
+        traffic = ProviderState({"a": RateLimits(concurrency=1)})
         model = ScriptedModel([for_ever, ModelOverloaded(), "done"], name="a:1")
         chained = chain(model, traffic=traffic)
         calls = [asyncio.create_task(chained.reply(HELLO)) for _ in range(2)]
@@ -384,7 +384,7 @@ def test_a_wait_and_a_queue_end_with_the_runs_time():
         await asyncio.Event().wait()
 
     async def main():
-        traffic = Traffic({"a": RateLimits(concurrency=1)})
+        traffic = ProviderState({"a": RateLimits(concurrency=1)})
         models = [ResilientModel([ScriptedModel([for_ever], name="a:1")], traffic=traffic) for _ in range(2)]
         return await asyncio.gather(
             *(Agent(model, limits=Limits(seconds=10)).run("hello") for model in models)

@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from agentkit.errors import UsageError
 from agentkit.sandbox import (
-    Control,
+    Capability,
     FunctionRaised,
     Grants,
     HostRule,
@@ -105,7 +105,7 @@ async def test_many_calls_at_a_time_share_a_few_children(box):
 
 
 async def test_what_takes_too_long_to_begin_is_given_up():
-    async with opened("pool", at_once=1) as box:
+    async with opened("pool", concurrency=1) as box:
         first = asyncio.create_task(value_of(box, "sleep", {"seconds": 5}))
         await asyncio.sleep(0)
         with pytest.raises(ToolTimeout, match="begin"):
@@ -225,8 +225,8 @@ async def test_the_bubblewrap_of_the_wheel_will_do_where_the_distribution_has_no
 
 async def test_the_pool_says_what_it_holds(box):
     controls = box.capabilities.controls
-    assert set(controls) == set(Control)
-    assert controls[Control.FILES] is State.ENFORCED
+    assert set(controls) == set(Capability)
+    assert controls[Capability.FILES] is State.ENFORCED
     assert box.capabilities.missing == ()
 
 
@@ -238,7 +238,7 @@ async def test_a_sandbox_without_a_control_that_it_needs_is_not_opened(without, 
         async with opened("pool", without=without):
             pass
     async with opened("pool", without=without, allow_degraded=True) as box:
-        assert Control(missing) in box.capabilities.missing
+        assert Capability(missing) in box.capabilities.missing
         assert await value_of(box, "add", {"a": 1, "b": 1}) == 2
 
 
@@ -274,7 +274,7 @@ async def test_closing_leaves_no_process_and_no_folder():
 
 
 async def test_options_that_make_no_sense_are_refused():
-    for options in ({"backend": "chroot"}, {"at_once": 0}, {"without": ("gravity",)}):
+    for options in ({"backend": "chroot"}, {"concurrency": 0}, {"without": ("gravity",)}):
         with pytest.raises(UsageError):
             open_sandbox(**options)
     for wrong in ({"seconds": 0}, {"memory_bytes": -1}, {"seconds": float("inf")}):

@@ -13,7 +13,18 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from agentkit import Agent, Control, Failed, MemoryJournal, Rules, ToolCall, ToolError, Waiting, tool, tracing
+from agentkit import (
+    Agent,
+    Control,
+    Failed,
+    MemoryJournal,
+    SecurityPolicy,
+    ToolCall,
+    ToolError,
+    Waiting,
+    tool,
+    tracing,
+)
 from agentkit.errors import ModelOverloaded
 from agentkit.messages import ModelReply, StopReason, Text, Usage
 from agentkit.ports import ToolContext
@@ -267,7 +278,10 @@ async def test_a_cancelled_run_says_so(listener):
 async def test_a_run_that_waits_and_goes_on_has_one_conversation(listener):
     call = ToolCall(id="c1", name="add", arguments={"a": 2, "b": 3})
     agent = Agent(
-        ScriptedModel([call, "5"]), tools=[add], policy=Rules(ask=("add",)), telemetry=listener.telemetry()
+        ScriptedModel([call, "5"]),
+        tools=[add],
+        policy=SecurityPolicy(ask=("add",)),
+        telemetry=listener.telemetry(),
     )
     journal = MemoryJournal()
     waiting = await agent.run("2 + 3?", journal=journal, run_id="run-7")

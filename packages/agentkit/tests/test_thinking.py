@@ -21,7 +21,7 @@ from agentkit.messages import (
 )
 from agentkit.planning import Brief
 from agentkit.planning.react_parser import read_line
-from agentkit.planning.thinking_tags import SpokenDeltas, told_apart
+from agentkit.planning.thinking_tags import SpokenDeltas, split_thinking
 from agentkit.testing import ScriptedModel
 from agentkit.transcript.steps import ModelReplied
 from agentkit.untrusted.lenient_json import is_unicode
@@ -237,12 +237,12 @@ def test_thinking_is_not_told_again() -> None:
 def test_a_tag_may_reach_over_parts() -> None:
     call = ToolCall(id="1", name="now")
     parts = (Text(text="<thi"), Text(text="nk>a"), call, Text(text="b</think>c"))
-    assert [type(part) for part in told_apart(parts).parts] == [Reasoning, ToolCall, Reasoning, Text]
-    assert told_apart(parts).text == "c"
+    assert [type(part) for part in split_thinking(parts).parts] == [Reasoning, ToolCall, Reasoning, Text]
+    assert split_thinking(parts).text == "c"
 
 
 async def test_a_summary_holds_no_thinking() -> None:
-    spoken = told_apart((Text(text="<think>secret</think>\nWhat happened."),))
+    spoken = split_thinking((Text(text="<think>secret</think>\nWhat happened."),))
     assert spoken.text == "What happened."
 
 
@@ -296,7 +296,7 @@ def test_however_a_stream_is_cut_the_same_is_said(text: str, data, labelled: boo
         deltas(TextDelta(text=rest[:size]))
         rest = rest[size:]
     deltas.close()
-    spoken = told_apart((Text(text=text),), reader)
+    spoken = split_thinking((Text(text=text),), reader)
     assert said_of(shown) == spoken.text
     if not any(word in text for word in ("think", "THINK", "channel", "\uff1c")):
         assert spoken.parts == (Text(text=text),)

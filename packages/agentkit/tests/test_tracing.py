@@ -15,7 +15,7 @@ PARENT = f"00-{ID}-{SPAN}-01"
 
 
 def test_a_trace_is_read_and_told_as_it_was():
-    trace = Trace.told(PARENT, "rojo=00f067aa0ba902b7, congo=t61rcWkgMzE")
+    trace = Trace.parse(PARENT, "rojo=00f067aa0ba902b7, congo=t61rcWkgMzE")
     assert trace == Trace(PARENT, "rojo=00f067aa0ba902b7,congo=t61rcWkgMzE")
     assert (trace.id, trace.headers) == (ID, {"traceparent": PARENT, "tracestate": trace.state})
     assert Trace.of_text(trace.text) == trace
@@ -40,16 +40,18 @@ def test_a_trace_is_read_and_told_as_it_was():
     ],
 )
 def test_what_is_malformed_is_as_good_as_nothing(parent):
-    assert Trace.told(parent, "a=b") is None
+    assert Trace.parse(parent, "a=b") is None
 
 
 def test_a_later_version_is_read_as_the_first():
-    assert Trace.told(f"01-{ID}-{SPAN}-01-what-comes") == Trace.told(f" cc-{ID}-{SPAN}-01 ") == Trace(PARENT)
+    assert (
+        Trace.parse(f"01-{ID}-{SPAN}-01-what-comes") == Trace.parse(f" cc-{ID}-{SPAN}-01 ") == Trace(PARENT)
+    )
 
 
 @pytest.mark.parametrize("state", ["novalue", "ü=1", "a=\x00", "a=" + "x" * 511, ",".join(["a=1"] * 33)])
 def test_a_state_that_cannot_be_is_left_out(state):
-    assert Trace.told(PARENT, state) == Trace(PARENT)
+    assert Trace.parse(PARENT, state) == Trace(PARENT)
 
 
 def test_spans_of_both_sides_are_of_one_trace():
@@ -72,7 +74,7 @@ def test_spans_of_both_sides_are_of_one_trace():
 def test_without_opentelemetry_nothing_is_imported():
     script = (
         "import sys; from agentkit.tracing import Trace\n"
-        f"trace = Trace.told({PARENT!r})\n"
+        f"trace = Trace.parse({PARENT!r})\n"
         "assert Trace.current() is None\n"
         "with trace.carried_on(): pass\n"
         "assert not [name for name in sys.modules if name.startswith('opentelemetry')]"

@@ -37,7 +37,7 @@ from agentkit.transcript.steps import (
     ending,
     open_calls,
 )
-from agentkit.transcript.usage import Tally, usage
+from agentkit.transcript.usage import RunningUsage, usage
 
 FIXTURES = Path(__file__).parent / "fixtures" / "transcripts"
 
@@ -251,6 +251,6 @@ def test_a_good_turn_ends_a_row_of_faults():
     bad = ModelReplied(parts=(), problem="empty")
     good = ModelReplied(parts=(ToolCall(id="c", name="t"),))
     returned = ToolReturned(call_id="c", tool="t", output=1)
-    assert Tally.of(recorded(bad, bad)).faulty_turns == 2
-    assert Tally.of(recorded(bad, good, returned)).faulty_turns == 0
-    assert Tally.of(recorded(bad, good, returned, bad)).faulty_turns == 1
+    assert RunningUsage.of(recorded(bad, bad)).faulty_turns == 2
+    assert RunningUsage.of(recorded(bad, good, returned)).faulty_turns == 0
+    assert RunningUsage.of(recorded(bad, good, returned, bad)).faulty_turns == 1

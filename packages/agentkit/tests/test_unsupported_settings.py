@@ -14,7 +14,7 @@ from agentkit.errors import ModelOverloaded, UnsupportedSetting
 from agentkit.messages import ModelRequest, UserMessage
 from agentkit.models.provider_errors.classification import Refusal, to_model_error
 from agentkit.models.resilience.model import ResilientModel
-from agentkit.models.resilience.provider_state import Traffic
+from agentkit.models.resilience.provider_state import ProviderState
 from agentkit.models.resilience.retry import Retries
 from agentkit.testing import ScriptedModel
 from agentkit.transcript.steps import ModelFailed, ModelReplied
@@ -175,7 +175,7 @@ async def test_a_fallback_is_asked_without_the_settings_that_it_does_not_take(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.WARNING, "agentkit.models")
-    traffic = Traffic()
+    traffic = ProviderState()
     async with served("anthropic", "claude-opus-5") as one:
         outcomes, journals = [], [MemoryJournal(), MemoryJournal()]
         for journal in journals:

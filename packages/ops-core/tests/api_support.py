@@ -18,7 +18,7 @@ from agentkit.models.resilience.rate_limiter import RateLimits
 from agentkit.testing.models import ScriptedModel
 from ops_core.assembly import Ops, open_ops
 from ops_core.config.catalog import Catalog
-from ops_core.config.model_terms import Terms
+from ops_core.config.model_terms import ModelTerms
 from ops_core.processes.server import serving_all
 from ops_core.settings import Settings
 from ops_core.spending import Spending
@@ -52,7 +52,7 @@ class Agents(Catalog):
                 Agent("offline:planner", name="a/b", instructions="A name with a slash."),
                 Agent("offline:planner", name="knowing", memory=AgentMemory(memory="database", per="user")),
             ],
-            terms=Terms(
+            terms=ModelTerms(
                 limits={"limited": RateLimits(concurrency=1)}, spending=Spending(tenants={"other": 1.0})
             ),
         )

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from ops_core.schemas import BatchItem, TaskRequest
 from ops_core.task import RetryPolicy
 
-AT_ONCE = RetryPolicy(first_seconds=0.001, most_seconds=0.01)
+AT_ONCE = RetryPolicy(first_seconds=0.001, max_seconds=0.01)
 AFTER_A_BREATH = RetryPolicy(first_seconds=0.3, factor=1.0)
 """gRPC connects again after 0.1 s at the earliest."""
 

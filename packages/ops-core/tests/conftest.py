@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from ops_core.client import Client, open_client
+from ops_core.client import Operations, open_client
 from ops_core.dispatchers import LocalDispatcher
 from ops_core.engine import Engine
 from ops_core.service import LocalClient
@@ -100,7 +100,7 @@ async def engine(database: str, request: pytest.FixtureRequest) -> AsyncGenerato
 
 
 @pytest.fixture(params=["http", "grpc", "local"])
-async def client(request, stage) -> AsyncGenerator[Client]:
+async def client(request, stage) -> AsyncGenerator[Operations]:
     """Each of the clients, of the platform that the test file opens as ``stage``."""
     if request.param == "local":
         yield LocalClient(stage.ops.engine, stage.agents)

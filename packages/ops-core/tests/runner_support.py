@@ -18,7 +18,7 @@ from ops_core.task import NewTask, RetryPolicy, Task, TaskStatus
 
 SOON = 30.0
 FOR_EVER = 1e9
-QUICK = RetryPolicy(first_seconds=0.01, most_seconds=0.02)
+QUICK = RetryPolicy(first_seconds=0.01, max_seconds=0.02)
 numbers = itertools.count(1)
 
 

@@ -13,7 +13,7 @@ from agentkit.policies import Between, Rule, SecurityPolicy
 from agentkit.testing.models import ScriptedModel
 from agentkit.tools import tool
 from agentkit.transcript.steps import ApprovalAsked, ApprovalGiven, ToolReturned
-from ops_core.client import Client
+from ops_core.client import Operations
 from ops_core.dispatchers import LocalDispatcher
 from ops_core.engine import Engine
 from ops_core.errors import ApprovalConflict, ApprovalExpired, InvalidRequest
@@ -64,7 +64,7 @@ async def stage(tmp_path) -> AsyncGenerator[Stage]:
         yield opened
 
 
-async def waiting(client: Client, agent: str = "payer") -> TaskBody:
+async def waiting(client: Operations, agent: str = "payer") -> TaskBody:
     task = await client.submit(TaskRequest(agent=agent, input="go"))
     async with asyncio.timeout(SOON):
         while (task := await client.get(task.id)).status is not TaskStatus.WAITING:
@@ -75,7 +75,7 @@ async def waiting(client: Client, agent: str = "payer") -> TaskBody:
 # --- over every wire ---------------------------------------------------------------------------------------------
 
 
-async def test_a_waiting_task_shows_what_it_waits_for(client: Client):
+async def test_a_waiting_task_shows_what_it_waits_for(client: Operations):
     task = await waiting(client)
     (approval,) = task.approvals
     assert (approval.task_id, approval.agent, approval.tool) == (task.id, "payer", "pay")
@@ -93,7 +93,7 @@ async def test_a_waiting_task_shows_what_it_waits_for(client: Client):
     assert (await client.approvals()).items == []
 
 
-async def test_a_person_changes_the_arguments(client: Client):
+async def test_a_person_changes_the_arguments(client: Operations):
     task = await waiting(client)
     (approval,) = task.approvals
     refused: dict[str, dict[str, Any]] = {
@@ -136,7 +136,7 @@ async def test_other_arguments_are_held_against_what_the_run_has_done(stage):
     assert second in (await client.get(task.id)).approvals  # the question stays open
 
 
-async def test_an_answer_to_what_somebody_else_was_shown_is_refused(client: Client):
+async def test_an_answer_to_what_somebody_else_was_shown_is_refused(client: Operations):
     task = await waiting(client)
     (approval,) = task.approvals
     with pytest.raises(ApprovalConflict, match="look at it again"):
@@ -144,7 +144,7 @@ async def test_an_answer_to_what_somebody_else_was_shown_is_refused(client: Clie
     assert (await client.get(task.id)).approvals == [approval]
 
 
-async def test_open_approvals_are_listed_page_by_page(client: Client):
+async def test_open_approvals_are_listed_page_by_page(client: Operations):
     tasks = [await waiting(client, agent) for agent in ("payer", "many", "many")]
     expected = [approval for task in reversed(tasks) for approval in task.approvals]
     assert len(expected) == 7

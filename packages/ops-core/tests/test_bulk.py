@@ -11,7 +11,7 @@ from agentkit import Agent
 from ops_core.bulk import BulkVerb, TaskSelection
 from ops_core.cli.commands import bulk
 from ops_core.cli.options import CancelOptions, RetryOptions
-from ops_core.client import Client
+from ops_core.client import Operations
 from ops_core.errors import InvalidRequest, StoreUnavailable
 from ops_core.schemas import BulkRequest
 from ops_core.service import LocalClient
@@ -28,12 +28,12 @@ async def stage(tmp_path) -> AsyncGenerator[Stage]:
         yield opened
 
 
-async def submit(client: Client, count: int, **fields: Any) -> list[str]:
+async def submit(client: Operations, count: int, **fields: Any) -> list[str]:
     results = await client.submit_many([item(run_at=FAR, **fields) for _ in range(count)])
     return [result.task_id for result in results if result.task_id is not None]
 
 
-async def test_what_fits_is_counted_and_cancelled(client: Client):
+async def test_what_fits_is_counted_and_cancelled(client: Operations):
     await submit(client, 3, labels={"team": "blue"})
     [other] = await submit(client, 1, labels={"team": "red"})
     counted = await client.cancel_many(BulkRequest(label="team=blue", dry_run=True))
@@ -51,7 +51,7 @@ async def test_what_fits_is_counted_and_cancelled(client: Client):
     assert (none.matched, none.oldest_at, none.newest_at) == (0, None, None)
 
 
-async def test_a_running_task_is_asked_to_end(client: Client, stage):
+async def test_a_running_task_is_asked_to_end(client: Operations, stage):
     task = await client.submit(request("held"))
     await stage.until(task.id, "running")
     done = await client.cancel_many(BulkRequest(agent="held", status=[TaskStatus.RUNNING]))
@@ -59,7 +59,7 @@ async def test_a_running_task_is_asked_to_end(client: Client, stage):
     assert (await client.wait_for_end(task.id, 20)).status == "cancelled"
 
 
-async def test_each_task_is_retried_once(client: Client):
+async def test_each_task_is_retried_once(client: Operations):
     failed = await client.submit(request("failing"), wait=20)
     [cancelled] = await submit(client, 1, agent="failing")
     await client.cancel(cancelled)
@@ -95,7 +95,7 @@ async def test_a_request_looks_at_a_thousand_tasks_and_says_how_to_go_on(stage):
         ({"agent": "quick", "cursor": "x"}, "cursor"),
     ],
 )
-async def test_what_makes_no_sense_is_refused_by_its_name(client: Client, fields, field):
+async def test_what_makes_no_sense_is_refused_by_its_name(client: Operations, fields, field):
     for handle in (client.cancel_many, client.retry_many):
         with pytest.raises(InvalidRequest) as raised:
             await handle(BulkRequest.model_validate(fields))

@@ -11,7 +11,7 @@ from agentkit.budget.limits import Limits
 from agentkit.errors import ModelAuthError
 from agentkit.messages import Effect
 from agentkit.models import NamedEndpoint
-from agentkit.models.resilience.circuit_breaker import Breaking
+from agentkit.models.resilience.circuit_breaker import CircuitSettings
 from agentkit.policies import Between, Inside, Rule, SecurityPolicy
 from ops_core.config.catalog import DEFAULT_AGENT, Catalog, default_catalog, import_catalog
 from ops_core.config.import_path import import_object
@@ -232,9 +232,9 @@ WRONG_RULES = [
 
 
 def test_when_a_model_is_left_alone(file: Path):
-    assert read(file, "").terms.breaking == Breaking()
+    assert read(file, "").terms.breaking == CircuitSettings()
     told = read(file, "[circuit]\nfailures = 3\nseconds = 0.5\nmost_seconds = 60")
-    assert told.terms.breaking == Breaking(failures=3, seconds=0.5, most_seconds=60)
+    assert told.terms.breaking == CircuitSettings(failures=3, seconds=0.5, max_seconds=60)
 
 
 def test_rules_about_arguments(file: Path):
@@ -311,7 +311,7 @@ def test_what_is_private_and_who_is_asked_for_how_long(file: Path):
         ('[agents.a]\nplanning = "cot"', ["agents.a.planning", "native", "react"]),
         ("[agents.a]\npatience = 0", ["agents.a.patience"]),
         ("[circuit]\nfailures = 0", ["circuit.failures"]),
-        ("[circuit]\nseconds = 300", ["circuit", "seconds (300)", "most_seconds (240)"]),
+        ("[circuit]\nseconds = 300", ["circuit", "seconds (300)", "max_seconds (240)"]),
         ("[circuit]\nminutes = 1", ["circuit.minutes", "there is no"]),
         ("[agents.a.context]\nwindow = 0", ["agents.a.context.window"]),
         ("[agents.a.context]\nstrategy = 'forget'", ["agents.a.context.strategy"]),

@@ -10,8 +10,8 @@ import pytest
 from agentkit.memories import HashEmbeddings, Note, Scope
 from agentkit.money import nanos
 from agentkit.transcript.steps import ApprovalAsked, Finished, ModelAsked, ToolReturned
-from ops_core.client import Client, open_client
-from ops_core.config.model_terms import Terms
+from ops_core.client import Operations, open_client
+from ops_core.config.model_terms import ModelTerms
 from ops_core.errors import (
     AgentNotFound,
     ApprovalConflict,
@@ -51,7 +51,7 @@ async def stage(tmp_path) -> AsyncGenerator[Stage]:
 # --- the contract -------------------------------------------------------------------------------------------------
 
 
-async def test_a_task_is_submitted_and_waited_for(client: Client):
+async def test_a_task_is_submitted_and_waited_for(client: Operations):
     given = {"a": [1, 1.0, None, "\u2028Ω", 2**53 + 1, -(10**40), 1e-300, {"": [[], {}, False]}], "": ""}
     task = await client.submit(request(input=given, labels={"k": "v"}))
     ended = await client.wait_for_end(task.id)
@@ -61,12 +61,12 @@ async def test_a_task_is_submitted_and_waited_for(client: Client):
     assert (await client.submit(request(), wait=20)).status == "completed"
 
 
-async def test_waiting_for_an_end_ends_with_the_time(client: Client):
+async def test_waiting_for_an_end_ends_with_the_time(client: Operations):
     task = await client.submit(request(run_at=FAR), wait=0)
     assert (await client.wait_for_end(task.id, 0.05)).status == "pending"
 
 
-async def test_a_key_finds_its_task(client: Client):
+async def test_a_key_finds_its_task(client: Operations):
     first = await client.submit(request(run_at=FAR), idempotency_key="k")
     assert (await client.submit(request(run_at=FAR), idempotency_key="k")).id == first.id
     assert (await client.submit(request(run_at=FAR))).id != first.id
@@ -77,7 +77,7 @@ async def test_a_key_finds_its_task(client: Client):
         await client.submit(request(), idempotency_key="ü")
 
 
-async def test_every_field_arrives(client: Client, stage):
+async def test_every_field_arrives(client: Operations, stage):
     fields: dict[str, Any] = {
         "priority": -7, "timeout_seconds": 60.5, "max_attempts": 9, "labels": {"a/b": "", "c": "ü"},
         "run_at": "2999-01-01T00:00:00.123456+02:00", "budget": {"steps": 5, "tokens": 2**53, "seconds": 0.5},
@@ -109,7 +109,7 @@ async def test_the_same_key_over_another_wire_is_the_same_task(stage):
     assert len(ids) == 1
 
 
-async def test_a_task_that_failed_says_why(client: Client):
+async def test_a_task_that_failed_says_why(client: Operations):
     task = await client.submit(request("failing"), wait=20)
     assert task.status == "failed"
     assert task.error is not None
@@ -118,7 +118,7 @@ async def test_a_task_that_failed_says_why(client: Client):
     assert task.run_after is None
 
 
-async def test_each_task_of_a_batch_is_accepted_or_refused_by_itself(client: Client):
+async def test_each_task_of_a_batch_is_accepted_or_refused_by_itself(client: Operations):
     taken = await client.submit(request("held", run_at=FAR), idempotency_key="taken")
     items = [
         item(run_at=FAR, idempotency_key="a"),
@@ -146,7 +146,7 @@ async def test_each_task_of_a_batch_is_accepted_or_refused_by_itself(client: Cli
     assert {result.task_id for result in (*results, *again)} == {*found, None}
 
 
-async def test_more_than_one_batch_holds(client: Client, stage):
+async def test_more_than_one_batch_holds(client: Operations, stage):
     items = [item(run_at=FAR, labels={"n": str(n)}) for n in range(1001)]
     results = await client.submit_many(items)
     assert [result.status for result in results] == [202] * 1001
@@ -154,7 +154,7 @@ async def test_more_than_one_batch_holds(client: Client, stage):
         assert (await client.get(results[n].task_id or "")).labels == {"n": str(n)}
 
 
-async def test_what_is_wrong_is_named(client: Client):
+async def test_what_is_wrong_is_named(client: Operations):
     with pytest.raises(AgentNotFound) as raised:
         await client.submit(request("nobody"))
     assert raised.value.field == "agent"
@@ -171,7 +171,7 @@ async def test_what_is_wrong_is_named(client: Client):
 
 
 @pytest.mark.parametrize("task_id", [NOWHERE, "x", "a/b", "", "%", "Ω", "\udcff"])
-async def test_what_is_not_there_is_not_found(client: Client, task_id):
+async def test_what_is_not_there_is_not_found(client: Operations, task_id):
     calls: list[Callable[[], Awaitable[object]]] = [
         lambda: client.get(task_id),
         lambda: client.steps(task_id),
@@ -186,7 +186,7 @@ async def test_what_is_not_there_is_not_found(client: Client, task_id):
             await call()
 
 
-async def test_lists_are_filtered_and_paged(client: Client):
+async def test_lists_are_filtered_and_paged(client: Operations):
     made = [(await client.submit(request(run_at=FAR, labels={"n": str(n)}))).id for n in range(5)]
     await client.cancel(made[1])
     page = await client.list(limit=2)
@@ -198,7 +198,7 @@ async def test_lists_are_filtered_and_paged(client: Client):
     assert [task.id async for task in client.tasks(label="n=3", agent="quick")] == [made[3]]
 
 
-async def test_a_cursor_of_another_list_is_refused(client: Client):
+async def test_a_cursor_of_another_list_is_refused(client: Operations):
     for _ in range(2):
         await client.submit(request(run_at=FAR))
     page = await client.list(limit=1)
@@ -208,7 +208,7 @@ async def test_a_cursor_of_another_list_is_refused(client: Client):
     assert len((await client.list(limit=2, cursor=page.next_cursor)).items) == 1
 
 
-async def test_notes_are_listed_recalled_and_forgotten(client: Client, stage):
+async def test_notes_are_listed_recalled_and_forgotten(client: Operations, stage):
     memory = DatabaseMemory(stage.ops.engine.store, HashEmbeddings())
     kim, jo = (Scope(tenant="default", agent="knowing", key=key) for key in ("kim", "jo"))
     others = Scope(tenant="other", agent="knowing", key="kim")
@@ -251,7 +251,7 @@ async def test_notes_are_listed_recalled_and_forgotten(client: Client, stage):
     assert [kept.note.id for kept in await stage.ops.engine.store.list_notes("other", NoteFilter())] == ["n3"]
 
 
-async def test_what_is_wrong_about_notes_is_named(client: Client):
+async def test_what_is_wrong_about_notes_is_named(client: Operations):
     wrong: list[tuple[str, Callable[[], Awaitable[object]]]] = [
         ("cursor", lambda: client.notes(cursor="tomorrow")),
         ("limit", lambda: client.notes(limit=0)),
@@ -270,9 +270,9 @@ async def test_what_is_wrong_about_notes_is_named(client: Client):
         assert refused.value.field == field
 
 
-async def test_what_is_spent_is_told(client: Client, stage):
+async def test_what_is_spent_is_told(client: Operations, stage):
     assert (await client.spending()).limit_usd is None
-    stage.agents.terms = Terms(spending=Spending(tenants={"default": 2.5}))
+    stage.agents.terms = ModelTerms(spending=Spending(tenants={"default": 2.5}))
     task = (await stage.ops.engine.submit(NewTask(agent="nobody here", input="x"))).task
     (claimed,) = await stage.ops.engine.store.claim("me", 1, 60.0, ["nobody here"])
     asked = ModelAsked(model="scripted:model", reserved_usd=0.75, input_bound=10)
@@ -283,7 +283,7 @@ async def test_what_is_spent_is_told(client: Client, stage):
     assert (await client.get(task.id)).usage.unsettled_usd == 0.75
 
 
-async def test_steps_are_watched_from_any_of_them_on(client: Client, stage):
+async def test_steps_are_watched_from_any_of_them_on(client: Operations, stage):
     task = await client.submit(request("held"))
     seen = []
     async for recorded in client.watch(task.id):
@@ -296,12 +296,12 @@ async def test_steps_are_watched_from_any_of_them_on(client: Client, stage):
     assert [recorded async for recorded in client.watch(task.id, after=0)] == seen[1:]
 
 
-async def test_an_id_may_be_written_in_capitals(client: Client):
+async def test_an_id_may_be_written_in_capitals(client: Operations):
     task = await client.submit(request(run_at=FAR))
     assert (await client.get(task.id.upper())).id == task.id
 
 
-async def test_an_approval_is_answered_once(client: Client):
+async def test_an_approval_is_answered_once(client: Operations):
     task = await client.submit(request("asking"))
     async for recorded in client.watch(task.id):
         if isinstance(recorded.step, ApprovalAsked):
@@ -318,7 +318,7 @@ async def test_an_approval_is_answered_once(client: Client):
 @pytest.mark.parametrize(
     "outcome", [{"result": {"receipt": 4711}}, {"result": None}, {"failed": "the till was shut"}]
 )
-async def test_what_came_of_a_call_is_settled_once(client: Client, outcome: dict[str, Any]):
+async def test_what_came_of_a_call_is_settled_once(client: Operations, outcome: dict[str, Any]):
     task = await client.submit(request("asking"))
     async for recorded in client.watch(task.id):
         if isinstance(recorded.step, ApprovalAsked):
@@ -347,7 +347,7 @@ def test_a_settlement_says_one_thing(wrong: dict[str, Any]):
         SettleRequest(call="c", **wrong)
 
 
-async def test_an_agent_whose_tools_cannot_be_listed_harms_no_other(client: Client, stage: Stage):
+async def test_an_agent_whose_tools_cannot_be_listed_harms_no_other(client: Operations, stage: Stage):
     class Unapproved:
         async def specs(self) -> Any:
             raise ConfigError("the MCP server notes is not approved: opspawn mcp approve notes")
@@ -360,7 +360,7 @@ async def test_an_agent_whose_tools_cannot_be_listed_harms_no_other(client: Clie
     assert "notes is not approved" in str((await client.agent("quick")).problem)
 
 
-async def test_cancel_and_retry(client: Client):
+async def test_cancel_and_retry(client: Operations):
     task = await client.submit(request(run_at=FAR))
     assert (await client.cancel(task.id)).status == "cancelled"
     assert (await client.cancel(task.id)).status == "cancelled"
@@ -371,7 +371,7 @@ async def test_cancel_and_retry(client: Client):
         await client.retry(again.id)
 
 
-async def test_a_task_is_retried_once(client: Client):
+async def test_a_task_is_retried_once(client: Operations):
     task = await client.cancel((await client.submit(request(run_at=FAR))).id)
     assert task.retried_as is None
     asked = [client.retry(task.id, idempotency_key=key) for key in (None, "once", "once", "twice", None)]
@@ -386,7 +386,7 @@ async def test_a_task_is_retried_once(client: Client):
         await client.retry(third.id, idempotency_key="of another one")
 
 
-async def test_a_halt_and_a_batch_with_a_key_are_made_once(client: Client):
+async def test_a_halt_and_a_batch_with_a_key_are_made_once(client: Operations):
     order = HaltRequest(kind=HaltKind.AGENT, target="held", reason="slow")
     first = await client.halt(order, idempotency_key="h")
     await client.lift(first.id, LiftRequest())
@@ -411,7 +411,7 @@ async def test_a_halt_and_a_batch_with_a_key_are_made_once(client: Client):
     assert len((await client.list()).items) == 2
 
 
-async def test_agents(client: Client):
+async def test_agents(client: Operations):
     assert [agent.name for agent in await client.agents()] == [
         *("quick", "failing", "asking", "held", "a/b", "knowing")
     ]

@@ -9,7 +9,7 @@ import pytest
 from ops_core import errors
 from ops_core.api.serve import serving
 from ops_core.assembly import open_ops
-from ops_core.client import OpsClient
+from ops_core.client import HttpClient
 from ops_core.client.grpc import GrpcClient
 from ops_core.errors import (
     ConfigError,
@@ -49,11 +49,11 @@ async def proxy(stage) -> Proxy:
 
 @pytest.mark.parametrize("cut_after", [0, 100, 450, 600, 700, 900])
 async def test_a_broken_stream_is_taken_up_after_the_last_step(stage, proxy, cut_after):
-    async with proxy.listening() as url, OpsClient(url, retry=AT_ONCE) as client:
+    async with proxy.listening() as url, HttpClient(url, retry=AT_ONCE) as client:
         task = await client.submit(request("quick"), wait=20)
         whole = list(await client.steps(task.id))
     proxy.cut_after, proxy.cuts = cut_after, 5
-    async with proxy.listening() as url, OpsClient(url, retry=AT_ONCE) as client:
+    async with proxy.listening() as url, HttpClient(url, retry=AT_ONCE) as client:
         assert [recorded async for recorded in client.watch(task.id)] == whole
     assert proxy.cuts < 5
 
@@ -61,14 +61,14 @@ async def test_a_broken_stream_is_taken_up_after_the_last_step(stage, proxy, cut
 async def test_a_stream_that_breaks_again_and_again_is_given_up(stage, proxy):
     task = await stage.submit(run_at=FAR)
     proxy.cut_after, proxy.cuts = 50, 1000
-    async with proxy.listening() as url, OpsClient(url, retry=AT_ONCE) as client:
+    async with proxy.listening() as url, HttpClient(url, retry=AT_ONCE) as client:
         with pytest.raises(ServerUnavailable, match="broke off 8 times in a row"):
             await anext(client.watch(task["id"]))
 
 
 async def test_a_submit_whose_answer_is_lost_makes_one_task(stage, proxy):
     proxy.cut_after, proxy.cuts = 20, 2
-    async with proxy.listening() as url, OpsClient(url, retry=AT_ONCE) as client:
+    async with proxy.listening() as url, HttpClient(url, retry=AT_ONCE) as client:
         task = await client.submit(request(run_at=FAR))
         assert [one.id async for one in client.tasks()] == [task.id]
     assert proxy.connections >= 3
@@ -78,17 +78,17 @@ async def test_what_makes_something_is_repeated_when_its_answer_is_lost_and_make
     task = await stage.submit(run_at=FAR)
     await stage.json("POST", f"/api/v1/tasks/{task['id']}/cancel")
     proxy.cut_after, proxy.cuts = 20, 2
-    async with proxy.listening() as url, OpsClient(url, retry=AT_ONCE) as client:
+    async with proxy.listening() as url, HttpClient(url, retry=AT_ONCE) as client:
         again = await client.retry(task["id"])
         assert [one.id async for one in client.tasks()] == [again.id, task["id"]]
     proxy.cuts = 2
-    async with proxy.listening() as url, OpsClient(url, retry=AT_ONCE) as client:
+    async with proxy.listening() as url, HttpClient(url, retry=AT_ONCE) as client:
         halt = await client.halt(HaltRequest(kind=HaltKind.ALL))
         assert [one.id for one in (await client.halts()).items] == [halt.id]
 
 
 async def test_a_server_that_is_not_there_is_told_plainly():
-    async with OpsClient("http://127.0.0.1:9", retry=AT_ONCE) as client:
+    async with HttpClient("http://127.0.0.1:9", retry=AT_ONCE) as client:
         with pytest.raises(ServerUnavailable, match=r"http://127\.0\.0\.1:9 does not answer"):
             await client.submit(request())
         with pytest.raises(ServerUnavailable, match="broke off"):
@@ -102,7 +102,7 @@ async def test_something_else_than_our_server_is_told_plainly():
         writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    async with OpsClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", retry=AT_ONCE) as client:
+    async with HttpClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", retry=AT_ONCE) as client:
         with pytest.raises(ServerUnavailable, match="answered 404, not as a server of Opspawn does"):
             await client.get(NOWHERE)
     server.close()
@@ -115,7 +115,7 @@ async def test_an_answer_of_another_form_is_told_plainly():
         writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    async with OpsClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", retry=AT_ONCE) as client:
+    async with HttpClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", retry=AT_ONCE) as client:
         for asked in (client.get(NOWHERE), client.agents(), client.steps(NOWHERE)):
             with pytest.raises(ServerUnavailable, match="not as a server of this release does"):
                 await asked
@@ -129,7 +129,7 @@ async def test_a_watcher_survives_a_restart_of_the_server(tmp_path):
     [address] = await first.enter_async_context(
         serving(await first.enter_async_context(open_ops(settings, agents)))
     )
-    async with OpsClient(address, retry=RetryPolicy(first_seconds=0.2, most_seconds=2.0)) as client:
+    async with HttpClient(address, retry=RetryPolicy(first_seconds=0.2, max_seconds=2.0)) as client:
         task = await client.submit(request("held"))
         watching = client.watch(task.id)
         seen = [await anext(watching)]
@@ -195,7 +195,7 @@ def test_an_address_that_names_no_server_is_refused(url):
 
 
 async def test_errors_carry_what_the_server_said(stage):
-    async with OpsClient(stage.url, retry=AT_ONCE) as client:
+    async with HttpClient(stage.url, retry=AT_ONCE) as client:
         with pytest.raises(InvalidRequest) as raised:
             await client._send(
                 "POST", "/tasks", content=b'{"agent": 5}', headers={"Content-Type": "application/json"}
@@ -205,7 +205,9 @@ async def test_errors_carry_what_the_server_said(stage):
 
 
 async def test_a_password_in_the_address_is_in_no_error():
-    async with OpsClient("http://anna:hunter2@127.0.0.1:9", retry=RetryPolicy(first_seconds=0.001)) as client:
+    async with HttpClient(
+        "http://anna:hunter2@127.0.0.1:9", retry=RetryPolicy(first_seconds=0.001)
+    ) as client:
         with pytest.raises(ServerUnavailable, match=r"http://127\.0\.0\.1:9 does not answer") as refused:
             await client.agents()
     assert "hunter2" not in str(refused.value)

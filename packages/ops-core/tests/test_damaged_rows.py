@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from agentkit.transcript.steps import ApprovalAsked, Unreadable
-from ops_core.client import Client
+from ops_core.client import Operations
 from ops_core.dispatchers import LocalDispatcher
 from ops_core.engine import Engine
 from ops_core.errors import TaskUnreadable
@@ -16,7 +16,7 @@ from ops_core.halt import HaltKind, NewHalt
 from ops_core.ports import ApprovalFilter, HaltFilter, TaskFilter
 from ops_core.schemas import ApprovalRequest
 from ops_core.stores import SqlStore
-from ops_core.stores.transaction import Writing
+from ops_core.stores.transaction import Transaction
 from ops_core.task import InThread, Task, TaskStatus
 from ops_core.testing import FakeClock
 
@@ -49,7 +49,7 @@ LOOSE = {
 
 
 async def damage(store: Any, task_id: str, **values: object) -> None:
-    def work(writing: Writing) -> None:
+    def work(writing: Transaction) -> None:
         for name, value in values.items():
             statement = text(f"UPDATE task SET {name} = :value WHERE id = :id")
             writing.execute(statement, {"value": value, "id": task_id})
@@ -58,7 +58,7 @@ async def damage(store: Any, task_id: str, **values: object) -> None:
 
 
 async def damage_step(store: Any, task_id: str, seq: int, body: str) -> None:
-    def work(writing: Writing) -> None:
+    def work(writing: Transaction) -> None:
         statement = text("UPDATE step SET body = :body WHERE task_id = :id AND seq = :seq")
         assert writing.execute(statement, {"body": body, "id": task_id, "seq": seq}).rowcount == 1
 
@@ -170,7 +170,7 @@ async def test_a_halt_of_a_newer_kind_is_passed_by(engine: Engine):
     known = await engine.halt("default", NewHalt(kind=HaltKind.TOOL, target="pay"))
     newer = await engine.halt("default", NewHalt(kind=HaltKind.TOOL, target="send"))
 
-    def work(writing: Writing) -> None:
+    def work(writing: Transaction) -> None:
         writing.execute(text("UPDATE halt SET kind = 'label' WHERE id = :id"), {"id": newer.id})
 
     store: Any = engine.store
@@ -196,7 +196,7 @@ async def stage(tmp_path) -> AsyncGenerator[Stage]:
         yield opened
 
 
-async def test_a_step_that_cannot_be_read_is_shown_in_its_place(client: Client, stage: Stage):
+async def test_a_step_that_cannot_be_read_is_shown_in_its_place(client: Operations, stage: Stage):
     asked = await stage.submit("asking")
     await stage.until(asked["id"], "waiting")
     for body in STEPS:
@@ -209,7 +209,7 @@ async def test_a_step_that_cannot_be_read_is_shown_in_its_place(client: Client, 
     assert [item.task_id for item in (await client.approvals()).items] == [asked["id"]]
 
 
-async def test_a_row_is_shown_through_every_door(client: Client, stage: Stage):
+async def test_a_row_is_shown_through_every_door(client: Operations, stage: Stage):
     bad, good = await stage.submit("held"), await stage.submit("quick")
     await stage.until(good["id"], "completed")
     await damage(stage.ops.engine.store, bad["id"], labels="[]", created_at=1e300, cost_usd=-1.0)
@@ -222,7 +222,9 @@ async def test_a_row_is_shown_through_every_door(client: Client, stage: Stage):
     assert (await stage.http.get("/metrics")).status_code == 200
 
 
-async def test_a_question_beside_what_cannot_be_read_is_not_answered_by_guess(client: Client, stage: Stage):
+async def test_a_question_beside_what_cannot_be_read_is_not_answered_by_guess(
+    client: Operations, stage: Stage
+):
     asked, other = await stage.submit("asking"), await stage.submit("asking")
     for task in (asked, other):
         await stage.until(task["id"], "waiting")

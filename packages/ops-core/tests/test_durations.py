@@ -73,7 +73,7 @@ PLACES = sorted(set(tables(ConfigFile)))
 
 def test_there_are_durations_to_try():
     names = {".".join(place) for place in PLACES}
-    assert {"agents.x.budget.seconds", "agents.x.policy.approval_seconds", "circuit.most_seconds"} <= names
+    assert {"agents.x.budget.seconds", "agents.x.policy.approval_seconds", "circuit.max_seconds"} <= names
     assert {
         "mcp.servers.x.call_seconds",
         "sandbox.limits.cpu_seconds",

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from ops_core.cli.commands.tasks import ListOptions, _list_tasks, _submit
 from ops_core.cli.inputs import seconds_in
 from ops_core.cli.options import SubmitOptions
-from ops_core.client import Client
+from ops_core.client import Operations
 from ops_core.errors import InvalidRequest
 from ops_core.schemas import TaskRequest
 from ops_core.task import NewTask, Task
@@ -30,7 +30,7 @@ async def unserved(stage: Stage, expires: float) -> str:
     return task.id
 
 
-async def test_a_task_that_nobody_serves_ends_as_expired(client: Client, stage):
+async def test_a_task_that_nobody_serves_ends_as_expired(client: Operations, stage):
     task = await client.wait_for_end(await unserved(stage, 0.01), 20)
     assert task.error is not None
     assert (task.status, task.error.code, task.started_at) == ("failed", "expired", None)
@@ -41,7 +41,7 @@ async def test_a_task_that_nobody_serves_ends_as_expired(client: Client, stage):
     assert (again.status, again.expires_at) == ("pending", None)
 
 
-async def test_the_moment_is_told_until_the_task_is_started(client: Client):
+async def test_the_moment_is_told_until_the_task_is_started(client: Operations):
     waiting = await client.submit(request(run_at=FAR, expires_seconds=90.5))
     assert waiting.run_after is not None
     assert waiting.expires_at is not None

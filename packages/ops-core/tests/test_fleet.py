@@ -14,7 +14,7 @@ from ops_core import __version__
 from ops_core.cli.commands.tasks import Following, ListOptions, _list_tasks, _show, _watch
 from ops_core.cli.doctor.command import _workers
 from ops_core.cli.terminal import worker_table
-from ops_core.client import Client
+from ops_core.client import Operations
 from ops_core.ports import Activity
 from ops_core.task import NewTask, Task
 from ops_core.testing import open_test_ops
@@ -47,7 +47,7 @@ async def left_behind(stage: Any) -> Task:
     return task
 
 
-async def test_a_worker_is_listed_with_what_it_holds(client: Client, stage):
+async def test_a_worker_is_listed_with_what_it_holds(client: Operations, stage):
     task = await client.submit(request("held"))
     await stage.until(task.id, "running")
     (worker,) = await client.workers()
@@ -67,7 +67,7 @@ async def test_a_worker_is_listed_with_what_it_holds(client: Client, stage):
     assert (await client.workers())[0].tasks == []
 
 
-async def test_a_lease_that_has_expired_is_told_as_such(client: Client, stage):
+async def test_a_lease_that_has_expired_is_told_as_such(client: Operations, stage):
     task = await left_behind(stage)
     for found in (await client.get(task.id), (await client.list()).items[0]):
         assert found.status == "running"

@@ -12,9 +12,9 @@ from agentkit.messages import ToolCall
 from agentkit.testing.models import ScriptedModel
 from agentkit.tools import tool
 from agentkit.transcript.steps import ApprovalAsked, ToolReturned, ToolStarted
-from ops_core.client import Client
+from ops_core.client import Operations
 from ops_core.errors import HaltNotFound, InvalidRequest, TaskNotFound, TransitionRefused
-from ops_core.halt import MOST_REASON, HaltKind, NewHalt
+from ops_core.halt import MAX_REASON, HaltKind, NewHalt
 from ops_core.schemas import HaltRequest, LiftRequest, TaskRequest
 from ops_core.task import DEFAULT_TENANT, NewTask, Task, TaskStatus
 from ops_core.testing import open_test_ops
@@ -177,7 +177,7 @@ async def test_what_another_tenant_has_halted_holds_nobody_else(platforms, mill)
         ({"kind": HaltKind.TOOL}, "target"),
         ({"kind": HaltKind.TOOL, "target": " "}, "target"),
         ({"kind": HaltKind.TOOL, "target": "a\x00"}, "target"),
-        ({"kind": HaltKind.ALL, "reason": "x" * (MOST_REASON + 1)}, "reason"),
+        ({"kind": HaltKind.ALL, "reason": "x" * (MAX_REASON + 1)}, "reason"),
         ({"kind": HaltKind.ALL, "by": "\ud800"}, "by"),
     ],
 )
@@ -200,7 +200,7 @@ def halting(**fields: Any) -> HaltRequest:
     return HaltRequest.model_validate(fields)
 
 
-async def test_an_agent_is_halted_and_goes_on(client: Client):
+async def test_an_agent_is_halted_and_goes_on(client: Operations):
     halt = await client.halt(halting(kind="agent", target="quick", reason="Zu laut: ü\u202e", by="kim"))
     assert (halt.kind, halt.target, halt.reason, halt.by) == (
         HaltKind.AGENT,
@@ -220,7 +220,7 @@ async def test_an_agent_is_halted_and_goes_on(client: Client):
     assert (await client.halts(in_force=False)).items == [lifted]
 
 
-async def test_halts_are_listed_page_by_page(client: Client):
+async def test_halts_are_listed_page_by_page(client: Operations):
     made = [await client.halt(halting(kind="tool", target=f"t{number}")) for number in range(3)]
     first = await client.halts(limit=2)
     assert first.items == made[:0:-1]
@@ -231,7 +231,7 @@ async def test_halts_are_listed_page_by_page(client: Client):
         await client.halts(in_force=False, cursor=first.next_cursor)
 
 
-async def test_what_cannot_be_halted_or_lifted_is_said(client: Client):
+async def test_what_cannot_be_halted_or_lifted_is_said(client: Operations):
     for wrong, error in (
         ({"kind": "task", "target": NOWHERE}, TaskNotFound),
         ({"kind": "task", "target": "x"}, TaskNotFound),

@@ -86,7 +86,7 @@ class Told(Result):
     model_config = ConfigDict(extra="allow")
 
 
-class Caller:
+class ToolExecutor:
     """A client that knows the extension of tasks."""
 
     def __init__(self, client: Client) -> None:
@@ -122,7 +122,7 @@ async def calling(url, *, elicits=False):
 
     callback = never if elicits else None
     async with Client(url, extensions=[advertise(TASKS)], elicitation_callback=callback) as client:
-        yield Caller(client)
+        yield ToolExecutor(client)
 
 
 async def test_a_client_that_goes_away_finds_its_task_again_in_another_process(tmp_path):

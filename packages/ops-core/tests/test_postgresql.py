@@ -21,7 +21,7 @@ from ops_core.halt import HaltKind, NewHalt
 from ops_core.ports import Hint, TaskFilter
 from ops_core.stores import SqlStore, migrations, open_store
 from ops_core.stores.dialects import parse_url
-from ops_core.stores.transaction import Writing
+from ops_core.stores.transaction import Transaction
 from ops_core.task import Claimed, Task, TaskStatus
 from ops_core.testing import open_test_ops, open_test_store
 from ops_core.testing.servers.postgresql import PostgresServer
@@ -151,7 +151,7 @@ async def test_a_deadlock_is_answered_by_trying_again(url: str):
     async with open_test_store(url) as one, open_store(url) as other:
         tasks = [await submitted(one) for _ in range(2)]
 
-        def crosswise(writing: Writing, first: Task, second: Task) -> None:
+        def crosswise(writing: Transaction, first: Task, second: Task) -> None:
             tries.append(first.id)
             for task in (first, second):
                 writing.execute(text("UPDATE task SET steps = 7 WHERE id = :id"), {"id": task.id})
@@ -242,7 +242,7 @@ async def test_a_commit_whose_answer_is_lost_is_told_and_not_repeated(postgres: 
     async with open_test_store(url) as store:
         one, other = await claimed(store), await claimed(store)
 
-        def die_at_the_commit(writing: Writing) -> None:
+        def die_at_the_commit(writing: Transaction) -> None:
             writing.execute(text("CREATE SEQUENCE commits"))  # counts on, whatever is rolled back
             writing.execute(
                 text("""

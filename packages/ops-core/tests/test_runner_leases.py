@@ -107,7 +107,7 @@ async def test_a_lease_that_was_given_back_is_not_lost(engine: Engine, caplog, t
     task = await submit(reluctant)
     agent = Agent(ScriptedModel.by_turn([turn]), name="agent", tools=[ask_first])
     caplog.set_level("INFO", "ops_core.runner")
-    slow = RetryPolicy(first_seconds=600, most_seconds=600)
+    slow = RetryPolicy(first_seconds=600, max_seconds=600)
     async with working(reluctant, agent, lease_seconds=0.15, retry=slow), asyncio.timeout(SOON):
         while not (ended := [record for record in caplog.records if record.getMessage() == "run ended"]):
             await asyncio.sleep(0.01)

@@ -16,17 +16,17 @@ from agentkit.budget.prices import Price, Prices
 from agentkit.errors import ModelOverloaded, ModelTimeout
 from agentkit.memories import AgentMemory, HashEmbeddings, LocalMemory
 from agentkit.messages import ModelReply, ModelRequest, Text, ToolCall, Usage
-from agentkit.models.resilience.circuit_breaker import Breaking
+from agentkit.models.resilience.circuit_breaker import CircuitSettings
 from agentkit.models.resilience.retry import Retries
 from agentkit.money import nanos
 from agentkit.ports import UNCOUNTED
 from agentkit.testing.models import ScriptedModel
 from agentkit.tools import tool
 from agentkit.transcript.steps import ModelAsked, ModelFailed, ModelReplied, ToolReturned
-from agentkit.transcript.usage import Tally
+from agentkit.transcript.usage import RunningUsage
 from ops_core import spending as till
 from ops_core.config.catalog import Catalog
-from ops_core.config.model_terms import Terms
+from ops_core.config.model_terms import ModelTerms
 from ops_core.dispatchers import LocalDispatcher
 from ops_core.engine import Engine
 from ops_core.runner import Runner, RunnerOptions
@@ -35,7 +35,7 @@ from ops_core.task import DEFAULT_TENANT, NewTask, RetryPolicy, Task, TaskStatus
 from ops_core.testing import open_test_store
 
 PRICE = Price(input_usd_per_million=1, output_usd_per_million=1, max_output_tokens=400)
-QUICK = RetryPolicy(first_seconds=0.01, most_seconds=0.02)
+QUICK = RetryPolicy(first_seconds=0.01, max_seconds=0.02)
 numbers = itertools.count(1)
 
 
@@ -93,7 +93,7 @@ async def working(engine: Engine, agent: Agent[Any, Any], **terms: Any) -> Async
     options = RunnerOptions(
         owner=f"worker-{next(numbers)}", poll_seconds=0.02, grace_seconds=0.2, lease_seconds=30.0, retry=QUICK
     )
-    catalog = Catalog([agent], terms=Terms(**{"prices": {Provider.name: PRICE}, **terms}))
+    catalog = Catalog([agent], terms=ModelTerms(**{"prices": {Provider.name: PRICE}, **terms}))
     runner = Runner(engine, catalog, options)
     running = asyncio.create_task(runner.run())
     try:
@@ -191,7 +191,7 @@ async def test_a_worker_that_dies_in_a_call_has_spent_what_was_reserved(url):
             assert (await ended(engine, task)).status is TaskStatus.COMPLETED
         spent = await engine.spent(DEFAULT_TENANT)
         assert (spent.spent, spent.reserved) == (provider.charged + lost.reserved, 0)
-        assert Tally.of(await engine.steps(task.tenant, task.id)).spent == spent.spent
+        assert RunningUsage.of(await engine.steps(task.tenant, task.id)).spent == spent.spent
 
 
 class PaidEmbeddings(HashEmbeddings):
@@ -253,7 +253,7 @@ async def test_what_a_tasks_memory_spends_is_spent_by_its_tenant(url):
             assert (await ended(engine, task)).status is TaskStatus.COMPLETED
         spent = await engine.spent(DEFAULT_TENANT)
         assert (spent.spent, spent.reserved) == (embeddings.charged + lost.reserved, 0)
-        assert Tally.of(await engine.steps(task.tenant, task.id)).spent == spent.spent
+        assert RunningUsage.of(await engine.steps(task.tenant, task.id)).spent == spent.spent
 
 
 async def test_a_day_that_lost_calls_have_used_up_is_over(url):
@@ -292,7 +292,10 @@ async def test_a_call_from_before_there_was_a_limit_is_spent_and_gives_nothing_b
         async with working(engine, agent_of(provider), spending=Spending(usd_per_day=1)):
             await ended(engine, task)
         spent = await engine.spent(DEFAULT_TENANT)
-        assert (spent.spent, spent.reserved) == (Tally.of(await engine.steps(task.tenant, task.id)).spent, 0)
+        assert (spent.spent, spent.reserved) == (
+            RunningUsage.of(await engine.steps(task.tenant, task.id)).spent,
+            0,
+        )
 
 
 @pytest.mark.parametrize("limited", [True, False], ids=["with a tenant's limit", "without"])
@@ -308,7 +311,7 @@ async def test_a_task_tells_what_it_leaves_unsettled(url, limited):
 
         async def unsettled(task: Task) -> int:
             found = (await engine.get(task.tenant, task.id)).unsettled
-            assert found == Tally.of(await engine.steps(task.tenant, task.id)).unsettled
+            assert found == RunningUsage.of(await engine.steps(task.tenant, task.id)).unsettled
             return found
 
         task = await submit(engine, budget=Limits(usd=1))
@@ -337,7 +340,7 @@ async def test_a_call_that_is_cancelled_has_spent_what_was_reserved(url):
             await engine.cancel(task.tenant, task.id)
             await ended(engine, task)
         spent = await engine.spent(DEFAULT_TENANT)
-        tally = Tally.of(await engine.steps(task.tenant, task.id))
+        tally = RunningUsage.of(await engine.steps(task.tenant, task.id))
     assert (spent.spent, spent.reserved) == (tally.unsettled, 0)
     assert tally.unsettled > 0
 
@@ -385,7 +388,7 @@ async def test_tries_and_attempts_are_added_not_multiplied(url):
     provider = Provider(faults=[ModelOverloaded(f"try {number}") for number in range(99)])
     async with engine_on(url) as engine:
         task = await submit(engine, max_attempts=4)
-        patient = Breaking(failures=99)
+        patient = CircuitSettings(failures=99)
         agent = agent_of(provider, retries=Retries(tries=3, first_seconds=0))
         async with working(engine, agent, breaking=patient):
             done = await ended(engine, task)
@@ -396,7 +399,7 @@ async def test_tries_and_attempts_are_added_not_multiplied(url):
 
 async def test_an_open_circuit_uses_no_attempt_up(url):
     provider = Provider(turns=0, faults=[ModelOverloaded("down")] * 2)
-    breaking = Breaking(failures=2, seconds=0.2)
+    breaking = CircuitSettings(failures=2, seconds=0.2)
     async with engine_on(url) as engine:
         first = await submit(engine, max_attempts=1)
         agent = agent_of(provider, retries=Retries(tries=2, first_seconds=0))

@@ -13,7 +13,7 @@ from agentkit.transcript.steps import Recorded
 from ops_core.errors import ConfigError, StoreUnavailable
 from ops_core.ports import TaskFilter
 from ops_core.stores import SqlStore, migrations, open_store
-from ops_core.stores.transaction import Writing
+from ops_core.stores.transaction import Transaction
 from ops_core.task import NewTask, TaskStatus
 from ops_core.testing import open_test_store
 from ops_core.testing.store_contract.examples import (
@@ -45,7 +45,7 @@ every_database = pytest.mark.parametrize("database", ["memory", "sqlite", "postg
 async def execute(store: SqlStore, statement: str, **values: object) -> None:
     """Do to the database what no verb does."""
 
-    def work(writing: Writing) -> None:
+    def work(writing: Transaction) -> None:
         writing.execute(text(statement), values)
 
     await store._write(work)

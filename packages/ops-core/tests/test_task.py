@@ -65,14 +65,14 @@ policies = st.builds(
     RetryPolicy,
     first_seconds=st.floats(0.001, 1e6),
     factor=st.floats(1.0, 1e300),
-    most_seconds=st.floats(0.001, 1e9),
+    max_seconds=st.floats(0.001, 1e9),
 )
 
 
 @given(policies, st.integers(1, 10**9), st.floats(0, 1))
 def test_a_delay_stays_in_its_bounds(policy, attempt, chance):
     delay = policy.delay(attempt, chance)
-    assert 0 < delay <= policy.most_seconds
+    assert 0 < delay <= policy.max_seconds
     assert policy.delay(attempt, 0.0) <= delay <= policy.delay(attempt, 1.0)
     assert policy.delay(attempt, 0.0) == pytest.approx(policy.delay(attempt, 1.0) / 2)
 

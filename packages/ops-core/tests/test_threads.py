@@ -13,7 +13,7 @@ from agentkit.messages import AssistantMessage, ModelRequest, Text, ToolCall, Us
 from agentkit.testing.models import ScriptedModel
 from agentkit.tools import tool
 from agentkit.transcript.steps import RunStarted
-from ops_core.client import Client
+from ops_core.client import Operations
 from ops_core.errors import InvalidRequest, ThreadBusy, ThreadNotFound
 from ops_core.schemas import TaskRequest
 from ops_core.stores import SqlStore, migrations, open_store
@@ -198,7 +198,7 @@ async def stage(tmp_path) -> AsyncGenerator[Stage]:
         yield opened
 
 
-async def test_a_thread_over_every_wire(client: Client):
+async def test_a_thread_over_every_wire(client: Operations):
     request = TaskRequest(agent="held", input="Hello", thread_id="chat-42")
     task = await client.submit(request)
     assert task.thread_id == "chat-42"

@@ -18,7 +18,7 @@ from agentkit.run.telemetry import Telemetry
 from agentkit.testing.models import ScriptedModel
 from agentkit.tracing import Trace
 from ops_core.assembly import Ops, open_ops
-from ops_core.client import Client, open_client
+from ops_core.client import Operations, open_client
 from ops_core.config.catalog import Catalog
 from ops_core.observability.logs import Lines
 from ops_core.processes.server import serving_all
@@ -78,7 +78,7 @@ async def world(tmp_path) -> AsyncGenerator[World]:
 
 
 @pytest.fixture(params=["http", "grpc", "local"])
-async def client(request, world: World) -> AsyncGenerator[Client]:
+async def client(request, world: World) -> AsyncGenerator[Operations]:
     if request.param == "local":
         yield LocalClient(world.ops.engine, world.ops.catalog)
         return
@@ -86,7 +86,7 @@ async def client(request, world: World) -> AsyncGenerator[Client]:
         yield made
 
 
-async def test_all_attempts_belong_to_the_trace_of_whoever_submitted(client: Client, world: World):
+async def test_all_attempts_belong_to_the_trace_of_whoever_submitted(client: Operations, world: World):
     with world.tracer.start_as_current_span("caller") as caller:
         task = await client.submit(TaskRequest(agent="patient", input="go"))
     assert await world.ended(task.id) is TaskStatus.COMPLETED
@@ -98,7 +98,7 @@ async def test_all_attempts_belong_to_the_trace_of_whoever_submitted(client: Cli
     assert {span.context.trace_id for span in spans} == {of.trace_id}
 
 
-async def test_what_is_retried_goes_on_in_the_trace(client: Client, world: World):
+async def test_what_is_retried_goes_on_in_the_trace(client: Operations, world: World):
     with world.tracer.start_as_current_span("caller") as caller:
         (result,) = await client.submit_many([BatchItem(agent="failing", input="go")])
     assert result.task_id is not None
@@ -110,7 +110,7 @@ async def test_what_is_retried_goes_on_in_the_trace(client: Client, world: World
         assert run.context.trace_id == caller.get_span_context().trace_id
 
 
-async def test_without_a_span_there_is_no_trace(client: Client, world: World):
+async def test_without_a_span_there_is_no_trace(client: Operations, world: World):
     task = await client.submit(TaskRequest(agent="patient", input="go"))
     await world.ended(task.id)
     assert (await world.ops.engine.get(DEFAULT_TENANT, task.id)).trace is None

@@ -71,7 +71,7 @@ async def test_many_watchers_from_every_place_are_told_everything_as_it_comes(
     engine: Engine, no_polling: None
 ):
     one = await claimed(engine.store)
-    journal = TaskJournal(engine.store, one.lease, engine.changed)
+    journal = TaskJournal(engine.store, one.lease, engine.notify)
     early = {after: asyncio.create_task(watched(engine, one.task.id, after)) for after in range(-1, 31)}
     late: dict[int, asyncio.Task[list[int]]] = {}
     for number in range(1, 30):
@@ -99,7 +99,7 @@ async def test_every_end_is_told_at_once(engine: Engine, clock: FakeClock, no_po
         clock.advance(LEASE_SECONDS + 1)
         await engine.sweep()
     else:
-        await TaskJournal(engine.store, one.lease, engine.changed).append(CANCELLED)
+        await TaskJournal(engine.store, one.lease, engine.notify).append(CANCELLED)
     assert await watcher == [0, 1]
     assert (await waiter).status.terminal
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from agentkit import Agent, Limits
 from agentkit.transcript.steps import Recorded, RunStarted
-from ops_core.config.catalog import Served
+from ops_core.config.catalog import CatalogEntry
 from ops_core.errors import InvalidRequest
 from ops_core.ports import Page
 from ops_core.schemas import AgentBody, StepPage, TaskBody, TaskPage, TaskRequest
@@ -167,5 +167,5 @@ def test_a_key_is_printable():
 
 async def test_an_agent_may_have_a_larger_budget_than_a_request_may_ask_for():
     limits = Limits(steps=5_000_000, seconds=10 * 31_536_000)
-    told = await AgentBody.of(Served(agent=Agent("offline:planner", limits=limits)))
+    told = await AgentBody.of(CatalogEntry(agent=Agent("offline:planner", limits=limits)))
     assert told.budget.steps == 5_000_000

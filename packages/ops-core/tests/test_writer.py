@@ -9,14 +9,14 @@ import pytest
 
 from ops_core.errors import LeaseLost, OpsError
 from ops_core.stores import open_store
-from ops_core.stores.transaction import Writing
-from ops_core.stores.watchdog import PATIENCE_SECONDS, Patience
-from ops_core.stores.writer import MOST, MOST_BYTES, MOST_WAITING, Writer
+from ops_core.stores.transaction import Transaction
+from ops_core.stores.watchdog import PATIENCE_SECONDS, Watchdog
+from ops_core.stores.writer import MAX_BYTES, MAX_WAITING, MOST, Writer
 
 
 @pytest.fixture
 async def writer() -> AsyncGenerator[Writer]:
-    made = Writer(open_store("sqlite://").migration_engine, Patience(PATIENCE_SECONDS))
+    made = Writer(open_store("sqlite://").migration_engine, Watchdog(PATIENCE_SECONDS))
     yield made
     await asyncio.to_thread(made.close)
 
@@ -29,7 +29,7 @@ class Gate:
         self._open = threading.Event()
         self._write = asyncio.ensure_future(writer.do(self._hold))
 
-    def _hold(self, _writing: Writing) -> None:
+    def _hold(self, _writing: Transaction) -> None:
         self._entered.set()
         assert self._open.wait(30)
 
@@ -48,7 +48,7 @@ class Together:
     def __init__(self) -> None:
         self.batches: list[list[Any]] = []
 
-    def __call__(self, _writing: Writing, items: Sequence[int]) -> Sequence[int | OpsError]:
+    def __call__(self, _writing: Transaction, items: Sequence[int]) -> Sequence[int | OpsError]:
         self.batches.append(list(items))
         return [LeaseLost("odd") if item % 2 else item * 10 for item in items]
 
@@ -83,7 +83,7 @@ async def test_a_write_of_its_own_parts_what_came_before_it_from_what_came_after
 async def test_a_transaction_does_not_grow_without_bound(writer: Writer):
     together = Together()
     gate = await Gate(writer).closed()
-    writes = [asyncio.ensure_future(writer.join(together, 2, size=MOST_BYTES // 4)) for _ in range(10)]
+    writes = [asyncio.ensure_future(writer.join(together, 2, size=MAX_BYTES // 4)) for _ in range(10)]
     writes += [asyncio.ensure_future(writer.join(together, 4)) for _ in range(MOST + 100)]
     await asyncio.sleep(0)
     await gate.open()
@@ -94,14 +94,14 @@ async def test_a_transaction_does_not_grow_without_bound(writer: Writer):
 async def test_a_flood_waits_before_the_queue_and_not_in_it(writer: Writer):
     together = Together()
     gate = await Gate(writer).closed()
-    flood = [asyncio.ensure_future(writer.join(together, 2)) for _ in range(MOST_WAITING + 500)]
+    flood = [asyncio.ensure_future(writer.join(together, 2)) for _ in range(MAX_WAITING + 500)]
     await asyncio.sleep(0)
-    assert writer.waiting == MOST_WAITING - 1  # the gate is the one that is being written
+    assert writer.waiting == MAX_WAITING - 1  # the gate is the one that is being written
     for given_up in flood[:100]:  # what is in the queue stays there, whether anybody waits for it or not
         given_up.cancel()
     await asyncio.sleep(0)
-    assert writer.waiting == MOST_WAITING - 1
+    assert writer.waiting == MAX_WAITING - 1
     await gate.open()
     answers = await asyncio.gather(*flood, return_exceptions=True)
     assert [answer for answer in answers[100:] if answer != 20] == []
-    assert sum(map(len, together.batches)) == MOST_WAITING + 500
+    assert sum(map(len, together.batches)) == MAX_WAITING + 500

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from agentkit.messages import Attachment, Effect, ReasoningDelta, TextDelta, ToolCall, Usage
     from agentkit.models import open_model
     from agentkit.models.settings import ModelSettings
-    from agentkit.policies import Between, Hosts, Inside, OneOf, Rule, Rules, SecurityPolicy
+    from agentkit.policies import Between, Hosts, Inside, OneOf, Rule, SecurityPolicy
     from agentkit.ports import ToolContext
     from agentkit.run.compaction import Context
     from agentkit.run.control import Control
@@ -70,7 +70,6 @@ else:
                 "Inside",
                 "OneOf",
                 "Rule",
-                "Rules",
                 "SecurityPolicy",
             ),
             "agentkit.ports": ("ToolContext",),
@@ -132,7 +131,6 @@ __all__ = [
     "ReasoningDelta",
     "Recorded",
     "Rule",
-    "Rules",
     "RunError",
     "RunFailed",
     "RunOptions",

@@ -54,9 +54,9 @@ if TYPE_CHECKING:
 
     from agentkit.models.resilience.model import ResilientModel
     from agentkit.run.loop import Event, OnEvent
-    from agentkit.run.memory import Remembering
-    from agentkit.run.model_turn import Asker
-    from agentkit.run.next_step import Work
+    from agentkit.run.memory import RunMemory
+    from agentkit.run.model_turn import ModelTurn
+    from agentkit.run.next_step import RunSpec
 
     Deps = TypeVar("Deps", default=None)
     Output = TypeVar("Output", default=str)
@@ -336,9 +336,9 @@ class Agent(Generic[Deps, Output]):
         message = "run_sync was called inside a running event loop: `await agent.run(…)` instead"
         raise UsageError(message)
 
-    async def _work(self, model: ResilientModel, options: RunOptions[Deps], watch: Watch | None) -> Work:
+    async def _work(self, model: ResilientModel, options: RunOptions[Deps], watch: Watch | None) -> RunSpec:
         from agentkit.models.context_windows import window_of
-        from agentkit.run.next_step import Work
+        from agentkit.run.next_step import RunSpec
 
         earlier = tuple(options.get("earlier", ()))
         by_name: dict[str, Toolset] = {}
@@ -357,7 +357,7 @@ class Agent(Generic[Deps, Output]):
         if watch is not None:
             model = model.each(watch.model)
             by_name = {name: watch.toolset(toolset, specs) for name, toolset in by_name.items()}
-        return Work(
+        return RunSpec(
             asker=self._asker(model, self._offered(specs), earlier),
             toolsets=by_name,
             specs=specs,
@@ -425,15 +425,17 @@ class Agent(Generic[Deps, Output]):
         offers: Callable[[ToolSpec], bool] | None = getattr(self.policy, "offers", None)
         return tuple(spec for spec in specs.values() if offers is None or offers(spec))
 
-    def _remembering(self, scope: Scope | None) -> Remembering | None:
+    def _remembering(self, scope: Scope | None) -> RunMemory | None:
         if self.memory is None:
             return None
-        from agentkit.run.memory import Remembering
+        from agentkit.run.memory import RunMemory
 
-        return Remembering.of(self.memory, Scope(agent=self.name) if scope is None else scope)
+        return RunMemory.of(self.memory, Scope(agent=self.name) if scope is None else scope)
 
-    def _asker(self, model: ResilientModel, tools: tuple[ToolSpec, ...], earlier: tuple[Turn, ...]) -> Asker:
-        from agentkit.run.model_turn import Asker
+    def _asker(
+        self, model: ResilientModel, tools: tuple[ToolSpec, ...], earlier: tuple[Turn, ...]
+    ) -> ModelTurn:
+        from agentkit.run.model_turn import ModelTurn
 
         brief = Brief(
             instructions=self.instructions,
@@ -441,7 +443,7 @@ class Agent(Generic[Deps, Output]):
             output_schema=self._output.json_schema,
             earlier=earlier,
         )
-        return Asker(
+        return ModelTurn(
             model=model,
             planning=self._planning(),
             brief=brief,

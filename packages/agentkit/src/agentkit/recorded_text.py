@@ -6,13 +6,13 @@ name that is not UTF-8) cannot be stored, and a message of megabytes would go wi
 
 from __future__ import annotations
 
-MOST_CHARACTERS = 32_000
+MAX_CHARACTERS = 32_000
 """Maximum length of a message, remark or reason."""
 
 _NOTE = " … ({} more characters were left out)"
 
 
-def recordable(text: str, most: int = MOST_CHARACTERS) -> str:
+def recordable(text: str, most: int = MAX_CHARACTERS) -> str:
     """Return ``text`` with halves of characters replaced, cut where it is too long; that is said at its end.
 
     Args:

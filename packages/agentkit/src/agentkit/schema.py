@@ -252,7 +252,7 @@ def _schema_generator() -> Any:
 
 # --- values as JSON ----------------------------------------------------------------------------------------------
 
-MOST_ITEMS = 1_000_000
+MAX_ITEMS = 1_000_000
 """Of an iterable: one that never ends is given up there."""
 
 
@@ -309,7 +309,7 @@ class _Lists:
     """
 
     def __init__(self) -> None:
-        self._left = MOST_ITEMS
+        self._left = MAX_ITEMS
 
     def of(self, value: Any, depth: int = 0) -> Any:
         """The same, with lists for the iterators in lists, tuples, dicts and dataclasses."""
@@ -335,7 +335,7 @@ class _Lists:
         found = [self.of(item, depth + 1) for item in islice(items, self._left + 1)]
         self._left -= len(found)
         if self._left < 0:
-            message = f"it goes on for more than {MOST_ITEMS} items"
+            message = f"it goes on for more than {MAX_ITEMS} items"
             raise UsageError(message)
         return found
 

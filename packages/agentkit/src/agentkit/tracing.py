@@ -16,8 +16,8 @@ from typing import Any, Self
 
 _PARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _STATE = re.compile(r"[\x20-\x7e\t]*")
-_MOST_STATE = 512
-_MOST_MEMBERS = 32
+_MAX_STATE = 512
+_MAX_MEMBERS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Trace:
     state: str = ""
 
     @classmethod
-    def told(cls, parent: str | None, state: str | None = None) -> Self | None:
+    def parse(cls, parent: str | None, state: str | None = None) -> Self | None:
         """What two headers tell; ``None`` for nothing.
 
         As the specification has it: a malformed ``traceparent`` is as good as none, a later version is read as the
@@ -56,7 +56,7 @@ class Trace:
         of = trace.get_current_span().get_span_context()
         if not of.is_valid:
             return None
-        return cls.told(
+        return cls.parse(
             f"00-{of.trace_id:032x}-{of.span_id:016x}-{of.trace_flags:02x}", of.trace_state.to_header()
         )
 
@@ -64,7 +64,7 @@ class Trace:
     def of_text(cls, text: str | None) -> Self | None:
         """The trace of :attr:`text`."""
         parent, _space, state = (text or "").partition(" ")
-        return cls.told(parent, state)
+        return cls.parse(parent, state)
 
     @property
     def text(self) -> str:
@@ -109,7 +109,7 @@ def annotate(attributes: Mapping[str, str | int]) -> None:
 def _state(told: str) -> str:
     members = [member.strip() for member in told.split(",") if member.strip()]
     state = ",".join(members)
-    fits = len(state) <= _MOST_STATE and len(members) <= _MOST_MEMBERS and _STATE.fullmatch(state)
+    fits = len(state) <= _MAX_STATE and len(members) <= _MAX_MEMBERS and _STATE.fullmatch(state)
     return state if fits and all("=" in member for member in members) else ""
 
 

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from agentkit.errors import AgentkitError
-from agentkit.models.resilience.provider_state import Traffic
+from agentkit.models.resilience.provider_state import ProviderState
 from agentkit.sandbox import Sandboxes, SandboxOptions
 from agentkit.signatures import is_instance
 from agentkit.tools import Tool
 from agentkit.tools.sandboxed import ConfinedTool, Dependencies, confined, preloaded
 from ops_core import __version__
-from ops_core.config.catalog import Catalog, Served, default_catalog, import_catalog
+from ops_core.config.catalog import Catalog, CatalogEntry, default_catalog, import_catalog
 from ops_core.config.grants import check_catalog_grants, store_files
 from ops_core.config.http_tools import check_apis
 from ops_core.config.import_path import make_deps
@@ -61,7 +61,7 @@ class Ops:
     engine: Engine
     metrics: Metrics
     gauges: StoreGauges
-    traffic: Traffic = field(default_factory=Traffic)
+    traffic: ProviderState = field(default_factory=ProviderState)
 
     @asynccontextmanager
     async def working(
@@ -118,7 +118,7 @@ class Ops:
                 )
                 sweeping = group.create_task(sweep)
                 keeping = group.create_task(purge_forever(self.engine, settings.retention_days))
-                looking = group.create_task(self.engine.switchboard.look_forever())
+                looking = group.create_task(self.engine.halt_watch.look_forever())
             group.create_task(runner.run())
             try:
                 yield runner
@@ -158,7 +158,7 @@ async def open_ops(settings: Settings, catalog: Catalog | None = None) -> AsyncG
         gauges = StoreGauges(store, spent, partial(store.check, writes=True))
         metrics.registry.register(gauges)
         terms = catalog.terms
-        traffic = Traffic(terms.limits, breaking=terms.breaking, on_call=metrics.models.called)
+        traffic = ProviderState(terms.limits, breaking=terms.breaking, on_call=metrics.models.called)
         metrics.models.watch(traffic.circuits, traffic.queues)
         catalog.mcp.watch(metrics.mcp)
         engine = Engine(
@@ -194,12 +194,12 @@ def open_sandboxes(catalog: Catalog) -> Sandboxes:
         preload=preloaded(tools, usual=told.default, terms=told.tools),
         secrets=granted_secrets(told.secrets),
     )
-    if told.at_once is not None:
-        options["at_once"] = told.at_once
+    if told.concurrency is not None:
+        options["concurrency"] = told.concurrency
     return Sandboxes(**options)
 
 
-async def _placed(served: Served, sandboxing: Sandboxing, sandboxes: Sandboxes) -> Served:
+async def _placed(served: CatalogEntry, sandboxing: Sandboxing, sandboxes: Sandboxes) -> CatalogEntry:
     """An agent with its tools where they run, the sandboxes that they need open, and its dependencies made."""
     tools = confined(
         served.agent.tools,
@@ -236,7 +236,7 @@ async def runnable(catalog: Catalog, sandboxes: Sandboxes | None = None) -> Cata
         ConfigError: not one of them can.
     """
     reasons: dict[str, Exception] = {}
-    placed: dict[str, Served] = {}
+    placed: dict[str, CatalogEntry] = {}
     for name in catalog.names:
         try:
             agent = catalog.get(name).agent

@@ -18,18 +18,18 @@ from ops_core.errors import (
     TransitionRefused,
 )
 from ops_core.halt import Halt, NewHalt
-from ops_core.halt_watch import SETTLED_SECONDS, Switchboard
+from ops_core.halt_watch import SETTLED_SECONDS, HaltWatch
 from ops_core.ports import (
     ApprovalFilter,
     Dispatcher,
     HaltFilter,
-    Inserted,
     Page,
-    Renewed,
+    RenewResult,
     RetryLater,
     Store,
+    SubmitResult,
+    SweepResult,
     SweepTerms,
-    Swept,
     TaskFilter,
     ThreadFilter,
 )
@@ -42,7 +42,7 @@ log = logging.getLogger("ops_core.engine")
 POLL_SECONDS = 0.5
 """How often a watcher looks at the store, in case that another process has written there."""
 
-MOST_UNHEARD = 1000
+MAX_UNHEARD = 1000
 """So many cancellations that belong to other processes are remembered; the heartbeat brings them in any case."""
 
 PURGED_TOGETHER = 100
@@ -77,7 +77,7 @@ class Engine:
         self._watchers: dict[str, set[asyncio.Event]] = {}
         self._waiters: dict[str, set[asyncio.Event]] = {}
         self._carried: dict[str, Callable[[], None]] = {}
-        self.switchboard = Switchboard(store)
+        self.halt_watch = HaltWatch(store)
         self._unheard: set[str] = set()  # ids of tasks whose cancellation nobody here could be told
 
     @asynccontextmanager
@@ -98,17 +98,17 @@ class Engine:
         async with aclosing(self.store.hints()) as hints:
             async for hint in hints:
                 if hint.halts:
-                    await self.switchboard.heard()
+                    await self.halt_watch.refresh_quietly()
                 if hint.due and wake:
                     await self.dispatcher.wake()
                 for task_id in hint.cancelled:
                     self._cancel_carried(task_id)
                 for task_id in (*hint.cancelled, *hint.ended):
-                    self.changed(task_id)
+                    self.notify(task_id)
 
     # --- people ---------------------------------------------------------------------------------------------------
 
-    async def submit(self, new: NewTask) -> Inserted:
+    async def submit(self, new: NewTask) -> SubmitResult:
         """Accept a task; it is durable when this returns.
 
         Raises:
@@ -123,7 +123,7 @@ class Engine:
             await self.dispatcher.wake()
         return inserted
 
-    async def repeated(self, new: NewTask) -> Inserted | None:
+    async def repeated(self, new: NewTask) -> SubmitResult | None:
         """The task that was accepted under the key of this one; ``None`` where there is none.
 
         Raises:
@@ -162,19 +162,19 @@ class Engine:
         task = await self.store.cancel(tenant, task_id)
         if not task.status.terminal:
             self._cancel_carried(task_id)
-        self.changed(task_id)
-        await self.has_ended(task)
+        self.notify(task_id)
+        await self.wake_next_in_thread(task)
         return task
 
     def _cancel_carried(self, task_id: str) -> None:
         if task_id in self._carried:
             self._carried[task_id]()
             return
-        if len(self._unheard) >= MOST_UNHEARD:  # carried elsewhere, or claimed here a moment ago
+        if len(self._unheard) >= MAX_UNHEARD:  # carried elsewhere, or claimed here a moment ago
             self._unheard.clear()
         self._unheard.add(task_id)
 
-    async def retry(self, tenant: str, task_id: str, idempotency_key: str | None = None) -> Inserted:
+    async def retry(self, tenant: str, task_id: str, idempotency_key: str | None = None) -> SubmitResult:
         """A new task that carries on what a failed or cancelled one has recorded, with a budget of its own.
 
         A task is retried once; asked again, the answer is the task that carries it on.
@@ -229,7 +229,7 @@ class Engine:
             for task_id, outcome in outcomes.items():
                 if outcome == Outcome.CANCELLING:
                     self._cancel_carried(task_id)
-                self.changed(task_id)
+                self.notify(task_id)
         handled.more = len(found) > len(ids)
 
     async def count(self, tenant: str, selection: TaskSelection) -> Count:
@@ -254,7 +254,7 @@ class Engine:
             step, until = to_record
             if await self.store.answer(tenant, task_id, step, len(steps), until):
                 break
-        self.changed(task_id)
+        self.notify(task_id)
         await self.dispatcher.wake()
         return await self.store.get(tenant, task_id)
 
@@ -295,7 +295,7 @@ class Engine:
         """
         halt = await self.store.halt(tenant, new)
         log.info("%s", halt)
-        await self.switchboard.heard()
+        await self.halt_watch.refresh_quietly()
         await asyncio.sleep(SETTLED_SECONDS)  # until then a worker that has looked before may begin
         return halt
 
@@ -307,7 +307,7 @@ class Engine:
         """
         halt = await self.store.lift(tenant, halt_id, by=by, reason=reason)
         log.info("halt %s was lifted%s", halt.id, f" by {by}" if by else "")
-        await self.switchboard.heard()
+        await self.halt_watch.refresh_quietly()
         await self.dispatcher.wake()
         return halt
 
@@ -338,7 +338,7 @@ class Engine:
         """
         return await self.store.forget_thread(tenant, thread_id)
 
-    async def has_ended(self, task: Task) -> None:
+    async def wake_next_in_thread(self, task: Task) -> None:
         """After the end of a task of a thread: the next one may be due."""
         if task.thread_id is not None:
             await self.dispatcher.wake()
@@ -383,7 +383,7 @@ class Engine:
                     return task
         return await self.store.get(tenant, task_id)
 
-    def changed(self, task_id: str, *, status: bool = True) -> None:
+    def notify(self, task_id: str, *, status: bool = True) -> None:
         """Tell whoever looks on in this process that something was written about a task.
 
         Args:
@@ -407,7 +407,7 @@ class Engine:
         """Take up to ``slots`` due tasks; with ``only``, none but these ids."""
         claimed = await self.store.claim(owner, slots, lease_seconds, agents, only)
         for one in claimed:
-            self.changed(one.task.id, status=False)
+            self.notify(one.task.id, status=False)
         return claimed
 
     @contextmanager
@@ -435,7 +435,7 @@ class Engine:
             LeaseLost: another worker owns the task.
         """
         await self.store.wait(lease, seen, until)
-        self.changed(lease.task_id)
+        self.notify(lease.task_id)
         await self.dispatcher.wake()
 
     async def release(self, lease: Lease, later: RetryLater | None = None) -> None:
@@ -445,24 +445,24 @@ class Engine:
             LeaseLost: another worker owns the task.
         """
         await self.store.release(lease, later)
-        self.changed(lease.task_id)
+        self.notify(lease.task_id)
         if later is None:
             await self.dispatcher.wake()
 
     async def renew(
         self, leases: Collection[Lease], lease_seconds: float, worker: Announcement | None = None
-    ) -> Renewed:
+    ) -> RenewResult:
         """Prolong leases, and learn which are lost and which tasks are to be cancelled.
 
         With ``worker``, say that it is alive.
         """
         return await self.store.renew(leases, lease_seconds, worker)
 
-    async def sweep(self, terms: SweepTerms | None = None) -> Swept:
+    async def sweep(self, terms: SweepTerms | None = None) -> SweepResult:
         """Take tasks from dead workers, end what is out of time, and wake workers when something is due."""
         swept = await self.store.sweep(terms=terms)
         for task_id in swept.ended:
-            self.changed(task_id)
+            self.notify(task_id)
         if swept.due:
             await self.dispatcher.wake()
         return swept

@@ -12,9 +12,9 @@ from agentkit.run.kill_switch import Off
 from ops_core.errors import InvalidRequest
 from ops_core.strict_json import is_unicode
 
-MOST_TARGET = 200
-MOST_REASON = 1000
-MOST_BY = 200
+MAX_TARGET = 200
+MAX_REASON = 1000
+MAX_BY = 200
 
 
 class HaltKind(StrEnum):
@@ -60,7 +60,7 @@ class NewHalt:
     idempotency_key: str | None = None
 
     def __post_init__(self) -> None:
-        for field, most in (("target", MOST_TARGET), ("reason", MOST_REASON), ("by", MOST_BY)):
+        for field, most in (("target", MAX_TARGET), ("reason", MAX_REASON), ("by", MAX_BY)):
             _check(field, getattr(self, field), most)
         if self.kind is HaltKind.ALL and self.target:
             message = "target must be empty where everything is halted"
@@ -102,7 +102,7 @@ class Halt:
     lifted_reason: str = ""
 
     @property
-    def told(self) -> str:
+    def text(self) -> str:
         """Why, in the words that are passed on."""
         return self.reason or "no reason was given"
 
@@ -123,7 +123,7 @@ class Halt:
     def __str__(self) -> str:
         what = "everything" if self.kind is HaltKind.ALL else f"{self.kind} {self.target}"
         by = f" by {self.by}" if self.by else ""
-        return f"{what} was halted{by}: {self.told} (halt {self.id})"
+        return f"{what} was halted{by}: {self.text} (halt {self.id})"
 
 
 def holding(halts: Iterable[Halt], tenant: str, agent: str, task_id: str) -> Halt | None:
@@ -136,8 +136,8 @@ def off(halts: Iterable[Halt], tenant: str, agent: str, task_id: str) -> Off:
     of_tenant = [halt for halt in halts if halt.tenant == tenant]
     held = holding(of_tenant, tenant, agent, task_id)
     return Off(
-        tools={halt.target: halt.told for halt in of_tenant if halt.kind is HaltKind.TOOL},
-        servers={halt.target: halt.told for halt in of_tenant if halt.kind is HaltKind.SERVER},
+        tools={halt.target: halt.text for halt in of_tenant if halt.kind is HaltKind.TOOL},
+        servers={halt.target: halt.text for halt in of_tenant if halt.kind is HaltKind.SERVER},
         run=None if held is None else str(held),
     )
 

@@ -24,7 +24,7 @@ SETTLED_SECONDS = 0.25
 log = logging.getLogger("ops_core.halt_watch")
 
 
-class Switchboard:
+class HaltWatch:
     """Halts in force, and the kill switches of the runs in this process.
 
     Args:
@@ -76,10 +76,10 @@ class Switchboard:
     async def look_forever(self) -> None:
         """Look again and again, until cancelled."""
         while True:
-            await self.heard()
+            await self.refresh_quietly()
             await asyncio.sleep(spread(LOOK_SECONDS))
 
-    async def heard(self) -> None:
+    async def refresh_quietly(self) -> None:
         """Look, because there may be something new."""
         try:
             await self._looked()

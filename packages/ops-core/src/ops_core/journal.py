@@ -12,7 +12,7 @@ from agentkit.transcript.steps import Finished, Recorded, Step, Unreadable
 from ops_core.concurrency.jitter import spread
 from ops_core.errors import SpendingReached, StoreUnavailable, TaskUnreadable
 from ops_core.ports import Store
-from ops_core.spending import Spending, Till
+from ops_core.spending import Spending, SpendingLedger
 from ops_core.task import Lease
 
 AGAIN_SECONDS = 1.0
@@ -71,7 +71,7 @@ class TaskJournal:
         patience_seconds: float = 0.0,
     ) -> None:
         self._patience = patience_seconds
-        self._till = Till(Spending() if spending is None else spending, lease.tenant)
+        self._till = SpendingLedger(Spending() if spending is None else spending, lease.tenant)
         self._store = store
         self._lease = lease
         self._changed = changed
@@ -89,7 +89,7 @@ class TaskJournal:
             return self._known
         steps = await self._store.steps(self._lease.tenant, self._lease.task_id)
         refuse_unreadable(steps)
-        self._till.loaded(steps)
+        self._till.restore(steps)
         return steps
 
     async def _append(self, steps: Sequence[Step]) -> Sequence[Recorded]:
@@ -100,7 +100,7 @@ class TaskJournal:
             recorded = await self._store.append_all(self._lease, steps, charge)
         except SpendingReached as error:
             raise self._till.refusal(error) from None
-        self._till.recorded(recorded)
+        self._till.commit(recorded)
         return recorded
 
     async def _append_patiently(self, steps: Sequence[Step]) -> Sequence[Recorded]:

@@ -41,14 +41,14 @@ class DatabaseMemory:
     async def remember(self, scope: Scope, note: Note, meter: Meter = UNCOUNTED) -> None:
         """Keep a note."""
         vector = await self._packed(note.text, meter)
-        await _told(self._store.put_note(scope, note, vector, self._embeddings.name))
+        await _translate_errors(self._store.put_note(scope, note, vector, self._embeddings.name))
 
     async def recall(self, scope: Scope, query: str, limit: int, meter: Meter = UNCOUNTED) -> Sequence[Note]:
         """The notes that are most similar."""
         if limit < 1:
             return ()
         vector = await self._packed(query, meter)
-        return await _told(self._store.find_notes(scope, vector, self._embeddings.name, limit))
+        return await _translate_errors(self._store.find_notes(scope, vector, self._embeddings.name, limit))
 
     async def forget(
         self,
@@ -59,14 +59,16 @@ class DatabaseMemory:
         ids: Collection[str] | None = None,
     ) -> int:
         """Delete what fits all that is given."""
-        return await _told(self._store.forget_notes(tenant, NoteFilter(agent=agent, key=key, ids=ids)))
+        return await _translate_errors(
+            self._store.forget_notes(tenant, NoteFilter(agent=agent, key=key, ids=ids))
+        )
 
     async def _packed(self, text: str, meter: Meter) -> bytes:
         (vector,) = await self._embeddings.embed([text], meter)
         return packed(vector)
 
 
-async def _told(work: Awaitable[Result]) -> Result:
+async def _translate_errors(work: Awaitable[Result]) -> Result:
     try:
         return await work
     except OpsError as error:

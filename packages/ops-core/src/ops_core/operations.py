@@ -267,7 +267,7 @@ class AgentClient(Protocol):
         ...
 
 
-class Client(
+class Operations(
     TaskClient, BulkClient, ApprovalClient, HaltClient, ThreadClient, NoteClient, AgentClient, Protocol
 ):
     """What can be done with tasks and agents, wherever they are.
@@ -307,7 +307,7 @@ def with_keys(items: Sequence[BatchItem]) -> Iterator[BatchItem]:
 
 
 async def all_tasks(
-    client: Client, status: Collection[str], agent: str | None, label: str | None
+    client: Operations, status: Collection[str], agent: str | None, label: str | None
 ) -> AsyncGenerator[TaskBody, None]:
     """All tasks, newest first."""
     cursor: str | None = None

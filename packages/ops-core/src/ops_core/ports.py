@@ -26,7 +26,7 @@ UNREADABLE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Inserted:
+class SubmitResult:
     """The answer to a submit.
 
     Attributes:
@@ -125,7 +125,7 @@ class RetryLater:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Renewed:
+class RenewResult:
     """What a heartbeat learns.
 
     Attributes:
@@ -153,7 +153,7 @@ class SweepTerms:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Swept:
+class SweepResult:
     """What a sweep has done.
 
     Attributes:
@@ -332,7 +332,7 @@ class TaskStore(Protocol):
     Methods that take a tenant see that tenant's tasks only and raise TaskNotFound for all others.
     """
 
-    async def insert(self, new: NewTask) -> Inserted:
+    async def insert(self, new: NewTask) -> SubmitResult:
         """Accept a task; one of a thread is due when all that were accepted for it before have ended.
 
         Raises:
@@ -373,13 +373,13 @@ class TaskStore(Protocol):
         """Questions to people that are open, those of the newest tasks first."""
         ...
 
-    async def repeated(self, new: NewTask) -> Inserted | None:
+    async def repeated(self, new: NewTask) -> SubmitResult | None:
         """The task that was accepted under the key of this one; ``None`` where there is none. IdempotencyConflict."""
         ...
 
     async def retry(
         self, tenant: str, task_id: str, *, refuse_busy: bool = False, idempotency_key: str | None = None
-    ) -> Inserted:
+    ) -> SubmitResult:
         """A new task that carries on the steps of one that failed or was cancelled; else TransitionRefused.
 
         A task is carried on by one new task only: asked again, the answer is the same task, which was not created.
@@ -517,7 +517,7 @@ class LeaseStore(Protocol):
 
     async def renew(
         self, leases: Collection[Lease], lease_seconds: float, worker: Announcement | None = None
-    ) -> Renewed:
+    ) -> RenewResult:
         """Prolong these leases. Never raises LeaseLost: what was lost is in the answer.
 
         With ``worker``, it counts as alive for as long as a lease lasts, in the same transaction.
@@ -536,7 +536,7 @@ class LeaseStore(Protocol):
 class Upkeep(Protocol):
     """What nobody asks for, and what must happen all the same."""
 
-    async def sweep(self, limit: int = 500, terms: SweepTerms | None = None) -> Swept:
+    async def sweep(self, limit: int = 500, terms: SweepTerms | None = None) -> SweepResult:
         """Take tasks from dead workers and end what is out of time."""
         ...
 

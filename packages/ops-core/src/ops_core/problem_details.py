@@ -32,10 +32,10 @@ from ops_core.errors import (
     TransitionRefused,
 )
 
-MOST_PROBLEMS = 100
+MAX_PROBLEMS = 100
 """So many fields at fault are named at most."""
 
-MOST_TEXT = 1000
+MAX_TEXT = 1000
 """No text of an error is longer."""
 
 _NEWER_TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}  # Python before 3.13 has older ones
@@ -155,7 +155,7 @@ def problem_of_fields(found: Sequence[Any], leave_out: Collection[str] = ()) -> 
             field=short(_path(item["loc"], leave_out)),
             message=short(item["msg"].removeprefix("Value error, ")),
         )
-        for item in found[:MOST_PROBLEMS]
+        for item in found[:MAX_PROBLEMS]
     ]
     return Problem(
         title=title_of(422),
@@ -175,7 +175,7 @@ def title_of(status: int) -> str:
 
 def short(text: str) -> str:
     """Not too long, and fit for UTF-8 even where a caller sent half a surrogate pair."""
-    return text[:MOST_TEXT].encode(errors="replace").decode()
+    return text[:MAX_TEXT].encode(errors="replace").decode()
 
 
 def _path(place: Sequence[str | int], leave_out: Collection[str]) -> str:

@@ -16,7 +16,7 @@ from agentkit.errors import Actor, AgentkitError, ModelResting, RunError, RunRel
 from agentkit.machine_errors import machine_error
 from agentkit.messages import JsonValue
 from agentkit.models.resilience.model import chain_of
-from agentkit.models.resilience.provider_state import Traffic
+from agentkit.models.resilience.provider_state import ProviderState
 from agentkit.ports import Model
 from agentkit.run.control import STUBBORN_SECONDS, Control
 from agentkit.run.kill_switch import KillSwitch
@@ -27,7 +27,7 @@ from agentkit.transcript.codec import kind_of
 from agentkit.transcript.steps import Finished, Recorded, Transcript, Turn, brings_further, open_calls
 from agentkit.untrusted.boundary import guarded
 from ops_core.concurrency.jitter import fraction, spread
-from ops_core.config.catalog import Catalog, Served
+from ops_core.config.catalog import Catalog, CatalogEntry
 from ops_core.engine import Engine
 from ops_core.errors import LeaseLost, OpsError, TaskUnreadable
 from ops_core.halt import Halt
@@ -120,10 +120,12 @@ class Runner:
         catalog: Catalog,
         options: RunnerOptions,
         metrics: RunMetrics | None = None,
-        traffic: Traffic | None = None,
+        traffic: ProviderState | None = None,
     ) -> None:
         self._traffic = (
-            Traffic(catalog.terms.limits, breaking=catalog.terms.breaking) if traffic is None else traffic
+            ProviderState(catalog.terms.limits, breaking=catalog.terms.breaking)
+            if traffic is None
+            else traffic
         )
         self._engine = engine
         self._catalog = catalog
@@ -159,7 +161,7 @@ class Runner:
 
         What else is raised is a fault of the runner itself; it has let go of its tasks then.
         """
-        self._metrics.can_carry(self._options.concurrency)
+        self._metrics.set_capacity(self._options.concurrency)
         async with AsyncExitStack() as stack:
             stack.enter_context(about(worker=self._options.owner))
             self._stack = stack
@@ -229,12 +231,12 @@ class Runner:
         return claimed
 
     def _start(self, claimed: Claimed) -> None:
-        lease, control = claimed.lease, Control(KillSwitch(self._engine.switchboard.look))
+        lease, control = claimed.lease, Control(KillSwitch(self._engine.halt_watch.look))
         if claimed.begun is not None:
             self._metrics.recorded(kind_of(claimed.begun.step))
             if self._options.on_event is not None:
                 self._options.on_event(lease.task_id, claimed.begun)
-        running = asyncio.create_task(self._carry(claimed, control), name=f"task-{lease.task_id}")
+        running = asyncio.create_task(self._run_task(claimed, control), name=f"task-{lease.task_id}")
         self._carried[lease] = _Carried(control, running)
 
         def end(done: asyncio.Task[None]) -> None:
@@ -286,7 +288,7 @@ class Runner:
 
     # --- one task -------------------------------------------------------------------------------------------------
 
-    async def _carry(self, claimed: Claimed, control: Control) -> None:
+    async def _run_task(self, claimed: Claimed, control: Control) -> None:
         task = claimed.task
         if self._stopping.is_set():
             control.release()
@@ -301,27 +303,27 @@ class Runner:
         with about(**of, attempt=task.attempt, epoch=task.epoch):
             log.info("run began")
             try:
-                ending = await self._carry_as_far_as_it_goes(claimed, control)
+                ending = await self._under_lease(claimed, control)
             finally:
-                await self._engine.has_ended(task)
+                await self._engine.wake_next_in_thread(task)
                 seconds = loop.time() - began
                 self._metrics.ended(task.agent, ending.outcome, seconds)
                 log.info("run ended", extra={**ending.told(), "seconds": round(seconds, 3)})
 
-    async def _carry_as_far_as_it_goes(self, claimed: Claimed, control: Control) -> _Ending:
+    async def _under_lease(self, claimed: Claimed, control: Control) -> _Ending:
         """Carry a task until it has ended, or waits, or belongs to somebody else; the lease is in no hand then."""
-        task, switchboard = claimed.task, self._engine.switchboard
+        task, halt_watch = claimed.task, self._engine.halt_watch
         hold = partial(self._hold, claimed.lease)
         if (
-            switchboard.holding(task) is not None
+            halt_watch.holding(task) is not None
         ):  # it was claimed all the same: the halt was lifted a moment ago
-            await switchboard.heard()
+            await halt_watch.refresh_quietly()
         try:
             with (
                 self._engine.carrying(task.id, control.cancel),
-                switchboard.carrying(task, control.kill_switch, hold),
+                halt_watch.carrying(task, control.kill_switch, hold),
             ):
-                return await self._carry_to_its_end(claimed, control)
+                return await self._outcome(claimed, control)
         except LeaseLost:
             return self._lost()
         except RunReleased:
@@ -371,13 +373,13 @@ class Runner:
             return _Ending("left", error.code)
         return _Ending("released")
 
-    async def _carry_to_its_end(self, claimed: Claimed, control: Control) -> _Ending:
+    async def _outcome(self, claimed: Claimed, control: Control) -> _Ending:
         """Carry a task as far as it goes, and say how it stands."""
         task, lease, deadline = claimed.task, claimed.lease, _deadline(claimed, control)
         try:
             # guarded: what the catalog, and the models and memories that it opens, raise is theirs alone
             with guarded("the run"), nullcontext() if task.trace is None else task.trace.carried_on():
-                outcome = await self._run(claimed, control)
+                outcome = await self._run_agent(claimed, control)
         except (OpsError, RunReleased):
             raise
         except AgentkitError as error:  # the agent or its model cannot be used at all
@@ -407,7 +409,7 @@ class Runner:
                 progressed = brings_further(outcome.transcript[max(task.steps, 1) :])
                 return await self._fail(claimed, outcome.error, progressed=progressed)
 
-    async def _run(self, claimed: Claimed, control: Control) -> Outcome[JsonValue]:
+    async def _run_agent(self, claimed: Claimed, control: Control) -> Outcome[JsonValue]:
         task, watcher = claimed.task, self._options.on_event
         served = self._catalog.get(task.agent)
         return await (await self._ready(served)).run(
@@ -433,7 +435,7 @@ class Runner:
         return TaskJournal(
             engine.store,
             lease,
-            engine.changed,
+            engine.notify,
             recorded=recorded,
             ending=ending,
             known=known,
@@ -441,7 +443,7 @@ class Runner:
             patience_seconds=self._options.lease_seconds,
         )
 
-    async def _ready(self, served: Served) -> Agent[Any, Any]:
+    async def _ready(self, served: CatalogEntry) -> Agent[Any, Any]:
         """The agent with its model and memory open; made once, as it keeps what it has worked out about its tools."""
         agent = served.agent
         if agent.name not in self._agents:

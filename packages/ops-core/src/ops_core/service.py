@@ -22,7 +22,7 @@ from ops_core.errors import AgentNotFound, IdempotencyConflict, InvalidRequest, 
 from ops_core.halt import HaltKind
 from ops_core.memory import missing_label, opened_memory
 from ops_core.operations import all_tasks, whole_batch
-from ops_core.ports import Inserted
+from ops_core.ports import SubmitResult
 from ops_core.problem_details import Problem, is_ours, problem_of
 from ops_core.schemas import (
     AgentBody,
@@ -65,7 +65,7 @@ from ops_core.schemas.queries import (
 )
 from ops_core.task import DEFAULT_TENANT, Task
 
-MOST_WAIT_SECONDS = 60
+MAX_WAIT_SECONDS = 60
 """Nobody may wait longer for the answer to one request."""
 
 log = logging.getLogger("ops_core.service")
@@ -78,7 +78,7 @@ async def accept(
     idempotency_key: str | None,
     trace: Trace | None = None,
     fingerprint: str | None = None,
-) -> Inserted:
+) -> SubmitResult:
     """Accept a task that can be run here; it is durable when this returns.
 
     Args:
@@ -144,7 +144,7 @@ async def accept_many(
     trace: Trace | None = None,
     *,
     idempotency_key: str | None = None,
-) -> list[Inserted | Problem]:
+) -> list[SubmitResult | Problem]:
     """Accept each of these tasks, or say what is wrong with it; what was a problem before stays one.
 
     Args:
@@ -160,7 +160,7 @@ async def accept_many(
         InvalidRequest: the batch has a key, and a task in it has another one.
     """
     keys = _batch_keys(items, idempotency_key)
-    first: dict[int, Inserted] = {}
+    first: dict[int, SubmitResult] = {}
     if idempotency_key is not None:
         of_batch = [replace(key, key=idempotency_key) for key in keys]
         first = await _first_accepted(engine, catalog, items, trace, of_batch)
@@ -178,9 +178,9 @@ async def accept_many(
     return [_problem_of(result) if isinstance(result, OpsError) else result for result in results]
 
 
-def batch_result(result: Inserted | Problem) -> BatchResult:
+def batch_result(result: SubmitResult | Problem) -> BatchResult:
     """What became of a task of a batch, as it is told."""
-    if isinstance(result, Inserted):
+    if isinstance(result, SubmitResult):
         return BatchResult(status=202 if result.created else 200, task_id=result.task.id)
     return BatchResult(status=result.status, problem=result)
 
@@ -222,7 +222,7 @@ async def _first_accepted(
     items: Sequence[BatchItem | Problem],
     trace: Trace | None,
     keys: Sequence[_Key],
-) -> dict[int, Inserted]:
+) -> dict[int, SubmitResult]:
     """The first task of a batch that can be accepted, by its place: it holds the key of the batch.
 
     Raises:
@@ -231,7 +231,7 @@ async def _first_accepted(
     conflict: IdempotencyConflict | None = None
     for at, (item, key) in enumerate(zip(items, keys, strict=True)):
         result = await _accepted(engine, catalog, item, trace, key)
-        if isinstance(result, Inserted):
+        if isinstance(result, SubmitResult):
             return {at: result}
         if isinstance(result, IdempotencyConflict):  # or another task of this batch holds it
             conflict = result
@@ -242,7 +242,7 @@ async def _first_accepted(
 
 async def _accepted(
     engine: Engine, catalog: Catalog, item: BatchItem | Problem, trace: Trace | None, key: _Key
-) -> Inserted | Problem | OpsError:
+) -> SubmitResult | Problem | OpsError:
     if isinstance(item, Problem):
         return item
     try:
@@ -260,7 +260,7 @@ def _problem_of(error: OpsError) -> Problem:
 
 async def ended_or_not(engine: Engine, task: Task, seconds: float, closing: asyncio.Event) -> Task:
     """The task when it has ended; as it is after ``seconds`` (at most 60), or when ``closing`` is set."""
-    waiting = engine.until_ended(DEFAULT_TENANT, task.id, min(seconds, MOST_WAIT_SECONDS))
+    waiting = engine.until_ended(DEFAULT_TENANT, task.id, min(seconds, MAX_WAIT_SECONDS))
     return await unless_closing(closing, waiting) or await engine.get(DEFAULT_TENANT, task.id)
 
 

@@ -49,7 +49,7 @@ class DayLimitReached(LimitReached):
         self.transient = retry_after is not None
 
 
-class Till:
+class SpendingLedger:
     """Of one run under one lease.
 
     A call that an earlier lease has announced last was cut with it: nobody knows what it has cost, and the next step
@@ -67,7 +67,7 @@ class Till:
             str, Reservation
         ] = {}  # by the run inside a tool that makes the call; empty for this one
 
-    def loaded(self, steps: Transcript) -> None:
+    def restore(self, steps: Transcript) -> None:
         """These steps are all that were recorded, and no call is under way."""
         self._open.clear()
         for one in steps:
@@ -111,7 +111,7 @@ class Till:
         spent = reserved.amount if known is None else nanos(known)
         return Charge(settled=reserved, spent=spent, unsettled=settled)
 
-    def recorded(self, steps: Sequence[Recorded]) -> None:
+    def commit(self, steps: Sequence[Recorded]) -> None:
         """These steps are recorded."""
         for one in steps:
             self._note(one)

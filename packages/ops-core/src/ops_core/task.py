@@ -23,9 +23,6 @@ EARLIEST_SECONDS = -62_135_596_800.0
 LATEST_SECONDS = 253_402_214_400.0
 """The first moment of the calendar, and the beginning of its last day: a later one, rounded, may lie beyond it."""
 
-MOST_SECONDS = MAX_SECONDS
-"""Nothing is put off for longer than ten years, whatever a provider or a policy says."""
-
 FREE_HANDOVERS = 5
 """So often in a row a task may be handed over in good order without progress; later ones are attempts."""
 
@@ -210,8 +207,8 @@ class NewTask:
             ("timeout_seconds", self.timeout_seconds),
             ("expires_seconds", self.expires_seconds),
         ):
-            if seconds is not None and not 0 < seconds <= MOST_SECONDS:
-                _refuse(name, f"must be more than 0, and at most {MOST_SECONDS:.0f}")
+            if seconds is not None and not 0 < seconds <= MAX_SECONDS:
+                _refuse(name, f"must be more than 0, and at most {MAX_SECONDS:.0f}")
         if not -LARGEST <= self.priority <= LARGEST:
             _refuse("priority", f"must be between {-LARGEST} and {LARGEST}")
         if not 1 <= self.max_attempts <= LARGEST:
@@ -371,12 +368,12 @@ class RetryPolicy:
     Attributes:
         first_seconds: the longest wait before the second attempt.
         factor: each further wait may be so many times longer.
-        most_seconds: no wait is longer.
+        max_seconds: no wait is longer.
     """
 
     first_seconds: float = 1.0
     factor: float = 2.0
-    most_seconds: float = 300.0
+    max_seconds: float = 300.0
 
     def delay(self, attempt: int, chance: float) -> float:
         """Seconds to wait after ``attempt`` (from 1) has failed.
@@ -386,9 +383,9 @@ class RetryPolicy:
             chance: a random number in [0, 1]; at least half of the longest wait is always kept.
         """
         try:
-            longest = min(self.most_seconds, self.first_seconds * self.factor ** (attempt - 1))
+            longest = min(self.max_seconds, self.first_seconds * self.factor ** (attempt - 1))
         except OverflowError:
-            longest = self.most_seconds
+            longest = self.max_seconds
         return longest * (0.5 + 0.5 * chance)
 
 

@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from agentkit import Agent, Rules, ToolError, tool
+from agentkit import Agent, SecurityPolicy, ToolError, tool
 from agentkit.errors import ModelOverloaded
 from agentkit.messages import ModelReply, ModelRequest, Text, ToolCall, Usage
 from agentkit.ports import OnDelta
@@ -127,7 +127,7 @@ def _agents() -> list[Agent]:
             ScriptedModel.by_turn([call("measure", name="x")] * 50),
             name="loser",
             tools=[measure],
-            policy=Rules(deny=("measure",)),
+            policy=SecurityPolicy(deny=("measure",)),
             patience=1,
         ),
         Agent(Talker(), name="talker"),

@@ -18,7 +18,7 @@ from agentkit.transcript.steps import (
     ToolStarted,
 )
 from ops_core import __version__
-from ops_core.cli.doctor.command import _sqlite, _tell
+from ops_core.cli.doctor.command import _print_finding, _sqlite
 from ops_core.cli.doctor.finding import Finding
 from ops_core.cli.task_ids import shortened
 from ops_core.cli.terminal.screen import Screen
@@ -208,7 +208,7 @@ def test_doctor_breaks_lines_at_words_and_keeps_paths_whole(monkeypatch, capsys)
     text = f"enforced: environment, cpu, descriptors, output, time, files, network, processes {path}"
     screen = Screen()
     monkeypatch.setattr(type(screen), "is_terminal", True)
-    _tell(screen, Finding(about="Sandbox", name="pool", state="ok", text=text))
+    _print_finding(screen, Finding(about="Sandbox", name="pool", state="ok", text=text))
     rows = capsys.readouterr().out.splitlines()
     plain = [re.sub(r"\x1b\[[0-9;]*m", "", row).rstrip() for row in rows]
     assert path in [row.strip() for row in plain]

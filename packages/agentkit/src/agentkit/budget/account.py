@@ -23,7 +23,7 @@ from agentkit.transcript.steps import (
     Step,
     Summarised,
 )
-from agentkit.transcript.usage import Tally
+from agentkit.transcript.usage import RunningUsage
 
 _HERE: ContextVar[Account | None] = ContextVar("agentkit_account", default=None)
 
@@ -64,7 +64,7 @@ class Account:
     run_id: str
     agent: str
     limits: Limits
-    tally: Callable[[], Tally]
+    tally: Callable[[], RunningUsage]
     seconds_left: Callable[[], float | None]
     record: Callable[[Step], Awaitable[Recorded]]
     look: Callable[[], None]
@@ -77,13 +77,13 @@ class Account:
     )
     lock: threading.RLock = field(default_factory=threading.RLock)
     held: int = 0
-    _told_steps: int = 0
+    _steps_to_print: int = 0
     pending_steps: dict[str, int] = field(default_factory=dict[str, int])
 
     def __post_init__(self) -> None:
         if self.outer is not None:
             self.lock = self.outer.lock
-        self._told_steps = _counted(self.tally())
+        self._steps_to_print = _counted(self.tally())
 
     # --- for the run and the runs inside it ---------------------------------------------------------------------
 
@@ -135,7 +135,7 @@ class Account:
                 return LimitReached(f"{error}; this run was called by a tool of it, and draws on its budget")
         return None
 
-    async def tell_outer(self, steps: Sequence[Step]) -> None:
+    async def report_to_outer(self, steps: Sequence[Step]) -> None:
         """Record in the journal of the run around this one what it is charged for steps that are about to be recorded.
 
         Its journal comes first: it is the one that a worker carries on.
@@ -143,28 +143,28 @@ class Account:
         if self.outer is None or self.outer.is_settled:
             return
         counted = _counted(self.tally()) + sum(not isinstance(step, ASIDES) for step in steps)
-        self.outer.pending_steps[self.run_id] = counted - self._told_steps
+        self.outer.pending_steps[self.run_id] = counted - self._steps_to_print
         for step in steps:
-            told = self._told(step, counted - self._told_steps)
+            told = self._step_for_outer(step, counted - self._steps_to_print)
             if told is not None:
                 if not isinstance(told, ModelAsked) and told.run == self.run_id:
-                    self._told_steps = counted
+                    self._steps_to_print = counted
                     self.outer.pending_steps.pop(self.run_id, None)
                 await self.outer.put(told)
 
-    async def _tell_rest(self) -> None:
+    async def _report_rest(self) -> None:
         """Record there, too, the steps since the last call of a model: the run is carried no further.
 
         Raises:
             JournalError: the step could not be recorded.
         """
-        left = _counted(self.tally()) - self._told_steps
+        left = _counted(self.tally()) - self._steps_to_print
         if self.outer is None or self.outer.is_settled or left <= 0:
             return
-        self._told_steps += left
+        self._steps_to_print += left
         await self.outer.put(NestedSpent(run=self.run_id, agent=self.agent, steps=left, failed=True))
 
-    def _told(self, step: Step, steps: int) -> ModelAsked | NestedSpent | None:
+    def _step_for_outer(self, step: Step, steps: int) -> ModelAsked | NestedSpent | None:
         match step:
             case ModelAsked():
                 return replace(step, run=step.run or self.run_id)
@@ -220,10 +220,10 @@ class Account:
             yield
         except BaseException:
             with suppress(JournalError):  # what comes of the run is told, and not that
-                await self._tell_rest()
+                await self._report_rest()
             raise
         else:
-            await self._tell_rest()
+            await self._report_rest()
         finally:
             outer.inner.pop(task, None)
             outer.pending_steps.pop(self.run_id, None)
@@ -249,5 +249,5 @@ class Account:
         return None if left is None else left - self.held
 
 
-def _counted(tally: Tally) -> int:
+def _counted(tally: RunningUsage) -> int:
     return tally.steps - tally.asides

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from agentkit.errors import LimitReached, UsageError
 from agentkit.money import as_text, nanos
-from agentkit.transcript.usage import Tally
+from agentkit.transcript.usage import RunningUsage
 
 Number = TypeVar("Number", int, float)
 
@@ -58,7 +58,7 @@ class Limits:
             usd=_smaller(self.usd, other.usd),
         )
 
-    def seconds_left(self, tally: Tally, since_last: float) -> float | None:
+    def seconds_left(self, tally: RunningUsage, since_last: float) -> float | None:
         """Seconds until the run must end; ``None`` for no limit, zero or less when it is over.
 
         Args:
@@ -68,11 +68,11 @@ class Limits:
         """
         return None if self.seconds is None else self.seconds - tally.seconds - since_last
 
-    def nanos_left(self, tally: Tally) -> int | None:
+    def nanos_left(self, tally: RunningUsage) -> int | None:
         """Nano-dollars that a call may still cost; ``None`` for no limit, zero or less when nothing is left."""
         return None if self.usd is None else nanos(self.usd) - tally.spent
 
-    def check(self, tally: Tally, more_steps: int = 0) -> None:
+    def check(self, tally: RunningUsage, more_steps: int = 0) -> None:
         """Refuse another turn when steps, tokens or money are used up.
 
         Args:

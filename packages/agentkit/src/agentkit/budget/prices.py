@@ -24,7 +24,7 @@ _TABLES: Mapping[str, str] = {
 }
 """Providers whose prices ``genai-prices`` knows, and its names for them. Other endpoints have prices of their own."""
 
-_MOST_UNKNOWN = 1000
+_MAX_UNKNOWN = 1000
 """So many names of models that ``genai-prices`` does not know are remembered."""
 
 _PRICE_OF_KIND: Mapping[str, str] = {
@@ -269,7 +269,7 @@ def _calculator() -> _Calculate | None:
             found = genai_prices.calc_price(counted, model, provider_id=provider)
         except LookupError as error:
             if type(error) is LookupError:  # and no KeyError of this one usage
-                if len(unknown) >= _MOST_UNKNOWN:
+                if len(unknown) >= _MAX_UNKNOWN:
                     unknown.clear()
                 unknown[place] = tables
             return None

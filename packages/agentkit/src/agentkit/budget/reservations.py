@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agentkit.budget.prices import Prices
-from agentkit.budget.token_estimates import Sizes, most_input_tokens, most_tokens_of_texts
+from agentkit.budget.token_estimates import Sizes, max_input_tokens, max_tokens_of_texts
 from agentkit.errors import LimitReached, PriceUnknown
 from agentkit.messages import ModelRequest
 from agentkit.money import as_text, usd
 from agentkit.transcript.steps import ModelAsked
 
-MOST_OUTPUT_TOKENS = 8192
+MAX_OUTPUT_TOKENS = 8192
 """Of one reply under a limit of money, where nobody has said more: every current model may write so much."""
 
 LEAST_OUTPUT_TOKENS = 256
@@ -26,7 +26,7 @@ _UNKNOWN = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Means:
+class ReservationInput:
     """What a call may draw on.
 
     Attributes:
@@ -42,7 +42,7 @@ class Means:
     sizes: Sizes | None = None
 
 
-def reservation(model: str, request: ModelRequest, means: Means) -> ModelAsked:
+def reservation(model: str, request: ModelRequest, means: ReservationInput) -> ModelAsked:
     """What is to be recorded before ``model`` is sent ``request``.
 
     The reply is as long as the request permits, and shorter where the money does not last for more.
@@ -51,9 +51,9 @@ def reservation(model: str, request: ModelRequest, means: Means) -> ModelAsked:
         PriceUnknown: nobody knows what the model costs.
         LimitReached: what is left does not even pay for a short reply.
     """
-    bound = most_input_tokens(request, means.sizes)
-    read = _most_read(model, bound, means.last_call)
-    wanted = request.max_tokens or means.prices.max_output_tokens(model) or MOST_OUTPUT_TOKENS
+    bound = max_input_tokens(request, means.sizes)
+    read = _max_read(model, bound, means.last_call)
+    wanted = request.max_tokens or means.prices.max_output_tokens(model) or MAX_OUTPUT_TOKENS
     try:
         most = means.prices.most(model, read, wanted)
     except LookupError:
@@ -82,7 +82,7 @@ def embedding_reservation(
         PriceUnknown: nobody knows what they cost.
         LimitReached: what is left does not pay for them.
     """
-    bound = most_tokens_of_texts(texts)
+    bound = max_tokens_of_texts(texts)
     try:
         most = prices.most(model, bound, 0)
     except LookupError:
@@ -96,7 +96,7 @@ def embedding_reservation(
     return ModelAsked(model=model, reserved_usd=usd(most), input_bound=bound)
 
 
-def _most_read(model: str, bound: int, last_call: tuple[ModelAsked, int] | None) -> int:
+def _max_read(model: str, bound: int, last_call: tuple[ModelAsked, int] | None) -> int:
     """A conversation only grows: what the model has counted before is exact, and only the rest goes by its size."""
     if last_call is None:
         return bound
@@ -107,7 +107,7 @@ def _most_read(model: str, bound: int, last_call: tuple[ModelAsked, int] | None)
     return min(bound, counted + grown)
 
 
-def _affordable(model: str, read: int, wanted: int, means: Means) -> int:
+def _affordable(model: str, read: int, wanted: int, means: ReservationInput) -> int:
     """The longest reply that the money lasts for."""
     left = means.left or 0
     fits, too_long = 0, wanted

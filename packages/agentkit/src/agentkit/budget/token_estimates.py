@@ -45,7 +45,7 @@ class Sizes:
         return self._messages.over(tuple(messages))
 
 
-def most_input_tokens(request: ModelRequest, sizes: Sizes | None = None) -> int:
+def max_input_tokens(request: ModelRequest, sizes: Sizes | None = None) -> int:
     """Tokens that the provider cannot read more of than this.
 
     Args:
@@ -55,7 +55,7 @@ def most_input_tokens(request: ModelRequest, sizes: Sizes | None = None) -> int:
     return _size(request, sizes or Sizes()) + _around(request)
 
 
-def most_tokens_of_texts(texts: Sequence[str]) -> int:
+def max_tokens_of_texts(texts: Sequence[str]) -> int:
     """Tokens that a provider of embeddings cannot read more of than this."""
     return sum(_bytes(text) + _OF_A_MESSAGE for text in texts)
 

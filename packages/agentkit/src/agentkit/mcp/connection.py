@@ -27,10 +27,10 @@ from pydantic import ValidationError
 from agentkit.errors import McpUnavailable, ToolError, ToolTimeout, UsageError
 from agentkit.machine_errors import machine_error
 from agentkit.mcp.change_stream import Ear
-from agentkit.mcp.definitions import MOST_TOOLS, Definition
+from agentkit.mcp.definitions import MAX_TOOLS, Definition
 from agentkit.mcp.elicitation import asking
 from agentkit.mcp.oauth.flow import words_of
-from agentkit.mcp.pool_context import Surroundings
+from agentkit.mcp.pool_context import PoolContext
 from agentkit.mcp.processes import AS_IT_IS
 from agentkit.mcp.servers import McpServer
 from agentkit.mcp.transports import FATE, Fate, Way, way_to
@@ -43,7 +43,7 @@ Result = TypeVar("Result")
 
 _TRIES = 3
 """So often reaching an address is tried for one caller; a program that does not start will not start then, either."""
-_MOST_WAITS = 4
+_MAX_WAITS = 4
 """So often a busy server is asked again when it has said to."""
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 30.0
@@ -52,7 +52,7 @@ FRESH_SECONDS = 60.0
 _CANCEL_SECONDS = 1.0
 """So long it may take to tell a server that a call is given up."""
 _PAGES = 100
-_MOST_WORDS = 300
+_MAX_WORDS = 300
 _CLOSED = "Connection closed"
 _FROM_A_STATUS = {"Server returned an error response", "Not Found", "Session terminated"}
 
@@ -118,7 +118,7 @@ class Connection:
         last_words: what the server said beside its messages before its end, for the operator alone.
     """
 
-    def __init__(self, server: McpServer, here: Surroundings) -> None:
+    def __init__(self, server: McpServer, here: PoolContext) -> None:
         self.server = server
         self._here = here
         self._live: _Live | None = None
@@ -251,7 +251,7 @@ class Connection:
         self, do: Callable[[Client], Awaitable[Result]], until: float, *, again: bool
     ) -> Result:
         """Ask again when a busy server will take the call, where it may be repeated and that is soon enough."""
-        for _ in range(_MOST_WAITS):
+        for _ in range(_MAX_WAITS):
             try:
                 return await self._asked(do, again=again)
             except _Busy as busy:
@@ -439,8 +439,8 @@ async def _listed(client: Client) -> Sequence[Definition]:
     """All tools. Raises ToolError."""
     tools = await _all_pages(client.list_tools, "tools")
     found = [Definition.of(tool.model_dump(by_alias=True, mode="json", exclude_none=True)) for tool in tools]
-    if len(found) > MOST_TOOLS:
-        raise ToolError(f"it lists more than {MOST_TOOLS} tools")
+    if len(found) > MAX_TOOLS:
+        raise ToolError(f"it lists more than {MAX_TOOLS} tools")
     return found
 
 
@@ -454,7 +454,7 @@ async def _all_pages(ask: Callable[..., Awaitable[Any]], name: str) -> list[Any]
         new = [item for item in getattr(page, name) if item not in found] if found else getattr(page, name)
         found += new
         cursor = page.next_cursor
-        if not cursor or cursor in cursors or len(found) > MOST_TOOLS:
+        if not cursor or cursor in cursors or len(found) > MAX_TOOLS:
             break
         cursors.add(cursor)
     return found
@@ -480,7 +480,7 @@ def _words_of(error: BaseException) -> str:
     if isinstance(error, ToolError | MCPError | OAuthFlowError):
         said = words_of(error) if isinstance(error, OAuthFlowError) else str(error)
         text = str(visible(said))
-        return text if len(text) <= _MOST_WORDS else f"{text[:_MOST_WORDS]} …"
+        return text if len(text) <= _MAX_WORDS else f"{text[:_MAX_WORDS]} …"
     if isinstance(error, DecodingError):
         return str(error)
     if isinstance(error, ValidationError):

@@ -15,7 +15,7 @@ from agentkit.attachments import KEY
 from agentkit.messages import JsonValue
 from agentkit.untrusted.text import legible, visible
 
-MOST_ERROR = 8_000
+MAX_ERROR = 8_000
 """Characters of the text of a failed call."""
 
 
@@ -45,7 +45,7 @@ def error_of(blocks: Sequence[Mapping[str, Any]], structured: Any = None) -> str
             structured if isinstance(structured, str) else json.dumps(structured, ensure_ascii=False)
         )
     text = legible("\n\n".join(words).strip()) or "the tool says that it failed, and not why"
-    return text if len(text) <= MOST_ERROR else f"{text[:MOST_ERROR]} … (cut)"
+    return text if len(text) <= MAX_ERROR else f"{text[:MAX_ERROR]} … (cut)"
 
 
 def _in_words(block: Mapping[str, Any]) -> str:

@@ -16,14 +16,14 @@ from agentkit.messages import JsonObject, JsonValue, ToolSpec
 from agentkit.untrusted.json_schema import check_arguments, depth
 from agentkit.untrusted.text import hidden_in
 
-MOST_TOOLS = 1000
-MOST_DEFINITION = 100_000
+MAX_TOOLS = 1000
+MAX_DEFINITION = 100_000
 """Characters of JSON of one definition."""
-MOST_DESCRIPTION = 10_000
-MOST_DEPTH = 40
+MAX_DESCRIPTION = 10_000
+MAX_DEPTH = 40
 
 _NAME = re.compile(r"[A-Za-z0-9_./-]{1,128}")
-_MOST_NAME = 64
+_MAX_NAME = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,12 +80,12 @@ class Definition:
         """Why it cannot be used, or ``None``."""
         if not _NAME.fullmatch(self.name):
             return "its name is not made of letters, digits and _ . / - or is longer than 128"
-        if len(self.description) > MOST_DESCRIPTION:
-            return f"its description has more than {MOST_DESCRIPTION} characters"
-        if depth(self.as_json(), MOST_DEPTH) > MOST_DEPTH:
-            return f"its schema is nested more than {MOST_DEPTH} deep"
-        if len(self._canonical) > MOST_DEFINITION:
-            return f"its definition has more than {MOST_DEFINITION} characters"
+        if len(self.description) > MAX_DESCRIPTION:
+            return f"its description has more than {MAX_DESCRIPTION} characters"
+        if depth(self.as_json(), MAX_DEPTH) > MAX_DEPTH:
+            return f"its schema is nested more than {MAX_DEPTH} deep"
+        if len(self._canonical) > MAX_DEFINITION:
+            return f"its definition has more than {MAX_DEFINITION} characters"
         if (found := hidden_in(self.as_json())) is not None:
             return f"it holds the invisible character {found}"
         if self.parameters.get("type") != "object":
@@ -119,10 +119,10 @@ class Definition:
 def shown_name(server: str, tool: str) -> str:
     """``server__tool``, changed where a model could not call it that: it stays recognisable, and unique."""
     name = f"{server}__{re.sub(r'[^A-Za-z0-9_-]', '_', tool)}"
-    if len(name) <= _MOST_NAME and name == f"{server}__{tool}":
+    if len(name) <= _MAX_NAME and name == f"{server}__{tool}":
         return name
     mark = hashlib.sha256(tool.encode()).hexdigest()[:8]
-    return f"{name[: _MOST_NAME - 9]}_{mark}"
+    return f"{name[: _MAX_NAME - 9]}_{mark}"
 
 
 def twice(definitions: Sequence[Definition]) -> frozenset[str]:

@@ -14,7 +14,7 @@ import httpx2
 from mcp_types import JSONRPCError, JSONRPCMessage, JSONRPCResponse
 
 from agentkit.mcp.framing import MALFORMED, Found, failed_answer, failure, is_answer_to, read_messages
-from agentkit.mcp.processes import MOST_LINE
+from agentkit.mcp.processes import MAX_LINE
 from agentkit.untrusted.text import visible
 
 COMPRESSED = "the answer is compressed, which was not asked for"
@@ -98,7 +98,7 @@ class TooLong(httpx2.ReadError):
 
 
 class CappedStream(httpx2.AsyncByteStream):
-    """Gives up on a body of more than :data:`~agentkit.mcp.processes.MOST_LINE` bytes."""
+    """Gives up on a body of more than :data:`~agentkit.mcp.processes.MAX_LINE` bytes."""
 
     def __init__(self, stream: Any, request: httpx2.Request) -> None:
         self._stream = stream
@@ -108,8 +108,8 @@ class CappedStream(httpx2.AsyncByteStream):
         size = 0
         async for chunk in self._stream:
             size += len(chunk)
-            if size > MOST_LINE:
-                raise TooLong(f"its answer has more than {MOST_LINE} bytes", request=self._request)
+            if size > MAX_LINE:
+                raise TooLong(f"its answer has more than {MAX_LINE} bytes", request=self._request)
             yield chunk
 
     async def aclose(self) -> None:
@@ -135,7 +135,7 @@ class EventStream(httpx2.AsyncByteStream):
         async for chunk in self._stream:
             if is_first and chunk:
                 chunk, is_first = chunk.removeprefix(b"\xef\xbb\xbf"), False  # noqa: PLW2901
-            if b"\n" not in chunk and b"\r" not in chunk and len(rest) + len(event) + len(chunk) <= MOST_LINE:
+            if b"\n" not in chunk and b"\r" not in chunk and len(rest) + len(event) + len(chunk) <= MAX_LINE:
                 rest += chunk  # looked at once: a long line must not cost quadratic time
                 continue
             rest += chunk
@@ -150,7 +150,7 @@ class EventStream(httpx2.AsyncByteStream):
                 async for mended in self._mended(bytes(event)):
                     yield mended
                 event.clear()
-            if len(rest) + len(event) > MOST_LINE:
+            if len(rest) + len(event) > MAX_LINE:
                 for mended in self._too_long(bytes(event + rest)):
                     yield mended
                 return
@@ -175,7 +175,7 @@ class EventStream(httpx2.AsyncByteStream):
             yield others + b"data: " + _encoded(message, self._call_id) + b"\n\n"
 
     def _too_long(self, event: bytes) -> Iterator[bytes]:
-        why = f"its answer has more than {MOST_LINE} bytes"
+        why = f"its answer has more than {MAX_LINE} bytes"
         begin = event[event.find(b"data:") + 5 :]
         failed = failed_answer(begin[:_EDGE], why)
         if failed is not None:

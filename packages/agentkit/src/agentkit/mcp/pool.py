@@ -19,7 +19,7 @@ from agentkit.errors import UsageError
 from agentkit.mcp.executables import found
 from agentkit.mcp.oauth.tokens import Login, TokenFolder, default_tokens
 from agentkit.mcp.pins import Pins
-from agentkit.mcp.pool_context import Elicit, Surroundings, Unwatched, Watch
+from agentkit.mcp.pool_context import Elicit, PoolContext, Unwatched, Watch
 from agentkit.mcp.processes import AS_IT_IS, granted_to
 from agentkit.mcp.proxy import McpProxy
 from agentkit.mcp.servers import McpServer
@@ -108,7 +108,7 @@ class McpPool:
         self._folder = folder
         self.granted = self._held()
         self._surroundings = partial(
-            Surroundings,
+            PoolContext,
             variables=variables,
             folder=folder,
             login=login,

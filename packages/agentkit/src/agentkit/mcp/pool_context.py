@@ -55,7 +55,7 @@ class Unwatched:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class PoolContext:
     """Attributes:
     variables: fill in what declarations leave open; the environment of the process as a rule.
     tokens: where is kept what people have granted.

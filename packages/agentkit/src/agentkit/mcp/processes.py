@@ -27,7 +27,7 @@ from agentkit.sandbox import (
     SandboxUnavailable,
 )
 
-MOST_LINE = 8 * 1024 * 1024
+MAX_LINE = 8 * 1024 * 1024
 """Bytes of one message."""
 
 _EXIT_SECONDS = 2.0
@@ -152,7 +152,7 @@ def granted_to(server: McpServer, program: str, environment: Mapping[str, str]) 
 
 def _terms(server: McpServer, grants: Grants, environment: Mapping[str, str]) -> ProgramTerms:
     return ProgramTerms(
-        limits=ProgramLimits(line_bytes=MOST_LINE),
+        limits=ProgramLimits(line_bytes=MAX_LINE),
         grants=grants,
         environment={name: environment[name] for name in JAILED if name in environment} | dict(server.env),
         folder=server.cwd,
@@ -209,7 +209,7 @@ async def _started(server: McpServer, environment: Mapping[str, str]) -> asyncio
             env=env | dict(server.env),
             cwd=server.cwd,
             start_new_session=True,
-            limit=MOST_LINE,
+            limit=MAX_LINE,
         )
     except (OSError, ValueError) as error:
         trouble = machine_error(error, began=False)

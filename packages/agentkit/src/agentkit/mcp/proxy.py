@@ -16,9 +16,9 @@ from agentkit.mcp.toolset import McpToolset
 from agentkit.messages import Effect, JsonObject, JsonValue, ToolCall, ToolSpec
 from agentkit.ports import ToolContext
 
-MOST_LISTED = 100
+MAX_LISTED = 100
 """Tools that are listed at a time."""
-MOST_FOUND = 10
+MAX_FOUND = 10
 _BRIEF = 160
 
 _TEXT: JsonObject = {"type": "string"}
@@ -98,9 +98,9 @@ class McpProxy:
                 toolset = self._toolset(_text(call.arguments, "server"))
                 found = await toolset.definitions()
                 listed: list[JsonValue] = [
-                    {"tool": each.name, "about": _brief(each)} for each in found[:MOST_LISTED]
+                    {"tool": each.name, "about": _brief(each)} for each in found[:MAX_LISTED]
                 ]
-                return {"tools": listed, "complete": len(found) <= MOST_LISTED}
+                return {"tools": listed, "complete": len(found) <= MAX_LISTED}
             case "mcp_search_tools":
                 return await self._search(_text(call.arguments, "query"))
             case "mcp_proxy":
@@ -127,9 +127,9 @@ class McpProxy:
                 "about": each.description or each.title,
                 "arguments": each.parameters,
             }
-            for _score_, server, each in ranked[:MOST_FOUND]
+            for _score_, server, each in ranked[:MAX_FOUND]
         ]
-        return {"tools": tools, "complete": len(ranked) <= MOST_FOUND, "unavailable": away}
+        return {"tools": tools, "complete": len(ranked) <= MAX_FOUND, "unavailable": away}
 
     async def examine(self, call: ToolCall) -> None:
         """See whether the arguments fit the tool that is to be called.

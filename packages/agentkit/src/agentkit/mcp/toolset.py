@@ -19,10 +19,10 @@ from agentkit.untrusted.text import visible
 
 log = logging.getLogger("agentkit.mcp")
 
-_MOST_PROGRESS = 300
+_MAX_PROGRESS = 300
 _PROGRESS_SECONDS = 0.05
 
-MOST_LISTED = 200
+MAX_LISTED = 200
 """Resources that are listed at a time."""
 
 
@@ -100,7 +100,7 @@ class McpToolset:
             ToolError: the tool, or the server, says that the call failed.
         """
         if self.server.resources and call.name in {spec.name for spec in _resource_specs(self.server)}:
-            return await self._untold(self._about_resources(call))
+            return await self._cut_secrets(self._about_resources(call))
         known = {shown_name(self.server.name, each.name): each for each in await self.definitions()}
         definition = known.get(call.name)
         if definition is None:
@@ -122,9 +122,9 @@ class McpToolset:
         self, definition: Definition, arguments: JsonObject, context: ToolContext[Any]
     ) -> JsonValue:
         """:meth:`call` of a tool that :meth:`definitions` has given."""
-        return await self._untold(self._carried_out(definition, arguments, context))
+        return await self._cut_secrets(self._carried_out(definition, arguments, context))
 
-    async def _untold(self, answer: Awaitable[JsonValue]) -> JsonValue:
+    async def _cut_secrets(self, answer: Awaitable[JsonValue]) -> JsonValue:
         """The answer, or why there is none, without the secrets that the server was given and repeats."""
         try:
             found = await answer
@@ -151,7 +151,7 @@ class McpToolset:
             told_at = now
             told = message or (f"{done:g}" if total is None else f"{done:g} of {total:g}")
             shown = str(visible(self._connection().secrets.hidden(told)))
-            context.report(shown if len(shown) <= _MOST_PROGRESS else f"{shown[:_MOST_PROGRESS]} …")
+            context.report(shown if len(shown) <= _MAX_PROGRESS else f"{shown[:_MAX_PROGRESS]} …")
 
         result = await self._connection().call(
             definition.name, arguments, progress=progress, again=effect is not Effect.UNSAFE
@@ -188,9 +188,9 @@ class McpToolset:
             found = await self._connection().resources()
             told = [
                 {"uri": each.uri, "name": each.name, "description": each.description or ""}
-                for each in found[:MOST_LISTED]
+                for each in found[:MAX_LISTED]
             ]
-            return {"resources": told, "complete": len(found) <= MOST_LISTED}
+            return {"resources": told, "complete": len(found) <= MAX_LISTED}
         uri = call.arguments.get("uri")
         if not isinstance(uri, str) or not uri:
             raise BadArguments("uri: the address of a resource is required")

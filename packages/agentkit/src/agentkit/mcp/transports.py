@@ -41,8 +41,8 @@ from agentkit.mcp.http_answers import (
     refusal_of,
 )
 from agentkit.mcp.oauth.flow import auth_of, sent_by
-from agentkit.mcp.pool_context import Surroundings
-from agentkit.mcp.processes import AS_IT_IS, MOST_LINE, Streams, running
+from agentkit.mcp.pool_context import PoolContext
+from agentkit.mcp.processes import AS_IT_IS, MAX_LINE, Streams, running
 from agentkit.mcp.servers import McpServer
 from agentkit.net.headers import retry_after
 from agentkit.net.http_client import GuardedTransport
@@ -52,19 +52,19 @@ log = logging.getLogger("agentkit.mcp")
 
 _EXIT_SECONDS = 0.2
 """So long a program may take to end after its output has."""
-_MOST_ASKED = 100
+_MAX_ASKED = 100
 """Questions of a server that were not answered yet, or whose answers it has not read."""
-MOST_NOISE = 8 * MOST_LINE
+MAX_NOISE = 8 * MAX_LINE
 """Bytes without a message in them after which a program is ended."""
-MOST_NOISY_LINES = 50_000
+MAX_NOISY_LINES = 50_000
 """Lines without a message after which it is."""
-_MOST_TOLD = 20
+_MAX_TOLD = 20
 """So many of them are reported."""
 _CHUNK = 64 * 1024
 _EDGE = 4096
 _ERROR_LINES = 5
 _ERROR_LINE = 300
-_MOST_UNFINISHED = 1 << 16
+_MAX_UNFINISHED = 1 << 16
 """Bytes of a line that has no end yet."""
 
 
@@ -124,7 +124,7 @@ class Way(Protocol):
         ...
 
 
-def way_to(server: McpServer, here: Surroundings, hidden: Callable[[str], str]) -> Way:
+def way_to(server: McpServer, here: PoolContext, hidden: Callable[[str], str]) -> Way:
     """The transport to a resolved server.
 
     Args:
@@ -147,9 +147,9 @@ class _Noise:
     def told(self, raw: str) -> str:
         """Report it, and return it as it was reported."""
         self._count += 1
-        if self._count > _MOST_TOLD:
+        if self._count > _MAX_TOLD:
             return ""
-        words = str(visible(self._hidden(raw[:_MOST_UNFINISHED].strip())))[:_ERROR_LINE]
+        words = str(visible(self._hidden(raw[:_MAX_UNFINISHED].strip())))[:_ERROR_LINE]
         level = logging.DEBUG
         if not self._has_warned and "{" in words:
             self._has_warned, level = True, logging.WARNING
@@ -195,7 +195,7 @@ class _Base:
 class _Program(_Base):
     """Messages are lines of JSON: written to its input, read from its output. What it writes elsewhere is logged."""
 
-    def __init__(self, server: McpServer, here: Surroundings, hidden: Callable[[str], str]) -> None:
+    def __init__(self, server: McpServer, here: PoolContext, hidden: Callable[[str], str]) -> None:
         super().__init__(server, hidden)
         self._here = here
         self._heard = False
@@ -212,7 +212,7 @@ class _Program(_Base):
         streams = await self._stack.enter_async_context(process)
         incoming, read = anyio.create_memory_object_stream[SessionMessage | Exception]()
         # answers that nobody reads are counted below; without room for them here the session would wait, and count none
-        write, outgoing = anyio.create_memory_object_stream[SessionMessage](2 * _MOST_ASKED)
+        write, outgoing = anyio.create_memory_object_stream[SessionMessage](2 * _MAX_ASKED)
         for work in (
             self._read(streams, incoming),
             self._write(outgoing, streams.stdin),
@@ -240,11 +240,11 @@ class _Program(_Base):
                 for message in found.messages:
                     self._asked += isinstance(message, JSONRPCRequest)
                     await incoming.send(SessionMessage(message))
-                babbles = lines.skipped > MOST_NOISE or lines.noise > MOST_NOISY_LINES
-                if self._asked > _MOST_ASKED or babbles:
-                    asks = f"it asks, and does not read the answers: {_MOST_ASKED} of them wait"
+                babbles = lines.skipped > MAX_NOISE or lines.noise > MAX_NOISY_LINES
+                if self._asked > _MAX_ASKED or babbles:
+                    asks = f"it asks, and does not read the answers: {_MAX_ASKED} of them wait"
                     told = f"it sent {lines.noise} lines ({lines.skipped} bytes) of what is no message"
-                    self.reason = asks if self._asked > _MOST_ASKED else told
+                    self.reason = asks if self._asked > _MAX_ASKED else told
                     streams.process.kill()  # nothing that it has still to say is wanted
                     return
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
@@ -282,12 +282,12 @@ class _Program(_Base):
         rest = b""
         while chunk := await errors.read(4096):
             *lines, rest = (rest + chunk).split(b"\n")  # a secret may lie across two chunks
-            if len(rest) > _MOST_UNFINISHED:
+            if len(rest) > _MAX_UNFINISHED:
                 lines, rest = [*lines, rest], b""
-            self._tell(lines)
-        self._tell([rest])
+            self._log_noise(lines)
+        self._log_noise([rest])
 
-    def _tell(self, lines: Sequence[bytes]) -> None:
+    def _log_noise(self, lines: Sequence[bytes]) -> None:
         for line in lines:
             if line.strip():
                 self._said.append(self._shown(line.decode(errors="replace")))
@@ -318,21 +318,21 @@ class _Lines:
             buffer += chunk
             await asyncio.sleep(0)  # what is there already is read without a pause
             while (end := buffer.find(b"\n", seen)) >= 0:
-                yield bytes(buffer[:end]), is_whole and end <= MOST_LINE
+                yield bytes(buffer[:end]), is_whole and end <= MAX_LINE
                 del buffer[: end + 1]
                 is_whole, seen = True, 0
             seen = len(buffer)
-            if len(buffer) > MOST_LINE:
+            if len(buffer) > MAX_LINE:
                 del buffer[_EDGE : len(buffer) - _EDGE]
                 is_whole, seen = False, len(buffer)
-                if self.skipped > MOST_NOISE:
+                if self.skipped > MAX_NOISE:
                     yield bytes(buffer), False
         if buffer:
             yield bytes(buffer), is_whole
 
 
 def _too_long(line: bytes) -> Found:
-    why = f"its answer has more than {MOST_LINE} bytes"
+    why = f"its answer has more than {MAX_LINE} bytes"
     failed = failed_answer(line, why)
     return Found(
         messages=[] if failed is None else [failed], noise=line[:_ERROR_LINE].decode(errors="replace")
@@ -348,7 +348,7 @@ async def _stopped(task: asyncio.Task[None]) -> None:
 
 
 class _Address(_Base):
-    def __init__(self, server: McpServer, here: Surroundings, hidden: Callable[[str], str]) -> None:
+    def __init__(self, server: McpServer, here: PoolContext, hidden: Callable[[str], str]) -> None:
         super().__init__(server, hidden)
         self._auth = auth_of(server, here.tokens, here.login)
         self._capped: _Capped | None = None
@@ -374,7 +374,7 @@ class _Address(_Base):
             transport=self._capped,
         )
         await self._stack.enter_async_context(client)
-        streams = streamable_http_client(server.url, http_client=client, max_sse_event_size=MOST_LINE)
+        streams = streamable_http_client(server.url, http_client=client, max_sse_event_size=MAX_LINE)
         return await self._stack.enter_async_context(streams)
 
     def _gone(self, error: BaseException | None = None) -> None:

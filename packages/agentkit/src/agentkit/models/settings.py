@@ -16,7 +16,7 @@ Effort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh",
 SETTINGS = ("temperature", "top_p", "seed", "reasoning_effort", "tool_choice", "stop", "max_tokens")
 """Fields of a request that come from the settings of an agent."""
 
-_MOST_STOPS = 16
+_MAX_STOPS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,5 +138,5 @@ def _problem(name: str, value: object) -> str | None:
             return None if told else "must be auto, none, required or the name of a tool"
         case _:
             texts = cast("tuple[object, ...]", value) if isinstance(value, tuple) else (None,)
-            fits = len(texts) <= _MOST_STOPS and all(isinstance(each, str) and each for each in texts)
-            return None if fits else f"must be at most {_MOST_STOPS} texts"
+            fits = len(texts) <= _MAX_STOPS and all(isinstance(each, str) and each for each in texts)
+            return None if fits else f"must be at most {_MAX_STOPS} texts"

@@ -32,9 +32,9 @@ Resolve: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
 RuleFor: TypeAlias = Callable[[str, str, int], HostRule]
 """The rule for a scheme, a host and a port; raises AddressRefused where none allows it."""
 
-MOST_BYTES = 4 << 20
+MAX_BYTES = 4 << 20
 SECONDS = 30.0
-MOST_ADDRESSES = 4
+MAX_ADDRESSES = 4
 """So many addresses of a host are tried, one after the other."""
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -69,7 +69,7 @@ class GuardedClient:
             host in a private network, or on this machine, needs a rule that says ``private=True``.
         schemes: ``https``; and ``http``, where somebody wants it.
         seconds: that a request may take, with its redirects.
-        most_bytes: that a body may have.
+        max_bytes: that a body may have.
         redirects: so many are followed, each looked at like the first URL; GET and HEAD only. To another host, port or
             scheme no header is taken along but ``Accept``.
         tls: how servers are checked; as usual where not given.
@@ -85,7 +85,7 @@ class GuardedClient:
         hosts: Iterable[HostRule | str] | None = None,
         schemes: Iterable[str] = ("https",),
         seconds: float = SECONDS,
-        most_bytes: int = MOST_BYTES,
+        max_bytes: int = MAX_BYTES,
         redirects: int = 3,
         tls: ssl.SSLContext | None = None,
         resolve: Resolve | None = None,
@@ -96,7 +96,7 @@ class GuardedClient:
             message = f"schemes: {' and '.join(_PORTS)} are known, not {', '.join(sorted(self._schemes))}"
             raise UsageError(message)
         self._seconds = seconds
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self._redirects = redirects
         self._tls = tls
         self._resolve = _addresses_of if resolve is None else resolve
@@ -231,8 +231,8 @@ class GuardedClient:
         body = bytearray()
         async for piece in stream:
             body += piece
-            if len(body) > self._most_bytes:
-                raise ToolError(f"the answer of {_shown(str(place))} has more than {self._most_bytes} bytes")
+            if len(body) > self._max_bytes:
+                raise ToolError(f"the answer of {_shown(str(place))} has more than {self._max_bytes} bytes")
         return bytes(body)
 
 
@@ -306,7 +306,7 @@ class _Checking(httpcore2.AsyncNetworkBackend):
         if not rule.private and not all(map(is_public, addresses)):
             raise AddressRefused(f"{host} has an address that is not public")
         problem: Exception = OSError("no address")
-        for address in addresses[:MOST_ADDRESSES]:
+        for address in addresses[:MAX_ADDRESSES]:
             try:
                 wire: httpcore2.AsyncNetworkStream = await self._wires.connect_tcp(
                     address, port, timeout, local_address, socket_options

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agentkit.messages import ModelReply, ModelRequest, StopReason
 from agentkit.planning.conversation import Brief, Conversation, Reading, cut_off
-from agentkit.planning.thinking_tags import ONLY_THOUGHT, UNCLOSED, Spoken, SpokenDeltas, told_apart
+from agentkit.planning.thinking_tags import ONLY_THOUGHT, UNCLOSED, Spoken, SpokenDeltas, split_thinking
 from agentkit.ports import OnDelta
 from agentkit.transcript.steps import Transcript
 
@@ -29,7 +29,7 @@ class NativePlanning:
 
         An output of a schema shows by itself whether it is whole.
         """
-        spoken = told_apart(reply.parts)
+        spoken = split_thinking(reply.parts)
         if reply.stop_reason is StopReason.PAUSED:
             return Reading(parts=reply.parts)
         if reply.stop_reason is StopReason.LENGTH:

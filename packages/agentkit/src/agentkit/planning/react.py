@@ -42,7 +42,7 @@ from agentkit.planning.conversation import (
     tool_message,
     user_message,
 )
-from agentkit.planning.thinking_tags import TAG_KEY, SpokenDeltas, told_apart
+from agentkit.planning.thinking_tags import TAG_KEY, SpokenDeltas, split_thinking
 from agentkit.ports import OnDelta
 from agentkit.transcript.steps import ModelReplied, RunStarted, Summarised, ToolReturned, Transcript
 
@@ -129,7 +129,7 @@ class ReActPlanning:
 
         if reply.stop_reason is StopReason.PAUSED:
             return Reading(parts=reply.parts)
-        spoken = told_apart(reply.parts, read_line)
+        spoken = split_thinking(reply.parts, read_line)
         if reply.stop_reason in DECLINED:
             return Reading(parts=spoken.parts)
         if reply.stop_reason is StopReason.UNFINISHED:

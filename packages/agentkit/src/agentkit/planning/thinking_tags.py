@@ -135,7 +135,7 @@ class Spoken:
         return "".join(part.text for part in self.parts if isinstance(part, Text))
 
 
-def told_apart(parts: Sequence[Part], read_line: ReadLine | None = None) -> Spoken:
+def split_thinking(parts: Sequence[Part], read_line: ReadLine | None = None) -> Spoken:
     """Return the parts of a reply with what was thought in its text as reasoning.
 
     Args:
@@ -195,7 +195,7 @@ class Splitter:
     """Tells thinking from speech in a text that arrives in pieces, however it is cut.
 
     Args:
-        read_line: see :func:`told_apart`.
+        read_line: see :func:`split_thinking`.
 
     Attributes:
         pieces: what is known so far.
@@ -490,7 +490,7 @@ class SpokenDeltas:
     Args:
         show: is shown the deltas.
         model: ``provider:name``, named where what was shown turns out to be thinking.
-        read_line: see :func:`told_apart`.
+        read_line: see :func:`split_thinking`.
     """
 
     def __init__(self, show: OnDelta, model: str, read_line: ReadLine | None = None) -> None:

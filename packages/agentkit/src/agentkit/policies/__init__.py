@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from agentkit.policies.paths import Inside
     from agentkit.policies.rules import Between, Check, OneOf, Rule
     from agentkit.policies.run_history import Labels, labels_of
-    from agentkit.policies.security import WEEK, Rules, SecurityPolicy
+    from agentkit.policies.security import WEEK, SecurityPolicy
 else:
     __getattr__, __dir__ = exports(
         __name__,
@@ -34,7 +34,6 @@ else:
                 "labels_of",
             ),
             "agentkit.policies.security": (
-                "Rules",
                 "SecurityPolicy",
                 "WEEK",
             ),
@@ -50,7 +49,6 @@ __all__ = [
     "Labels",
     "OneOf",
     "Rule",
-    "Rules",
     "SecurityPolicy",
     "labels_of",
 ]

@@ -21,7 +21,7 @@ _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443, "ftp": 21}
 
-_MOST_CHARACTERS = 253
+_MAX_CHARACTERS = 253
 
 
 class _Place(NamedTuple):
@@ -116,7 +116,7 @@ def _place_of(text: str, *, port_may_be_any: bool = False) -> _Place | None:
     labels = host.split(".")
     if _NUMBER.fullmatch(labels[-1]):  # as browsers do: what ends in a number is an address
         return _address(host, port, version=4)
-    if len(host) > _MOST_CHARACTERS or not all(_LABEL.fullmatch(label) for label in labels):
+    if len(host) > _MAX_CHARACTERS or not all(_LABEL.fullmatch(label) for label in labels):
         return None
     return _Place(host, port, is_address=False)
 

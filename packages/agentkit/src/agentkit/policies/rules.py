@@ -132,7 +132,7 @@ def _bare(name: str) -> str:
     return re.sub(r"[\W_]", "", unicodedata.normalize("NFKC", name)).casefold()
 
 
-_MOST_SHOWN = Fraction(10**300)
+_MAX_SHOWN = Fraction(10**300)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,7 +189,7 @@ class Between:
         if None not in before and known + more <= Fraction(repr(float(self.most_per_run))):
             return None
         so_far = (
-            "nobody knows how much it is" if None in before else f"it is {float(min(known, _MOST_SHOWN)):g}"
+            "nobody knows how much it is" if None in before else f"it is {float(min(known, _MAX_SHOWN)):g}"
         )
         return f"must be at most {self.most_per_run:g} in all calls of a run together, and {so_far} so far"
 

@@ -116,10 +116,6 @@ class SecurityPolicy:
         return f"the rules about {', '.join(held)} hold" if held else ""
 
 
-Rules = SecurityPolicy
-"""The name that it had before it knew rules about arguments."""
-
-
 def _with_behind(call: ToolCall, behind: Behind) -> list[ToolCall]:
     """A call, and the one that it passes on."""
     passed_on = behind(call)

@@ -56,7 +56,7 @@ _OVERHEAD = 4.0  # of each message: its role and its frame
 _DOCUMENT = 5_000.0
 _IMAGE = 1_200.0  # of which nobody knows how large it is
 _PIXELS_PER_TOKEN = 750.0
-_LEAST_OF_AN_IMAGE, _MOST_OF_AN_IMAGE = 200.0, 4_000.0
+_LEAST_OF_AN_IMAGE, _MAX_OF_AN_IMAGE = 200.0, 4_000.0
 _LEAST, _MOST = 0.3, 3.0  # so far an estimate may be off; beyond that, somebody has miscounted
 _TELLING = 500.0  # in a shorter request, what the provider adds by itself hides how far off the estimate is
 
@@ -232,7 +232,7 @@ def _size_of_attachment(attachment: Attachment) -> float:
     size = pixels_of(attachment.data or b"")
     if size is None:
         return _IMAGE
-    return min(max(size[0] * size[1] / _PIXELS_PER_TOKEN, _LEAST_OF_AN_IMAGE), _MOST_OF_AN_IMAGE)
+    return min(max(size[0] * size[1] / _PIXELS_PER_TOKEN, _LEAST_OF_AN_IMAGE), _MAX_OF_AN_IMAGE)
 
 
 def _size_of(value: JsonValue) -> float:
@@ -350,7 +350,7 @@ def summary_request(transcript: Transcript, shorten: Shorten) -> ModelRequest:
     told = list(messages(older))
     text = ""
     for clip in _CLIPS:
-        text = "\n\n".join(line for message in told for line in _told(message, clip))
+        text = "\n\n".join(line for message in told for line in _lines_of(message, clip))
         if estimated_tokens(text) <= shorten.room:
             break
     else:
@@ -358,7 +358,7 @@ def summary_request(transcript: Transcript, shorten: Shorten) -> ModelRequest:
     return ModelRequest(instructions=_INSTRUCTIONS, messages=(UserMessage(text=f"The record:\n\n{text}"),))
 
 
-def _told(message: Message, clip: int) -> Iterator[str]:
+def _lines_of(message: Message, clip: int) -> Iterator[str]:
     match message:
         case UserMessage(text=text, attachments=attachments):
             handed = "".join(f" [{_named(each)}]" for each in attachments)

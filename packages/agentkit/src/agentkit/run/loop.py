@@ -32,8 +32,8 @@ from agentkit.ports import Journal
 from agentkit.run.compaction import Gauge, Shorten, forced
 from agentkit.run.control import Control, Host, cancel_and_wait, resolve
 from agentkit.run.fingerprints import changes
-from agentkit.run.memory import RunMeter
-from agentkit.run.model_turn import Answer, TimeUp, Unanswered, Wanted
+from agentkit.run.memory import EmbeddingMeter
+from agentkit.run.model_turn import Answer, NoReply, TimeUp, TurnRequest
 from agentkit.run.next_step import (
     CallModel,
     CallTools,
@@ -41,8 +41,8 @@ from agentkit.run.next_step import (
     Ended,
     Owed,
     Recall,
+    RunSpec,
     Wait,
-    Work,
     concluded,
     failed,
     next_owed,
@@ -50,7 +50,7 @@ from agentkit.run.next_step import (
     withdrawal_of,
 )
 from agentkit.run.outcomes import Cancelled, Completed, Failed, Outcome, Waiting
-from agentkit.run.tool_call import Caller, ToolProgress, in_order, place_of
+from agentkit.run.tool_call import ToolExecutor, ToolProgress, in_order, place_of
 from agentkit.transcript.steps import (
     ApprovalAsked,
     Declared,
@@ -66,7 +66,7 @@ from agentkit.transcript.steps import (
     declared_in,
     ending,
 )
-from agentkit.transcript.usage import Tally
+from agentkit.transcript.usage import RunningUsage
 from agentkit.untrusted.boundary import is_meant_for, task_here
 
 Event: TypeAlias = Recorded | Delta | ToolProgress
@@ -95,7 +95,7 @@ class Loop:
         at: the moment at which this was made, by the journal's clock.
     """
 
-    work: Work
+    work: RunSpec
     journal: Journal
     deps: object
     control: Control
@@ -103,7 +103,7 @@ class Loop:
     on_event: OnEvent | None
     outer: Account | None = None
     steps: list[Recorded] = field(default_factory=list[Recorded])
-    tally: Tally = field(default_factory=Tally)
+    tally: RunningUsage = field(default_factory=RunningUsage)
     gauge: Gauge | None = None
     at: float = field(default_factory=time.time)
     _began: float = field(default_factory=lambda: _now())  # noqa: PLW0108  (it is defined below)
@@ -145,7 +145,7 @@ class Loop:
 
     async def _load(self) -> None:
         self.steps = list(await self.journal.load())
-        self.tally = Tally.of(self.steps)
+        self.tally = RunningUsage.of(self.steps)
         if self.work.context.window is not None:
             self.gauge = Gauge.of(self.work.asker.brief, self.steps)
         self._last = _now()
@@ -243,7 +243,7 @@ class Loop:
         await self._record(found)
         return None
 
-    async def _unanswered(self, problem: TimeUp | Unanswered) -> Failed | None:
+    async def _unanswered(self, problem: TimeUp | NoReply) -> Failed | None:
         """An unrecorded failure ends the carrying, not the run."""
         self._look()
         if self._is_out_of_time:  # as next_owed will find
@@ -251,10 +251,10 @@ class Loop:
         match problem:
             case TimeUp():
                 return None
-            case Unanswered(error, final=True):
+            case NoReply(error, final=True):
                 await self._record(failed(error))
                 return None
-            case Unanswered(error):
+            case NoReply(error):
                 return Failed(run_id=self._run_id, transcript=tuple(self.steps), error=error, resumable=True)
 
     async def _call_model(self, owed: CallModel | Shorten) -> Failed | None:
@@ -270,12 +270,12 @@ class Loop:
                 await self._record_reply(answer)
             case Summarised():
                 await self._record(answer)
-            case TimeUp() | Unanswered():
+            case TimeUp() | NoReply():
                 return await self._unanswered(answer)
         return None
 
     async def _ask(self, owed: CallModel | Shorten) -> Answer:
-        wanted = Wanted(
+        wanted = TurnRequest(
             transcript=self.steps,
             tally=self.tally,
             account=self.account,
@@ -304,7 +304,7 @@ class Loop:
 
     async def _call_tools(self, calls: Sequence[OpenCall]) -> Failed | None:
         seconds_left = self._seconds_left()
-        caller = Caller(
+        caller = ToolExecutor(
             run_id=self._run_id,
             deps=self.deps,
             policy=self.work.policy,
@@ -322,10 +322,10 @@ class Loop:
         for together in in_order(calls, self.work.specs):
             await self._settle(caller, together)
             if (trouble := caller.machine_error) is not None:
-                return await self._unanswered(Unanswered(trouble.as_run_error()))
+                return await self._unanswered(NoReply(trouble.as_run_error()))
         return None
 
-    async def _settle(self, caller: Caller, calls: Sequence[OpenCall]) -> None:
+    async def _settle(self, caller: ToolExecutor, calls: Sequence[OpenCall]) -> None:
         """Calls that run side by side."""
         if len(calls) == 1:
             await caller.settle(calls[0], self.steps)
@@ -396,7 +396,7 @@ class Loop:
 
     async def _append(self, step: Step, *more: Step) -> Recorded:
         """The one durable line; gives the first step as recorded."""
-        await self.account.tell_outer((step, *more))
+        await self.account.report_to_outer((step, *more))
         change, self._change = self._change, None
         steps = (step, *more) if change is None else (change, step, *more)
         recorded = (
@@ -453,9 +453,9 @@ class Loop:
         )
 
     @cached_property
-    def _meter(self) -> RunMeter:
+    def _meter(self) -> EmbeddingMeter:
         work = self.work
-        return RunMeter(
+        return EmbeddingMeter(
             prices=work.asker.prices,
             account=self.account,
             record=self._record,
@@ -481,7 +481,7 @@ class Loop:
 
 
 def _is_too_long(answer: Answer) -> bool:
-    return isinstance(answer, Unanswered) and answer.error.code == ContextTooLong.code
+    return isinstance(answer, NoReply) and answer.error.code == ContextTooLong.code
 
 
 def _now() -> float:

@@ -32,7 +32,7 @@ from agentkit.messages import Effect, JsonValue, ToolCall, ToolSpec, Usage
 from agentkit.planning.conversation import as_text
 from agentkit.ports import Memory, Meter, Metered, Scope, ToolContext
 from agentkit.run.compaction import estimated_tokens
-from agentkit.run.model_turn import TimeUp, Unanswered, is_the_runs_own
+from agentkit.run.model_turn import NoReply, TimeUp, is_the_runs_own
 from agentkit.transcript.steps import (
     BEGINNINGS,
     Embedded,
@@ -54,7 +54,7 @@ log = logging.getLogger("agentkit")
 
 _NO_MONEY = frozenset({LimitReached.code, PriceUnknown.code})
 
-MOST_CHARACTERS = 4000
+MAX_CHARACTERS = 4000
 """No note is longer: neither an outcome nor what the model says. Nor is what is looked for."""
 
 REMEMBER = ToolSpec(
@@ -63,7 +63,7 @@ REMEMBER = ToolSpec(
     "Write it so that it can be understood by itself. Never keep passwords or keys.",
     parameters={
         "type": "object",
-        "properties": {"text": {"type": "string", "minLength": 1, "maxLength": MOST_CHARACTERS}},
+        "properties": {"text": {"type": "string", "minLength": 1, "maxLength": MAX_CHARACTERS}},
         "required": ["text"],
         "additionalProperties": False,
     },
@@ -72,7 +72,7 @@ REMEMBER = ToolSpec(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Remembering:
+class RunMemory:
     """The memory of one run.
 
     Attributes:
@@ -86,7 +86,7 @@ class Remembering:
     scope: Scope
 
     @classmethod
-    def of(cls, declared: AgentMemory, scope: Scope) -> Remembering:
+    def of(cls, declared: AgentMemory, scope: Scope) -> RunMemory:
         """The memory of a run.
 
         Raises:
@@ -114,7 +114,7 @@ class Remembering:
 
     async def recall(
         self, transcript: Transcript, seconds: float | None, meter: Meter
-    ) -> Recalled | TimeUp | Unanswered:
+    ) -> Recalled | TimeUp | NoReply:
         """What is known that resembles the input of the run, as it is to be recorded.
 
         Args:
@@ -123,11 +123,11 @@ class Remembering:
             meter: counts what the embeddings cost.
         """
         began = _now()
-        query = _shown(_first(transcript).input)[:MOST_CHARACTERS]
+        query = _shown(_first(transcript).input)[:MAX_CHARACTERS]
         found = await _under(
             seconds, lambda: self.memory.recall(self.scope, query, self.declared.recall, meter)
         )
-        if isinstance(found, TimeUp | Unanswered):
+        if isinstance(found, TimeUp | NoReply):
             return found
         return Recalled(notes=tuple(self._fitting(found)), seconds=round(_now() - began, 6))
 
@@ -141,7 +141,7 @@ class Remembering:
 
     async def keep(
         self, transcript: Transcript, ending: Finished, seconds: float | None, meter: Meter
-    ) -> TimeUp | Unanswered | None:
+    ) -> TimeUp | NoReply | None:
         """Remember what came of the run. Done again, it is the same note: a crash doubles nothing.
 
         Where the budget does not last for it, the run ends well all the same: its answer was paid for.
@@ -158,7 +158,7 @@ class Remembering:
         text = f"Asked: {_shown(first.input)}\nAnswered: {as_text(ending.output)}"
         note = _note(f"outcome of {first.run_id}", text, first.run_id, transcript[0].at)
         problem = await _under(seconds, lambda: self.memory.remember(self.scope, note, meter))
-        if isinstance(problem, Unanswered) and problem.final and problem.error.code in _NO_MONEY:
+        if isinstance(problem, NoReply) and problem.final and problem.error.code in _NO_MONEY:
             log.warning("run %s is not remembered: %s", first.run_id, problem.error.message)
             return None
         return problem
@@ -167,7 +167,7 @@ class Remembering:
 class RememberToolset:
     """The tool with which a model says what is to be remembered."""
 
-    def __init__(self, remembering: Remembering) -> None:
+    def __init__(self, remembering: RunMemory) -> None:
         self._remembering = remembering
 
     async def specs(self) -> Sequence[ToolSpec]:
@@ -183,8 +183,8 @@ class RememberToolset:
         if not isinstance(text, str) or not text.strip() or set(call.arguments) != {"text"}:
             message = "text: must be a text that is not empty, and the only argument"
             raise BadArguments(message)
-        if len(text) > MOST_CHARACTERS:
-            message = f"text: must have at most {MOST_CHARACTERS} characters"
+        if len(text) > MAX_CHARACTERS:
+            message = f"text: must have at most {MAX_CHARACTERS} characters"
             raise BadArguments(message)
         note = _note(context.idempotency_key, text, context.run_id, time.time())
         try:
@@ -196,7 +196,7 @@ class RememberToolset:
 
 def _note(key: str, text: str, run_id: str, at: float) -> Note:
     id_ = blake2b(key.encode(errors="replace"), digest_size=16).hexdigest()
-    whole = text[:MOST_CHARACTERS].encode(errors="replace").decode()  # no halves of characters
+    whole = text[:MAX_CHARACTERS].encode(errors="replace").decode()  # no halves of characters
     return Note(id=id_, text=whole, source=f"run {run_id}", at=at)
 
 
@@ -208,9 +208,7 @@ def _shown(given: JsonValue) -> str:
     return as_text(split_input(given)[0])
 
 
-async def _under(
-    seconds: float | None, work: Callable[[], Awaitable[Result]]
-) -> Result | TimeUp | Unanswered:
+async def _under(seconds: float | None, work: Callable[[], Awaitable[Result]]) -> Result | TimeUp | NoReply:
     """The result of ``work``, unless the time is up or it fails."""
     deadline = asyncio.timeout(seconds)
     try:
@@ -224,7 +222,7 @@ async def _under(
     except JournalError:
         raise
     except AgentkitError as error:
-        return Unanswered(error.as_run_error(), final=is_the_runs_own(error))
+        return NoReply(error.as_run_error(), final=is_the_runs_own(error))
 
 
 def _now() -> float:
@@ -232,7 +230,7 @@ def _now() -> float:
 
 
 @dataclass(kw_only=True, eq=False)
-class RunMeter:
+class EmbeddingMeter:
     """A :class:`~agentkit.ports.Meter` that records in the run's journal what was paid.
 
     One call at a time: what is reserved is settled before more is reserved, also where tools remember at once.

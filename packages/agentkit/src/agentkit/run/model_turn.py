@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, cast
 
 from agentkit.budget.account import Account
 from agentkit.budget.prices import Prices
-from agentkit.budget.reservations import Means, reservation
+from agentkit.budget.reservations import ReservationInput, reservation
 from agentkit.budget.token_estimates import Sizes
 from agentkit.errors import (
     AgentkitError,
@@ -36,7 +36,7 @@ from agentkit.models.resilience.model import CallFailed, OutOfTime, ResilientMod
 from agentkit.models.resilience.retry import Again, GiveUp, Next, NextModel
 from agentkit.models.settings import ModelSettings
 from agentkit.planning import Brief, Planning, Reading
-from agentkit.planning.thinking_tags import told_apart
+from agentkit.planning.thinking_tags import split_thinking
 from agentkit.ports import OnDelta
 from agentkit.run.compaction import Gauge, Shorten, summary_request, without_outputs
 from agentkit.run.fingerprints import Requests
@@ -44,7 +44,7 @@ from agentkit.run.tool_call import place_of
 from agentkit.schema import OutputSchema
 from agentkit.transcript.codec import to_json_text
 from agentkit.transcript.steps import ModelFailed, ModelReplied, Recorded, Step, Summarised, Transcript
-from agentkit.transcript.usage import Tally
+from agentkit.transcript.usage import RunningUsage
 
 log = logging.getLogger("agentkit")
 
@@ -55,7 +55,7 @@ class TimeUp:
 
 
 @dataclass(frozen=True, slots=True)
-class Unanswered:
+class NoReply:
     """There is no reply.
 
     Attributes:
@@ -67,11 +67,11 @@ class Unanswered:
     final: bool = False
 
 
-Answer: TypeAlias = ModelReplied | Summarised | TimeUp | Unanswered
+Answer: TypeAlias = ModelReplied | Summarised | TimeUp | NoReply
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class TurnRequest:
     """What the model is asked for: the next reply in a run.
 
     Attributes:
@@ -85,7 +85,7 @@ class Wanted:
     """
 
     transcript: Transcript
-    tally: Tally
+    tally: RunningUsage
     account: Account
     seconds_left: Callable[[], float | None]
     record: Callable[[Step], Awaitable[Recorded]]
@@ -94,7 +94,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asker:
+class ModelTurn:
     """Asks the model of one run. It keeps nothing: what it is told is in the transcript.
 
     Attributes:
@@ -117,7 +117,7 @@ class Asker:
     requests: Requests = field(default_factory=Requests)
     sizes: Sizes = field(default_factory=Sizes)
 
-    async def ask(self, wanted: Wanted) -> Answer:
+    async def ask(self, wanted: TurnRequest) -> Answer:
         """The model's next reply, as it is to be recorded. Calls that fail on the way to it are recorded here.
 
         Raises:
@@ -139,7 +139,7 @@ class Asker:
         read = self._read(reply, place, time.monotonic() - began)
         return replace(read, request=digest)
 
-    async def shorten(self, wanted: Wanted, owed: Shorten) -> Answer:
+    async def shorten(self, wanted: TurnRequest, owed: Shorten) -> Answer:
         """How the conversation is told in short, as it is to be recorded.
 
         Where the model will not or cannot write a summary, outputs of tools are left out.
@@ -152,12 +152,12 @@ class Asker:
             return Summarised(upto=owed.upto, by=owed.by)
         began = time.monotonic()
         reply = await self._reply(summary_request(wanted.transcript, owed), wanted, None)
-        if isinstance(reply, TimeUp) or (isinstance(reply, Unanswered) and not reply.final):
+        if isinstance(reply, TimeUp) or (isinstance(reply, NoReply) and not reply.final):
             return reply
         if isinstance(reply, ModelReply):
             paid = Summarised(
                 upto=owed.upto,
-                text=_whole(told_apart(reply.parts).text.strip()),
+                text=_whole(split_thinking(reply.parts).text.strip()),
                 usage=reply.usage,
                 model=reply.model or self.model.name,
                 seconds=round(time.monotonic() - began, 6),
@@ -170,11 +170,11 @@ class Asker:
         if least is not None:
             return replace(paid, upto=least.upto, by=least.by, text="")
         why = "the conversation does not fit the model's context, and the model wrote no summary of it"
-        return Unanswered(ContextTooLong(why).as_run_error(), final=True)
+        return NoReply(ContextTooLong(why).as_run_error(), final=True)
 
     async def _reply(
-        self, request: ModelRequest, wanted: Wanted, on_delta: OnDelta | None
-    ) -> ModelReply | TimeUp | Unanswered:
+        self, request: ModelRequest, wanted: TurnRequest, on_delta: OnDelta | None
+    ) -> ModelReply | TimeUp | NoReply:
         calls = _Calls(wanted, self.prices, self.sizes)
         try:
             reply = await self.model.answer(request, on_delta, calls)
@@ -183,7 +183,7 @@ class Asker:
         except (JournalError, TranscriptError):
             raise
         except AgentkitError as error:
-            return Unanswered(error.as_run_error(), final=is_the_runs_own(error))
+            return NoReply(error.as_run_error(), final=is_the_runs_own(error))
         return replace(reply, usage=self._billed(reply.usage, *_names(reply.model, calls.model)))
 
     def _billed(self, usage: Usage, *models: str) -> Usage:
@@ -209,7 +209,7 @@ class Asker:
             seconds=round(seconds, 6),
             problem=problem,
             left_out=list(reply.left_out),
-            declined_because=reply.declined_because[:_MOST_OF_A_REASON],
+            declined_because=reply.declined_because[:_MAX_OF_A_REASON],
         )
 
     def _reading(self, reply: ModelReply) -> Reading:
@@ -237,7 +237,7 @@ class Asker:
 class _Calls:
     """Stands before each call of a turn: reserves what it may cost, and records how those went that failed."""
 
-    def __init__(self, wanted: Wanted, prices: Prices, sizes: Sizes) -> None:
+    def __init__(self, wanted: TurnRequest, prices: Prices, sizes: Sizes) -> None:
         self._wanted = wanted
         self._prices = prices
         self._sizes = sizes
@@ -257,7 +257,7 @@ class _Calls:
         while True:  # another run may have reserved what was left
             left = wanted.account.nanos_left()
             last_call = wanted.tally.last_call
-            means = Means(prices=self._prices, left=left, last_call=last_call, sizes=self._sizes)
+            means = ReservationInput(prices=self._prices, left=left, last_call=last_call, sizes=self._sizes)
             asked = reservation(model, request, means)
             with wanted.account.holding(asked) as fits:
                 if fits:
@@ -374,11 +374,11 @@ def _with_unique_ids(parts: Sequence[Part], place: _Place) -> tuple[Part, ...]:
     return tuple(unique)
 
 
-_MOST_OF_A_REASON = 500
-MOST_OF_AN_ID = 4096
+_MAX_OF_A_REASON = 500
+MAX_OF_AN_ID = 4096
 """Characters; some gateways put what they need back into the ids of calls."""
 
 
 def _is_usable(call_id: str) -> bool:
     """Whether an id can be stored, shown and told apart; what a provider takes back is known to its adapter."""
-    return 0 < len(call_id) <= MOST_OF_AN_ID and call_id.isprintable() and call_id == call_id.strip()
+    return 0 < len(call_id) <= MAX_OF_AN_ID and call_id.isprintable() and call_id == call_id.strip()

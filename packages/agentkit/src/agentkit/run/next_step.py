@@ -11,8 +11,8 @@ from agentkit.errors import Actor, BadArguments, ContentRefused, LimitReached, R
 from agentkit.messages import DECLINED, JsonObject, JsonValue, StopReason, ToolSpec
 from agentkit.ports import Policy, Toolset
 from agentkit.run.compaction import Context, Gauge, Shorten, due
-from agentkit.run.memory import Remembering
-from agentkit.run.model_turn import Asker
+from agentkit.run.memory import RunMemory
+from agentkit.run.model_turn import ModelTurn
 from agentkit.schema import OutputSchema
 from agentkit.transcript.steps import (
     ApprovalAsked,
@@ -27,11 +27,11 @@ from agentkit.transcript.steps import (
     last_turn,
     open_calls,
 )
-from agentkit.transcript.usage import Tally
+from agentkit.transcript.usage import RunningUsage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
+class RunSpec:
     """What a run needs of its agent.
 
     Attributes:
@@ -48,7 +48,7 @@ class Work:
         reserves: what a call may cost is recorded before it is made, whatever the limits are.
     """
 
-    asker: Asker
+    asker: ModelTurn
     toolsets: Mapping[str, Toolset]
     specs: Mapping[str, ToolSpec]
     policy: Policy
@@ -56,7 +56,7 @@ class Work:
     limits: Limits
     patience: int
     context: Context = Context()
-    memory: Remembering | None = None
+    memory: RunMemory | None = None
     declared: JsonObject = field(default_factory=dict[str, JsonValue])
     reserves: bool = False
 
@@ -107,8 +107,8 @@ Owed: TypeAlias = CallModel | Recall | Shorten | CallTools | Wait | Conclude | E
 
 def next_owed(
     transcript: Transcript,
-    tally: Tally,
-    work: Work,
+    tally: RunningUsage,
+    work: RunSpec,
     since_last: float = 0.0,
     gauge: Gauge | None = None,
     at: float = 0.0,
@@ -144,7 +144,7 @@ def next_owed(
     return _another_turn(tally, work, gauge)
 
 
-def _another_turn(tally: Tally, work: Work, gauge: Gauge | None) -> Owed:
+def _another_turn(tally: RunningUsage, work: RunSpec, gauge: Gauge | None) -> Owed:
     """Limits are looked at between turns only: a transcript that ends here can always be carried on."""
     faults = tally.faulty_turns
     if faults > work.patience:

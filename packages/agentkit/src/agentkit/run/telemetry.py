@@ -147,7 +147,7 @@ class Watch:
         name = f"{tracing.INVOKE_AGENT} {self.agent}"
         with self._operation(name, tracing.INVOKE_AGENT, measured, said, self.instruments.agent) as told:
             outcome = await carried
-            self._tell_outcome(told, outcome)
+            self._record_outcome(told, outcome)
         return outcome
 
     def model(self, model: Model) -> Model:
@@ -158,7 +158,7 @@ class Watch:
         """``toolset``, each call of which is told as an ``execute_tool`` span."""
         return _WatchedToolset(toolset, self, specs)
 
-    def _tell_outcome(self, told: _Told, outcome: Outcome[Any]) -> None:
+    def _record_outcome(self, told: _Told, outcome: Outcome[Any]) -> None:
         told.span.set_attribute(tracing.RUN_STATUS, type(outcome).__name__.lower())
         told.span.set_attributes(_usage(outcome.usage.tokens))
         if isinstance(outcome, Failed):
@@ -223,12 +223,12 @@ class _WatchedModel:
         ) as told:
             reply = await self._model.reply(request, _timed(on_delta, told.span))
             try:
-                self._tell(told, reply)
+                self._record_reply(told, reply)
             except Exception as error:  # noqa: BLE001  (what is no reply is refused, and recorded, by the run)
                 log.debug("a reply of %s cannot be described: %s", name, type(error).__name__)
         return reply
 
-    def _tell(self, told: _Told, reply: ModelReply) -> None:
+    def _record_reply(self, told: _Told, reply: ModelReply) -> None:
         if reply.model:
             told.measured[tracing.RESPONSE_MODEL] = reply.model.partition(":")[2] or reply.model
             told.span.set_attribute(tracing.RESPONSE_MODEL, told.measured[tracing.RESPONSE_MODEL])

@@ -70,10 +70,10 @@ from agentkit.transcript.steps import (
 )
 from agentkit.untrusted.boundary import drop_cancellation, guarded, task_here
 
-MOST_OUTPUT = 4_000_000
+MAX_OUTPUT = 4_000_000
 """Characters of JSON that the output of one call may have; every later request holds it too."""
 
-_MOST_LOOKS = 50_000
+_MAX_LOOKS = 50_000
 """Values of an output that are looked at in the event loop; a larger one is looked at in a thread."""
 
 TOOL_CHANGED = "the tool has changed since this was asked before"
@@ -91,7 +91,7 @@ class ToolProgress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
+class ToolExecutor:
     """Settles the tool calls of one turn of a run.
 
     Attributes:
@@ -402,14 +402,14 @@ class Caller:
             ResultUnavailable: it cannot be recorded.
         """
         try:
-            if not is_plain(output, _MOST_LOOKS):
+            if not is_plain(output, _MAX_LOOKS):
                 output = await self._threads.convert(call.name, output)
             text = to_json_text(output)
         except TranscriptError:
             output = to_result(call.name, output)  # which says why, where it cannot be
             text = to_json_text(output)
-        if len(text) > MOST_OUTPUT:
-            reason = f"it has {len(text)} characters, and at most {MOST_OUTPUT} are taken"
+        if len(text) > MAX_OUTPUT:
+            reason = f"it has {len(text)} characters, and at most {MAX_OUTPUT} are taken"
             raise ResultUnavailable.of(call.name, reason)
         return output
 

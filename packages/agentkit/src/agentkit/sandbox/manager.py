@@ -29,7 +29,7 @@ class SandboxOptions(TypedDict, total=False):
             ``package.module:name``; one in a pair with a text is also called with it. What is not named is loaded by
             each call, in its child.
         secrets: values that calls may be granted, by name.
-        at_once: so many calls run at a time; others wait for their turn. Four for each processor where not given.
+        concurrency: so many calls run at a time; others wait for their turn. Four for each processor where not given.
         ahead: so many children wait for calls.
         allow_degraded: the sandbox is opened although a control that it needs is missing here; which, its
             ``capabilities`` say.
@@ -41,7 +41,7 @@ class SandboxOptions(TypedDict, total=False):
     path: Sequence[str]
     preload: Sequence[Preload]
     secrets: Mapping[str, str]
-    at_once: int
+    concurrency: int
     ahead: int
     allow_degraded: bool
     without: Collection[str]
@@ -68,12 +68,12 @@ def open_sandbox(backend: str = "pool", **options: Unpack[SandboxOptions]) -> Ba
         message = f"a sandbox is one of {', '.join(BACKENDS)}, not {backend!r}"
         raise UsageError(message)
     limits = options.get("limits", CallLimits())
-    at_once = options.get("at_once", max(4, 4 * (os.cpu_count() or 1)))
-    if at_once < 1:
-        message = f"sandbox: at_once must be positive, not {at_once}"
+    concurrency = options.get("concurrency", max(4, 4 * (os.cpu_count() or 1)))
+    if concurrency < 1:
+        message = f"sandbox: concurrency must be positive, not {concurrency}"
         raise UsageError(message)
     if backend == "inprocess":
-        return InProcess(limits=limits, at_once=at_once)
+        return InProcess(limits=limits, concurrency=concurrency)
     plan = Plan(
         path=options.get("path"),
         preload=options.get("preload", ()),
@@ -81,7 +81,7 @@ def open_sandbox(backend: str = "pool", **options: Unpack[SandboxOptions]) -> Ba
     )
     made: dict[str, Any] = {
         "limits": limits,
-        "at_once": at_once,
+        "concurrency": concurrency,
         "ahead": options.get("ahead", 2),
         "secrets": options.get("secrets", {}),
         "allow_degraded": options.get("allow_degraded", False),

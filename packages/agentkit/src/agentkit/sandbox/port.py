@@ -276,7 +276,7 @@ class State(StrEnum):
     """Not at all."""
 
 
-class Control(StrEnum):
+class Capability(StrEnum):
     """What is held back."""
 
     FILES = "files"
@@ -292,7 +292,7 @@ class Control(StrEnum):
     TIME = "time"
 
 
-NEEDED = (Control.FILES, Control.NETWORK, Control.PROCESSES, Control.SIGNALS, Control.MEMORY)
+NEEDED = (Capability.FILES, Capability.NETWORK, Capability.PROCESSES, Capability.SIGNALS, Capability.MEMORY)
 """Without any one of these it is no sandbox."""
 
 
@@ -307,10 +307,10 @@ class Capabilities:
     """
 
     backend: str
-    controls: Mapping[Control, State]
+    controls: Mapping[Capability, State]
     means: str
 
     @property
-    def missing(self) -> tuple[Control, ...]:
+    def missing(self) -> tuple[Capability, ...]:
         """Controls that a sandbox needs and that are not held at all."""
         return tuple(control for control in NEEDED if self.controls[control] is State.NONE)

@@ -13,7 +13,7 @@ from agentkit.sandbox.confined.refusals import MOST
 from agentkit.sandbox.port import CallTerms
 from agentkit.untrusted.text import visible
 
-_MOST_TEXT = 300
+_MAX_TEXT = 300
 _READABLE = (*SYSTEM, "/dev", sys.prefix, sys.base_prefix)
 
 
@@ -29,8 +29,8 @@ def refusals(
         :class:`~agentkit.sandbox.child.network.Connections`.
     """
     found: list[str] = []
-    private = [visible(host[:_MOST_TEXT]) for host, why in (asked or {}).items() if why == "private"]
-    hosts = [visible(host[:_MOST_TEXT]) for host, why in (asked or {}).items() if why == "hosts"]
+    private = [visible(host[:_MAX_TEXT]) for host, why in (asked or {}).items() if why == "private"]
+    hosts = [visible(host[:_MAX_TEXT]) for host, why in (asked or {}).items() if why == "hosts"]
     for host in (*hosts, *_texts(envelope.get("hosts"))):
         what = f"{host} was not granted" if host else "no host was granted"
         found.append(f"network: {what}, see {_setting(terms, 'hosts')}")
@@ -40,7 +40,7 @@ def refusals(
     for each in _items(envelope.get("paths")):
         match each:
             case [str(path), int(number)]:
-                found += _refused_path(visible(path[:_MOST_TEXT]), number, terms)
+                found += _refused_path(visible(path[:_MAX_TEXT]), number, terms)
             case _:
                 pass
     return tuple(dict.fromkeys(found))
@@ -87,7 +87,7 @@ def _is_within(path: str, folders: Sequence[Any]) -> bool:
 
 
 def _texts(given: Any) -> list[str]:
-    return [visible(each[:_MOST_TEXT]) for each in _items(given) if isinstance(each, str)]
+    return [visible(each[:_MAX_TEXT]) for each in _items(given) if isinstance(each, str)]
 
 
 def _items(given: Any) -> Sequence[Any]:

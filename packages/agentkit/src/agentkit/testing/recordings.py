@@ -33,7 +33,7 @@ Record: TypeAlias = Literal["once", "never", "always"]
 """When the real model is called: where there is no recording yet, never, or always (which records anew)."""
 
 VERSION = 1
-_MOST_TOLD = 6
+_MAX_TOLD = 6
 
 
 class RecordingDiffers(UsageError, AssertionError):
@@ -243,7 +243,7 @@ class _Player(Replay):
                 for delta in (exchange.deltas or pieces(exchange.reply)) if on_delta else ():
                     on_delta(delta)  # type: ignore[misc]
                 return exchange.reply
-        difference = RecordingDiffers(self._told(asked))
+        difference = RecordingDiffers(self._describe_difference(asked))
         self.difference = self.difference or difference
         raise difference
 
@@ -256,7 +256,7 @@ class _Player(Replay):
                 f"{_HOW_TO_RECORD}"
             )
 
-    def _told(self, asked: dict[str, Any]) -> str:
+    def _describe_difference(self, asked: dict[str, Any]) -> str:
         """What the request differs in from the recorded one that is most like it."""
         if asked in self._compared:
             times = self._compared.count(asked)
@@ -269,9 +269,9 @@ class _Player(Replay):
             ((number, differences(self._compared[number], asked)) for number in candidates),
             key=lambda candidate: len(candidate[1]),
         )
-        more = [f"… and {len(found) - _MOST_TOLD} more"] if len(found) > _MOST_TOLD else []
+        more = [f"… and {len(found) - _MAX_TOLD} more"] if len(found) > _MAX_TOLD else []
         used = "" if unused else " (all of them have been used)"
-        told = "".join(f"\n  {line}" for line in [*found[:_MOST_TOLD], *more])
+        told = "".join(f"\n  {line}" for line in [*found[:_MAX_TOLD], *more])
         return (
             f"{self._path}: a request that was not recorded; the nearest is number {number + 1} of "
             f"{len(self._exchanges)}{used}, from which it differs in{told}{_HOW_TO_RECORD}"

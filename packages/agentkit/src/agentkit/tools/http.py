@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Place: TypeAlias = Literal["path", "query", "header", "body"]
 """Where an argument goes."""
 
-MOST_TOLD = 2000
+MAX_TOLD = 2000
 """Characters of a refusal's body that the model is told."""
 
 _LARGE = 1 << 16
@@ -364,7 +364,7 @@ def _output(made: HttpTool, fetched: Fetched, secrets: Secrets) -> JsonValue:
     if fetched.status >= HTTPStatus.BAD_REQUEST or 300 <= fetched.status < 400:
         later = fetched.headers.get("retry-after")
         again = "" if later is None else f" (to be tried again after {secrets.hidden(visible(later))[:40]})"
-        told = secrets.hidden(legible(_as_text(fetched)))[:MOST_TOLD]
+        told = secrets.hidden(legible(_as_text(fetched)))[:MAX_TOLD]
         raise ToolError(f"{made.name}: the server answered {_status(fetched.status)}{again}: {told}")
     if not fetched.body:
         return None

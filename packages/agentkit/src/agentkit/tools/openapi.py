@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 Found: TypeAlias = Mapping[str, Any]
 
 METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
-MOST_DESCRIPTION = 1000
-MOST_DEFINITION = 100_000
+MAX_DESCRIPTION = 1000
+MAX_DEFINITION = 100_000
 """Characters of JSON of the schema of one operation."""
-MOST_DEPTH = 40
-MOST_SCHEMAS = 10_000
+MAX_DEPTH = 40
+MAX_SCHEMAS = 10_000
 """Of one operation, with all that its references lead to: each may lead to two others, and these to four."""
-MOST_LEVELS = 200
-MOST_VALUES = 2_000_000
+MAX_LEVELS = 200
+MAX_VALUES = 2_000_000
 """Of a document; what YAML repeats by a word counts each time."""
 BODY = "body"
 """The argument that is the whole body of a request."""
@@ -195,7 +195,7 @@ class _Document:
         found, seen = _object(told), 0
         while isinstance(found.get("$ref"), str):
             found, seen = _object(self.found_at(found["$ref"])), seen + 1
-            if seen > MOST_DEPTH:
+            if seen > MAX_DEPTH:
                 message = "the OpenAPI document has a reference that leads to itself"
                 raise UsageError(message)
         return found
@@ -241,7 +241,7 @@ class _Arguments:
         self._properties: dict[str, Any] = {}
         self._required: list[str] = []
         self._places: dict[str, Place] = {}
-        self._left = MOST_SCHEMAS
+        self._left = MAX_SCHEMAS
 
     def gathered(self) -> tuple[JsonObject, dict[str, Place]]:
         """The schema of the arguments, and where each of them goes.
@@ -259,7 +259,7 @@ class _Arguments:
         }
         if self._required:
             whole["required"] = [*self._required]
-        if depth(whole, MOST_DEPTH) > MOST_DEPTH or len(json.dumps(whole)) > MOST_DEFINITION:
+        if depth(whole, MAX_DEPTH) > MAX_DEPTH or len(json.dumps(whole)) > MAX_DEFINITION:
             raise self._too_large()
         return whole, self._places
 
@@ -315,7 +315,7 @@ class _Arguments:
     def _shown(self, schema: Any, within: tuple[str, ...] = (), level: int = 0) -> dict[str, Any]:
         """A schema without references and without what is of no use to a model; what holds itself is left open."""
         self._left -= 1
-        if self._left < 0 or level > MOST_DEPTH:
+        if self._left < 0 or level > MAX_DEPTH:
             raise self._too_large()
         given = _object(schema)
         reference = given.get("$ref")
@@ -356,7 +356,7 @@ class _Arguments:
 
 def _read(document: Found | Path | str) -> Found:
     told = document if isinstance(document, Mapping) else _object(_read_file(document))
-    if depth(told, MOST_LEVELS, MOST_VALUES) > MOST_LEVELS:
+    if depth(told, MAX_LEVELS, MAX_VALUES) > MAX_LEVELS:
         raise UsageError("the OpenAPI document is too large, or nested too deep")
     return told
 
@@ -412,7 +412,7 @@ def _description(told: Found) -> str:
 
 def _cut(text: str) -> str:
     shown: str = visible(text)
-    return shown if len(shown) <= MOST_DESCRIPTION else shown[: MOST_DESCRIPTION - 1] + "…"
+    return shown if len(shown) <= MAX_DESCRIPTION else shown[: MAX_DESCRIPTION - 1] + "…"
 
 
 def _object(value: Any) -> Found:

@@ -27,15 +27,15 @@ from agentkit.errors import (
     UsageError,
 )
 from agentkit.messages import JsonValue
-from agentkit.schema import MOST_ITEMS, to_json_value
+from agentkit.schema import MAX_ITEMS, to_json_value
 from agentkit.untrusted.secrets import redacted
 from agentkit.untrusted.text import visible
 
-MOST_LOOKS = 1000
+MAX_LOOKS = 1000
 """Values of a result that are looked at in the event loop; a larger one is converted in a thread."""
 
-_MOST_TOLD = 4
-_MOST_LOGGED = 2000
+_MAX_TOLD = 4
+_MAX_LOGGED = 2000
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _REFUSALS = frozenset({each.code for each in (BadArguments, ToolDenied, ToolHalted, UnknownTool)})
 """Codes of calls that never began: sums of amounts leave them out, so a sandbox has no say in them."""
@@ -78,12 +78,12 @@ async def _collected(items: Any) -> list[Any]:
 async def _all_of(items: AsyncIterable[Any], found: list[Any]) -> list[Any]:
     async for item in items:
         found.append(item)
-        if len(found) > MOST_ITEMS:
+        if len(found) > MAX_ITEMS:
             break
     return found
 
 
-def is_plain(value: Any, looks: int = MOST_LOOKS) -> bool:
+def is_plain(value: Any, looks: int = MAX_LOOKS) -> bool:
     """Whether a value is JSON already, as far as its types say, and small: then it is quick to convert."""
     waiting: list[Any] = [value]
     while waiting:
@@ -113,8 +113,8 @@ def to_result(tool: str, value: Any) -> JsonValue:
     """
     if is_iterator(value):
         value = _read(cast("Iterator[object]", value))
-    if type(value) is list and len(cast("list[object]", value)) > MOST_ITEMS:
-        raise ResultUnavailable.of(tool, f"it goes on for more than {MOST_ITEMS} items")
+    if type(value) is list and len(cast("list[object]", value)) > MAX_ITEMS:
+        raise ResultUnavailable.of(tool, f"it goes on for more than {MAX_ITEMS} items")
     try:
         return to_json_value(value)
     except UsageError as error:
@@ -138,7 +138,7 @@ def _read(items: Iterator[Any]) -> list[Any]:
     found: list[Any] = []
     for item in items:
         found.append(item)
-        if len(found) > MOST_ITEMS:
+        if len(found) > MAX_ITEMS:
             break
     return found
 
@@ -152,13 +152,13 @@ def failure(tool: str, error: BaseException) -> ToolError:
     The text of one that is no ToolError may hold secrets and data of others: the model reads its type and its place.
     Whoever develops the tool finds the text in the debug log of ``agentkit.tools``, without what looks like a secret.
     """
-    told = _told(tool, error)
+    told = _tool_error(tool, error)
     if not isinstance(error, AgentkitError):
         _log_failure(tool, str(told), text_of(error))
     return told
 
 
-def _told(tool: str, error: BaseException) -> ToolError:
+def _tool_error(tool: str, error: BaseException) -> ToolError:
     if isinstance(error, ToolError):
         return error
     if isinstance(error, AgentkitError):
@@ -177,9 +177,9 @@ def described(error: BaseException) -> str:
         inner = cast("BaseExceptionGroup[BaseException]", error).exceptions
         told = [
             each.as_run_error().message if isinstance(each, AgentkitError) else described(each)
-            for each in inner[:_MOST_TOLD]
+            for each in inner[:_MAX_TOLD]
         ]
-        more = f" and {len(inner) - _MOST_TOLD} more" if len(inner) > _MOST_TOLD else ""
+        more = f" and {len(inner) - _MAX_TOLD} more" if len(inner) > _MAX_TOLD else ""
         return "; ".join(told) + more
     path, _colon, line = place_of(error).rpartition(":")
     where = f" at {Path(path).name}:{line}" if path else ""
@@ -197,7 +197,7 @@ def place_of(error: BaseException) -> str:
 def text_of(error: BaseException) -> str:
     """The text of an exception for a log: in one line, without what looks like a secret."""
     try:
-        return str(visible(redacted(str(error)[:_MOST_LOGGED]))).replace("\n", "\\n")
+        return str(visible(redacted(str(error)[:_MAX_LOGGED]))).replace("\n", "\\n")
     except BaseException:  # noqa: BLE001  (its __str__ is not ours)
         return "(it cannot be written)"
 
@@ -210,7 +210,7 @@ def to_envelope(error: BaseException, tool: str) -> dict[str, JsonValue]:
     if isinstance(error, ResultUnavailable):
         cause = error.__cause__
         return {"unavailable": error.reason, "text": None if cause is None else text_of(cause)}
-    told = _told(tool, error)
+    told = _tool_error(tool, error)
     text = None if isinstance(error, AgentkitError) else text_of(error)
     return {"failed": told.as_run_error().message, "code": told.code, "text": text}
 

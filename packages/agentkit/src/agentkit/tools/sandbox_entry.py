@@ -11,7 +11,7 @@ from typing import Any
 from agentkit.machine_errors import root_of
 from agentkit.messages import JsonObject, JsonValue
 from agentkit.ports import ToolContext
-from agentkit.sandbox.confined.function_call import report, told
+from agentkit.sandbox.confined.function_call import describe_error, report
 from agentkit.sandbox.confined.refusals import paths_of
 from agentkit.tools.functions import Tool, as_tool
 from agentkit.tools.results import is_pending, settle, to_envelope, to_result
@@ -64,9 +64,9 @@ def call(
             value = asyncio.run(settle(value))
         return {"value": to_result(name, value)}
     except BaseException as error:
-        if told(error)["kind"] != "error":
+        if describe_error(error)["kind"] != "error":
             raise
         root = root_of(error)
-        if root is not None and told(root)["kind"] == "machine":
+        if root is not None and describe_error(root)["kind"] == "machine":
             raise root from None
         return {**to_envelope(error, name), "paths": list(paths_of(error))}

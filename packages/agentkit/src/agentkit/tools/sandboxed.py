@@ -33,7 +33,7 @@ _CALL = "agentkit.tools.sandbox_entry:call"
 _WARM = "agentkit.tools.sandbox_entry:warm"
 
 
-_MOST_PRINTED = 2000
+_MAX_PRINTED = 2000
 """Characters of each stream that are logged of one call."""
 
 log = logging.getLogger("agentkit.tools")
@@ -50,8 +50,8 @@ class _Printed:
         annotate({tracing.TOOL_STDOUT_LENGTH: len(output), tracing.TOOL_STDERR_LENGTH: len(errors)})
         for stream, text in (("output", output), ("errors", errors)):
             if text:
-                shown = visible(text[:_MOST_PRINTED].rstrip("\n")).replace("\n", "\\n")
-                more = f" … and {len(text) - _MOST_PRINTED} more" if len(text) > _MOST_PRINTED else ""
+                shown = visible(text[:_MAX_PRINTED].rstrip("\n")).replace("\n", "\\n")
+                more = f" … and {len(text) - _MAX_PRINTED} more" if len(text) > _MAX_PRINTED else ""
                 log.info("tool %s of run %s, %s: %s%s", self.tool, self.run_id, stream, shown, more)
 
 
@@ -145,7 +145,7 @@ class ConfinedTool(Tool):
         given: dict[str, JsonValue] = {
             "tool": self._inside,
             "arguments": call.arguments,
-            "context": _told(context),
+            "context": _context_to_json(context),
             "deps": self._deps_from,
         }
         try:
@@ -157,7 +157,7 @@ class ConfinedTool(Tool):
         except FunctionRaised as error:  # before or behind the function itself
             what = {"failed": f"{self.name} failed with {error.type}", "code": ToolError.code}
             raise from_envelope({**what, "text": redacted(error.message)}, self.name) from None
-        self._tell(returned, context)
+        self._report(returned, context)
         envelope = cast("Mapping[str, Any]", returned.value if isinstance(returned.value, Mapping) else {})
         if "value" in envelope:
             value: JsonValue = envelope["value"]
@@ -167,7 +167,7 @@ class ConfinedTool(Tool):
         failure.args = (with_refusals(str(failure), refused),)
         raise failure
 
-    def _tell(self, returned: Returned, context: ToolContext[Any]) -> None:
+    def _report(self, returned: Returned, context: ToolContext[Any]) -> None:
         for each in (*returned.refused, *([returned.left] if returned.left else [])):
             log.info("tool %s of run %s: %s", self.name, context.run_id, each)
         if returned.left:
@@ -279,7 +279,7 @@ def _as_long_as(limits: CallLimits, timeout: float | None) -> CallLimits:
     return replace(limits, seconds=timeout, cpu_seconds=max(limits.cpu_seconds, timeout))
 
 
-def _told(context: ToolContext[Any]) -> dict[str, JsonValue]:
+def _context_to_json(context: ToolContext[Any]) -> dict[str, JsonValue]:
     return {
         "run_id": context.run_id,
         "call_id": context.call_id,

@@ -21,7 +21,7 @@ Work: TypeAlias = Callable[[], None]
 IDLE_SECONDS = 0.5
 """So long a thread waits for another call before it ends."""
 
-_MOST_IDLE = 32
+_MAX_IDLE = 32
 
 
 class Threads:
@@ -93,7 +93,7 @@ class Threads:
 
     def _serve(self, inbox: SimpleQueue[Work]) -> None:
         inbox.get()()
-        while len(self._idle) < _MOST_IDLE:
+        while len(self._idle) < _MAX_IDLE:
             self._idle.append(inbox)
             try:
                 work = inbox.get(timeout=IDLE_SECONDS)

@@ -136,7 +136,7 @@ def shown_from_json(stored: Any) -> Step:
     if not isinstance(stored, dict):
         return Unreadable(stored_as="", problem="a stored step is not a JSON object")
     body = cast("dict[str, Any]", stored)
-    kind = str(body.get("kind", ""))[:MOST_KIND]
+    kind = str(body.get("kind", ""))[:MAX_KIND]
     try:
         if kind in _SHOWN_ONLY:
             shown: Step = _load(
@@ -148,7 +148,7 @@ def shown_from_json(stored: Any) -> Step:
         return Unreadable(stored_as=kind, problem=str(error))
 
 
-MOST_KIND = 64
+MAX_KIND = 64
 """Number of characters of a kind that are shown."""
 
 

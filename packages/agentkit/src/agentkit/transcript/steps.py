@@ -24,13 +24,13 @@ from agentkit.messages import (
     ToolCall,
     Usage,
 )
-from agentkit.recorded_text import MOST_CHARACTERS, recordable
+from agentkit.recorded_text import MAX_CHARACTERS, recordable
 
-MOST_NOTE = 1_000_000
+MAX_NOTE = 1_000_000
 """Maximum length of a note."""
 
 
-def _hold_recordable(step: object, *names: str, most: int = MOST_CHARACTERS) -> None:
+def _hold_recordable(step: object, *names: str, most: int = MAX_CHARACTERS) -> None:
     """Make fields of a frozen value hold text that can be recorded, wherever it comes from."""
     for name in names:
         text = getattr(step, name)
@@ -361,7 +361,7 @@ class Note:
     score: float = 0.0
 
     def __post_init__(self) -> None:
-        _hold_recordable(self, "text", "source", most=MOST_NOTE)
+        _hold_recordable(self, "text", "source", most=MAX_NOTE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,7 +48,7 @@ class RunUsage:
     unsettled_usd: float = 0.0
 
 
-class Tally:
+class RunningUsage:
     """The sums of a transcript, kept as it grows, so that a long run costs no more per step than a short one.
 
     It holds nothing that is not in the steps: :meth:`of` computes the same from the whole list. What an earlier run
@@ -87,7 +87,7 @@ class Tally:
         self._turn: _Turn | None = None
 
     @classmethod
-    def of(cls, transcript: Transcript) -> Tally:
+    def of(cls, transcript: Transcript) -> RunningUsage:
         """The sums of a whole transcript."""
         tally = cls()
         for recorded in transcript:
@@ -209,10 +209,10 @@ class Tally:
     @property
     def last_problem(self) -> str:
         """What was wrong with the last turn, as its model was told it; empty where nothing was."""
-        return "" if self._turn is None else self._turn.problem[:_MOST_WORDS]
+        return "" if self._turn is None else self._turn.problem[:_MAX_WORDS]
 
 
-_MOST_WORDS = 500
+_MAX_WORDS = 500
 
 
 class _Turn:
@@ -272,4 +272,4 @@ def _without_ids(value: JsonValue) -> JsonValue:
 
 def usage(transcript: Transcript) -> RunUsage:
     """What the run has used, without what an earlier run paid before a retry."""
-    return Tally.of(transcript).usage
+    return RunningUsage.of(transcript).usage

@@ -12,9 +12,9 @@ from typing import Any, cast
 from agentkit.errors import BadArguments
 from agentkit.messages import JsonObject, JsonValue
 
-_MOST_TOLD = 8
-_MOST_SHOWN = 40
-_MOST_LOOKS = 20_000
+_MAX_TOLD = 8
+_MAX_SHOWN = 40
+_MAX_LOOKS = 20_000
 
 
 def check_arguments(name: str, schema: JsonObject, arguments: JsonObject) -> None:
@@ -35,7 +35,7 @@ def check_arguments(name: str, schema: JsonObject, arguments: JsonObject) -> Non
     look = _Look()
     look.at_object("", schema, arguments)
     if look.problems:
-        raise BadArguments(f"{name}: bad arguments: {'; '.join(look.problems[:_MOST_TOLD])}")
+        raise BadArguments(f"{name}: bad arguments: {'; '.join(look.problems[:_MAX_TOLD])}")
 
 
 class _Look:
@@ -43,11 +43,11 @@ class _Look:
 
     def __init__(self) -> None:
         self.problems: list[str] = []
-        self._left = _MOST_LOOKS
+        self._left = _MAX_LOOKS
 
     def _at(self, where: str, schema: Any, value: JsonValue) -> None:
         self._left -= 1
-        if not isinstance(schema, Mapping) or self._left < 0 or len(self.problems) >= _MOST_TOLD:
+        if not isinstance(schema, Mapping) or self._left < 0 or len(self.problems) >= _MAX_TOLD:
             return
         told = cast("Mapping[str, Any]", schema)
         if "$ref" in told:  # in some drafts nothing counts beside it
@@ -87,18 +87,18 @@ class _Look:
         if self._left < 0 or not plain:
             return
         if value not in allowed:
-            shown = ", ".join(str(each)[:_MOST_SHOWN] for each in allowed[:_MOST_TOLD])
-            more = " …" if len(allowed) > _MOST_TOLD else ""
+            shown = ", ".join(str(each)[:_MAX_SHOWN] for each in allowed[:_MAX_TOLD])
+            more = " …" if len(allowed) > _MAX_TOLD else ""
             self.problems.append(f"{where}: it must be one of {shown}{more}")
 
 
-def depth(value: Any, most: int, most_values: int | None = None) -> int:
+def depth(value: Any, most: int, max_values: int | None = None) -> int:
     """How deep JSON is nested; looked at no deeper than ``most``, which is then exceeded by one.
 
     Args:
         value: JSON, or what a reader of YAML has made: there one list may stand in many places, or within itself.
         most: levels.
-        most_values: where there are more, ``most`` counts as exceeded, too.
+        max_values: where there are more, ``most`` counts as exceeded, too.
     """
     deep, level, seen = 0, [value], 0
     while level and deep <= most:
@@ -109,7 +109,7 @@ def depth(value: Any, most: int, most_values: int | None = None) -> int:
                 inner += cast("Mapping[str, Any]", each).values()
             elif isinstance(each, list | tuple):
                 inner += cast("Sequence[Any]", each)
-            if most_values is not None and seen + len(inner) > most_values:
+            if max_values is not None and seen + len(inner) > max_values:
                 return most + 1
         seen += len(inner)
         level = inner

@@ -6,7 +6,7 @@ from fastapi import FastAPI
 
 from ops_core.api.openapi import HALTS, reading, writing
 from ops_core.api.parameters import Cursor, HaltId, IdempotencyKey, InForce, PageLimit, key_of
-from ops_core.client import Client
+from ops_core.client import Operations
 from ops_core.schemas import HaltBody, HaltPage, HaltRequest, LiftRequest
 from ops_core.schemas.queries import PAGE_DEFAULT
 
@@ -18,7 +18,7 @@ class HaltRoutes:
         verbs: of the platform.
     """
 
-    def __init__(self, verbs: Client) -> None:
+    def __init__(self, verbs: Operations) -> None:
         self._verbs = verbs
 
     def add_to(self, app: FastAPI) -> None:

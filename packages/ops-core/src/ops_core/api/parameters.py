@@ -21,7 +21,7 @@ from ops_core.schemas.queries import (
     PAGE_MOST,
     THREAD_ID_PATTERN,
 )
-from ops_core.service import MOST_WAIT_SECONDS
+from ops_core.service import MAX_WAIT_SECONDS
 
 _KEY = rf'^("([ !#-\[\]-~]|\\["\\]){{1,255}}"|{IDEMPOTENCY_KEY})$'
 _LABEL = rf"{LABEL_KEY_PATTERN.removesuffix('$')}(={LABEL_VALUE_PATTERN.strip('^$')})?$"
@@ -56,7 +56,7 @@ Prefer = Annotated[
     str | None,
     Header(
         alias="Prefer",
-        description=f"`wait=N` answers when the task has ended, or after N seconds (at most {MOST_WAIT_SECONDS}); "
+        description=f"`wait=N` answers when the task has ended, or after N seconds (at most {MAX_WAIT_SECONDS}); "
         "the status stays 202.",
         examples=["wait=10"],
     ),
@@ -168,5 +168,5 @@ def wait_of(prefer: str | None) -> int | None:
             if not equals or not re.fullmatch(r"\d{1,9}", seconds):
                 message = "wait must be a whole number of seconds, for example wait=10"
                 raise InvalidRequest(message, field="Prefer")
-            return min(int(seconds), MOST_WAIT_SECONDS)
+            return min(int(seconds), MAX_WAIT_SECONDS)
     return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from ops_core.api.openapi import API, reading
-from ops_core.client import Client
+from ops_core.client import Operations
 from ops_core.schemas import SpendingBody
 
 
@@ -16,7 +16,7 @@ class SpendingRoutes:
         verbs: of the platform.
     """
 
-    def __init__(self, verbs: Client) -> None:
+    def __init__(self, verbs: Operations) -> None:
         self._verbs = verbs
 
     def add_to(self, app: FastAPI) -> None:

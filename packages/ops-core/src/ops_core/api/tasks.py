@@ -33,7 +33,7 @@ from ops_core.api.parameters import (
     wait_of,
 )
 from ops_core.assembly import Ops
-from ops_core.client import Client
+from ops_core.client import Operations
 from ops_core.concurrency.offload import Offload
 from ops_core.ports import PAGE_BYTES
 from ops_core.schemas import (
@@ -124,7 +124,7 @@ class TaskRoutes:
         its turn, or is refused (409): the server's `OPSPAWN_THREAD_BUSY` says which.
         """
         wait = wait_of(prefer)
-        key, trace = key_of(idempotency_key), Trace.told(traceparent, tracestate)
+        key, trace = key_of(idempotency_key), Trace.parse(traceparent, tracestate)
         inserted = await accept(self._engine, self._ops.catalog, request, key, trace)
         task = inserted.task
         if wait is not None:
@@ -150,7 +150,7 @@ class TaskRoutes:
         where each has an `idempotency_key`, a batch that is sent again finds its tasks. 503 for the whole says that not
         one of them could be stored.
         """
-        trace, key = Trace.told(traceparent, tracestate), key_of(idempotency_key)
+        trace, key = Trace.parse(traceparent, tracestate), key_of(idempotency_key)
         results = await accept_many(
             self._engine, self._ops.catalog, request.tasks, trace, idempotency_key=key
         )
@@ -248,7 +248,7 @@ class BulkRoutes:
         verbs: of the platform.
     """
 
-    def __init__(self, verbs: Client) -> None:
+    def __init__(self, verbs: Operations) -> None:
         self._verbs = verbs
 
     def add_to(self, app: FastAPI) -> None:

@@ -37,10 +37,10 @@ def main() -> None:
     except KeyboardInterrupt:
         _end(130)
     except Exception as error:  # noqa: BLE001  (this is the end of the program: every error becomes a line and a code)
-        _end(_told(error))
+        _end(_print_error(error))
 
 
-def _told(error: Exception) -> int:
+def _print_error(error: Exception) -> int:
     from ops_core.cli.error_lines import exit_of_error, innermost, line_of_error
 
     cause = innermost(error)

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from ops_core.assembly import load_catalog, open_ops
-from ops_core.client import Client, open_client
+from ops_core.client import Operations, open_client
 from ops_core.config.catalog import Catalog
 from ops_core.errors import StoreUnavailable
 from ops_core.service import LocalClient
@@ -16,7 +16,7 @@ from ops_core.stores.dialects import is_in_memory, parse_url
 
 
 @asynccontextmanager
-async def connected(url: str | None, *, with_agents: bool = False) -> AsyncGenerator[Client]:
+async def connected(url: str | None, *, with_agents: bool = False) -> AsyncGenerator[Operations]:
     """A client of the server at ``url`` or in the settings; where neither is given, one that opens the store.
 
     Args:

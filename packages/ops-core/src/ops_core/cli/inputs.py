@@ -11,7 +11,7 @@ from typing import Any
 
 from agentkit.attachments import checked_input, read_attachment
 from agentkit.errors import UsageError
-from ops_core.config.catalog import DEFAULT_AGENT, Catalog, Served
+from ops_core.config.catalog import DEFAULT_AGENT, Catalog, CatalogEntry
 from ops_core.errors import AgentNotFound, InvalidRequest
 from ops_core.strict_json import NotStrict, parse
 
@@ -55,14 +55,14 @@ def chosen_agent(names: Sequence[str], wanted: str | None) -> str:
     raise InvalidRequest(message, field="agent")
 
 
-def with_model(served: Served, model: str | None) -> Served:
+def with_model(served: CatalogEntry, model: str | None) -> CatalogEntry:
     """The agent with another model. Its name then says so, so that no worker takes its tasks for the agent's own."""
     if model is None:
         return served
     return replace(served, agent=replace(served.agent, model=model, name=f"{served.agent.name}@{model}"))
 
 
-def serving(catalog: Catalog, task_agent: str, model: str | None) -> Served:
+def serving(catalog: Catalog, task_agent: str, model: str | None) -> CatalogEntry:
     """The agent that carries on a task, under the name that the task has.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ops_core.client import Client
+from ops_core.client import Operations
 from ops_core.errors import InvalidRequest, TaskNotFound
 from ops_core.schemas.queries import PAGE_MOST
 
@@ -14,14 +14,14 @@ LAST = "last"
 SHORTEST = 8
 """Characters of a beginning; two tasks of one millisecond share thirteen."""
 
-MOST_SEARCHED = 1000
+MAX_SEARCHED = 1000
 """Of the newest tasks are compared with a beginning."""
 
 _WHOLE = 36
 _BEGINNING = re.compile(rf"[0-9a-fA-F-]{{{SHORTEST},{_WHOLE - 1}}}")
 
 
-async def whole_id(client: Client, given: str, *, last: bool = False) -> str:
+async def whole_id(client: Operations, given: str, *, last: bool = False) -> str:
     """The id of the task that is meant.
 
     Args:
@@ -45,15 +45,15 @@ async def whole_id(client: Client, given: str, *, last: bool = False) -> str:
         message = f"several tasks begin with {given}: {', '.join(found[:5])}"
         raise InvalidRequest(message, field="id")
     if not found:
-        message = f"there is no task of this id: none of the newest {MOST_SEARCHED} begins with {given}"
+        message = f"there is no task of this id: none of the newest {MAX_SEARCHED} begins with {given}"
         raise TaskNotFound(message)
     return found[0]
 
 
-async def _beginning_with(client: Client, given: str) -> list[str]:
+async def _beginning_with(client: Operations, given: str) -> list[str]:
     found: list[str] = []
     cursor, searched = None, 0
-    while searched < MOST_SEARCHED:
+    while searched < MAX_SEARCHED:
         page = await client.list(limit=PAGE_MOST, cursor=cursor, view="basic")
         found += [task.id for task in page.items if task.id.startswith(given)]
         searched += len(page.items)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from importlib.util import find_spec
 
-from ops_core.client.http import OpsClient
+from ops_core.client.http import HttpClient
 from ops_core.errors import ConfigError
 from ops_core.operations import (
     AgentClient,
     ApprovalClient,
     BulkClient,
-    Client,
     HaltClient,
     NoteClient,
+    Operations,
     TaskClient,
     ThreadClient,
 )
@@ -22,24 +22,24 @@ __all__ = [
     "AgentClient",
     "ApprovalClient",
     "BulkClient",
-    "Client",
     "HaltClient",
+    "HttpClient",
     "NoteClient",
-    "OpsClient",
+    "Operations",
     "TaskClient",
     "ThreadClient",
     "open_client",
 ]
 
 
-def open_client(url: str) -> AbstractAsyncContextManager[Client]:
+def open_client(url: str) -> AbstractAsyncContextManager[Operations]:
     """A client of the server at ``url``: ``http://HOST:PORT`` or ``grpc://HOST:PORT``.
 
     Raises:
         ConfigError: the URL names no server, or gRPC is not installed.
     """
     if not url.startswith("grpc://"):
-        return OpsClient(url)
+        return HttpClient(url)
     if find_spec("grpc") is None:
         message = "gRPC is not installed: install the extra opspawn[grpc]"
         raise ConfigError(message, field="url")

@@ -24,7 +24,7 @@ from ops_core.errors import ConfigError, InvalidRequest, OpsError, ServerUnavail
 from ops_core.operations import all_tasks, whole_batch, with_keys
 from ops_core.problem_details import ERRORS
 from ops_core.protocol.bulk import handled_in, selection_out
-from ops_core.protocol.errors import DETAILS, told_in
+from ops_core.protocol.errors import DETAILS, problem_in
 from ops_core.protocol.halts import halt_in, halt_request_out
 from ops_core.protocol.notes import note_in, spending_in
 from ops_core.protocol.tasks import (
@@ -435,7 +435,7 @@ class GrpcClient:
         """What the server has raised, or what has happened on the way."""
         status, text = error.code(), error.details() or ""
         details = dict(error.trailing_metadata()).get(DETAILS)
-        told = told_in(details if isinstance(details, bytes) else None)
+        told = problem_in(details if isinstance(details, bytes) else None)
         known = ERRORS.get(told.code)
         if known is not None:
             raised = known(text, field=told.field)

@@ -79,7 +79,7 @@ _SILENCE_SECONDS = 45.0  # the server shows every 15 s that a stream lives
 _TEMPORARY = frozenset({502, 503, 504})
 
 
-class OpsClient:
+class HttpClient:
     """A :class:`Client` of a server; an async context manager.
 
     What may be repeated is repeated when an answer is lost; a submit always carries an idempotency key, so that a

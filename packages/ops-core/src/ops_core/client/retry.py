@@ -10,7 +10,7 @@ from typing import TypeVar
 from agentkit.transcript.steps import Recorded
 from ops_core.concurrency.jitter import fraction
 from ops_core.errors import OpsError, ServerUnavailable
-from ops_core.operations import Client
+from ops_core.operations import Operations
 from ops_core.schemas import MAX_SEQ, TaskBody
 from ops_core.task import RetryPolicy
 
@@ -25,7 +25,7 @@ WATCH_ATTEMPTS = 8
 SETTLED_SECONDS = 30.0
 """A stream that lived so long was a good one: breaks before it do not count any more."""
 
-REPEATED_SOON = RetryPolicy(first_seconds=0.1, most_seconds=5.0)
+REPEATED_SOON = RetryPolicy(first_seconds=0.1, max_seconds=5.0)
 
 
 class Interrupted(Exception):
@@ -104,7 +104,7 @@ class Repeater:
         await asyncio.sleep(self._retry.delay(attempt, fraction()))
 
 
-async def end_of(client: Client, task_id: str, timeout_seconds: float | None) -> TaskBody:
+async def end_of(client: Operations, task_id: str, timeout_seconds: float | None) -> TaskBody:
     """The task when it has ended, or as it is after ``timeout_seconds``."""
     with suppress(TimeoutError):
         async with asyncio.timeout(timeout_seconds):

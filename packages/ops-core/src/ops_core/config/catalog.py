@@ -22,7 +22,7 @@ from agentkit.ports import Model
 from agentkit.tools.builtin.everyday import everyday_tools
 from ops_core.config.import_path import import_object, what_broke
 from ops_core.config.mcp import ServeTable
-from ops_core.config.model_terms import Terms
+from ops_core.config.model_terms import ModelTerms
 from ops_core.config.sandbox import Sandboxing
 from ops_core.config.tables import DEFAULT_MODEL
 from ops_core.errors import AgentNotFound, ConfigError
@@ -32,7 +32,7 @@ DEFAULT_AGENT = "assistant"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
+class CatalogEntry:
     """An agent as this deployment runs it.
 
     Attributes:
@@ -68,7 +68,7 @@ class Catalog:
         agents: Iterable[Agent[Any, Any]] = (),
         *,
         endpoints: Mapping[str, NamedEndpoint] | None = None,
-        terms: Terms | None = None,
+        terms: ModelTerms | None = None,
         mcp: McpPool | None = None,
         sandboxing: Sandboxing | None = None,
         serve: ServeTable | None = None,
@@ -76,21 +76,21 @@ class Catalog:
         self.mcp = McpPool(()) if mcp is None else mcp
         self.sandboxing = Sandboxing() if sandboxing is None else sandboxing
         self.serve = ServeTable() if serve is None else serve
-        self.terms = Terms() if terms is None else terms
+        self.terms = ModelTerms() if terms is None else terms
         self.endpoints = {name: _checked(name, each) for name, each in (endpoints or {}).items()}
-        self._served: dict[str, Served] = {}
+        self._served: dict[str, CatalogEntry] = {}
         for agent in agents:
             self.add(agent)
 
     def add(self, agent: Agent[Any, Any], deps: Any = None, *, deps_from: str | None = None) -> None:
-        """Serve ``agent`` under its name, with ``deps`` for its tools; see :class:`Served`.
+        """Serve ``agent`` under its name, with ``deps`` for its tools; see :class:`CatalogEntry`.
 
         Raises:
             ConfigError: there is an agent of this name, or its name or its model's name cannot be used.
         """
-        self._add(Served(agent=agent, deps=deps, deps_from=deps_from))
+        self._add(CatalogEntry(agent=agent, deps=deps, deps_from=deps_from))
 
-    def _add(self, served: Served) -> None:
+    def _add(self, served: CatalogEntry) -> None:
         agent = served.agent
         if not _NAME.fullmatch(agent.name):
             message = f"an agent cannot be called {agent.name!r}: letters, digits and . _ - + @ : / only, at most 200"
@@ -118,15 +118,15 @@ class Catalog:
         """The same agents, except these."""
         return self._of(served for name, served in self._served.items() if name not in names)
 
-    def only(self, served: Served) -> Catalog:
+    def only(self, served: CatalogEntry) -> Catalog:
         """A catalog of one agent, which need not be one of these, with everything else of this one."""
         return self._of([served])
 
-    def with_others(self, others: Mapping[str, Served]) -> Catalog:
+    def with_others(self, others: Mapping[str, CatalogEntry]) -> Catalog:
         """The same agents, of which these are declared otherwise."""
         return self._of(others.get(name, served) for name, served in self._served.items())
 
-    def _of(self, served: Iterable[Served]) -> Catalog:
+    def _of(self, served: Iterable[CatalogEntry]) -> Catalog:
         """Copy the catalog whole, then exchange the agents: a field that is added later cannot be left behind."""
         other = copy(self)
         other._served = {}  # noqa: SLF001  (of its own class)
@@ -139,7 +139,7 @@ class Catalog:
         """The names of all agents, in the order of their declaration."""
         return tuple(self._served)
 
-    def get(self, name: str) -> Served:
+    def get(self, name: str) -> CatalogEntry:
         """The agent of this name.
 
         Raises:

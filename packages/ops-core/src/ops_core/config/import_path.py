@@ -14,7 +14,7 @@ from agentkit.untrusted.secrets import redacted
 from agentkit.untrusted.text import visible
 from ops_core.errors import ConfigError, OpsError
 
-_MOST_TEXT = 500
+_MAX_TEXT = 500
 
 
 def make_deps(path: str, directory: Path) -> Any:
@@ -40,7 +40,7 @@ def what_broke(error: BaseException) -> str:
         return str(error)
     place = f"{error.filename}:{error.lineno}" if isinstance(error, SyntaxError) else place_of(error)
     text = str(error.msg if isinstance(error, SyntaxError) else error)
-    shown = redacted(text)[:_MOST_TEXT]
+    shown = redacted(text)[:_MAX_TEXT]
     return f"{type(error).__name__} at {place}{': ' if shown else ''}{_in_one_line(shown)}"
 
 

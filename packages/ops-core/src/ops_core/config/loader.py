@@ -29,7 +29,7 @@ from agentkit.tools import HttpToolset, Tool
 from agentkit.tools.builtin.everyday import everyday_tools
 from agentkit.tools.builtin.programs import ProgramTool, python_tool, shell_tool
 from agentkit.tools.functions import as_tool
-from ops_core.config.catalog import Catalog, Served
+from ops_core.config.catalog import Catalog, CatalogEntry
 from ops_core.config.grants import check_catalog_grants
 from ops_core.config.import_path import import_object, what_broke
 from ops_core.config.mcp import lock_of
@@ -67,7 +67,7 @@ def read_catalog(path: Path, environ: Mapping[str, str] | None = None) -> Catalo
     endpoints = {name: NamedEndpoint(**dict(table)) for name, table in config.endpoints.items()}
     pool = config.mcp.pool(path)
     apis = _apis(config, path, variables() if environ is None else environ)
-    agents: list[Served] = []
+    agents: list[CatalogEntry] = []
     for name, declared in config.agents.items():
         toolsets = config.mcp.tools(pool, declared, f"{path}: agents.{name}")
         tools = [*_tools(name, declared, config, path, apis), *toolsets]
@@ -78,7 +78,7 @@ def read_catalog(path: Path, environ: Mapping[str, str] | None = None) -> Catalo
         except UsageError as error:
             message = f"{path}: {error}"
             raise ConfigError(message, field="agents") from None
-        agents.append(Served(agent=agent, deps_from=declared.deps))
+        agents.append(CatalogEntry(agent=agent, deps_from=declared.deps))
     _check_names(config.sandbox, [tool for each in agents for tool in each.agent.tools], path)
     sandboxing = config.sandbox.as_sandboxing(path.parent.resolve())
     serve = config.mcp.serve

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from agentkit.budget.prices import Price
-from agentkit.models.resilience.circuit_breaker import Breaking
+from agentkit.models.resilience.circuit_breaker import CircuitSettings
 from agentkit.models.resilience.rate_limiter import RateLimits
 from ops_core.spending import Spending
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class ModelTerms:
     """On what terms the agents of a catalog ask their models.
 
     Attributes:
@@ -24,5 +24,5 @@ class Terms:
 
     prices: Mapping[str, Price] = field(default_factory=dict[str, Price])
     limits: Mapping[str, RateLimits] = field(default_factory=dict[str, RateLimits])
-    breaking: Breaking = field(default_factory=Breaking)
+    breaking: CircuitSettings = field(default_factory=CircuitSettings)
     spending: Spending = field(default_factory=Spending)

@@ -27,14 +27,14 @@ class Sandboxing:
         tools: what the operator says of tools, by their names; it goes before what they say themselves.
         limits: of calls of tools for which nothing else is said.
         allow_degraded: tools run although a control that their sandbox needs is missing on this machine.
-        at_once: so many calls run at a time in each sandbox; ``None`` for four per processor.
+        concurrency: so many calls run at a time in each sandbox; ``None`` for four per processor.
     """
 
     default: Place = "pool"
     tools: Mapping[str, Confinement] = field(default_factory=dict[str, Confinement])
     limits: CallLimits = CallLimits()
     allow_degraded: bool = False
-    at_once: int | None = None
+    concurrency: int | None = None
 
     @property
     def secrets(self) -> frozenset[str]:
@@ -131,14 +131,14 @@ class SandboxTable(_Strict):
     Attributes:
         default: of tools that do not say it themselves, in a file.
         allow_degraded: tools run although a control that their sandbox needs is missing on this machine.
-        at_once: so many calls run at a time in each sandbox; four per processor where nothing is said.
+        concurrency: so many calls run at a time in each sandbox; four per processor where nothing is said.
         limits: of calls of tools for which nothing else is said.
         tools: by the names that the model knows.
     """
 
     default: Place = "pool"
     allow_degraded: bool = False
-    at_once: PositiveInt | None = None
+    concurrency: PositiveInt | None = None
     limits: CallLimitsTable = CallLimitsTable()
     tools: Mapping[str, ToolTable] = Field(default_factory=dict)
 
@@ -163,5 +163,5 @@ class SandboxTable(_Strict):
             tools=tools,
             limits=self.limits.over(CallLimitsTable()),
             allow_degraded=self.allow_degraded,
-            at_once=self.at_once,
+            concurrency=self.concurrency,
         )

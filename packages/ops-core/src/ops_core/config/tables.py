@@ -22,13 +22,13 @@ from pydantic import (
 from agentkit.budget.prices import Price
 from agentkit.models.credentials import MaxTokensField
 from agentkit.models.endpoints import Kind
-from agentkit.models.resilience.circuit_breaker import Breaking
+from agentkit.models.resilience.circuit_breaker import CircuitSettings
 from agentkit.models.resilience.rate_limiter import RateLimits
 from agentkit.models.settings import Effort
 from agentkit.run.compaction import Strategy
 from ops_core.config.http_tools import ApiTable
 from ops_core.config.mcp import McpNames, McpTable
-from ops_core.config.model_terms import Terms
+from ops_core.config.model_terms import ModelTerms
 from ops_core.config.policies import PolicyTable
 from ops_core.config.sandbox import SandboxTable
 from ops_core.durations import Seconds, SecondsOrZero
@@ -55,7 +55,7 @@ class RetriesTable(_Strict):
 
     tries: PositiveInt = 3
     first_seconds: SecondsOrZero = 0.5
-    most_seconds: SecondsOrZero = 8.0
+    max_seconds: SecondsOrZero = 8.0
     longest_wait: SecondsOrZero = 20.0
 
 
@@ -87,16 +87,16 @@ class LimitsTable(_Strict):
 
 
 class CircuitTable(_Strict):
-    """``[circuit]``: see :class:`agentkit.models.resilience.circuit_breaker.Breaking`."""
+    """``[circuit]``: see :class:`agentkit.models.resilience.circuit_breaker.CircuitSettings`."""
 
     failures: PositiveInt = 5
     seconds: Seconds = 15.0
-    most_seconds: Seconds = 240.0
+    max_seconds: Seconds = 240.0
 
     @model_validator(mode="after")
     def _grows(self) -> Self:
-        if self.seconds > self.most_seconds:
-            message = f"seconds ({self.seconds:g}) must not be more than most_seconds ({self.most_seconds:g})"
+        if self.seconds > self.max_seconds:
+            message = f"seconds ({self.seconds:g}) must not be more than max_seconds ({self.max_seconds:g})"
             raise ValueError(message)
         return self
 
@@ -220,12 +220,12 @@ class ConfigFile(_Strict):
     mcp: McpTable = McpTable()
     sandbox: SandboxTable = SandboxTable()
 
-    def terms(self) -> Terms:
+    def terms(self) -> ModelTerms:
         """On what terms models are asked."""
-        return Terms(
+        return ModelTerms(
             prices={name: Price(**dict(table)) for name, table in self.prices.items()},
             limits={name: RateLimits(**dict(table)) for name, table in self.limits.items()},
-            breaking=Breaking(**dict(self.circuit)),
+            breaking=CircuitSettings(**dict(self.circuit)),
             spending=Spending(**dict(self.spending)),
         )
 

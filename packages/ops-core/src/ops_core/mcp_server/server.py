@@ -39,7 +39,7 @@ EXPIRES_SECONDS = "opspawn/expires-seconds"
 """In the ``_meta`` of a call: a task that no worker has started by then is not started any more."""
 
 _ASKED = "arguments"
-_MOST_GET_WAIT = 24 * 3600.0
+_MAX_GET_WAIT = 24 * 3600.0
 
 Context = ServerRequestContext[Any, Any]
 
@@ -153,7 +153,7 @@ class AgentServer:
             if isinstance(recorded.step, ApprovalAsked):
                 command = f"opspawn approve {task.id}"
                 return answers.failure(f"task {task.id} waits until a person has answered: `{command}`")
-        return answers.result_of(await engine.until_ended(DEFAULT_TENANT, task.id, _MOST_GET_WAIT))
+        return answers.result_of(await engine.until_ended(DEFAULT_TENANT, task.id, _MAX_GET_WAIT))
 
     # --- tasks ----------------------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from ops_core.assembly import Ops
 from ops_core.mcp_server.server import AgentServer
 
 PATH = "/mcp"
-MOST_SESSIONS = 1000
+MAX_SESSIONS = 1000
 
 
 @asynccontextmanager
@@ -32,7 +32,7 @@ async def mounted(server: Server[Any], max_body_bytes: int) -> AsyncGenerator[Ro
     It has no check of ``Host`` and ``Origin`` of its own: it stands behind the guard of the API, as every route does.
     """
     manager = StreamableHTTPSessionManager(
-        server, max_request_body_size=max_body_bytes, max_sessions=MOST_SESSIONS
+        server, max_request_body_size=max_body_bytes, max_sessions=MAX_SESSIONS
     )
     started, leaving = asyncio.Event(), asyncio.Event()
 

@@ -121,7 +121,7 @@ class RunMetrics:
             "opspawn_heartbeat_failures", "Heartbeats that the store refused.", registry=registry
         )
 
-    def can_carry(self, slots: int) -> None:
+    def set_capacity(self, slots: int) -> None:
         """So many runs at a time."""
         self._slots.set(slots)
 

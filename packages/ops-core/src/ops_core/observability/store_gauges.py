@@ -93,7 +93,7 @@ class StoreGauges(Collector):
             "opspawn_expired_leases", "Running tasks of workers that are silent.", value=stats.expired_leases
         )
         yield GaugeMetricFamily("opspawn_workers", "Workers that hold a lease.", value=stats.workers)
-        yield from _told_activity(self._activity)
+        yield from _activity_metrics(self._activity)
         yield GaugeMetricFamily("opspawn_halts", "Halts that are in force.", value=stats.halts)
         if self._spent is not None:
             yield GaugeMetricFamily(
@@ -108,7 +108,7 @@ class StoreGauges(Collector):
             )
 
 
-def _told_activity(activity: Activity) -> Iterator[Metric]:
+def _activity_metrics(activity: Activity) -> Iterator[Metric]:
     workers = GaugeMetricFamily(
         "opspawn_living_workers",
         "Workers whose heartbeat is fresh, with a task or without.",

@@ -56,7 +56,7 @@ def details_of(problem: Problem, status: int) -> bytes:
     return told.SerializeToString()
 
 
-def told_in(details: bytes | None) -> Told:
+def problem_in(details: bytes | None) -> Told:
     """What details say; nothing where they are not ours."""
     try:
         status = Status.FromString(details or b"")

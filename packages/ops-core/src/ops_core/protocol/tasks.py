@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from agentkit.transcript.codec import kind_of, recorded_shown, recorded_to_json, to_json_text
 from agentkit.transcript.steps import Recorded
 from ops_core.errors import InvalidRequest, OpsError
-from ops_core.ports import Inserted
+from ops_core.ports import SubmitResult
 from ops_core.problem_details import ERRORS, Problem, problem_of, problem_of_fields
 from ops_core.protocol.v1 import agent_service_pb2, task_pb2, task_service_pb2, thread_service_pb2
 from ops_core.protocol.values import (
@@ -109,9 +109,9 @@ def request_out(request: TaskRequest, idempotency_key: str | None) -> task_servi
     )
 
 
-def result_out(result: Inserted | Problem) -> task_service_pb2.BatchResult:
+def result_out(result: SubmitResult | Problem) -> task_service_pb2.BatchResult:
     """What became of a task of a batch, as a message."""
-    if isinstance(result, Inserted):
+    if isinstance(result, SubmitResult):
         return task_service_pb2.BatchResult(task_id=result.task.id, created=result.created)
     field = None if result.field is None else field_there(result.field)
     refusal = task_service_pb2.Refusal(code=result.code, message=result.detail, field=field)

@@ -202,7 +202,7 @@ def _trace(context: Context) -> Trace | None:
         if isinstance(value, str):
             told.setdefault(name, []).append(value)
     parents = told.get("traceparent", [])
-    return Trace.told(parents[0], ",".join(told.get("tracestate", []))) if len(parents) == 1 else None
+    return Trace.parse(parents[0], ",".join(told.get("tracestate", []))) if len(parents) == 1 else None
 
 
 def _wait(request: messages.CreateTaskRequest) -> int | None:

@@ -12,7 +12,7 @@ from agentkit.ports import Toolset
 from agentkit.schema import OutputSchema
 from agentkit.tools import FunctionToolset, Tool
 from agentkit.untrusted.boundary import guarded
-from ops_core.config.catalog import Served
+from ops_core.config.catalog import CatalogEntry
 from ops_core.errors import OpsError
 from ops_core.schemas.fields import Strict
 
@@ -67,7 +67,7 @@ class AgentBody(Strict):
     )
 
     @classmethod
-    async def of(cls, served: Served) -> AgentBody:
+    async def of(cls, served: CatalogEntry) -> AgentBody:
         """An agent as it is told. Its toolsets are asked what they hold."""
         agent, tools, problems = served.agent, list[ToolBody](), list[str]()
         for given in agent.tools:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self, cast
 from pydantic import ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
 from agentkit.errors import ToolError, TranscriptError
-from agentkit.run.tool_call import MOST_OUTPUT
+from agentkit.run.tool_call import MAX_OUTPUT
 from agentkit.transcript.codec import to_json_text
 from agentkit.transcript.steps import ApprovalGiven, Settlement
 from ops_core.observability.redaction import unmistakable
@@ -99,8 +99,8 @@ class SettleRequest(Strict):
         except TranscriptError:
             message = "result holds what JSON cannot express"
             raise ValueError(message) from None
-        if size > MOST_OUTPUT:
-            message = f"result must have at most {MOST_OUTPUT} characters as JSON"
+        if size > MAX_OUTPUT:
+            message = f"result must have at most {MAX_OUTPUT} characters as JSON"
             raise ValueError(message)
         return self
 

@@ -8,13 +8,13 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from ops_core.halt import MOST_BY, MOST_REASON, MOST_TARGET, Halt, HaltKind, NewHalt
+from ops_core.halt import MAX_BY, MAX_REASON, MAX_TARGET, Halt, HaltKind, NewHalt
 from ops_core.ports import HaltFilter
 from ops_core.schemas.fields import Strict, moment
 from ops_core.schemas.queries import encode_cursor
 
-Reason = Annotated[str, StringConstraints(max_length=MOST_REASON)]
-By = Annotated[str, StringConstraints(max_length=MOST_BY)]
+Reason = Annotated[str, StringConstraints(max_length=MAX_REASON)]
+By = Annotated[str, StringConstraints(max_length=MAX_BY)]
 
 
 class HaltRequest(Strict):
@@ -32,7 +32,7 @@ class HaltRequest(Strict):
         description="`task`: one task. `agent`: all runs of an agent. `tool`: a tool, `server`: an MCP server, in all "
         "runs. `all`: everything."
     )
-    target: Annotated[str, StringConstraints(max_length=MOST_TARGET)] = Field(
+    target: Annotated[str, StringConstraints(max_length=MAX_TARGET)] = Field(
         default="",
         description="Id of the task; name of the agent, the server or the tool (`*` and `?` stand for what they stand "
         "for in names of files). Empty for `all`.",

@@ -52,15 +52,15 @@ class NoteBody(Strict):
     @classmethod
     def of(cls, kept: KeptNote) -> NoteBody:
         """A note as it is listed."""
-        return cls._told(kept.note, kept.scope.agent, kept.scope.key)
+        return cls.of_note(kept.note, kept.scope.agent, kept.scope.key)
 
     @classmethod
     def recalled(cls, note: Note, asked: RecallRequest) -> NoteBody:
         """A note as it is recalled."""
-        return cls._told(note, asked.agent, asked.key, note.score)
+        return cls.of_note(note, asked.agent, asked.key, note.score)
 
     @classmethod
-    def _told(cls, note: Note, agent: str, key: str, score: float | None = None) -> NoteBody:
+    def of_note(cls, note: Note, agent: str, key: str, score: float | None = None) -> NoteBody:
         return cls(
             id=note.id,
             agent=agent,

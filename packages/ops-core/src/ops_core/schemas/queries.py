@@ -14,10 +14,11 @@ from math import isfinite
 from typing import Any, TypeAlias, TypeVar
 
 from ops_core.bulk import FITTING, USUAL, BulkVerb, TaskSelection
+from ops_core.durations import MAX_SECONDS
 from ops_core.errors import HaltNotFound, InvalidRequest, TaskNotFound, ThreadNotFound
 from ops_core.ports import ApprovalFilter, HaltFilter, NoteFilter, TaskFilter, ThreadFilter
 from ops_core.strict_json import is_unicode
-from ops_core.task import MOST_SECONDS, TaskStatus
+from ops_core.task import TaskStatus
 
 Place = TypeVar("Place")
 
@@ -89,8 +90,8 @@ def task_selection(
     if not set(status) <= set(FITTING[verb]):
         message = f"status must be among {', '.join(FITTING[verb])}: no other task can be {_PAST[verb]}"
         raise InvalidRequest(message, field="status")
-    if older_than_seconds is not None and not 0 < older_than_seconds <= MOST_SECONDS:
-        message = f"older_than_seconds must be more than 0, and at most {MOST_SECONDS:.0f}"
+    if older_than_seconds is not None and not 0 < older_than_seconds <= MAX_SECONDS:
+        message = f"older_than_seconds must be more than 0, and at most {MAX_SECONDS:.0f}"
         raise InvalidRequest(message, field="older_than_seconds")
     asked = TaskSelection(
         verb=verb,

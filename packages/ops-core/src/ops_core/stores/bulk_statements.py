@@ -84,7 +84,7 @@ class _Compiled:
     arrange: Callable[[Given], Any]
 
 
-class Many:
+class BulkStatement:
     """A statement for many rows.
 
     Args:
@@ -139,7 +139,7 @@ class Many:
         return self._compiled[dialect.name]
 
 
-class NewRows:
+class BulkInsert:
     """Rows that are added to a table.
 
     Args:
@@ -148,7 +148,7 @@ class NewRows:
 
     def __init__(self, table: Table) -> None:
         self._names = [column.name for column in table.columns]
-        self._insert = Many(insert(table).values({name: bindparam(name) for name in self._names}))
+        self._insert = BulkStatement(insert(table).values({name: bindparam(name) for name in self._names}))
         self._copy = f"COPY {table.name} ({', '.join(self._names)}) FROM STDIN"
 
     def add(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> None:

@@ -18,7 +18,7 @@ from ops_core.errors import TaskUnreadable
 from ops_core.stores.rows import AnyRow, budget_of, columns_of, error_of, labels_of, task_from
 from ops_core.task import EARLIEST_SECONDS, LATEST_SECONDS, Task, TaskStatus
 
-MOST_SHOWN = 40
+MAX_SHOWN = 40
 """Number of characters of a status that is not known that are shown."""
 
 
@@ -89,7 +89,7 @@ def shown_task(row: AnyRow) -> Task:
     if not wrong:
         return task_from(found)
     named = ", ".join(
-        f"{name} {found[name]!r:.{MOST_SHOWN}}" if name == "status" else name for name in sorted(wrong)
+        f"{name} {found[name]!r:.{MAX_SHOWN}}" if name == "status" else name for name in sorted(wrong)
     )
     mended = {**found, **wrong}
     message = (

@@ -35,8 +35,8 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from ops_core.errors import ConfigError, StoreUnavailable
 from ops_core.ports import Clock, Hint
-from ops_core.stores.bulk_statements import Given, Many
-from ops_core.stores.sessions import MOST_AGE_SECONDS, is_stale
+from ops_core.stores.bulk_statements import BulkStatement, Given
+from ops_core.stores.sessions import MAX_AGE_SECONDS, is_stale
 
 log = logging.getLogger("ops_core.stores")
 
@@ -75,7 +75,7 @@ STATEMENT_TIMEOUT = "57014"
 CHANNEL = "opspawn"
 """Where processes that share a database on a server tell each other what they have written."""
 
-MOST_TOLD = 150
+MAX_TOLD = 150
 """So many ids fit into one message, which may have 8,000 bytes."""
 
 CLOCK = "opspawn_clock"
@@ -412,7 +412,7 @@ def _postgresql_engine(url: URL, *, connections: int, isolation_level: Any, writ
         isolation_level=isolation_level,
         pool_size=connections,
         max_overflow=0,
-        pool_recycle=MOST_AGE_SECONDS,
+        pool_recycle=MAX_AGE_SECONDS,
         # no ping before each use: a connection that was lost is noticed by the statement, which is then repeated
     )
     event.listen(engine, "handle_error", _drop_stale_sessions)
@@ -542,9 +542,9 @@ def announce(connection: Connection, teller: str, hint: Hint) -> None:
         return
     messages: list[Given] = []
     for number in range(
-        0, max(len(hint.cancelled), len(hint.ended), int(hint.due), int(hint.halts)), MOST_TOLD
+        0, max(len(hint.cancelled), len(hint.ended), int(hint.due), int(hint.halts)), MAX_TOLD
     ):
-        few = slice(number, number + MOST_TOLD)
+        few = slice(number, number + MAX_TOLD)
         once = {"due": hint.due and number == 0, "halts": hint.halts and number == 0}
         told = {**once, "cancelled": hint.cancelled[few], "ended": hint.ended[few]}
         said = {name: value for name, value in told.items() if value}
@@ -552,7 +552,7 @@ def announce(connection: Connection, teller: str, hint: Hint) -> None:
     _NOTIFY.do(connection, messages)
 
 
-_NOTIFY = Many(select(func.pg_notify(CHANNEL, bindparam("payload", type_=Text()))))
+_NOTIFY = BulkStatement(select(func.pg_notify(CHANNEL, bindparam("payload", type_=Text()))))
 
 
 # --- refusals ----------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ class Line(NamedTuple):
     priority: int
 
 
-class Turns:
+class FairShare:
     """Remembers who was served last.
 
     Attributes:

@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL
 from ops_core.concurrency.jitter import spread
 from ops_core.ports import Hint
 from ops_core.stores.dialects import CHANNEL, connection_options, is_file
-from ops_core.stores.sessions import MOST_AGE_SECONDS, Sessions
+from ops_core.stores.sessions import MAX_AGE_SECONDS, Sessions
 
 log = logging.getLogger("ops_core.stores")
 
@@ -47,7 +47,7 @@ async def hints_from(url: URL, name: str, sessions: Sessions) -> AsyncGenerator[
                     log.info("hearing other processes again")
                 deaf = False
                 yield Hint(due=True, halts=True)
-                until, of = time.monotonic() + MOST_AGE_SECONDS, sessions.generation
+                until, of = time.monotonic() + MAX_AGE_SECONDS, sessions.generation
                 while time.monotonic() < until and of == sessions.generation and await _is_good(connection):
                     async for told in connection.notifies(timeout=LOOK_SECONDS):
                         hint = heard(told.payload, name)

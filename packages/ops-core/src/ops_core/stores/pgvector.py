@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from sqlalchemy import Connection, Row, text
 
-MOST_DIMENSIONS = 16_000
+MAX_DIMENSIONS = 16_000
 """The extension's own limit."""
 
 _EXTENSION = text("""
@@ -76,7 +76,7 @@ def adopt(connection: Connection) -> bool:
     if schema is None:
         return False
     connection.execute(text(_FUNCTION.format(schema=schema)))
-    connection.execute(text(_TABLE.format(schema=schema, most=4 * MOST_DIMENSIONS)))
+    connection.execute(text(_TABLE.format(schema=schema, most=4 * MAX_DIMENSIONS)))
     return True
 
 

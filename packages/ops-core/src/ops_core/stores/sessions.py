@@ -16,7 +16,7 @@ STALE_CLASSES = ("08", "57P")
 STALE_FILE = ("SQLITE_READONLY", "SQLITE_IOERR", "SQLITE_CANTOPEN")
 """Beginnings of the names of errors of SQLite after which a file is opened anew."""
 
-MOST_AGE_SECONDS = 300
+MAX_AGE_SECONDS = 300
 """No session is used for longer, so that none stays for ever with a server that others have left."""
 
 

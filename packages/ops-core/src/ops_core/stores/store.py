@@ -29,15 +29,15 @@ from ops_core.ports import (
     Clock,
     HaltFilter,
     Hint,
-    Inserted,
     KeptNote,
     NoteFilter,
     Page,
-    Renewed,
+    RenewResult,
     RetryLater,
     Stats,
+    SubmitResult,
+    SweepResult,
     SweepTerms,
-    Swept,
     TaskFilter,
     ThreadFilter,
 )
@@ -72,7 +72,7 @@ from ops_core.stores.sql import steps as progress
 from ops_core.stores.sql.leases import Claiming, Wanted, release_task, wait_task
 from ops_core.stores.sql.stats import read_stats
 from ops_core.stores.tables import REVISION
-from ops_core.stores.watchdog import PATIENCE_SECONDS, Patience
+from ops_core.stores.watchdog import PATIENCE_SECONDS, Watchdog
 from ops_core.stores.writer import Work, Writer
 from ops_core.task import Approval, Claimed, Lease, NewTask, Task, Thread
 from ops_core.workers import Announcement, Worker
@@ -107,7 +107,7 @@ class SqlStore:
         patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         self.url = url
-        self._patience = Patience(patience_seconds)
+        self._patience = Watchdog(patience_seconds)
         self._watching: asyncio.Task[None] | None = None
         self._metrics = metrics
         self._write_engine: Engine = writing_engine(url, clock)
@@ -214,7 +214,7 @@ class SqlStore:
 
     # --- the port ------------------------------------------------------------------------------------------------
 
-    async def insert(self, new: NewTask) -> Inserted:
+    async def insert(self, new: NewTask) -> SubmitResult:
         """Accept a task; as in :meth:`append`, it is put into its stored form here."""
         values = new_task_values(new, new_id())
         writer, _readers = self._opened()
@@ -277,7 +277,7 @@ class SqlStore:
 
     async def renew(
         self, leases: Collection[Lease], lease_seconds: float, worker: Announcement | None = None
-    ) -> Renewed:
+    ) -> RenewResult:
         """Prolong leases, and say that a worker is alive."""
         beat = partial(workers.beat, leases=leases, lease_seconds=lease_seconds, worker=worker)
         return await self._write(beat)
@@ -324,13 +324,13 @@ class SqlStore:
         """Open approvals."""
         return await self._read(partial(queries.list_approvals, tenant=tenant, wanted=wanted))
 
-    async def repeated(self, new: NewTask) -> Inserted | None:
+    async def repeated(self, new: NewTask) -> SubmitResult | None:
         """The task that was accepted under the key of this one."""
         return await self._read(partial(submit.find_repeated, new=new))
 
     async def retry(
         self, tenant: str, task_id: str, *, refuse_busy: bool = False, idempotency_key: str | None = None
-    ) -> Inserted:
+    ) -> SubmitResult:
         """A new task that carries an ended one on."""
         asked = submit.Retry(
             tenant=tenant, task_id=task_id, new_id=new_id(), refuse_busy=refuse_busy,
@@ -377,7 +377,7 @@ class SqlStore:
             await asyncio.get_running_loop().run_in_executor(readers, empty_the_log, self._read_engine)
         return forgotten
 
-    async def sweep(self, limit: int = 500, terms: SweepTerms | None = None) -> Swept:
+    async def sweep(self, limit: int = 500, terms: SweepTerms | None = None) -> SweepResult:
         """Take tasks from dead workers and end what is out of time."""
         terms = SweepTerms() if terms is None else terms
         return await self._write(partial(maintenance.sweep_tasks, limit=limit, terms=terms))
@@ -464,7 +464,7 @@ def schema_revision(connection: Connection) -> str | None:
 
 
 def _in_transaction(
-    engine: Engine, patience: Patience, work: Callable[[Connection], Result], *, again: bool = True
+    engine: Engine, patience: Watchdog, work: Callable[[Connection], Result], *, again: bool = True
 ) -> Result:
     try:
         with engine.begin() as connection, patience.using(connection):

@@ -10,11 +10,11 @@ from sqlalchemy import Connection, Executable
 from sqlalchemy.engine import CursorResult
 
 from ops_core.ports import Hint
-from ops_core.stores.bulk_statements import Found, Given, Many, NewRows
+from ops_core.stores.bulk_statements import BulkInsert, BulkStatement, Found, Given
 
 
 @dataclass(slots=True)
-class Writing:
+class Transaction:
     """What a verb that writes is given.
 
     Attributes:
@@ -40,15 +40,15 @@ class Writing:
         """Carry out a statement."""
         return self.connection.execute(statement, given)
 
-    def found(self, statement: Many, rows: Sequence[Given]) -> list[Found | None]:
+    def found(self, statement: BulkStatement, rows: Sequence[Given]) -> list[Found | None]:
         """Carry out a statement for many rows; for each the row that it answers, or ``None``."""
         return statement.found(self.connection, rows)
 
-    def do(self, statement: Many, rows: Sequence[Given]) -> None:
+    def do(self, statement: BulkStatement, rows: Sequence[Given]) -> None:
         """Carry out a statement that answers nothing for many rows."""
         statement.do(self.connection, rows)
 
-    def add(self, rows: NewRows, added: Sequence[Sequence[Any]]) -> None:
+    def add(self, rows: BulkInsert, added: Sequence[Sequence[Any]]) -> None:
         """Add rows to a table."""
         rows.add(self.connection, added)
 

@@ -34,7 +34,7 @@ class _Use:
     since: float
 
 
-class Patience:
+class Watchdog:
     """Knows which connections are in use, in whatever thread, and since when.
 
     Args:

@@ -22,25 +22,25 @@ from ops_core.errors import OpsError, StoreUnavailable
 from ops_core.observability.metrics import WriterMetrics
 from ops_core.stores.dialects import announce, concerns_all, is_repeatable, reason
 from ops_core.stores.sessions import OF_THE_MACHINE, of_the_machine
-from ops_core.stores.transaction import Writing
-from ops_core.stores.watchdog import Patience
+from ops_core.stores.transaction import Transaction
+from ops_core.stores.watchdog import Watchdog
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-Work: TypeAlias = Callable[[Writing], Result]
+Work: TypeAlias = Callable[[Transaction], Result]
 """One write."""
 
-Together: TypeAlias = Callable[[Writing, Sequence[Item]], Sequence[Result | OpsError]]
+Together: TypeAlias = Callable[[Transaction, Sequence[Item]], Sequence[Result | OpsError]]
 """Writes of one kind; each is answered, in order, with its result or with the error that is its own."""
 
 MOST = 500
 """So many writes share a transaction at most."""
 
-MOST_BYTES = 4 << 20
+MAX_BYTES = 4 << 20
 """A transaction that has so much to write takes nothing more in."""
 
-MOST_WAITING = 5000
+MAX_WAITING = 5000
 """So many writes may wait; whoever comes then waits before that, which is how a flood is slowed down."""
 
 REPEATS = 3
@@ -76,7 +76,7 @@ class Writer:
     def __init__(
         self,
         engine: Engine,
-        patience: Patience,
+        patience: Watchdog,
         teller: str | None = None,
         metrics: WriterMetrics | None = None,
     ) -> None:
@@ -84,7 +84,7 @@ class Writer:
         self._patience = patience
         self._teller = teller
         self._metrics = metrics
-        self._places = asyncio.Semaphore(MOST_WAITING)
+        self._places = asyncio.Semaphore(MAX_WAITING)
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         if metrics is not None:
             metrics.queue(lambda: self.waiting)
@@ -144,7 +144,7 @@ class Writer:
         while job is not None:
             batch.append(job)
             size += job.size
-            if len(batch) == MOST or size >= MOST_BYTES:
+            if len(batch) == MOST or size >= MAX_BYTES:
                 return batch, False
             try:
                 job = self._jobs.get_nowait()
@@ -179,7 +179,7 @@ class Writer:
     def _transaction(self, batch: list[_Job]) -> None:
         began = time.monotonic()
         with self._begun() as connection, self._patience.using(connection):
-            writing = Writing(connection)
+            writing = Transaction(connection)
             try:
                 for jobs in _groups(batch):
                     _do(jobs, writing)
@@ -245,7 +245,7 @@ def _groups(batch: Sequence[_Job]) -> Iterator[list[_Job]]:
     yield from kinds.values()
 
 
-def _do(jobs: Sequence[_Job], writing: Writing) -> None:
+def _do(jobs: Sequence[_Job], writing: Transaction) -> None:
     first = jobs[0]
     if first.together is not None:
         answers = first.together(writing, [job.item for job in jobs])

@@ -41,7 +41,7 @@ _NOWHERE = "http://127.0.0.1/callback"
 _EARLY_SECONDS = 10.0
 """So long before its end a token counts as ended: a call should not meet its end on the way."""
 
-_MOST_SENT = 4
+_MAX_SENT = 4
 """Tokens that are remembered, so that a server which repeats one tells nobody."""
 
 Flow = AsyncGenerator[httpx2.Request, httpx2.Response]
@@ -88,7 +88,7 @@ class _Swift(OAuthClientProvider):
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
-        self._sent: deque[str] = deque(maxlen=_MOST_SENT)
+        self._sent: deque[str] = deque(maxlen=_MAX_SENT)
 
     @property
     def sent(self) -> Sequence[str]:

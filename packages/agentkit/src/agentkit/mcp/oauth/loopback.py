@@ -13,7 +13,7 @@ from agentkit.errors import McpUnavailable
 from agentkit.mcp.oauth.tokens import Answer
 from agentkit.untrusted.text import visible
 
-_MOST_REQUEST = 16_384
+_MAX_REQUEST = 16_384
 _REQUEST_SECONDS = 10.0
 _DONE = "You are logged in. This page can be closed."
 _REFUSED = "You are not logged in; the reason stands where you began. This page can be closed."
@@ -67,7 +67,7 @@ class LoopbackLogin:
             raise McpUnavailable(f"nobody has logged in within {self._seconds:g} s") from None
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port, limit=_MOST_REQUEST)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port, limit=_MAX_REQUEST)
         self._port = self._server.sockets[0].getsockname()[1]
         return self
 

@@ -23,7 +23,7 @@ Origin: TypeAlias = tuple[str, str, int]
 _HIGH_WATER = 256 * 1024
 """Bytes that are kept of what nobody has read yet, before the server has to wait."""
 
-_MOST_OF_A_HEAD = 100 * 1024
+_MAX_OF_A_HEAD = 100 * 1024
 _PORTS = {"http": 80, "https": 443}
 _SECOND_ADDRESS = 0.25
 """Seconds after which the next address of a host is tried beside the first."""
@@ -52,7 +52,7 @@ class Connection:
         self.origin = origin
         self._tls = tls
         self._wire: _Wire | None = None
-        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MOST_OF_A_HEAD)
+        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_OF_A_HEAD)
 
     @property
     def is_reusable(self) -> bool:

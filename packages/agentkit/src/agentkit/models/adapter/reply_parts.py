@@ -13,7 +13,7 @@ from typing import Any
 from agentkit.messages import MAX_ATTACHMENT_BYTES, Attachment, Part, Source, Text
 from agentkit.models.adapter.json import as_list, as_object, as_text, mend
 
-MOST_SOURCES = 200
+MAX_SOURCES = 200
 MAX_MEDIA_BYTES = 2 * MAX_ATTACHMENT_BYTES
 """Of all images and recordings of a reply together: they are stored with the run."""
 
@@ -35,7 +35,7 @@ def sources(found: Iterable[object]) -> Iterator[Source]:
         inner = as_object(fields.get(as_text(fields.get("type"))))  # OpenAI's wire has them one level below
         fields = {**fields, **inner}
         url, title = _first(fields, _URLS)[:_LONGEST_URL], _first(fields, _TITLES)[:_LONGEST_TEXT]
-        if (url or title) and (url, title) not in seen and len(seen) < MOST_SOURCES:
+        if (url or title) and (url, title) not in seen and len(seen) < MAX_SOURCES:
             seen.add((url, title))
             yield Source(url=url, title=title, quote=_first(fields, _QUOTES)[:_LONGEST_TEXT])
 

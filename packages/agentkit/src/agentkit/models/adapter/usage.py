@@ -52,7 +52,7 @@ def openai_usage(usage: Mapping[str, Any], *, routed: bool = False) -> Usage:
         output_tokens=written,
         cached_tokens=cached,
         reasoning_tokens=min(counts.reasoning, written),
-        cost_usd=_told_cost(usage, routed=routed),
+        cost_usd=_stated_cost(usage, routed=routed),
         cache_write_tokens=min(counts.cache_written, read - cached),
         by_kind=_openai_kinds(usage, counts, read, written),
         partial=not (counts.read or counts.written) or (counts.written_missing and not counts.total),
@@ -136,7 +136,7 @@ def _cached(usage: Mapping[str, Any], details: Mapping[str, Any]) -> int:
     return max(found, default=0)
 
 
-def _told_cost(usage: Mapping[str, Any], *, routed: bool) -> float | None:
+def _stated_cost(usage: Mapping[str, Any], *, routed: bool) -> float | None:
     """Dollars, where the provider says what it bills: OpenRouter, xAI and Perplexity do."""
     ticks = as_amount(usage.get("cost_in_usd_ticks"))
     if ticks is not None:

@@ -389,7 +389,7 @@ class MessageDraft:
                 index, block = as_count(event.get("index")), dict(as_object(event.get("content_block")))
                 yield from self._take_given(before=index)
                 self._blocks[index] = block
-                yield from self._told(block, as_text(block.get("text")) or as_text(block.get("thinking")))
+                yield from self._deltas(block, as_text(block.get("text")) or as_text(block.get("thinking")))
             case "content_block_delta":
                 yield from self._grow(as_count(event.get("index")), as_object(event.get("delta")))
             case "content_block_stop":
@@ -452,21 +452,21 @@ class MessageDraft:
         piece = as_text(delta.get(source))
         block[name] = as_text(block.get(name)) + piece
         if kind in {"text_delta", "thinking_delta"}:
-            yield from self._told(block, piece)
+            yield from self._deltas(block, piece)
 
     def _take_given(self, before: int | None = None) -> Iterator[Delta]:
         """Blocks that were whole at the start of the message; a block that is streamed takes the place of one."""
         given, self._given = self._given[:before], []
         for index, block in enumerate(given):
             self._blocks.setdefault(index, block)
-            yield from self._told(block, as_text(block.get("text")) or as_text(block.get("thinking")))
+            yield from self._deltas(block, as_text(block.get("text")) or as_text(block.get("thinking")))
 
     def _rest(self, index: int) -> Iterator[Delta]:
         """Half an emoji that nothing followed; none, as a rule."""
         if (block := self._blocks.get(index)) is not None and (half := self._halves.close()):
-            yield from self._told(block, half)
+            yield from self._deltas(block, half)
 
-    def _told(self, block: Mapping[str, Any], piece: str) -> Iterator[Delta]:
+    def _deltas(self, block: Mapping[str, Any], piece: str) -> Iterator[Delta]:
         piece = self._halves.feed(piece)
         if piece and block.get("type") == "thinking":
             yield ReasoningDelta(text=piece)

@@ -331,7 +331,7 @@ class OpenAIModel:
             raise refused
         if not isinstance(found, dict):
             kind = response.headers.get("content-type", "without a type").split(";")[0][:64]
-            said = self._told({"message": text.decode(errors="replace")}, response).reason()
+            said = self._read_refusal({"message": text.decode(errors="replace")}, response).reason()
             why = f"status 200, {kind}" + (f": {said}" if said else "")
             raise ModelBadResponse(f"{self.name} sent no JSON object where one was due ({why})")
         return cast("Mapping[str, Any]", found)
@@ -355,7 +355,7 @@ class OpenAIModel:
         said = [] if draft is None else list(draft.said())
         reply = mistaken_reply(error, response.status_code, said=said, usage=used, model=self.name)
         if reply is not None:
-            reason = self._told(error, response).reason()
+            reason = self._read_refusal(error, response).reason()
             mistaken = ModelMistaken(
                 f"{self.name}: the model's reply was refused: {reason}", reply, len(said)
             )
@@ -364,9 +364,9 @@ class OpenAIModel:
             raise mistaken
 
     def _error(self, error: Mapping[str, Any], response: httpx2.Response) -> ModelError:
-        return to_model_error(self._told(error, response))
+        return to_model_error(self._read_refusal(error, response))
 
-    def _told(self, error: Mapping[str, Any], response: httpx2.Response) -> Refusal:
+    def _read_refusal(self, error: Mapping[str, Any], response: httpx2.Response) -> Refusal:
         return Refusal(
             model=self.name,
             status=response.status_code,

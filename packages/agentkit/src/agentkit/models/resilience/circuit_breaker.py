@@ -28,22 +28,22 @@ class CircuitState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Breaking:
+class CircuitSettings:
     """When a model is left alone, and for how long.
 
     Attributes:
         failures: after so many in a row.
         seconds: for so long, and twice as long each time that the call after it has failed, too.
-        most_seconds: but no longer than this.
+        max_seconds: but no longer than this.
     """
 
     failures: int = 5
     seconds: float = 15.0
-    most_seconds: float = 240.0
+    max_seconds: float = 240.0
 
     def __post_init__(self) -> None:
-        if self.failures < 1 or not 0 < self.seconds <= self.most_seconds < float("inf"):
-            raise UsageError("breaking: failures must be at least 1, and 0 < seconds <= most_seconds")
+        if self.failures < 1 or not 0 < self.seconds <= self.max_seconds < float("inf"):
+            raise UsageError("breaking: failures must be at least 1, and 0 < seconds <= max_seconds")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +68,7 @@ class Circuit:
             return CircuitState.CLOSED
         return CircuitState.OPEN if now < self.until else CircuitState.HALF_OPEN
 
-    def seconds_left(self, now: float, breaking: Breaking) -> float | None:
+    def seconds_left(self, now: float, breaking: CircuitSettings) -> float | None:
         """Seconds until it is worth while to come again; ``None``: it may be asked now."""
         match self.state(now):
             case CircuitState.CLOSED:
@@ -90,12 +90,12 @@ class Circuit:
         """A call was given up by whoever made it, which says nothing about the provider."""
         return replace(self, probing=False)
 
-    def failed(self, now: float, breaking: Breaking) -> Circuit:
+    def failed(self, now: float, breaking: CircuitSettings) -> Circuit:
         """A call has failed."""
         if self.state(now) is CircuitState.OPEN:  # begun before it was opened
             return self
         failures = self.failures + 1
         if self.until is None and failures < breaking.failures:
             return replace(self, failures=failures)
-        rest = min(breaking.most_seconds, breaking.seconds * 2.0 ** min(self.rests, 60))
+        rest = min(breaking.max_seconds, breaking.seconds * 2.0 ** min(self.rests, 60))
         return Circuit(failures=failures, rests=self.rests + 1, until=now + rest)

@@ -1,7 +1,7 @@
 """One or several models that are asked until one of them replies: the only retries there are.
 
 :class:`ResilientModel` is a :class:`~agentkit.ports.Model`. What is remembered of providers between calls is in a
-:class:`~agentkit.models.resilience.provider_state.Traffic`, which all models of a process share.
+:class:`~agentkit.models.resilience.provider_state.ProviderState`, which all models of a process share.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from agentkit.messages import (
     Usage,
 )
 from agentkit.models import NO_ENDPOINTS, NamedEndpoint, opened
-from agentkit.models.resilience.provider_state import Breaker, CallEnded, Traffic
+from agentkit.models.resilience.provider_state import Breaker, CallEnded, ProviderState
 from agentkit.models.resilience.rate_limiter import Limiter
 from agentkit.models.resilience.retry import (
     Again,
@@ -76,7 +76,7 @@ class CallFailed:
     billed: tuple[int, int] | None
 
 
-class Guard(Protocol):
+class CallObserver(Protocol):
     """Stands before the calls for one reply: it permits each one, and is told of those that fail."""
 
     @property
@@ -138,12 +138,12 @@ class ResilientModel:
         models: Sequence[Model],
         *,
         retries: Retries | None = None,
-        traffic: Traffic | None = None,
+        traffic: ProviderState | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.models = tuple(models)
         self.retries = Retries() if retries is None else retries
-        self.traffic = Traffic() if traffic is None else traffic
+        self.traffic = ProviderState() if traffic is None else traffic
         self.chance = chance
 
     @property
@@ -181,7 +181,9 @@ class ResilientModel:
         """
         return await self.answer(request, on_delta, _NoGuard())
 
-    async def answer(self, request: ModelRequest, on_delta: OnDelta | None, guard: Guard) -> ModelReply:
+    async def answer(
+        self, request: ModelRequest, on_delta: OnDelta | None, guard: CallObserver
+    ) -> ModelReply:
         """One reply to ``request`` within what ``guard`` permits.
 
         Raises:
@@ -267,7 +269,7 @@ class _Answering:
     chain: ResilientModel
     request: ModelRequest
     shown: _Shown
-    guard: Guard
+    guard: CallObserver
     errors: list[ModelError] = field(default_factory=list[ModelError])
 
     async def answer(self) -> ModelReply:
@@ -421,7 +423,7 @@ def checked(reply: object, model: str) -> ModelReply:
     return reply
 
 
-async def _in_time(guard: Guard, work: Coroutine[Any, Any, Result]) -> Result:
+async def _in_time(guard: CallObserver, work: Coroutine[Any, Any, Result]) -> Result:
     """What ``work`` comes to, which may not take longer than the turn.
 
     Raises:
@@ -444,7 +446,7 @@ def open_chain(
     models: Sequence[str | Model],
     *,
     retries: Retries | None = None,
-    traffic: Traffic | None = None,
+    traffic: ProviderState | None = None,
     endpoints: Mapping[str, NamedEndpoint] = NO_ENDPOINTS,
 ) -> AbstractAsyncContextManager[ResilientModel]:
     """A chain of models, each given by name or open; what is opened here is closed again.
@@ -468,7 +470,7 @@ def open_chain(
 async def _opened_chain(
     models: Sequence[str | Model],
     retries: Retries | None,
-    traffic: Traffic | None,
+    traffic: ProviderState | None,
     endpoints: Mapping[str, NamedEndpoint],
 ) -> AsyncGenerator[ResilientModel]:
     async with AsyncExitStack() as stack:
@@ -481,7 +483,7 @@ def chain_of(
     *,
     given: Sequence[str | Model],
     retries: Retries | None = None,
-    traffic: Traffic | None = None,
+    traffic: ProviderState | None = None,
 ) -> ResilientModel:
     """A chain of open models.
 

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from agentkit.errors import ModelError, ModelResting
 from agentkit.messages import ModelRequest
-from agentkit.models.resilience.circuit_breaker import Breaking, Circuit, CircuitState
+from agentkit.models.resilience.circuit_breaker import Circuit, CircuitSettings, CircuitState
 from agentkit.models.resilience.rate_limiter import Limiter, RateLimits
 from agentkit.models.resilience.retry import reaction_to
 from agentkit.models.settings import SETTINGS
@@ -42,7 +42,7 @@ _WELL = Circuit()
 class Breaker:
     """Remembers how the last calls of one model went."""
 
-    def __init__(self, model: str, breaking: Breaking) -> None:
+    def __init__(self, model: str, breaking: CircuitSettings) -> None:
         self._model = model
         self._breaking = breaking
         self._circuit = Circuit()
@@ -78,7 +78,7 @@ class Breaker:
         self._circuit = self._circuit.abandoned()
 
 
-class Traffic:
+class ProviderState:
     """What all runs of a process share about each provider: how much it may be sent, and whether it works.
 
     Use it in one event loop at a time.
@@ -94,11 +94,11 @@ class Traffic:
         self,
         limits: Mapping[str, RateLimits] | None = None,
         *,
-        breaking: Breaking | None = None,
+        breaking: CircuitSettings | None = None,
         on_call: OnCall | None = None,
     ) -> None:
         self._limits: Mapping[str, RateLimits] = {} if limits is None else limits
-        self._breaking = Breaking() if breaking is None else breaking
+        self._breaking = CircuitSettings() if breaking is None else breaking
         self.on_call = on_call
         self._limiters: dict[str, Limiter] = {}
         self._breakers: dict[str, Breaker] = {}

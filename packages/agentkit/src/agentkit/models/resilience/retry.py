@@ -34,19 +34,19 @@ class Retries:
         tries: calls of one model for one reply, the first one included. Calls that failed before the run was resumed
             count, but one is always made.
         first_seconds: the bound of the first wait.
-        most_seconds: the bound never exceeds this.
+        max_seconds: the bound never exceeds this.
         longest_wait: a wait that would be longer is not begun here: the run is put off, or another model asked.
     """
 
     tries: int = 3
     first_seconds: float = 0.5
-    most_seconds: float = 8.0
+    max_seconds: float = 8.0
     longest_wait: float = 20.0
 
     def __post_init__(self) -> None:
         if self.tries < 1:
             raise UsageError(f"retries: tries must be at least 1, not {self.tries!r}")
-        for name in ("first_seconds", "most_seconds", "longest_wait"):
+        for name in ("first_seconds", "max_seconds", "longest_wait"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise UsageError(f"retries: {name} must be zero or more, and finite")
 
@@ -58,7 +58,7 @@ class Retries:
             chance: a random number in [0, 1].
             retry_after: seconds that the provider has asked for.
         """
-        bound = min(self.most_seconds, self.first_seconds * 2.0 ** min(failed - 1, 60))
+        bound = min(self.max_seconds, self.first_seconds * 2.0 ** min(failed - 1, 60))
         return (retry_after or 0.0) + chance * bound
 
 

@@ -22,14 +22,14 @@ class Backend(ABC):
 
     Args:
         limits: of calls for which nothing else is said.
-        at_once: so many calls run at a time; others wait for their turn.
+        concurrency: so many calls run at a time; others wait for their turn.
     """
 
     name = "backend"
 
-    def __init__(self, *, limits: CallLimits, at_once: int) -> None:
+    def __init__(self, *, limits: CallLimits, concurrency: int) -> None:
         self.limits = limits
-        self._at_once = at_once
+        self._concurrency = concurrency
         self._slots: asyncio.Semaphore | None = None
         self._capabilities: Capabilities | None = None
 
@@ -113,13 +113,13 @@ class Backend(ABC):
             ToolTimeout: it did not come in time.
         """
         if self._slots is None:
-            self._slots = asyncio.Semaphore(self._at_once)
+            self._slots = asyncio.Semaphore(self._concurrency)
         left = None if terms.deadline is None else max(0.0, terms.deadline - time.monotonic())
         try:
             async with asyncio.timeout(left):
                 await self._slots.acquire()
         except TimeoutError:
-            message = f"{what} did not begin in time: {self._at_once} others were running"
+            message = f"{what} did not begin in time: {self._concurrency} others were running"
             raise ToolTimeout(message) from None
         try:
             yield

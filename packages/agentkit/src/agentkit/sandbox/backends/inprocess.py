@@ -17,7 +17,7 @@ from agentkit.errors import ToolError, ToolTimeout
 from agentkit.messages import JsonValue
 from agentkit.sandbox.backends.base import Backend
 from agentkit.sandbox.errors import BadResult, FunctionRaised, ResultTooLarge, SandboxRefused
-from agentkit.sandbox.port import CallTerms, CallUsage, Capabilities, Control, Returned, State
+from agentkit.sandbox.port import CallTerms, CallUsage, Capabilities, Capability, Returned, State
 from agentkit.untrusted.boundary import is_meant_for, task_here
 
 
@@ -29,7 +29,7 @@ class InProcess(Backend):
     @property
     def capabilities(self) -> Capabilities:
         """Nothing is held but the result and the time that is waited."""
-        controls = dict.fromkeys(Control, State.NONE)
+        controls = dict.fromkeys(Capability, State.NONE)
         return Capabilities(backend=self.name, controls=controls, means="nothing: trusted functions only")
 
     async def call_on(self, function: str, arguments: Mapping[str, JsonValue], terms: CallTerms) -> Returned:

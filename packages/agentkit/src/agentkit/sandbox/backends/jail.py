@@ -16,11 +16,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from agentkit.errors import UsageError
-from agentkit.sandbox.backends.pool import HELD, SELFTEST, TRIES, ForkingBackend, Terms, held
+from agentkit.sandbox.backends.pool import HELD, SELFTEST, TRIES, ForkedBackend, Terms, held
 from agentkit.sandbox.child.call import Ending, exited
 from agentkit.sandbox.child.network import ENVIRONMENT as DOORS_ENVIRONMENT
 from agentkit.sandbox.child.network import planned
-from agentkit.sandbox.child.process import Custody, NeverBegan
+from agentkit.sandbox.child.process import ChildProcess, NeverBegan
 from agentkit.sandbox.child.program import Running
 from agentkit.sandbox.confined.mounts import WORK
 from agentkit.sandbox.errors import SandboxUnavailable
@@ -28,7 +28,7 @@ from agentkit.sandbox.held_paths import is_below
 from agentkit.sandbox.port import (
     CallTerms,
     Capabilities,
-    Control,
+    Capability,
     Exited,
     ProgramTerms,
     RunningProgram,
@@ -54,7 +54,7 @@ def find_bubblewrap() -> str | None:
     return next((str(program.resolve()) for program in programs if os.access(program, os.X_OK)), None)
 
 
-class Jail(ForkingBackend):
+class Jail(ForkedBackend):
     """A file system, a network and a table of processes of its own for each call."""
 
     name = "jail"
@@ -136,7 +136,9 @@ class Jail(ForkingBackend):
             try:
                 supervisor = await self._supervisor(terms)
                 with self._mounts(terms) as mounts:
-                    child = Custody(supervisor=supervisor, spec=spec, mounts=mounts, deadline=terms.deadline)
+                    child = ChildProcess(
+                        supervisor=supervisor, spec=spec, mounts=mounts, deadline=terms.deadline
+                    )
                     running = Running(child, terms, what)
                     await running.start()
             except (NeverBegan, BrokenPipeError, ConnectionResetError):
@@ -180,12 +182,12 @@ class Jail(ForkingBackend):
         limits = found["limits"]
         controls = {
             **HELD,
-            Control.FILES: held(found["files"]),
-            Control.NETWORK: held(found["network"] or found["alone"]),
-            Control.PROCESSES: State.ENFORCED if limits["processes"] else State.POLLED,
-            Control.SIGNALS: held(found["signals"]),
-            Control.MEMORY: State.POLLED,  # of the whole tree; that of each process by the kernel
-            Control.DISK: State.ENFORCED,
+            Capability.FILES: held(found["files"]),
+            Capability.NETWORK: held(found["network"] or found["alone"]),
+            Capability.PROCESSES: State.ENFORCED if limits["processes"] else State.POLLED,
+            Capability.SIGNALS: held(found["signals"]),
+            Capability.MEMORY: State.POLLED,  # of the whole tree; that of each process by the kernel
+            Capability.DISK: State.ENFORCED,
         }
         means = f"bubblewrap {self._bubblewrap}, {self._means()}"
         return Capabilities(backend=self.name, controls=controls, means=means)

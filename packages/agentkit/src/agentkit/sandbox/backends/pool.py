@@ -24,10 +24,10 @@ from agentkit.messages import JsonValue
 from agentkit.sandbox.backends.base import Backend
 from agentkit.sandbox.child.call import Ending, carry, returned
 from agentkit.sandbox.child.fork_server import ENVIRONMENT, ForkServer, Plan, is_supported
-from agentkit.sandbox.child.process import Custody, NeverBegan
+from agentkit.sandbox.child.process import ChildProcess, NeverBegan
 from agentkit.sandbox.errors import SandboxUnavailable
 from agentkit.sandbox.id_maps import mapped_mounts
-from agentkit.sandbox.port import CallTerms, Capabilities, Control, ProgramTerms, Returned, State
+from agentkit.sandbox.port import CallTerms, Capabilities, Capability, ProgramTerms, Returned, State
 from agentkit.sandbox.terms import CallLimits
 from agentkit.untrusted.secrets import Secrets
 
@@ -41,13 +41,13 @@ Terms: TypeAlias = CallTerms | ProgramTerms
 SELFTEST = "agentkit_confined.selftest:attempt"
 
 
-class ForkingBackend(Backend):
+class ForkedBackend(Backend):
     """What the pool and the jail have in common.
 
     Args:
         plan: of the fork server.
         limits: of calls for which nothing else is said.
-        at_once: so many calls run at a time.
+        concurrency: so many calls run at a time.
         ahead: so many supervisors wait for calls.
         secrets: values that may be granted, by name.
         allow_degraded: it is opened although a control that it needs is missing.
@@ -58,12 +58,12 @@ class ForkingBackend(Backend):
         plan: Plan,
         *,
         limits: CallLimits,
-        at_once: int,
+        concurrency: int,
         ahead: int,
         secrets: Mapping[str, str],
         allow_degraded: bool,
     ) -> None:
-        super().__init__(limits=limits, at_once=at_once)
+        super().__init__(limits=limits, concurrency=concurrency)
         self._plan = plan
         self._ahead = ahead
         self._secrets = secrets
@@ -186,11 +186,11 @@ class ForkingBackend(Backend):
         spec = {**self._spec(terms), **task}
         async with self.turn(terms, what):
             for _ in range(TRIES):
-                child: Custody | None = None
+                child: ChildProcess | None = None
                 try:
                     supervisor = await self._supervisor(terms)
                     with self._mounts(terms) as mounts:
-                        child = Custody(
+                        child = ChildProcess(
                             supervisor=supervisor,
                             spec=spec,
                             mounts=mounts,
@@ -273,12 +273,12 @@ def _is_waiting(spare: socket.socket) -> bool:
     return not poll.poll(0)
 
 
-HELD: Mapping[Control, State] = {
-    Control.ENVIRONMENT: State.ENFORCED,
-    Control.CPU: State.ENFORCED,
-    Control.DESCRIPTORS: State.ENFORCED,
-    Control.OUTPUT: State.ENFORCED,
-    Control.TIME: State.ENFORCED,
+HELD: Mapping[Capability, State] = {
+    Capability.ENVIRONMENT: State.ENFORCED,
+    Capability.CPU: State.ENFORCED,
+    Capability.DESCRIPTORS: State.ENFORCED,
+    Capability.OUTPUT: State.ENFORCED,
+    Capability.TIME: State.ENFORCED,
 }
 """Needs nothing that a Linux may lack."""
 
@@ -288,7 +288,7 @@ def held(refused: bool) -> State:
     return State.ENFORCED if refused else State.NONE
 
 
-class Pool(ForkingBackend):
+class Pool(ForkedBackend):
     """One confined child for each call: no process, no program, no socket, no file that was not granted."""
 
     name = "pool"
@@ -298,11 +298,11 @@ class Pool(ForkingBackend):
         limits = found["limits"]
         controls = {
             **HELD,
-            Control.FILES: held(found["files"]),
-            Control.NETWORK: held(found["network"] and found["sockets"]),
-            Control.PROCESSES: held(found["processes"]),
-            Control.SIGNALS: held(found["signals"]),
-            Control.MEMORY: State.ENFORCED if limits["memory"] else State.POLLED,
-            Control.DISK: State.ENFORCED if in_namespaces else State.POLLED,
+            Capability.FILES: held(found["files"]),
+            Capability.NETWORK: held(found["network"] and found["sockets"]),
+            Capability.PROCESSES: held(found["processes"]),
+            Capability.SIGNALS: held(found["signals"]),
+            Capability.MEMORY: State.ENFORCED if limits["memory"] else State.POLLED,
+            Capability.DISK: State.ENFORCED if in_namespaces else State.POLLED,
         }
         return Capabilities(backend=self.name, controls=controls, means=self._means())

@@ -13,7 +13,7 @@ from typing import Any, Self
 from agentkit.sandbox.child.network import Connections, Denied
 from agentkit.sandbox.confined.function_call import LONGEST_MESSAGE
 
-_MOST_SAID_BYTES = 1 << 20
+_MAX_SAID_BYTES = 1 << 20
 _CHUNK = 1 << 16
 
 
@@ -69,7 +69,7 @@ class Broker:
         except OSError:
             piece = b""
         self._said += len(piece)
-        if not piece or self._said > _MOST_SAID_BYTES:
+        if not piece or self._said > _MAX_SAID_BYTES:
             self._stop()
             return
         self._buffer += piece

@@ -16,7 +16,7 @@ from agentkit.machine_errors import machine_error_in
 from agentkit.sandbox.child.broker import Broker
 from agentkit.sandbox.child.network import Connections, network
 from agentkit.sandbox.child.output import Stream
-from agentkit.sandbox.child.process import Custody
+from agentkit.sandbox.child.process import ChildProcess
 from agentkit.sandbox.errors import (
     BadResult,
     CpuExceeded,
@@ -36,7 +36,7 @@ from agentkit.sandbox.terms import MIB, CallLimits, ProgramLimits
 from agentkit.untrusted.json_bounds import MAX_VALUES, has_more_values
 from agentkit.untrusted.secrets import Secrets
 
-MOST_RELAYED_BYTES = 256 << 20
+MAX_RELAYED_BYTES = 256 << 20
 """That one call may send and receive, all its connections together."""
 
 
@@ -63,7 +63,7 @@ class Ending:
     refused: Mapping[str, str]
 
 
-async def carry(child: Custody, terms: CallTerms, stdin: int | None) -> Ending:
+async def carry(child: ChildProcess, terms: CallTerms, stdin: int | None) -> Ending:
     """Hand a call over, and wait until it is gone; cancelled, kill it first.
 
     Args:
@@ -88,7 +88,7 @@ async def carry(child: Custody, terms: CallTerms, stdin: int | None) -> Ending:
             streams.append(Stream(most, partial(child.kill, what)))
             stack.callback(streams[-1].close)
         stdout, stderr, result = streams
-        doors = stack.enter_context(network(terms.grants.rules, terms.name or "a call", MOST_RELAYED_BYTES))
+        doors = stack.enter_context(network(terms.grants.rules, terms.name or "a call", MAX_RELAYED_BYTES))
         if child.spec.get("doors"):  # of a jail; a child of the pool asks the broker
             child.opened = doors.open
         broker = stack.enter_context(Broker(doors.connections, terms.report))
@@ -105,7 +105,9 @@ async def carry(child: Custody, terms: CallTerms, stdin: int | None) -> Ending:
     return _ending(child, (stdout, stderr, result), time.monotonic() - began, doors.connections)
 
 
-def _ending(child: Custody, streams: tuple[Stream, ...], seconds: float, connections: Connections) -> Ending:
+def _ending(
+    child: ChildProcess, streams: tuple[Stream, ...], seconds: float, connections: Connections
+) -> Ending:
     report = child.report()
     stdout, stderr, result = streams
     usage = CallUsage(

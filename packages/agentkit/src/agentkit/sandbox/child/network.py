@@ -24,13 +24,13 @@ from agentkit.net.hosts import HostRule, is_public
 from agentkit.sandbox.confined.refusals import MOST
 
 CONNECT_SECONDS = 10.0
-MOST_CONNECTIONS = 32
+MAX_CONNECTIONS = 32
 """At a time, of one child; each is two tasks and two descriptors of this process."""
 
 _HALF_OPEN_SECONDS = 300.0
 """So long one side may still speak after the other has said all."""
 
-_MOST_ADDRESSES = 16
+_MAX_ADDRESSES = 16
 _CHUNK = 1 << 16
 
 Streams: TypeAlias = tuple[StreamReader, StreamWriter]
@@ -48,7 +48,7 @@ class Connections:
     Args:
         rules: which hosts are granted.
         what: what the log calls the child.
-        most_bytes: that all its connections together may carry; ``None`` for any number.
+        max_bytes: that all its connections together may carry; ``None`` for any number.
 
     Attributes:
         carried_bytes: so far.
@@ -56,10 +56,10 @@ class Connections:
             is not public.
     """
 
-    def __init__(self, rules: tuple[HostRule, ...], what: str, most_bytes: int | None) -> None:
+    def __init__(self, rules: tuple[HostRule, ...], what: str, max_bytes: int | None) -> None:
         self._rules = rules
         self._what = what
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self._there = 0
         self._hosts_at: dict[str, set[str]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -76,7 +76,7 @@ class Connections:
         rule = self._rule(host, port)
         async with asyncio.timeout(CONNECT_SECONDS):
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        addresses = list(dict.fromkeys(str(each[4][0]) for each in found))[:_MOST_ADDRESSES]
+        addresses = list(dict.fromkeys(str(each[4][0]) for each in found))[:_MAX_ADDRESSES]
         if not rule.private and not all(map(is_public, addresses)):
             self._note(f"{host}:{port}", "private")
             raise self._denied(f"{host} has an address that is not public")
@@ -130,7 +130,7 @@ class Connections:
     @property
     def is_full(self) -> bool:
         """There are as many connections as there may be."""
-        return self._there >= MOST_CONNECTIONS
+        return self._there >= MAX_CONNECTIONS
 
     def close(self) -> None:
         """End all of them."""
@@ -163,7 +163,7 @@ class Connections:
     async def _carry_one_way(self, reader: StreamReader, writer: StreamWriter) -> None:
         while piece := await reader.read(_CHUNK):
             self.carried_bytes += len(piece)
-            if self._most_bytes is not None and self.carried_bytes > self._most_bytes:
+            if self._max_bytes is not None and self.carried_bytes > self._max_bytes:
                 raise ConnectionAbortedError
             writer.write(piece)
             await writer.drain()
@@ -183,8 +183,8 @@ ENVIRONMENT = {
 }
 """What tells programs of the proxy."""
 
-_MOST_DOORS = 32
-_MOST_HEAD_BYTES = 1 << 16
+_MAX_DOORS = 32
+_MAX_HEAD_BYTES = 1 << 16
 _HEAD_SECONDS = 30.0
 _ACCEPT_PAUSE_SECONDS = 0.2
 _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?")
@@ -219,7 +219,7 @@ def planned(rules: Sequence[HostRule]) -> Plan:
             address = names.setdefault(host, f"127.1.0.{len(names)}")
         else:
             continue  # by the proxy alone
-        if len(doors) < _MOST_DOORS:
+        if len(doors) < _MAX_DOORS:
             doors.setdefault((address, rule.port), host)
     return Plan(
         names=tuple(names.items()),
@@ -228,16 +228,16 @@ def planned(rules: Sequence[HostRule]) -> Plan:
 
 
 @contextmanager
-def network(rules: tuple[HostRule, ...], what: str, most_bytes: int | None) -> Generator[Doors]:
+def network(rules: tuple[HostRule, ...], what: str, max_bytes: int | None) -> Generator[NetworkGateway]:
     """What a child reaches of the network, as long as it is there.
 
     Args:
         rules: which hosts are granted.
         what: what the log calls the child.
-        most_bytes: that all its connections together may carry; ``None`` for any number.
+        max_bytes: that all its connections together may carry; ``None`` for any number.
     """
-    connections = Connections(rules, what, most_bytes)
-    doors = Doors(planned(rules), connections)
+    connections = Connections(rules, what, max_bytes)
+    doors = NetworkGateway(planned(rules), connections)
     try:
         yield doors
     finally:
@@ -245,7 +245,7 @@ def network(rules: tuple[HostRule, ...], what: str, most_bytes: int | None) -> G
         connections.close()
 
 
-class Doors:
+class NetworkGateway:
     """Waits behind the doors of one jail. Belongs to one event loop.
 
     Args:
@@ -296,7 +296,7 @@ class Doors:
         self.connections.start(self._loop.create_task(self._serve(here, host, port)))
 
     async def _serve(self, accepted: socket.socket, host: str | None, port: int) -> None:
-        here = await asyncio.open_connection(sock=accepted, limit=_MOST_HEAD_BYTES)
+        here = await asyncio.open_connection(sock=accepted, limit=_MAX_HEAD_BYTES)
         try:
             if host is None:
                 await self._serve_proxy(here)

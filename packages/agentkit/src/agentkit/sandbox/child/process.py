@@ -26,7 +26,7 @@ PATIENCE_SECONDS = 5.0
 START_SECONDS = 60.0
 """So long a child may take to be made, on a machine that has much else to do; the limits of the call begin after it."""
 
-_MOST_DESCRIPTORS = 64
+_MAX_DESCRIPTORS = 64
 
 log = logging.getLogger("agentkit")
 
@@ -36,7 +36,7 @@ class NeverBegan(Exception):
 
 
 @dataclass(kw_only=True)
-class Custody:
+class ChildProcess:
     """A child with its supervisor. Belongs to one event loop.
 
     Attributes:
@@ -229,7 +229,7 @@ class Custody:
 
     def _hear(self) -> None:
         try:
-            piece, descriptors, flags, _from = socket.recv_fds(self.supervisor, 1 << 16, _MOST_DESCRIPTORS)
+            piece, descriptors, flags, _from = socket.recv_fds(self.supervisor, 1 << 16, _MAX_DESCRIPTORS)
         except BlockingIOError:
             return
         except OSError:

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from agentkit.errors import ToolError, ToolTimeout
 from agentkit.sandbox.child.call import exit_code, failure
 from agentkit.sandbox.child.network import network
-from agentkit.sandbox.child.process import Custody
+from agentkit.sandbox.child.process import ChildProcess
 from agentkit.sandbox.errors import SandboxRefused
 from agentkit.sandbox.port import ProgramTerms
 
@@ -27,7 +27,7 @@ class Running:
         what: what errors call it.
     """
 
-    def __init__(self, child: Custody, terms: ProgramTerms, what: str) -> None:
+    def __init__(self, child: ChildProcess, terms: ProgramTerms, what: str) -> None:
         self._child = child
         self._terms = terms
         self._what = what

@@ -29,7 +29,7 @@ from .kernel import (
 from .modules import Modules, files_of, is_within
 from .mounts import DEVICES, SYSTEM, open_granted
 from .proc import Proc
-from .rlimits import MOST_SIGNALS, limit_to
+from .rlimits import MAX_SIGNALS, limit_to
 
 SEEN_ID = 1000
 """What a child in a namespace of its own takes its id for."""
@@ -187,7 +187,7 @@ def _limit(ground: Ground, limits: dict[str, Any], held: int) -> None:
         resource.RLIMIT_NOFILE: limits["descriptors"],
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_MEMLOCK: 0,
-        resource.RLIMIT_SIGPENDING: MOST_SIGNALS,
+        resource.RLIMIT_SIGPENDING: MAX_SIGNALS,
         resource.RLIMIT_MSGQUEUE: 0,
         resource.RLIMIT_RTPRIO: 0,
         resource.RLIMIT_NICE: 0,

@@ -8,7 +8,7 @@ import os
 import socket
 from typing import Any
 
-_MOST_DESCRIPTORS = 253  # as many as the kernel passes
+_MAX_DESCRIPTORS = 253  # as many as the kernel passes
 _LENGTH_BYTES = 4
 
 
@@ -39,7 +39,7 @@ def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
         OSError: this process has no room for the descriptors.
     """
     try:
-        first, descriptors, flags, _from = socket.recv_fds(sock, _LENGTH_BYTES, _MOST_DESCRIPTORS)
+        first, descriptors, flags, _from = socket.recv_fds(sock, _LENGTH_BYTES, _MAX_DESCRIPTORS)
     except ConnectionResetError:
         return None
     if flags & socket.MSG_CTRUNC:

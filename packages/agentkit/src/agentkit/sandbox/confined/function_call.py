@@ -41,7 +41,7 @@ def find(name: str) -> Any:
 
 
 def load(folders: Iterable[str], wanted: Iterable[list[str]]) -> list[str]:
-    """Load what calls will use. What cannot be loaded is told, and again by the call.
+    """Load what calls will use. What cannot be loaded is describe_error, and again by the call.
 
     Args:
         folders: in which modules are looked for.
@@ -93,13 +93,13 @@ def call(spec: dict[str, Any]) -> None:
     """Call the function and write its envelope. Raises nothing."""
     try:
         value = _value_of(find(spec["function"]), spec["arguments"])
-    except BaseException as error:  # noqa: BLE001  (whatever it is, it is what is told)
-        finish(json.dumps({"raised": told(error), **remarks(spec, _own_folder(), error)}))
+    except BaseException as error:  # noqa: BLE001  (whatever it is, it is what is describe_error)
+        finish(json.dumps({"raised": describe_error(error), **remarks(spec, _own_folder(), error)}))
         return
     try:
         text = json.dumps({"value": value, **remarks(spec, _own_folder(), None)}, allow_nan=False)
     except BaseException as error:  # noqa: BLE001  (a result may do anything when it is looked at)
-        raised = told(error)
+        raised = describe_error(error)
         finish(json.dumps({"raised": raised if raised["kind"] == "memory" else {**raised, "kind": "json"}}))
         return
     finish(text)
@@ -121,8 +121,8 @@ def _value_of(function: Any, arguments: dict[str, Any]) -> Any:
     return asyncio.run(awaited())
 
 
-def told(error: BaseException) -> dict[str, str]:
-    """An exception as it may be told: its type, its message and its kind."""
+def describe_error(error: BaseException) -> dict[str, str]:
+    """An exception as it may be describe_error: its type, its message and its kind."""
     kind = "error"
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         kind = "memory"

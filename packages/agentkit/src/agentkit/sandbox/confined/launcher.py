@@ -26,7 +26,7 @@ from .kernel import (
     unshare,
 )
 from .proc import Proc
-from .rlimits import MOST_SIGNALS, limit_to
+from .rlimits import MAX_SIGNALS, limit_to
 
 OUTER_PROC = 4
 """As :mod:`.jailing` has it, which takes long to load."""
@@ -129,7 +129,7 @@ def _limit(spec: dict[str, Any]) -> None:
         resource.RLIMIT_DATA: limits["memory"] + proc.data() + reserved,
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_MEMLOCK: 0,
-        resource.RLIMIT_SIGPENDING: MOST_SIGNALS,
+        resource.RLIMIT_SIGPENDING: MAX_SIGNALS,
     }
     os.close(proc.descriptor)
     if limits["cpu"] is not None:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from .mounts import most_files
+from .mounts import max_files
 from .proc import Proc, Use
 
 TICK_MILLISECONDS = 20
@@ -144,4 +144,4 @@ class Watch:
 
     def _is_full(self, folder: int) -> bool:
         about = os.fstatvfs(folder)
-        return about.f_files - about.f_ffree > most_files(self.limits["disk"])
+        return about.f_files - about.f_ffree > max_files(self.limits["disk"])

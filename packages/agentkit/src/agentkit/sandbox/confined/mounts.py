@@ -68,7 +68,7 @@ def open_granted(granted: Granted) -> int:
     return descriptor
 
 
-def most_files(disk: int) -> int:
+def max_files(disk: int) -> int:
     """So many files and folders there may be where there may be so many bytes."""
     return disk // 4096 + 256
 
@@ -215,7 +215,7 @@ def enter(root: str, scene: Scene, *, built: bool) -> None:
         build(root, scene.readable, scene.copies)
         _grant(root, scene, own=False)
         seal(root)
-    options = f"mode=0700,size={max(scene.disk, 4096)},nr_inodes={most_files(scene.disk)}"
+    options = f"mode=0700,size={max(scene.disk, 4096)},nr_inodes={max_files(scene.disk)}"
     options += f",uid={scene.owner},gid={scene.owner}"
     mount("tmpfs", root + WORK, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, options)
     _show_all(root, scene.readable, scene.copies, own=True)

@@ -18,7 +18,7 @@ from typing import Any
 
 from .refusals import note_host
 
-_MOST_ANSWER_BYTES = 4096
+_MAX_ANSWER_BYTES = 4096
 _OUT_OF_REACH = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ECONNREFUSED, errno.EACCES, errno.EPERM}
 _INTERNET = (socket.AF_INET, socket.AF_INET6)
 _plain = socket.socket
@@ -62,7 +62,7 @@ class Broker:
     def _ask(self, question: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
         with self._lock:
             self._channel.sendall(json.dumps(question).encode() + b"\n")
-            answer, descriptors, _flags, _from = socket.recv_fds(self._channel, _MOST_ANSWER_BYTES, 1)
+            answer, descriptors, _flags, _from = socket.recv_fds(self._channel, _MAX_ANSWER_BYTES, 1)
         said: dict[str, Any] = json.loads(answer or b'{"error": "the broker is gone"}')
         if "error" in said:
             kind = PermissionError if said.get("refused") else ConnectionError

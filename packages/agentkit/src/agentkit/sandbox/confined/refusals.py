@@ -13,9 +13,9 @@ from typing import Any
 MOST = 5
 """Of each kind that are told."""
 
-_MOST_TEXT = 300
-_MOST_ENTRIES = 500
-_MOST_ERRORS = 20
+_MAX_TEXT = 300
+_MAX_ENTRIES = 500
+_MAX_ERRORS = 20
 _OF_PATHS = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS}
 
 _hosts: list[str] = []
@@ -25,8 +25,8 @@ def note_host(host: Any, port: Any) -> None:
     """Remember that a host was asked for here and refused; an empty one where it is not known which."""
     name = host.decode("ascii", "replace") if isinstance(host, bytes) else str(host or "")
     shown = f"{name}:{port}" if name and port else name
-    if shown[:_MOST_TEXT] not in _hosts and len(_hosts) < MOST:
-        _hosts.append(shown[:_MOST_TEXT])
+    if shown[:_MAX_TEXT] not in _hosts and len(_hosts) < MOST:
+        _hosts.append(shown[:_MAX_TEXT])
 
 
 def remarks(spec: dict[str, Any], own: str, error: BaseException | None) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def paths_of(error: BaseException | None) -> list[list[Any]]:
     found: list[list[Any]] = []
     for each in _causes(error):
         if isinstance(each, OSError) and each.errno in _OF_PATHS and isinstance(each.filename, str):
-            path = os.path.abspath(each.filename)[:_MOST_TEXT]
+            path = os.path.abspath(each.filename)[:_MAX_TEXT]
             if [path, each.errno] not in found and len(found) < MOST:
                 found.append([path, each.errno])
     return found
@@ -63,7 +63,7 @@ def paths_of(error: BaseException | None) -> list[list[Any]]:
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     left, seen = [error], 0
-    while left and seen < _MOST_ERRORS:
+    while left and seen < _MAX_ERRORS:
         each = left.pop()
         if each is not None:
             seen += 1
@@ -82,7 +82,7 @@ def _left(spec: dict[str, Any], own: str) -> list[str]:
     for folder, folders, files in os.walk(own):
         folders[:] = [name for name in folders if not name.startswith(".") and _is_new(folder, name, shown)]
         found += [os.path.relpath(os.path.join(folder, name), own) for name in _new(folder, files, shown)]
-        if len(found) >= _MOST_ENTRIES:
+        if len(found) >= _MAX_ENTRIES:
             break
     return found
 

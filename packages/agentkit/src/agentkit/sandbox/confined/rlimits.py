@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 from collections.abc import Mapping
 
-MOST_SIGNALS = 1024
+MAX_SIGNALS = 1024
 """That may wait, and timers, which hold one each."""
 
 

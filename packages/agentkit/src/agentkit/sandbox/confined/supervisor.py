@@ -64,7 +64,7 @@ def serve(ground: Ground, worker: socket.socket, usual: dict[str, Any] | None) -
         else:
             _serve_function(ground, worker, usual)
     except OSError as error:
-        _tell(worker, {"event": "unable", "why": f"the supervisor failed: {error}"})
+        _send(worker, {"event": "unable", "why": f"the supervisor failed: {error}"})
     finally:
         os._exit(0)
 
@@ -77,10 +77,10 @@ def refuse(worker: socket.socket, error: OSError) -> None:
         error: why.
     """
     with worker:
-        _tell(worker, {"event": "unable", "why": f"no supervisor: {error}"})
+        _send(worker, {"event": "unable", "why": f"no supervisor: {error}"})
 
 
-def _tell(worker: socket.socket, message: dict[str, Any], descriptors: tuple[int, ...] = ()) -> None:
+def _send(worker: socket.socket, message: dict[str, Any], descriptors: tuple[int, ...] = ()) -> None:
     with suppress(OSError):  # the worker is gone: whoever it was for is gone, too
         framing.send(worker, message, descriptors)
 
@@ -88,7 +88,7 @@ def _tell(worker: socket.socket, message: dict[str, Any], descriptors: tuple[int
 def _announce(worker: socket.socket, pidfd: int, *others: int, doors: Sequence[int] = ()) -> None:
     """Hand the worker what it can kill both with, whatever becomes of this process; and the doors of a jail."""
     own = os.pidfd_open(os.getpid())
-    _tell(worker, {"event": "started", "doors": len(doors)}, (pidfd, own, *others, *doors))
+    _send(worker, {"event": "started", "doors": len(doors)}, (pidfd, own, *others, *doors))
     for descriptor in (own, *doors):
         os.close(descriptor)
 
@@ -128,7 +128,7 @@ def _serve_function(ground: Ground, worker: socket.socket, usual: dict[str, Any]
             os.waitpid(pid, 0)
             return
         received[0]["environment"].update(usual["folders"])
-        _tell(worker, _watched(watch, here, *received))
+        _send(worker, _watched(watch, here, *received))
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -222,13 +222,13 @@ def _serve_jail(ground: Ground, worker: socket.socket, usual: dict[str, Any] | N
     if why is None:
         received = received or _awaited(watch)
         if received is not None:
-            _tell(worker, _watched_jail(watch, here, doors, received))
+            _send(worker, _watched_jail(watch, here, doors, received))
             return
     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     os.waitpid(pid, 0)
     bury(watch.proc)
     if why is not None:
-        _tell(worker, {"event": "unable", "why": f"no jail: {why}"})
+        _send(worker, {"event": "unable", "why": f"no jail: {why}"})
 
 
 def _staged(ground: Ground, terms: dict[str, Any]) -> dict[str, str]:

@@ -110,11 +110,11 @@ async def list_approvals(limit: int, url: str | None, as_json: bool) -> Exit:
         for approval in page.items:
             screen.json(approval.model_dump(mode="json"))
     else:
-        _told(screen, page)
+        _print_page(screen, page)
     return Exit.OUTPUT_CLOSED if screen.closed else Exit.OK
 
 
-def _told(screen: Screen, page: ApprovalPage) -> None:
+def _print_page(screen: Screen, page: ApprovalPage) -> None:
     """Two lines for each: what to type, and the whole of what is decided about."""
     if not page.items and screen.is_terminal:
         screen.say("nothing waits for you", "quiet")

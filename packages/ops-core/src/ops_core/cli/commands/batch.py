@@ -34,7 +34,7 @@ async def submit(options: SubmitOptions, file: str) -> Exit:
             default = chosen_agent([agent.name for agent in await client.agents()], None)
         items = [_item(file, number, {"agent": default, **told}) for number, told in given]
         results = await client.submit_many(items, idempotency_key=options.idempotency_key)
-    return _told([number for number, _told in given], results, as_json=options.as_json)
+    return _print_results([number for number, _print_results in given], results, as_json=options.as_json)
 
 
 def _refuse_others(options: SubmitOptions) -> None:
@@ -79,7 +79,7 @@ def _item(file: str, number: int, told: dict[str, Any]) -> BatchItem:
         raise InvalidRequest(message, field="file") from None
 
 
-def _told(numbers: Sequence[int], results: Sequence[BatchResult], *, as_json: bool) -> Exit:
+def _print_results(numbers: Sequence[int], results: Sequence[BatchResult], *, as_json: bool) -> Exit:
     screen, refused = Screen(), 0
     for number, result in zip(numbers, results, strict=True):
         if as_json:

@@ -61,10 +61,10 @@ async def _handle(
     screen, request = Screen(), _request(options)
     found = await handle(request.model_copy(update={"dry_run": True}))
     if options.dry_run:
-        _tell_count(screen, found, as_json=options.as_json)
+        _print_count(screen, found, as_json=options.as_json)
         return Exit.OK
     if not found.matched:
-        _tell(screen, BulkBody(), as_json=options.as_json)
+        _print_ended(screen, BulkBody(), as_json=options.as_json)
         return Exit.OK
     if not options.yes and not await _confirmed(screen, verb, found):
         screen.say("nothing was changed", "quiet")
@@ -81,9 +81,9 @@ async def _handle(
                 break
     except OpsError:
         if done or skipped:  # what was done is told also where the rest could not be
-            _tell(screen, BulkBody(done=dict(done), skipped=dict(skipped)), as_json=options.as_json)
+            _print_ended(screen, BulkBody(done=dict(done), skipped=dict(skipped)), as_json=options.as_json)
         raise
-    _tell(screen, BulkBody(done=dict(done), skipped=dict(skipped)), as_json=options.as_json)
+    _print_ended(screen, BulkBody(done=dict(done), skipped=dict(skipped)), as_json=options.as_json)
     return Exit.OUTPUT_CLOSED if screen.closed else Exit.OK
 
 
@@ -127,14 +127,14 @@ def _age(moment: datetime) -> str:
     return seconds_of(max(0.0, (datetime.now(UTC) - moment).total_seconds())) or "0 s"
 
 
-def _tell_count(screen: Screen, found: BulkBody, *, as_json: bool) -> None:
+def _print_count(screen: Screen, found: BulkBody, *, as_json: bool) -> None:
     if as_json:
         screen.json(found.model_dump(mode="json"))
     else:
         screen.raw(f"{_count(found)}; nothing was changed")
 
 
-def _tell(screen: Screen, body: BulkBody, *, as_json: bool) -> None:
+def _print_ended(screen: Screen, body: BulkBody, *, as_json: bool) -> None:
     if as_json:
         screen.json(body.model_dump(mode="json"))
         return

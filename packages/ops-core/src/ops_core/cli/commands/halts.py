@@ -12,11 +12,11 @@ import typer
 from ops_core.cli.connect import connected
 from ops_core.cli.exit_codes import Exit
 from ops_core.cli.options import Json, Key, Limit, Url, do
-from ops_core.cli.terminal.halt_lines import told_halt, what
+from ops_core.cli.terminal.halt_lines import print_halt, what
 from ops_core.cli.terminal.screen import Screen
 from ops_core.cli.terminal.text import one_line
 from ops_core.errors import InvalidRequest
-from ops_core.halt import MOST_BY, MOST_REASON, MOST_TARGET, HaltKind
+from ops_core.halt import MAX_BY, MAX_REASON, MAX_TARGET, HaltKind
 from ops_core.schemas import HaltBody, HaltRequest, LiftRequest
 from ops_core.strict_json import is_unicode
 
@@ -93,8 +93,8 @@ class Order:
 
 async def _halt(order: Order, url: str | None, as_json: bool) -> Exit:
     """Halt something."""
-    _check("target", order.target, MOST_TARGET)
-    _check("reason", order.reason, MOST_REASON)
+    _check("target", order.target, MAX_TARGET)
+    _check("reason", order.reason, MAX_REASON)
     request = HaltRequest(kind=HaltKind(order.kind), target=order.target, reason=order.reason, by=_person())
     request.as_new()
     async with connected(url) as client:
@@ -116,7 +116,7 @@ async def list_halts(*, everything: bool, limit: int, url: str | None, as_json: 
         if as_json:
             screen.json(one.model_dump(mode="json"))
         else:
-            told_halt(screen, one)
+            print_halt(screen, one)
     if not as_json and screen.is_terminal:
         if not page.items:
             screen.say("nothing is halted", "quiet")
@@ -127,7 +127,7 @@ async def list_halts(*, everything: bool, limit: int, url: str | None, as_json: 
 
 async def _lift(halt_id: str, reason: str, url: str | None, as_json: bool) -> Exit:
     """Lift a halt."""
-    _check("reason", reason, MOST_REASON)
+    _check("reason", reason, MAX_REASON)
     async with connected(url) as client:
         lifted = await client.lift(halt_id, LiftRequest(reason=reason, by=_person()))
         others = [one for one in (await client.halts()).items if _same(one, lifted)]
@@ -146,7 +146,7 @@ def _same(one: HaltBody, lifted: HaltBody) -> bool:
 
 
 def _person() -> str:
-    return getpass.getuser()[:MOST_BY]
+    return getpass.getuser()[:MAX_BY]
 
 
 def _check(field: str, text: str, most: int) -> None:

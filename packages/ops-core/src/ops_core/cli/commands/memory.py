@@ -85,14 +85,14 @@ async def _list_notes(
     """The newest notes."""
     async with connected(url) as client:
         page = await client.notes(agent=agent, key=key, limit=limit)
-    return _told(page.items, as_json=as_json)
+    return _print_notes(page.items, as_json=as_json)
 
 
 async def _recall(asked: RecallRequest, url: str | None, *, as_json: bool) -> Exit:
     """The most similar notes."""
     async with connected(url, with_agents=True) as client:
         found = await client.recall(asked)
-    return _told(found, as_json=as_json)
+    return _print_notes(found, as_json=as_json)
 
 
 def recall_request(agent: str, query: str, key: str, limit: int) -> RecallRequest:
@@ -108,7 +108,7 @@ def recall_request(agent: str, query: str, key: str, limit: int) -> RecallReques
         raise InvalidRequest(problem.detail, field=problem.field) from None
 
 
-def _told(notes: Sequence[NoteBody], *, as_json: bool) -> Exit:
+def _print_notes(notes: Sequence[NoteBody], *, as_json: bool) -> Exit:
     screen = Screen()
     if as_json:
         for note in notes:
@@ -117,11 +117,11 @@ def _told(notes: Sequence[NoteBody], *, as_json: bool) -> Exit:
         screen.say("no notes", "quiet")
     else:
         for note in notes:
-            _told_one(screen, note)
+            _print_note(screen, note)
     return Exit.OUTPUT_CLOSED if screen.closed else Exit.OK
 
 
-def _told_one(screen: Screen, note: NoteBody) -> None:
+def _print_note(screen: Screen, note: NoteBody) -> None:
     score = "" if note.score is None else f"{note.score:.2f}"
     whose = joined([score, note.agent, one_line(note.key), one_line(note.source)])
     row = Text.assemble((note.id, STYLES["quiet"]), f"  {one_line(note.text)}")

@@ -19,12 +19,12 @@ from ops_core.cli.inputs import chosen_agent, serving, with_attachments, with_mo
 from ops_core.cli.options import Attach, Json, MaxUsd, Thread, grouped
 from ops_core.cli.signals import first_of, signals_to, warnings_to
 from ops_core.cli.task_ids import whole_id
-from ops_core.cli.terminal.live_view import JsonView, PeopleView, View, told_goal
+from ops_core.cli.terminal.live_view import JsonView, PeopleView, View, print_goal
 from ops_core.cli.terminal.prompt import can_ask, confirm
 from ops_core.cli.terminal.screen import Screen, reserved_output
 from ops_core.cli.terminal.tables import how_to_answer, how_to_go_on, how_to_look
 from ops_core.cli.terminal.text import one_line, unmistakable
-from ops_core.config.catalog import Served
+from ops_core.config.catalog import CatalogEntry
 from ops_core.errors import ApprovalConflict, ApprovalExpired, InvalidRequest
 from ops_core.runner import Runner
 from ops_core.schemas import TaskBody, TaskRequest
@@ -116,7 +116,7 @@ async def _run(options: RunOptions, screen: Screen) -> Exit:
             return await _Run(prepared, task, screen, as_json=options.as_json).carry(served)
 
 
-async def _submitted(ops: Ops, served: Served, options: RunOptions) -> Task:
+async def _submitted(ops: Ops, served: CatalogEntry, options: RunOptions) -> Task:
     given = with_attachments(options.goal or "", options.attach or ())
     budget = None if options.budget_usd is None else {"usd": options.budget_usd}
     asked = {"agent": served.agent.name, "input": given, "thread_id": options.thread}
@@ -149,11 +149,11 @@ class _Run:
         self._signal: Exit | None = None
         self._runner: Runner | None = None
 
-    async def carry(self, served: Served) -> Exit:
+    async def carry(self, served: CatalogEntry) -> Exit:
         """Carry the task as far as it goes here."""
         if self._people:
             model = served.agent.model
-            told_goal(self._screen, self._task, model if isinstance(model, str) else model.name)
+            print_goal(self._screen, self._task, model if isinstance(model, str) else model.name)
         with signals_to(self._interrupt), warnings_to(self._view.note):
             self._view.begin()
             await self._say_what_it_waits_for()
@@ -164,9 +164,9 @@ class _Run:
             return await self._close()
 
     async def _say_what_it_waits_for(self) -> None:
-        switchboard = self._engine.switchboard
-        await switchboard.heard()
-        halt = switchboard.holding(self._task)
+        halt_watch = self._engine.halt_watch
+        await halt_watch.refresh_quietly()
+        halt = halt_watch.holding(self._task)
         if halt is not None:
             self._view.note(f"{halt}; to let it go on: opspawn lift {halt.id}")
         elif self._task.status is TaskStatus.RUNNING:

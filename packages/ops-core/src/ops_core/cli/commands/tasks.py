@@ -32,12 +32,12 @@ from ops_core.cli.options import (
     grouped,
 )
 from ops_core.cli.task_ids import whole_id
-from ops_core.cli.terminal.halt_lines import holding, told_holding
-from ops_core.cli.terminal.live_view import JsonView, PeopleView, View, told_goal
+from ops_core.cli.terminal.halt_lines import describe_halt, holding
+from ops_core.cli.terminal.live_view import JsonView, PeopleView, View, print_goal
 from ops_core.cli.terminal.screen import Screen
-from ops_core.cli.terminal.tables import said, told_agents, told_task, told_tasks
+from ops_core.cli.terminal.tables import print_agents, print_task, print_tasks, said
 from ops_core.cli.terminal.worker_table import lease_in_words
-from ops_core.client import Client
+from ops_core.client import Operations
 from ops_core.errors import InvalidRequest, OpsError
 from ops_core.schemas import LeaseBody, TaskBody, TaskRequest
 from ops_core.task import TaskStatus
@@ -253,7 +253,7 @@ async def _list_tasks(options: ListOptions) -> Exit:
         for task in page.items:
             screen.json(task.model_dump(mode="json"))
     else:
-        told_tasks(screen, page)
+        print_tasks(screen, page)
     return _unless_closed(screen, Exit.OK)
 
 
@@ -269,9 +269,9 @@ async def _show(task_id: str, url: str | None, as_json: bool) -> Exit:
             screen.json(recorded_to_json(recorded))
         screen.json(task.model_dump(mode="json"))
     else:
-        told_task(screen, task, steps)
+        print_task(screen, task, steps)
     if held is not None:
-        screen.say(told_holding(held), "person")
+        screen.say(describe_halt(held), "person")
     return _unless_closed(screen, Exit.OK)
 
 
@@ -283,15 +283,15 @@ async def _watch(task_id: str, how: Following) -> Exit:
         return await _follow(client, task, how, screen)
 
 
-async def _follow(client: Client, task: TaskBody, how: Following, screen: Screen) -> Exit:
+async def _follow(client: Operations, task: TaskBody, how: Following, screen: Screen) -> Exit:
     view: View = JsonView(screen, how.after) if how.as_json else PeopleView(screen, how.after)
     if not how.as_json:
-        told_goal(screen, task)
+        print_goal(screen, task)
     view.begin()
     held = await holding(client, task)
     if held is not None:
-        view.note(told_holding(held))
-    leases = asyncio.create_task(_tell_of_lost_leases(client, task, view))
+        view.note(describe_halt(held))
+    leases = asyncio.create_task(_print_lost_leases(client, task, view))
     try:
         async with asyncio.timeout(how.within):
             await _show_steps(client, task.id, how, view, screen)
@@ -306,7 +306,7 @@ async def _follow(client: Client, task: TaskBody, how: Following, screen: Screen
     return _unless_closed(screen, exit_of_status(task.status))
 
 
-async def _show_steps(client: Client, task_id: str, how: Following, view: View, screen: Screen) -> None:
+async def _show_steps(client: Operations, task_id: str, how: Following, view: View, screen: Screen) -> None:
     gone = asyncio.Event()
     screen.when_closed = gone.set
     async for recorded in client.watch(task_id, after=how.after):
@@ -317,7 +317,7 @@ async def _show_steps(client: Client, task_id: str, how: Following, view: View, 
             return
 
 
-async def _tell_of_lost_leases(client: Client, task: TaskBody, view: View) -> None:
+async def _print_lost_leases(client: Operations, task: TaskBody, view: View) -> None:
     """Say it once for each lease of the task that runs out, until cancelled."""
     known: LeaseBody | None = None
     while True:
@@ -372,5 +372,5 @@ async def _agents(url: str | None, as_json: bool) -> Exit:
         for agent in found:
             screen.json(agent.model_dump(mode="json"))
     else:
-        told_agents(screen, found)
+        print_agents(screen, found)
     return _unless_closed(screen, Exit.OK)

@@ -15,7 +15,7 @@ from ops_core.cli.options import Json, Limit, Url, do
 from ops_core.cli.terminal.screen import STYLES, Screen
 from ops_core.cli.terminal.step_lines import counted, seconds_of
 from ops_core.cli.terminal.text import as_text, input_as_text, one_line, visible
-from ops_core.client import Client
+from ops_core.client import Operations
 from ops_core.schemas import TaskBody, ThreadPage
 from ops_core.schemas.queries import PAGE_MOST
 from ops_core.task import TaskStatus
@@ -57,11 +57,11 @@ async def _list_threads(limit: int, url: str | None, as_json: bool) -> Exit:
         for thread in page.items:
             screen.json(thread.model_dump(mode="json"))
     else:
-        _told(screen, page)
+        _print_page(screen, page)
     return _unless_closed(screen)
 
 
-def _told(screen: Screen, page: ThreadPage) -> None:
+def _print_page(screen: Screen, page: ThreadPage) -> None:
     if not page.items and screen.is_terminal:
         screen.say("no threads", "quiet")
     wide = max((len(thread.id) for thread in page.items), default=0)
@@ -85,13 +85,13 @@ async def _show(thread_id: str, url: str | None, as_json: bool) -> Exit:
         if as_json:
             screen.json(task.model_dump(mode="json"))
         else:
-            _told_turn(screen, task)
+            _print_turn(screen, task)
     if as_json:
         screen.json(thread.model_dump(mode="json"))
     return _unless_closed(screen)
 
 
-async def _all_tasks(client: Client, thread_id: str) -> list[TaskBody]:
+async def _all_tasks(client: Operations, thread_id: str) -> list[TaskBody]:
     """Oldest first."""
     tasks: list[TaskBody] = []
     cursor: str | None = None
@@ -103,7 +103,7 @@ async def _all_tasks(client: Client, thread_id: str) -> list[TaskBody]:
             return tasks[::-1]
 
 
-def _told_turn(screen: Screen, task: TaskBody) -> None:
+def _print_turn(screen: Screen, task: TaskBody) -> None:
     screen.say(visible(input_as_text(task.input)), "strong")
     if task.status is TaskStatus.COMPLETED:
         screen.say(visible(as_text(task.output)))

@@ -65,7 +65,7 @@ def worker(options: WorkerOptions) -> None:
 
 STANDARD_INPUT = 0
 
-MOST_OTHERS = 99
+MAX_OTHERS = 99
 """So many workers of one supervisor may show metrics beside this one."""
 
 STOP_SECONDS = 15.0
@@ -123,7 +123,7 @@ async def _observed(ops: Ops, *, supervised: bool) -> AsyncGenerator[Mapping[str
         return
     from ops_core.api.metrics_server import observable
 
-    async with observable(ops, port, MOST_OTHERS if supervised else 0) as url:
+    async with observable(ops, port, MAX_OTHERS if supervised else 0) as url:
         yield {"metrics": f"{url}/metrics"}
 
 

@@ -96,13 +96,13 @@ async def examine(*, url: str | None, as_json: bool, live: bool = False) -> Exit
         if finding.about != about:
             screen.print(Text(("\n" if about else "") + finding.about, style=STYLES["strong"]))
             about = finding.about
-        _tell(screen, finding)
+        _print_finding(screen, finding)
     if screen.closed:
         return Exit.OUTPUT_CLOSED
     return Exit.FAILED if missing else Exit.OK
 
 
-def _tell(screen: Screen, finding: Finding) -> None:
+def _print_finding(screen: Screen, finding: Finding) -> None:
     mark, tone = MARKS[finding.state]
     if not screen.encoding.lower().startswith("utf"):
         mark = PLAIN_MARKS[finding.state]

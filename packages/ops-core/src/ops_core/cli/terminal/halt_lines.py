@@ -9,14 +9,14 @@ from rich.text import Text
 from ops_core.cli.terminal.screen import STYLES, Screen
 from ops_core.cli.terminal.step_lines import seconds_of
 from ops_core.cli.terminal.text import one_line
-from ops_core.client import Client
+from ops_core.client import Operations
 from ops_core.errors import OpsError
 from ops_core.halt import HaltKind
 from ops_core.schemas import HaltBody, TaskBody
 from ops_core.schemas.queries import PAGE_MOST
 
 
-async def holding(client: Client, task: TaskBody) -> HaltBody | None:
+async def holding(client: Operations, task: TaskBody) -> HaltBody | None:
     """What holds a task that has not ended; of several, the newest one that is found soon."""
     if task.status.terminal:
         return None
@@ -28,13 +28,13 @@ async def holding(client: Client, task: TaskBody) -> HaltBody | None:
     return next((one for one in page.items if targets.get(one.kind) == one.target), None)
 
 
-def told_holding(one: HaltBody) -> str:
+def describe_halt(one: HaltBody) -> str:
     """That a task does not go on, and how it would."""
     why = f": {one_line(one.reason)}" if one.reason else ""
     return f"{what(one)} is halted{_by(one.by)}{why}; to let it go on: opspawn lift {one.id}"
 
 
-def told_halt(screen: Screen, one: HaltBody) -> None:
+def print_halt(screen: Screen, one: HaltBody) -> None:
     """A halt, on a line or two."""
     state = f"{_ago(one.at)}{_by(one.by)}"
     if one.lifted_at is not None:

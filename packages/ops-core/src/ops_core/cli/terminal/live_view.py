@@ -151,8 +151,8 @@ class PeopleView:
     def end(self, task: TaskBody) -> None:
         """Output or error, and what the run has used."""
         self.pause()
-        told_result(self._screen, task, after_steps=self.narrator.last > 0)
-        told_summary(self._screen, task)
+        print_result(self._screen, task, after_steps=self.narrator.last > 0)
+        print_summary(self._screen, task)
 
 
 class _Now:
@@ -184,7 +184,7 @@ class _Now:
         yield Text.assemble("     ", self._spinner.render(time.monotonic()), no_wrap=True)  # type: ignore[arg-type]
 
 
-def told_goal(screen: Screen, task: Task | TaskBody, model: str = "") -> None:
+def print_goal(screen: Screen, task: Task | TaskBody, model: str = "") -> None:
     """What a run is about, before its steps."""
     about = joined([f"agent {one_line(task.agent)}", one_line(model), f"task {task.id}"])
     screen.say()
@@ -193,7 +193,7 @@ def told_goal(screen: Screen, task: Task | TaskBody, model: str = "") -> None:
     screen.say()
 
 
-def told_result(screen: Screen, task: TaskBody, *, after_steps: bool) -> None:
+def print_result(screen: Screen, task: TaskBody, *, after_steps: bool) -> None:
     """The output of a task, or why there is none."""
     if after_steps:
         screen.say()
@@ -206,7 +206,7 @@ def told_result(screen: Screen, task: TaskBody, *, after_steps: bool) -> None:
         screen.say()
 
 
-def told_summary(screen: Screen, task: TaskBody) -> None:
+def print_summary(screen: Screen, task: TaskBody) -> None:
     """The status of a task, and what it has used."""
     usage = task.usage
     tokens = Usage(

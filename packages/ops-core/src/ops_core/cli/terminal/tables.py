@@ -11,7 +11,7 @@ from rich.text import Text
 
 from agentkit.transcript.steps import ApprovalAsked, Recorded
 from ops_core.cli.task_ids import shortened
-from ops_core.cli.terminal.live_view import TONES, told_goal, told_result, told_summary
+from ops_core.cli.terminal.live_view import TONES, print_goal, print_result, print_summary
 from ops_core.cli.terminal.screen import STYLES, Screen
 from ops_core.cli.terminal.step_lines import Narrator, counted, seconds_of
 from ops_core.cli.terminal.text import input_as_text, one_line, visible
@@ -25,7 +25,7 @@ WIDE = 110
 STATUS_WIDTH = max(map(len, TaskStatus))
 
 
-def told_tasks(screen: Screen, page: TaskPage) -> None:
+def print_tasks(screen: Screen, page: TaskPage) -> None:
     """One line for each task, below their names on a terminal; the id comes first, and whole where there is room.
 
     A narrow terminal shows the beginnings of the ids, which every command takes for them.
@@ -64,16 +64,16 @@ def _short(seconds: float) -> str:
     return " ".join(seconds_of(seconds).split(" ")[:2])
 
 
-def told_task(screen: Screen, task: TaskBody, steps: Sequence[Recorded]) -> None:
+def print_task(screen: Screen, task: TaskBody, steps: Sequence[Recorded]) -> None:
     """Everything about a task."""
-    told_goal(screen, task)
+    print_goal(screen, task)
     narrator = Narrator()
     for recorded in steps:
         line = narrator.tell(recorded)
         if line is not None and line.seq > 0:
             screen.step(line, most=None)
-    told_result(screen, task, after_steps=narrator.last > 0)
-    told_summary(screen, task)
+    print_result(screen, task, after_steps=narrator.last > 0)
+    print_summary(screen, task)
     screen.pairs(_facts(task))
     if task.lease is not None and task.lease.expired_seconds is not None:
         screen.say(lease_in_words(task.lease), "bad")
@@ -101,7 +101,7 @@ def _facts(task: TaskBody) -> dict[str, str]:
     return facts
 
 
-def told_agents(screen: Screen, agents: Sequence[AgentBody]) -> None:
+def print_agents(screen: Screen, agents: Sequence[AgentBody]) -> None:
     """Each agent with its model and tools."""
     for agent in agents:
         name = Text.assemble(

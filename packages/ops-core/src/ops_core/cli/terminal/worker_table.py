@@ -32,7 +32,7 @@ async def list_workers(url: str | None, as_json: bool) -> Exit:
         if screen.is_terminal:
             screen.print(Text(_row("WORKER", "AGENTS", "TASKS", "SEEN", "VERSION"), STYLES["quiet"]))
         for worker in workers:
-            _tell_worker(screen, worker)
+            _print_worker(screen, worker)
     return Exit.OUTPUT_CLOSED if screen.closed else Exit.OK
 
 
@@ -45,7 +45,7 @@ def lease_in_words(lease: LeaseBody) -> str:
     return f"held by {one_line(lease.worker)}, lease expired {ago} ago; the next worker takes it over"
 
 
-def _tell_worker(screen: Screen, worker: WorkerBody) -> None:
+def _print_worker(screen: Screen, worker: WorkerBody) -> None:
     name = worker.name if worker.host is None else f"{worker.host} pid {worker.pid}"
     agents = ", ".join(worker.agents) if worker.version is not None else "(own task only)"
     tasks = f"{worker.running}" if worker.capacity is None else f"{worker.running}/{worker.capacity}"

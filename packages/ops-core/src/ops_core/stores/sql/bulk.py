@@ -16,7 +16,7 @@ from ops_core.stores.sql.queries import conditions_of
 from ops_core.stores.sql.submit import Retry, retry_task
 from ops_core.stores.tables import checked, is_still_running
 from ops_core.stores.tables import task as t
-from ops_core.stores.transaction import Writing
+from ops_core.stores.transaction import Transaction
 from ops_core.task import TaskStatus
 
 _ENDED = frozenset({"completed", "failed", "cancelled"})
@@ -50,7 +50,7 @@ def _conditions(tenant: str, selection: TaskSelection) -> list[ColumnElement[boo
     return conditions
 
 
-def cancel_tasks(writing: Writing, tenant: str, ids: Sequence[str]) -> Mapping[str, str]:
+def cancel_tasks(writing: Transaction, tenant: str, ids: Sequence[str]) -> Mapping[str, str]:
     """Cancel each of these tasks, or say why it is left out."""
     wanted = select(t).where(t.c.id.in_(ids), checked(t.c.tenant) == tenant)
     rows = {row.id: row for row in writing.execute(wanted.order_by(t.c.id).with_for_update())}
@@ -73,7 +73,7 @@ def cancel_tasks(writing: Writing, tenant: str, ids: Sequence[str]) -> Mapping[s
 
 
 def retry_tasks(
-    writing: Writing, tenant: str, ids: Sequence[str], new_id: Callable[[], str], *, refuse_busy: bool
+    writing: Transaction, tenant: str, ids: Sequence[str], new_id: Callable[[], str], *, refuse_busy: bool
 ) -> Mapping[str, str]:
     """Carry on each of these tasks by a new one, or say why it is left out: each is retried once."""
     outcomes: dict[str, str] = {}

@@ -14,13 +14,13 @@ from ops_core.stores.sql.steps import NO_LEASE, add_steps, step_row
 from ops_core.stores.sql.threads import pass_on
 from ops_core.stores.tables import checked
 from ops_core.stores.tables import task as t
-from ops_core.stores.transaction import Writing
+from ops_core.stores.transaction import Transaction
 from ops_core.task import Task, TaskStatus, Verb, statuses_that
 
 OPEN = statuses_that(Verb.CANCEL)
 
 
-def cancel_task(writing: Writing, tenant: str, task_id: str) -> Task:
+def cancel_task(writing: Transaction, tenant: str, task_id: str) -> Task:
     """Cancel: at once where no worker holds the task, else by asking its worker."""
     row = row_of(writing.connection, tenant, task_id, locked=True)  # nobody claims or ends it in between
     status = status_of(row)
@@ -32,7 +32,7 @@ def cancel_task(writing: Writing, tenant: str, task_id: str) -> Task:
     return get_task(writing.connection, tenant, task_id)
 
 
-def end_task(writing: Writing, row: AnyRow, step: Finished) -> bool:
+def end_task(writing: Transaction, row: AnyRow, step: Finished) -> bool:
     """End a task that no live worker holds; ``False`` where it was changed since ``row`` was read."""
     ended = (
         update(t)
@@ -54,7 +54,12 @@ def end_task(writing: Writing, row: AnyRow, step: Finished) -> bool:
 
 
 def answer_approval(
-    writing: Writing, tenant: str, task_id: str, step: ApprovalGiven, seen: int, until: float | None = None
+    writing: Transaction,
+    tenant: str,
+    task_id: str,
+    step: ApprovalGiven,
+    seen: int,
+    until: float | None = None,
 ) -> bool:
     """Record an answer, unless steps were added since the caller looked; makes a waiting task due.
 

@@ -15,7 +15,7 @@ from ops_core.stores.rows import AnyRow, status_of
 from ops_core.stores.sql.queries import row_of
 from ops_core.stores.tables import halt as h
 from ops_core.stores.tables import task as t
-from ops_core.stores.transaction import Writing
+from ops_core.stores.transaction import Transaction
 
 log = logging.getLogger("ops_core.stores")
 
@@ -36,7 +36,7 @@ def not_all_halted(tenant: ColumnElement[str], agent: ColumnElement[str]) -> Col
     return ~(select(h.c.id).where(_in_force, h.c.tenant == tenant, or_(of_agent, _is(HaltKind.ALL))).exists())
 
 
-def put_halt(writing: Writing, tenant: str, new: NewHalt, new_id: str) -> Halt:
+def put_halt(writing: Transaction, tenant: str, new: NewHalt, new_id: str) -> Halt:
     """Halt something; that of a task which has ended is refused, as it would hold nothing."""
     repeated = _repeated(writing, tenant, new)
     if repeated is not None:
@@ -54,7 +54,7 @@ def put_halt(writing: Writing, tenant: str, new: NewHalt, new_id: str) -> Halt:
     return halt_of(writing.execute(added).one())
 
 
-def _repeated(writing: Writing, tenant: str, new: NewHalt) -> Halt | None:
+def _repeated(writing: Transaction, tenant: str, new: NewHalt) -> Halt | None:
     if new.idempotency_key is None:
         return None
     row = writing.execute(
@@ -68,7 +68,7 @@ def _repeated(writing: Writing, tenant: str, new: NewHalt) -> Halt | None:
     return halt_of(row)
 
 
-def lift_halt(writing: Writing, tenant: str, halt_id: str, by: str, reason: str) -> Halt:
+def lift_halt(writing: Transaction, tenant: str, halt_id: str, by: str, reason: str) -> Halt:
     """Lift a halt; one that was lifted before stays as it is."""
     mine = and_(h.c.tenant == tenant, h.c.id == halt_id)
     lifted = update(h).where(mine, _in_force).values(lifted_at=now(), lifted_by=by, lifted_reason=reason)

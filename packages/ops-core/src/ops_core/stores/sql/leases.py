@@ -34,11 +34,12 @@ from sqlalchemy.types import TypeEngine
 
 from agentkit.transcript.codec import encode_step
 from agentkit.transcript.steps import Finished, Recorded, RunStarted
+from ops_core.durations import MAX_SECONDS
 from ops_core.errors import TaskUnreadable
-from ops_core.ports import Renewed, RetryLater
+from ops_core.ports import RenewResult, RetryLater
 from ops_core.stores.bulk_statements import array_text, rows_of_arrays
 from ops_core.stores.dialects import among, now
-from ops_core.stores.fair_share import Line, Turns
+from ops_core.stores.fair_share import FairShare, Line
 from ops_core.stores.rows import AnyRow, error_text, task_of, unreadable
 from ops_core.stores.sql.decisions import end_task
 from ops_core.stores.sql.halts import not_all_halted, not_halted
@@ -56,11 +57,10 @@ from ops_core.stores.sql.steps import (
 )
 from ops_core.stores.tables import is_open, open_in
 from ops_core.stores.tables import task as t
-from ops_core.stores.transaction import Writing
+from ops_core.stores.transaction import Transaction
 from ops_core.task import (
     FREE_HANDOVERS,
     HANDOVER_SECONDS,
-    MOST_SECONDS,
     Claimed,
     Lease,
     TaskStatus,
@@ -291,10 +291,10 @@ class Wanted:
 class Claiming:
     """What one process remembers from claim to claim: nothing that another one, or the next start, would miss."""
 
-    turns: Turns = field(default_factory=Turns)
+    turns: FairShare = field(default_factory=FairShare)
     _statements: dict[tuple[str, ...], Select[*tuple[Any, ...]]] = field(default_factory=dict)
 
-    def claim(self, writing: Writing, wanted: Wanted) -> Sequence[Claimed]:
+    def claim(self, writing: Transaction, wanted: Wanted) -> Sequence[Claimed]:
         """Take due tasks. Whoever else looks at the same time finds them taken."""
         if wanted.only is not None:
             of = {"agents": list(wanted.agents), "only": list(wanted.only)}
@@ -318,7 +318,7 @@ class Claiming:
         self.turns.last_tenant = examined
         return _readable(writing, rows)
 
-    def _due_lines(self, writing: Writing, wanted: Wanted) -> tuple[set[Line], str]:
+    def _due_lines(self, writing: Transaction, wanted: Wanted) -> tuple[set[Line], str]:
         """The lines of the tenants that are next, and the last tenant that was looked at for each agent."""
         agents = tuple(sorted(wanted.agents))
         if not agents or wanted.slots < 1:
@@ -332,7 +332,7 @@ class Claiming:
         return {line for line in lines if line.tenant in next_ones}, after if until is None else until
 
     def _walk(
-        self, writing: Writing, agents: tuple[str, ...], after: str, slots: int
+        self, writing: Transaction, agents: tuple[str, ...], after: str, slots: int
     ) -> tuple[set[Line], str | None]:
         """Due lines behind a tenant, and the tenant up to which all were seen; ``None`` where there are no others."""
         if agents not in self._statements:
@@ -352,7 +352,7 @@ class Claiming:
 
 
 def _take_of_lines(
-    writing: Writing, wanted: Wanted, shares: Mapping[Line, int]
+    writing: Transaction, wanted: Wanted, shares: Mapping[Line, int]
 ) -> Mapping[Line, Sequence[AnyRow]]:
     """Take so many tasks of each line: on PostgreSQL in one statement."""
     if len(shares) == 1 or not writing.takes_arrays:
@@ -368,7 +368,7 @@ def _take_of_lines(
     return taken
 
 
-def _lower(writing: Writing, lines: Sequence[Line]) -> set[Line]:
+def _lower(writing: Transaction, lines: Sequence[Line]) -> set[Line]:
     """The lines below these, of the same agents and tenants."""
     if len(lines) > 1 and writing.takes_arrays:
         rows = writing.execute(LOWER_LINES, _arrays_of(lines)).all()
@@ -387,18 +387,18 @@ def _arrays_of(lines: Iterable[Line]) -> dict[str, str]:
 
 
 def _take(
-    writing: Writing, statement: ReturningUpdate[Any], wanted: Wanted, count: int, of: Mapping[str, Any]
+    writing: Transaction, statement: ReturningUpdate[Any], wanted: Wanted, count: int, of: Mapping[str, Any]
 ) -> list[AnyRow]:
     given = {"by": wanted.owner, "seconds": wanted.lease_seconds, "slots": count, **of}
     return sorted(writing.execute(statement, given), key=lambda row: (row.run_after, row.id))
 
 
-def any_due(writing: Writing) -> bool:
+def any_due(writing: Transaction) -> bool:
     """Could a task be claimed now?"""
     return writing.execute(ANY_LINE, {"after_tenant": "", "slots": 1}).first() is not None
 
 
-def _readable(writing: Writing, rows: Sequence[AnyRow]) -> Sequence[Claimed]:
+def _readable(writing: Transaction, rows: Sequence[AnyRow]) -> Sequence[Claimed]:
     """The tasks with their leases. A run that begins is recorded here: one write less for each task."""
     claimed = [one for row in rows if (one := _claimed_if_readable(writing, row)) is not None]
     add_steps(
@@ -412,7 +412,7 @@ def _readable(writing: Writing, rows: Sequence[AnyRow]) -> Sequence[Claimed]:
     return claimed
 
 
-def _claimed_if_readable(writing: Writing, row: AnyRow) -> Claimed | None:
+def _claimed_if_readable(writing: Transaction, row: AnyRow) -> Claimed | None:
     try:
         return _claimed(row)
     except TaskUnreadable as error:  # by a newer release: one task must not strand all others
@@ -440,24 +440,24 @@ def _claimed(row: AnyRow) -> Claimed:
     return Claimed(task=task, lease=lease, seconds_left=seconds_left, begun=begun)
 
 
-def renew_leases(writing: Writing, leases: Collection[Lease], lease_seconds: float) -> Renewed:
+def renew_leases(writing: Transaction, leases: Collection[Lease], lease_seconds: float) -> RenewResult:
     """Prolong leases, and say which are lost and which tasks are to be cancelled."""
     given = [{**fenced(lease), "seconds": lease_seconds} for lease in leases]
     found = dict(zip(leases, writing.found(RENEW, given), strict=True))
-    return Renewed(
+    return RenewResult(
         lost=frozenset(lease for lease, row in found.items() if row is None),
         cancelled=frozenset(lease for lease, row in found.items() if row is not None and row[0]),
     )
 
 
-def wait_task(writing: Writing, lease: Lease, seen: int, until: float | None = None) -> None:
+def wait_task(writing: Transaction, lease: Lease, seen: int, until: float | None = None) -> None:
     """Put a task to waiting; due at once where a step was added that its worker has not seen."""
     due = case((t.c.steps > seen, now()), else_=literal(until, t.c.run_after.type))
     handovers = case((progressed, 0), else_=t.c.handovers)
     _let_go(writing, lease, Verb.WAIT, {"run_after": due, "handovers": handovers, "status_since": now()})
 
 
-def release_task(writing: Writing, lease: Lease, later: RetryLater | None) -> None:
+def release_task(writing: Transaction, lease: Lease, later: RetryLater | None) -> None:
     """Give a task back. Neither a hand-over in good order nor one that made progress is an attempt.
 
     What has its workers stopped each time before it records anything is not forgiven for ever: from a number of
@@ -473,7 +473,7 @@ def release_task(writing: Writing, lease: Lease, later: RetryLater | None) -> No
     if later is not None:
         attempt = t.c.attempt - (case((progressed, 1), else_=0) if later.counted else 1)
         values = {
-            "attempt": attempt, "run_after": now() + min(later.delay_seconds, MOST_SECONDS),
+            "attempt": attempt, "run_after": now() + min(later.delay_seconds, MAX_SECONDS),
             "error": error_text(later.error),
         }  # fmt: skip
     row = _let_go(writing, lease, Verb.RELEASE, values)
@@ -483,7 +483,7 @@ def release_task(writing: Writing, lease: Lease, later: RetryLater | None) -> No
         end_task(writing, row, stopped_in_vain(row.handovers))
 
 
-def _let_go(writing: Writing, lease: Lease, verb: Verb, values: Mapping[str, Any]) -> AnyRow:
+def _let_go(writing: Transaction, lease: Lease, verb: Verb, values: Mapping[str, Any]) -> AnyRow:
     """A task that its worker lets go ends here where it was to be cancelled: nobody else would be asked again."""
     let_go = (
         update(t)

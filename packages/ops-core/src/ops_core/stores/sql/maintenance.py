@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Select, case, delete, func, insert, select, u
 from agentkit.errors import Actor, RunError
 from agentkit.transcript.steps import Finished
 from ops_core.bulk import Count
-from ops_core.ports import SweepTerms, Swept
+from ops_core.ports import SweepResult, SweepTerms
 from ops_core.stores.dialects import now
 from ops_core.stores.rows import AnyRow
 from ops_core.stores.sql.decisions import end_task
@@ -20,7 +20,7 @@ from ops_core.stores.sql.threads import forget_empty, idle_threads, may_be_purge
 from ops_core.stores.tables import is_open, is_running, is_still_running, step, task_label, turn
 from ops_core.stores.tables import task as t
 from ops_core.stores.tables import upkeep as u
-from ops_core.stores.transaction import Writing
+from ops_core.stores.transaction import Transaction
 from ops_core.task import TaskStatus, Verb, expired, out_of_time, transition
 
 LEASES_RUN_OUT = select(t, now().label("moment")).where(is_running, t.c.lease_until < now())
@@ -37,13 +37,13 @@ def lease_owners(connection: Connection, place: str) -> Sequence[str]:
     return connection.execute(select(t.c.lease_owner).where(is_running, of_place).distinct()).scalars().all()
 
 
-def try_write(writing: Writing) -> None:
+def try_write(writing: Transaction) -> None:
     """Write something that means nothing: whoever can read a database need not be able to write to it."""
     if writing.execute(update(u).where(u.c.name == PROBE).values(at=now())).rowcount == 0:
         writing.execute(insert(u).values(name=PROBE, at=now()))
 
 
-def sweep_tasks(writing: Writing, limit: int, terms: SweepTerms) -> Swept:
+def sweep_tasks(writing: Transaction, limit: int, terms: SweepTerms) -> SweepResult:
     """Take tasks from workers that are gone, end what is out of time, and see whether something is due."""
     released: list[str] = []
     ended: list[str] = []
@@ -64,14 +64,14 @@ def sweep_tasks(writing: Writing, limit: int, terms: SweepTerms) -> Swept:
     ended += [row.id for row in overdue if end_task(writing, row, _ending_of_late(row))]
     sweep_threads(writing, limit)
     more = len(released) + len(ended) >= limit
-    return Swept(released=tuple(released), ended=tuple(ended), due=any_due(writing), more=more)
+    return SweepResult(released=tuple(released), ended=tuple(ended), due=any_due(writing), more=more)
 
 
 def _ending_of_late(row: AnyRow) -> Finished:
     return expired() if row.started_at is None else out_of_time(row.timeout_seconds)
 
 
-def _taken_from_gone(writing: Writing, terms: SweepTerms, limit: int) -> list[AnyRow]:
+def _taken_from_gone(writing: Transaction, terms: SweepTerms, limit: int) -> list[AnyRow]:
     """The tasks of processes that have ended; their leases run out at this moment."""
     gone = t.c.lease_owner.in_(list(terms.gone))
     rows = writing.execute(_held(select(t, now().label("moment")).where(is_running, gone), limit)).all()
@@ -80,7 +80,7 @@ def _taken_from_gone(writing: Writing, terms: SweepTerms, limit: int) -> list[An
     return [*rows]
 
 
-def _could_be_renewed(writing: Writing, terms: SweepTerms) -> bool:
+def _could_be_renewed(writing: Transaction, terms: SweepTerms) -> bool:
     """Whether a lease that has run out says that its worker is gone.
 
     Where nobody could sweep for a while, nobody could renew a lease either: the database stood still, or was away, or
@@ -119,7 +119,7 @@ def _ending_of_lost(row: AnyRow) -> Finished | None:
     return None
 
 
-def _release_lost(writing: Writing, row: AnyRow) -> bool:
+def _release_lost(writing: Transaction, row: AnyRow) -> bool:
     """An attempt that recorded something before its worker died is not held against the task."""
     released = (
         update(t)
@@ -146,7 +146,7 @@ def count_purgeable(connection: Connection, older_seconds: float) -> Count:
     return Count(tasks=row[0], oldest_at=row[1], newest_at=row[2])
 
 
-def purge_tasks(writing: Writing, older_seconds: float, limit: int) -> int:
+def purge_tasks(writing: Transaction, older_seconds: float, limit: int) -> int:
     """Delete tasks that ended so long ago, their steps and labels; the oldest first. Returns how many."""
     old = (
         select(t.c.id, t.c.tenant, t.c.thread_id)

@@ -14,7 +14,7 @@ from ops_core.stores import pgvector
 from ops_core.stores.bulk_statements import scanned
 from ops_core.stores.dialects import overwriting_what_is_deleted
 from ops_core.stores.tables import note as n
-from ops_core.stores.transaction import Writing
+from ops_core.stores.transaction import Transaction
 
 # In the order in which they lie there, and not in that of their ids, which leads all over the file.
 _VECTORS = {
@@ -31,7 +31,7 @@ _VECTORS = {
 }
 
 
-def put_note(writing: Writing, scope: Scope, note: Note, vector: bytes, embedder: str) -> None:
+def put_note(writing: Transaction, scope: Scope, note: Note, vector: bytes, embedder: str) -> None:
     """Keep a note, in the place of one of the same id."""
     writing.execute(delete(n).where(*_in(scope), n.c.id == note.id))
     writing.execute(
@@ -48,7 +48,7 @@ def find_notes(
     """The notes of this scope whose vectors are most similar; all of them are looked at."""
     given = {"tenant": scope.tenant, "agent": scope.agent, "key": scope.key, "embedder": embedder}
     wanted = unpacked(query)
-    home = pgvector.home(connection) if len(wanted) <= pgvector.MOST_DIMENSIONS else None
+    home = pgvector.home(connection) if len(wanted) <= pgvector.MAX_DIMENSIONS else None
     if home is not None:
         rows = pgvector.nearest_rows(connection, home, wanted, limit, given)
         return [Note(id=row.id, text=row.text, source=row.source, at=row.at, score=row.score) for row in rows]
@@ -83,7 +83,7 @@ def list_notes(connection: Connection, tenant: str, wanted: NoteFilter) -> Seque
     ]
 
 
-def forget_notes(writing: Writing, tenant: str, wanted: NoteFilter) -> int:
+def forget_notes(writing: Transaction, tenant: str, wanted: NoteFilter) -> int:
     """Delete notes of this tenant with their vectors; how many it were."""
     fitting = _fitting(tenant, wanted.agent, wanted.key, wanted.ids)
     with overwriting_what_is_deleted(writing.connection):

@@ -18,7 +18,7 @@ from ops_core.spending import Charge, Spent, day_of
 from ops_core.stores.dialects import now
 from ops_core.stores.sql.steps import Written, record_steps
 from ops_core.stores.tables import spending as m
-from ops_core.stores.transaction import Writing
+from ops_core.stores.transaction import Transaction
 
 Key: TypeAlias = tuple[int, str]
 """Day and tenant."""
@@ -44,7 +44,7 @@ class Charged:
 
 
 def record_charged(
-    writing: Writing, charged: Sequence[Charged]
+    writing: Transaction, charged: Sequence[Charged]
 ) -> Sequence[Sequence[Recorded] | LeaseLost | SpendingReached]:
     """Record steps as :func:`~ops_core.stores.sql.steps.record_steps` does, and what they cost with them.
 
@@ -80,7 +80,7 @@ def _refusal(tenant: str, charge: Charge, reserved: int, spent: int) -> Spending
     return refusal
 
 
-def _locked(writing: Writing, today: int, charged: Iterable[Charged]) -> dict[Key, tuple[int, int]]:
+def _locked(writing: Transaction, today: int, charged: Iterable[Charged]) -> dict[Key, tuple[int, int]]:
     """What each tenant has reserved and spent on each day that is changed; nobody else changes it meanwhile."""
     wanted: set[Key] = set()
     for one in charged:
@@ -108,7 +108,7 @@ def _read(connection: Connection, wanted: Iterable[Key]) -> dict[Key, tuple[int,
     return {(row.day, row.tenant): (row.reserved, row.spent) for row in connection.execute(locked)}
 
 
-def _apply(writing: Writing, done: Iterable[tuple[Charged, Sequence[Recorded] | LeaseLost]]) -> None:
+def _apply(writing: Transaction, done: Iterable[tuple[Charged, Sequence[Recorded] | LeaseLost]]) -> None:
     changes: dict[Key, list[int]] = {}
     for one, answer in done:
         if isinstance(answer, LeaseLost):

@@ -26,14 +26,22 @@ from sqlalchemy.types import TypeEngine
 from agentkit.transcript.codec import kind_of
 from agentkit.transcript.steps import BEGINNINGS, Finished, Recorded, Step
 from ops_core.errors import LeaseLost
-from ops_core.stores.bulk_statements import Found, Given, Many, NewRows, Together, array_of, rows_of_arrays
+from ops_core.stores.bulk_statements import (
+    BulkInsert,
+    BulkStatement,
+    Found,
+    Given,
+    Together,
+    array_of,
+    rows_of_arrays,
+)
 from ops_core.stores.dialects import now
 from ops_core.stores.rows import ending_values, used_by
 from ops_core.stores.sql.threads import pass_on
 from ops_core.stores.tables import checked, is_still_running
 from ops_core.stores.tables import step as s
 from ops_core.stores.tables import task as t
-from ops_core.stores.transaction import Writing
+from ops_core.stores.transaction import Transaction
 from ops_core.task import Lease
 
 NO_LEASE: Mapping[str, Any] = {"lease_owner": None, "lease_until": None}
@@ -108,7 +116,7 @@ def _finish_by(of: Values) -> Update:
 
 def for_many(
     statement: Callable[[Values], Update], kinds: Mapping[str, TypeEngine[Any]], *answers: ColumnElement[Any]
-) -> Many:
+) -> BulkStatement:
     """The statement behind the fence for one row, and for many together.
 
     That of many names the ids a second time, as one array: in whichever order the planner joins, it finds the tasks by
@@ -116,7 +124,7 @@ def for_many(
     """
     given = rows_of_arrays(kinds)
     together = statement(given.c.__getitem__).where(t.c.id == any_(array_of("of_task", Text())))
-    return Many(
+    return BulkStatement(
         statement(lambda name: bindparam(name, type_=kinds[name])).returning(*answers),
         Together(together.returning(t.c.id, t.c.epoch, *answers), key=("of_task", "of_epoch")),
     )
@@ -124,7 +132,7 @@ def for_many(
 
 _append = for_many(_append_by, _COUNTED, t.c.tenant, t.c.steps, t.c.updated_at)
 _finish = for_many(_finish_by, _ENDED, t.c.tenant, t.c.steps, t.c.updated_at, t.c.thread_id)
-_new_steps = NewRows(s)
+_new_steps = BulkInsert(s)
 
 
 StepRow: TypeAlias = tuple[str, str, int, int, float, str, str]
@@ -161,7 +169,9 @@ class _OfOneLease:
         return (step for one in self.written for step in one.steps)
 
 
-def record_steps(writing: Writing, written: Sequence[Written]) -> Sequence[Sequence[Recorded] | LeaseLost]:
+def record_steps(
+    writing: Transaction, written: Sequence[Written]
+) -> Sequence[Sequence[Recorded] | LeaseLost]:
     """Record steps under their leases; their numbers and times come from the rows of the tasks, which this locks."""
     by_lease: dict[Lease, _OfOneLease] = {}
     for one in written:
@@ -199,7 +209,7 @@ def _rows_of(of: _OfOneLease, row: Found, recorded: dict[int, Sequence[Recorded]
             yield step_row((tenant, of.lease.task_id, of.lease.epoch), step, body)
 
 
-def has_ended(writing: Writing, ended: Sequence[tuple[Lease, str | None]]) -> None:
+def has_ended(writing: Transaction, ended: Sequence[tuple[Lease, str | None]]) -> None:
     """Tell of tasks that have ended, and let the next ones of their threads have their turn."""
     writing.ended += [lease.task_id for lease, _thread in ended]
     of_threads = [(lease.tenant, thread, lease.task_id) for lease, thread in ended if thread is not None]
@@ -239,7 +249,7 @@ def step_row(of: tuple[str, str, int], recorded: Recorded, body: str) -> StepRow
     return tenant, task_id, recorded.seq, epoch, recorded.at, kind_of(recorded.step), body
 
 
-def add_steps(writing: Writing, rows: Sequence[StepRow]) -> None:
+def add_steps(writing: Transaction, rows: Sequence[StepRow]) -> None:
     """Insert the rows of steps."""
     writing.add(_new_steps, rows)
 

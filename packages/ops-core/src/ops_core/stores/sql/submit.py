@@ -24,8 +24,8 @@ from sqlalchemy.types import TypeEngine
 from agentkit.transcript.codec import encode_step
 from agentkit.transcript.steps import Recorded, RunRetried
 from ops_core.errors import IdempotencyConflict, OpsError, ThreadBusy, TransitionRefused
-from ops_core.ports import Inserted
-from ops_core.stores.bulk_statements import Given, Many, NewRows, Together, rows_of_arrays
+from ops_core.ports import SubmitResult
+from ops_core.stores.bulk_statements import BulkInsert, BulkStatement, Given, Together, rows_of_arrays
 from ops_core.stores.damage import shown_task
 from ops_core.stores.dialects import now
 from ops_core.stores.rows import NEW_TASK_COLUMNS, accepted, new_task_values, status_of, task_of
@@ -35,7 +35,7 @@ from ops_core.stores.sql.steps import add_steps, step_row
 from ops_core.stores.tables import step as s
 from ops_core.stores.tables import task as t
 from ops_core.stores.tables import task_label
-from ops_core.stores.transaction import Writing
+from ops_core.stores.transaction import Transaction
 from ops_core.task import InThread, NewTask, Task, TaskStatus
 
 
@@ -64,15 +64,15 @@ def _columns_by(of: Callable[[str], ColumnElement[Any]]) -> Mapping[str, ColumnE
 _moments = (t.c.created_at, t.c.updated_at, t.c.run_after, t.c.deadline_at)
 _one = _columns_by(lambda name: bindparam(name, type_=_KINDS[name]))
 _several = _columns_by(rows_of_arrays(_KINDS).c.__getitem__)
-_insert_task = Many(
+_insert_task = BulkStatement(
     insert(t).values(**_one).returning(*_moments),
     Together(
         insert(t).from_select([*_several], select(*_several.values())).returning(t.c.id, *_moments),
         key=("new_id",),
     ),
 )
-_new_labels = NewRows(task_label)
-_same_key = Many(
+_new_labels = BulkInsert(task_label)
+_same_key = BulkStatement(
     select(t.c.id).where(t.c.tenant == bindparam("of_tenant"), t.c.idempotency_key == bindparam("key"))
 )
 
@@ -102,7 +102,7 @@ class _Known:
     fingerprint: str | None
 
 
-def insert_tasks(writing: Writing, submitted: Sequence[Submitted]) -> Sequence[Inserted | OpsError]:
+def insert_tasks(writing: Transaction, submitted: Sequence[Submitted]) -> Sequence[SubmitResult | OpsError]:
     """Accept tasks, or find those that were accepted under the same keys."""
     keyed = [one for one in submitted if one.new.idempotency_key is not None]
     known = _known(writing, keyed) if keyed else {}
@@ -124,14 +124,14 @@ def insert_tasks(writing: Writing, submitted: Sequence[Submitted]) -> Sequence[I
 
 def _answer(
     one: Submitted, tasks: Mapping[str, Task], known: Mapping[_Key, _Known], busy: Mapping[_Key, ThreadBusy]
-) -> Inserted | OpsError:
+) -> SubmitResult | OpsError:
     if one.values["id"] in tasks:
-        return Inserted(task=tasks[one.values["id"]], created=True)
+        return SubmitResult(task=tasks[one.values["id"]], created=True)
     return _repeated(one, known[one.key]) if one.key in known else busy[one.key]
 
 
 def _places(
-    writing: Writing, fresh: Mapping[str, Submitted]
+    writing: Transaction, fresh: Mapping[str, Submitted]
 ) -> tuple[dict[str, threads.Place], dict[str, ThreadBusy]]:
     """Where the tasks that belong to a thread stand in it, and which of them are refused; threads in their order, so
     that two who want the same ones do not wait for each other.
@@ -148,17 +148,17 @@ def _places(
     return places, refused
 
 
-def _known(writing: Writing, submitted: Sequence[Submitted]) -> dict[_Key, _Known]:
+def _known(writing: Transaction, submitted: Sequence[Submitted]) -> dict[_Key, _Known]:
     given = [{"of_tenant": one.new.tenant, "key": one.new.idempotency_key} for one in submitted]
     found = zip(submitted, writing.found(_same_key, given), strict=True)
     rows = {one.key: row_of(writing.connection, one.new.tenant, id_[0]) for one, id_ in found if id_}
     return {key: _Known(shown_task(row), row.fingerprint) for key, row in rows.items()}
 
 
-def _repeated(one: Submitted, known: _Known) -> Inserted | IdempotencyConflict:
+def _repeated(one: Submitted, known: _Known) -> SubmitResult | IdempotencyConflict:
     if known.fingerprint != one.new.fingerprint:
         return _key_is_used()
-    return Inserted(task=known.task, created=False)
+    return SubmitResult(task=known.task, created=False)
 
 
 def _key_is_used() -> IdempotencyConflict:
@@ -166,7 +166,7 @@ def _key_is_used() -> IdempotencyConflict:
     return IdempotencyConflict(message, field="Idempotency-Key")
 
 
-def find_repeated(connection: Connection, new: NewTask) -> Inserted | None:
+def find_repeated(connection: Connection, new: NewTask) -> SubmitResult | None:
     """The task that was accepted under the key of this one; ``None`` where there is none.
 
     Raises:
@@ -178,11 +178,11 @@ def find_repeated(connection: Connection, new: NewTask) -> Inserted | None:
         return None
     if row.fingerprint != new.fingerprint:
         raise _key_is_used()
-    return Inserted(task=shown_task(row), created=False)
+    return SubmitResult(task=shown_task(row), created=False)
 
 
 def _insert(
-    writing: Writing, fresh: Sequence[Submitted], places: Mapping[str, threads.Place]
+    writing: Transaction, fresh: Sequence[Submitted], places: Mapping[str, threads.Place]
 ) -> Sequence[Task]:
     found = writing.found(_insert_task, [_columns(one) for one in fresh])
     labels = [
@@ -234,7 +234,7 @@ class Retry:
         return hashlib.sha256(f"retry {self.task_id}".encode()).hexdigest()
 
 
-def retry_task(writing: Writing, asked: Retry) -> Inserted:
+def retry_task(writing: Transaction, asked: Retry) -> SubmitResult:
     """A new task that starts with the steps of one that did not complete, its last step excepted.
 
     A task is retried once: its approvals and what is left of its sums are used by one successor, never by two. Who asks
@@ -249,7 +249,7 @@ def retry_task(writing: Writing, asked: Retry) -> Inserted:
     if repeated is not None:
         return repeated
     if row.retried_as is not None:
-        return Inserted(task=get_task(writing.connection, asked.tenant, row.retried_as), created=False)
+        return SubmitResult(task=get_task(writing.connection, asked.tenant, row.retried_as), created=False)
     status = status_of(row)
     if status not in (TaskStatus.FAILED, TaskStatus.CANCELLED):
         message = f"only a failed or cancelled task can be retried; this one is {row.status}"
@@ -263,7 +263,7 @@ def retry_task(writing: Writing, asked: Retry) -> Inserted:
     _insert(writing, [Submitted(new, new_task_values(new, asked.new_id))], places)
     writing.execute(update(t).where(t.c.id == asked.task_id).values(retried_as=asked.new_id))
     _copy_steps(writing, task_of(row), asked.new_id)
-    return Inserted(task=get_task(writing.connection, asked.tenant, asked.new_id), created=True)
+    return SubmitResult(task=get_task(writing.connection, asked.tenant, asked.new_id), created=True)
 
 
 def _successor_of(task: Task, asked: Retry) -> NewTask:
@@ -276,7 +276,7 @@ def _successor_of(task: Task, asked: Retry) -> NewTask:
     )  # fmt: skip
 
 
-def _copy_steps(writing: Writing, task: Task, new_id: str) -> None:
+def _copy_steps(writing: Transaction, task: Task, new_id: str) -> None:
     kept = task.steps - 1
     if not kept:
         return

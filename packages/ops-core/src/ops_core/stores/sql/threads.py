@@ -33,7 +33,7 @@ from ops_core.stores.tables import is_one_of, step, task_label
 from ops_core.stores.tables import task as t
 from ops_core.stores.tables import thread as th
 from ops_core.stores.tables import turn as tn
-from ops_core.stores.transaction import Writing
+from ops_core.stores.transaction import Transaction
 from ops_core.task import NewTask, Task, TaskStatus, Thread
 
 _has_not_ended = is_one_of(t, *(status for status in TaskStatus if not status.terminal))
@@ -79,7 +79,9 @@ class Place:
 # --- joining ------------------------------------------------------------------------------------------------------
 
 
-def take_place(writing: Writing, new: NewTask, task_id: str, again: str | None = None) -> Place | ThreadBusy:
+def take_place(
+    writing: Transaction, new: NewTask, task_id: str, again: str | None = None
+) -> Place | ThreadBusy:
     """The next turn of its thread, for a task that is about to be inserted; where it is refused, nothing is written.
 
     Args:
@@ -105,14 +107,14 @@ def take_place(writing: Writing, new: NewTask, task_id: str, again: str | None =
     return Place(number, seen_from, seen_until, waits=row.current_task is not None)
 
 
-def _seen_by(writing: Writing, task_id: str | None) -> tuple[int, int] | None:
+def _seen_by(writing: Transaction, task_id: str | None) -> tuple[int, int] | None:
     if task_id is None:
         return None
     row = writing.execute(select(tn.c.seen_from, tn.c.seen_until).where(tn.c.task_id == task_id)).first()
     return None if row is None else (row.seen_from, row.seen_until)
 
 
-def join(writing: Writing, new: NewTask, task: Task, place: Place) -> Task:
+def join(writing: Transaction, new: NewTask, task: Task, place: Place) -> Task:
     """Put a task that was just inserted into its place; it as it is then."""
     assert new.thread is not None
     changed = update(t).where(t.c.id == task.id).values(thread_id=new.thread.id)
@@ -129,7 +131,7 @@ def join(writing: Writing, new: NewTask, task: Task, place: Place) -> Task:
 # --- passing on ---------------------------------------------------------------------------------------------------
 
 
-def pass_on(writing: Writing, tenant: str, thread_id: str, ended: str) -> None:
+def pass_on(writing: Transaction, tenant: str, thread_id: str, ended: str) -> None:
     """A task of a thread has ended: if it was its turn, the next one has it now.
 
     The thread is locked by whoever passes its turn on, and not by one who ends a task that waits: he holds that task,
@@ -144,7 +146,7 @@ def pass_on(writing: Writing, tenant: str, thread_id: str, ended: str) -> None:
         _pass_on(writing, row)
 
 
-def _pass_on(writing: Writing, row: AnyRow) -> None:
+def _pass_on(writing: Transaction, row: AnyRow) -> None:
     number = select(tn.c.number).where(tn.c.task_id == row.current_task).scalar_subquery()
     waiting = (
         select(tn.c.task_id, tn.c.run_at)
@@ -162,7 +164,7 @@ def _pass_on(writing: Writing, row: AnyRow) -> None:
     writing.execute(update(th).where(_is(row)).values(current_task=after, updated_at=now()))
 
 
-def _has_its_turn(writing: Writing, following: AnyRow) -> bool:
+def _has_its_turn(writing: Transaction, following: AnyRow) -> bool:
     run_at = following.run_at
     moment = now() if run_at is None else case((now() < run_at, run_at), else_=now())
     due = update(t).where(t.c.id == following.task_id, _has_not_ended).values(run_after=moment)
@@ -170,7 +172,7 @@ def _has_its_turn(writing: Writing, following: AnyRow) -> bool:
     return writing.execute(due).rowcount == 1
 
 
-def sweep_threads(writing: Writing, limit: int) -> None:
+def sweep_threads(writing: Transaction, limit: int) -> None:
     """Pass on the turns of tasks that ended in the hands of a release that knows no threads."""
     for row in writing.execute(LEFT_BEHIND.limit(limit).with_for_update(skip_locked=True)).all():
         _pass_on(writing, row)
@@ -211,7 +213,7 @@ def list_earlier(connection: Connection, tenant: str, task_id: str) -> Sequence[
 # --- forgetting ---------------------------------------------------------------------------------------------------
 
 
-def forget_thread(writing: Writing, tenant: str, thread_id: str) -> int:
+def forget_thread(writing: Transaction, tenant: str, thread_id: str) -> int:
     """Delete a thread with its tasks and all that belongs to them; how many tasks it were.
 
     Raises:
@@ -232,7 +234,7 @@ def forget_thread(writing: Writing, tenant: str, thread_id: str) -> int:
     return len(tasks)
 
 
-def idle_threads(writing: Writing, threads: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
+def idle_threads(writing: Transaction, threads: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
     """Those of these threads, each a tenant and an id, in which nobody has its turn; none begins meanwhile."""
     if not threads:
         return set()
@@ -242,7 +244,7 @@ def idle_threads(writing: Writing, threads: Sequence[tuple[str, str]]) -> set[tu
     return {(row.tenant, row.id) for row in writing.execute(free.with_for_update(skip_locked=True))}
 
 
-def forget_empty(writing: Writing, threads: Sequence[tuple[str, str]]) -> None:
+def forget_empty(writing: Transaction, threads: Sequence[tuple[str, str]]) -> None:
     """Delete those of these threads that have no tasks any more."""
     has_turns = select(tn.c.number).where(tn.c.tenant == th.c.tenant, tn.c.thread_id == th.c.id).exists()
     if threads:

@@ -20,14 +20,14 @@ from sqlalchemy import (
     update,
 )
 
-from ops_core.ports import Activity, Oldest, Renewed
+from ops_core.ports import Activity, Oldest, RenewResult
 from ops_core.stores.dialects import now
 from ops_core.stores.rows import AnyRow
 from ops_core.stores.sql.leases import DUE_AGENTS, renew_leases
 from ops_core.stores.tables import checked, is_one_of, is_running
 from ops_core.stores.tables import task as t
 from ops_core.stores.tables import worker as w
-from ops_core.stores.transaction import Writing
+from ops_core.stores.transaction import Transaction
 from ops_core.task import Lease, TaskStatus
 from ops_core.workers import MAX_HELD, Announcement, HeldTask, Worker
 
@@ -45,7 +45,7 @@ _has_lease = (is_running, t.c.lease_until > 0.0)
 _holds = w.c.name.in_(select(t.c.lease_owner).where(*_has_lease))
 
 
-def announce(writing: Writing, worker: Announcement, seconds: float) -> None:
+def announce(writing: Transaction, worker: Announcement, seconds: float) -> None:
     """Say that a worker is alive, and forget those that have been silent for long."""
     moments = {"seen_at": now(), "until": now() + seconds}
     if writing.execute(update(w).where(w.c.name == worker.name).values(moments)).rowcount:
@@ -57,15 +57,15 @@ def announce(writing: Writing, worker: Announcement, seconds: float) -> None:
 
 
 def beat(
-    writing: Writing, leases: Collection[Lease], lease_seconds: float, worker: Announcement | None
-) -> Renewed:
+    writing: Transaction, leases: Collection[Lease], lease_seconds: float, worker: Announcement | None
+) -> RenewResult:
     """Prolong leases, and say that their worker is alive."""
     if worker is not None:
         announce(writing, worker, lease_seconds)
     return renew_leases(writing, leases, lease_seconds)
 
 
-def forget_worker(writing: Writing, name: str) -> None:
+def forget_worker(writing: Transaction, name: str) -> None:
     """Forget a worker that stops."""
     writing.execute(delete(w).where(w.c.name == name))
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from agentkit.transcript.steps import RunStarted
 from ops_core.errors import LeaseLost, TransitionRefused
-from ops_core.ports import Renewed, Store
+from ops_core.ports import RenewResult, Store
 from ops_core.task import FREE_HANDOVERS, Claimed, TaskStatus
 from ops_core.testing.store_contract.examples import (
     AGENT,
@@ -229,7 +229,7 @@ class FencingContract:
         for write in held_writes(store, stale.lease).values():
             with raises(LeaseLost, stale.task.id):
                 await write()
-        assert await store.renew([stale.lease], 99.0) == Renewed(lost=frozenset({stale.lease}))
+        assert await store.renew([stale.lease], 99.0) == RenewResult(lost=frozenset({stale.lease}))
         assert await current(store, stale.task) == before
         assert await steps_of(store, stale.task) == steps
 
@@ -286,7 +286,7 @@ class RenewingContract:
         one = await claimed(store)
         for _ in range(4):
             clock.advance(LEASE_SECONDS - 1)
-            assert await store.renew([one.lease], LEASE_SECONDS) == Renewed()
+            assert await store.renew([one.lease], LEASE_SECONDS) == RenewResult()
             assert (await store.sweep()).released == ()
 
     async def test_the_answer_tells_each_lease_apart(self, store: Store, clock: MovableClock) -> None:
@@ -296,9 +296,9 @@ class RenewingContract:
         await store.append(ended.lease, COMPLETED)
         await store.cancel(TENANT, asked.task.id)
         leases = [one.lease for one in (kept, ended, asked)]
-        expected = Renewed(lost=frozenset({ended.lease}), cancelled=frozenset({asked.lease}))
+        expected = RenewResult(lost=frozenset({ended.lease}), cancelled=frozenset({asked.lease}))
         assert await store.renew(leases, LEASE_SECONDS) == expected
-        assert await store.renew([], LEASE_SECONDS) == Renewed()
+        assert await store.renew([], LEASE_SECONDS) == RenewResult()
 
     async def test_released_is_due_at_once(self, store: Store) -> None:
         one = await claimed(store)

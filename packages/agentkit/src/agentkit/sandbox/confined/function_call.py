@@ -41,7 +41,7 @@ def find(name: str) -> Any:
 
 
 def load(folders: Iterable[str], wanted: Iterable[list[str]]) -> list[str]:
-    """Load what calls will use. What cannot be loaded is describe_error, and again by the call.
+    """Load what calls will use. What cannot be loaded is reported, and again by the call.
 
     Args:
         folders: in which modules are looked for.
@@ -93,7 +93,7 @@ def call(spec: dict[str, Any]) -> None:
     """Call the function and write its envelope. Raises nothing."""
     try:
         value = _value_of(find(spec["function"]), spec["arguments"])
-    except BaseException as error:  # noqa: BLE001  (whatever it is, it is what is describe_error)
+    except BaseException as error:  # noqa: BLE001  (whatever it is, it is what is reported)
         finish(json.dumps({"raised": describe_error(error), **remarks(spec, _own_folder(), error)}))
         return
     try:
@@ -122,7 +122,7 @@ def _value_of(function: Any, arguments: dict[str, Any]) -> Any:
 
 
 def describe_error(error: BaseException) -> dict[str, str]:
-    """An exception as it may be describe_error: its type, its message and its kind."""
+    """Return the type, the message and the kind of an exception."""
     kind = "error"
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         kind = "memory"

@@ -233,7 +233,7 @@ WRONG_RULES = [
 
 def test_when_a_model_is_left_alone(file: Path):
     assert read(file, "").terms.breaking == CircuitSettings()
-    told = read(file, "[circuit]\nfailures = 3\nseconds = 0.5\nmost_seconds = 60")
+    told = read(file, "[circuit]\nfailures = 3\nseconds = 0.5\nmax_seconds = 60")
     assert told.terms.breaking == CircuitSettings(failures=3, seconds=0.5, max_seconds=60)
 
 

@@ -122,7 +122,7 @@ def test_the_page_tells_what_a_call_may_use_where_nothing_is_said():
         ("[mcp.serve.agents.a]\ntask = 'never'", "in [mcp.serve.agents.a]; did you mean 'tasks'?"),
         ("[sandbox.tools.x]\nhosts = [{ host = 'h', prot = 3 }]", "did you mean 'port'?"),
         (
-            "[circuit]\nseconds = 3\nmost_seconds = 2",
+            "[circuit]\nseconds = 3\nmax_seconds = 2",
             "circuit: seconds (3) must not be more than max_seconds (2)",
         ),
     ],

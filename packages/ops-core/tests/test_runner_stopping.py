@@ -149,7 +149,9 @@ async def test_a_stopped_runner_lets_go_at_the_next_step(engine: Engine):
         now = await until(engine, task, is_(TaskStatus.PENDING))
     assert now.attempt == 0
     assert isinstance((await steps_of(engine.store, task))[-1], ToolReturned)
-    assert (await engine.get(late.tenant, late.id)).epoch == 0
+    # a claim that was under way when the runner stopped may have taken it; then it was given back
+    assert (await engine.get(late.tenant, late.id)).attempt == 0
+    assert len(await steps_of(engine.store, late)) <= 1
     async with working(engine, agent):
         found = await ended(engine, task)
         await ended(engine, late)

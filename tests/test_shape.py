@@ -24,7 +24,8 @@ PARAMETERS = 7
 WIDER = {
     "agentkit.tools.functions": 9,
     "ops_core.journal": 8,
-}  # the declaration of a tool: each parameter is one of its properties
+    "ops_core.cli.commands.approvals": 8,
+}  # declarations: each parameter is a property of a tool, or an option of a command
 PORT_METHODS = 16
 
 MAY_READ_THE_ENVIRONMENT = {

@@ -24,7 +24,7 @@ from agentkit.money import nanos, usd
 from agentkit.transcript.steps import ModelAsked, ModelFailed, ModelReplied, Recorded
 from agentkit.transcript.usage import RunningUsage
 from ops_core.cli.commands.serve import show_spending
-from ops_core.cli.commands.tasks import _show
+from ops_core.cli.commands.tasks import show_task
 from ops_core.dispatchers import LocalDispatcher
 from ops_core.engine import Engine
 from ops_core.schemas import TaskBody
@@ -240,7 +240,7 @@ async def test_the_bill_is_right_whenever_the_workers_are_killed(tmp_path, store
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OPSPAWN_STORE_URL", store_url)
     uncertain = next(task for task in done if task.unsettled)
-    assert await _show(uncertain.id, None, as_json=False) == 0
+    assert await show_task(uncertain.id, None, as_json=False) == 0
     assert f"${usd(uncertain.unsettled):.4f} unsettled" in " ".join(capsys.readouterr().out.split())
 
     # the tenant's day is the sum of its tasks, and the limit has held

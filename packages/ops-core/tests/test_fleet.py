@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ops_core import __version__
-from ops_core.cli.commands.tasks import Following, ListOptions, _list_tasks, _show, _watch
+from ops_core.cli.commands.tasks import Following, ListOptions, _list_tasks, _watch, show_task
 from ops_core.cli.doctor.command import _workers
 from ops_core.cli.terminal import worker_table
 from ops_core.client import Operations
@@ -85,7 +85,7 @@ async def test_the_command_line_says_that_a_lease_has_expired(stage, terminal, c
     words = rf"held by {DEAD}, lease expired 1\d\.\d s ago; the next worker takes it over".replace(
         " ", r"\s+"
     )
-    await _show(task.id, stage.url, as_json=False)
+    await show_task(task.id, stage.url, as_json=False)
     assert re.search(words, capsys.readouterr().out)
     await _list_tasks(ListOptions(url=stage.url))
     listed = capsys.readouterr().out
@@ -93,7 +93,7 @@ async def test_the_command_line_says_that_a_lease_has_expired(stage, terminal, c
     assert all(len(line) <= 80 for line in listed.splitlines())
     await _watch(task.id, Following(within=0.5, url=stage.url))
     assert len(re.findall(r"lease expired 1\d\.\d s ago", capsys.readouterr().out)) == 1
-    await _show(task.id, stage.url, as_json=True)
+    await show_task(task.id, stage.url, as_json=True)
     shown = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert shown["lease"]["expired_seconds"] >= 12
 

@@ -21,6 +21,7 @@ from agentkit.mcp import McpPool, McpServer
 from agentkit.messages import ToolCall
 from agentkit.testing import ScriptedModel
 from agentkit.testing.toolsets import context
+from agentkit.transcript.steps import ApprovalGiven, Settlement
 from ops_core.assembly import open_ops
 from ops_core.config.catalog import Catalog
 from ops_core.config.loader import read_catalog
@@ -31,6 +32,7 @@ from ops_core.ports import TaskFilter
 from ops_core.processes.server import serving_all
 from ops_core.settings import Settings
 from ops_core.task import DEFAULT_TENANT, NewTask, TaskStatus
+from ops_core.testing.store_contract.examples import reported_late
 
 HERE = Path(__file__).parent
 PEERS = HERE.parents[1] / "agentkit/tests/mcp_peers/node_modules/@modelcontextprotocol"
@@ -183,6 +185,31 @@ async def test_an_approval_is_a_form_that_shows_the_true_arguments():
         await caller.until(again, "completed")  # the model was told no
         steps = await ops.engine.steps(DEFAULT_TENANT, again)
         assert [each.step.approved for each in steps if hasattr(each.step, "approved")] == [False]
+
+
+@pytest.mark.parametrize(
+    "content, outcome",
+    [
+        ({"confirm": False, "result": '{"receipt": 4711}'}, Settlement(output={"receipt": 4711})),
+        ({"confirm": False, "result": "it went through"}, Settlement(output="it went through")),
+        ({"confirm": False, "failed": "no money"}, Settlement(error=ToolError("no money").as_run_error())),
+        ({"confirm": True, "late": True}, Settlement(output=[1, 2, 3])),
+        ({"confirm": False, "late": "true"}, None),
+    ],
+)
+async def test_what_came_of_a_call_is_said_in_the_form(content: dict[str, Any], outcome: Settlement | None):
+    catalog = Agents(serve=ServeTable(approvals=True))
+    async with served(catalog, worker=False) as (ops, url), calling(url, elicits=True) as caller:
+        task_id = await reported_late(ops.engine.store, labels={"via": "mcp"})
+        told = await caller.until(task_id, "input_required")
+        ((name, question),) = told["inputRequests"].items()
+        assert "has reported that it has returned: [1,2,3]" in question["params"]["message"]
+        assert {"result", "failed", "late"} <= question["params"]["requestedSchema"]["properties"].keys()
+        response = {"action": "accept", "content": content}
+        await caller.ask("update", task_id, input_responses={name: response})
+        given = (await ops.engine.steps(DEFAULT_TENANT, task_id))[-1].step
+    assert isinstance(given, ApprovalGiven)
+    assert (given.by, given.approved, given.settlement) == ("mcp", False, outcome)
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,20 @@ from collections.abc import AsyncGenerator, Callable, Collection, Generator, Seq
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 
-from agentkit.transcript.steps import ApprovalAsked, ApprovalGiven, Finished, Recorded, Unreadable, expiry
+from agentkit.transcript.steps import (
+    ApprovalAsked,
+    ApprovalGiven,
+    Finished,
+    Recorded,
+    Settlement,
+    Unreadable,
+    expiry,
+)
 from ops_core.bulk import MAX_TASKS, MAX_TOGETHER, BulkVerb, Count, Handled, Outcome, TaskSelection
 from ops_core.errors import (
     ApprovalConflict,
     ApprovalNotFound,
+    InvalidRequest,
     StoreUnavailable,
     TaskUnreadable,
     TransitionRefused,
@@ -258,7 +267,9 @@ class Engine:
         await self.dispatcher.wake()
         return await self.store.get(tenant, task_id)
 
-    async def settle(self, tenant: str, task_id: str, call: str, given: ApprovalGiven) -> Task:
+    async def settle(
+        self, tenant: str, task_id: str, call: str, given: ApprovalGiven, *, late: bool = False
+    ) -> Task:
         """Record what came of a call that waits for a person; a waiting task goes on with that as the call's result.
 
         Args:
@@ -266,8 +277,10 @@ class Engine:
             task_id: its id.
             call: id of the call, or of its approval.
             given: the answer; its ``approval_id`` is found here.
+            late: what came of the call is what a worker has reported of it after it had lost its lease.
 
         Raises:
+            InvalidRequest: no worker has.
             TaskNotFound, ApprovalNotFound, ApprovalConflict, ApprovalExpired, TransitionRefused: as :meth:`answer`.
         """
         asked = [
@@ -277,6 +290,13 @@ class Engine:
             and call in (recorded.step.call_id, recorded.step.approval_id)
         ]
         approval_id = asked[-1].approval_id if asked else call  # where there is none, that is said
+        if late and asked:
+            reported = await self.store.late_result(tenant, task_id, asked[-1].call_id)
+            if reported is None:
+                message = f"no worker has reported a late result of call {asked[-1].call_id}"
+                raise InvalidRequest(message, field="late")
+            settlement = Settlement(output=reported.output, error=reported.error)
+            given = replace(given, approved=False, settlement=settlement)
         return await self.answer(tenant, task_id, replace(given, approval_id=approval_id))
 
     async def approvals(self, tenant: str, wanted: ApprovalFilter) -> Sequence[Approval]:

@@ -7,10 +7,11 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from agentkit.errors import ToolTimeout
 from agentkit.transcript.codec import kind_of
-from agentkit.transcript.steps import Finished, Recorded, Step, Unreadable
+from agentkit.transcript.steps import Finished, Recorded, Step, ToolReturned, ToolStarted, Unreadable
 from ops_core.concurrency.jitter import spread
-from ops_core.errors import SpendingReached, StoreUnavailable, TaskUnreadable
+from ops_core.errors import LeaseLost, SpendingReached, StoreUnavailable, TaskUnreadable
 from ops_core.ports import Store
 from ops_core.spending import Spending, SpendingLedger
 from ops_core.task import Lease
@@ -78,6 +79,8 @@ class TaskJournal:
         self._recorded = recorded
         self._ending = ending
         self._known = known
+        self._begun: set[str] = set()  # unsafe calls
+        self._writing: set[asyncio.Future[Sequence[Recorded]]] = set()
 
     async def load(self) -> Sequence[Recorded]:
         """All steps recorded so far.
@@ -116,6 +119,45 @@ class TaskJournal:
                 log.warning("a step is kept and written again: %s", error)
             await asyncio.sleep(spread(AGAIN_SECONDS))
 
+    async def _append_or_attach(
+        self, steps: Sequence[Step], ended: Sequence[ToolReturned]
+    ) -> Sequence[Recorded]:
+        """Record steps, or else keep what came of unsafe calls for the person who is asked about them.
+
+        A call that ran out of time tells nothing of what came of it.
+        """
+        try:
+            return await self._append_patiently(steps)
+        except LeaseLost:
+            for returned in ended:
+                if returned.error is None or returned.error.code != ToolTimeout.code:
+                    await self._attach(returned)
+            raise
+
+    async def _attach(self, returned: ToolReturned) -> None:
+        now = asyncio.get_running_loop().time
+        until = now() + self._patience
+        while True:
+            try:
+                kept = await self._store.attach(self._lease, returned)
+            except StoreUnavailable as error:
+                if now() + AGAIN_SECONDS > until:
+                    log.warning("what %s has returned is lost with the lease: %s", returned.tool, error)
+                    return
+            else:
+                if kept:
+                    log.warning(
+                        "the lease was lost; what %s has returned is kept with the task", returned.tool
+                    )
+                    self._changed(self._lease.task_id, status=False)
+                return
+            await asyncio.sleep(spread(AGAIN_SECONDS))
+
+    def _written(self, writing: asyncio.Future[Sequence[Recorded]]) -> None:
+        self._writing.discard(writing)
+        if not writing.cancelled():
+            writing.exception()  # seen, where nobody waits for it any more
+
     async def append(self, step: Step) -> Recorded:
         """Record a step; a :class:`~agentkit.transcript.steps.Finished` ends the task in the same transaction.
 
@@ -137,7 +179,16 @@ class TaskJournal:
         is_last = any(isinstance(step, Finished) for step in steps)
         if self._ending is not None and is_last:
             self._ending()
-        recorded = await self._append_patiently(steps)
+        ended = [step for step in steps if isinstance(step, ToolReturned) and step.call_id in self._begun]
+        if ended:
+            # goes on when the run is given up: the heartbeat may find that the lease is lost before this does
+            writing = asyncio.ensure_future(self._append_or_attach(steps, ended))
+            self._writing.add(writing)
+            writing.add_done_callback(self._written)
+            recorded = await asyncio.shield(writing)
+        else:
+            recorded = await self._append_patiently(steps)
+        self._begun.update(step.call_id for step in steps if isinstance(step, ToolStarted))
         if self._recorded is not None:
             for step in steps:
                 self._recorded(kind_of(step))

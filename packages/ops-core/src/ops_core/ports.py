@@ -8,7 +8,7 @@ from typing import Protocol, TypeAlias, TypeVar
 
 from agentkit.errors import RunError
 from agentkit.ports import Scope
-from agentkit.transcript.steps import ApprovalGiven, Note, Recorded, Step, Turn
+from agentkit.transcript.steps import ApprovalGiven, Note, Recorded, Step, ToolReturned, Turn
 from ops_core.bulk import Count, TaskSelection
 from ops_core.errors import TaskUnreadable
 from ops_core.halt import Halt, NewHalt
@@ -373,6 +373,10 @@ class TaskStore(Protocol):
         """Questions to people that are open, those of the newest tasks first."""
         ...
 
+    async def late_result(self, tenant: str, task_id: str, call_id: str) -> ToolReturned | None:
+        """What the last worker that lost its lease in this call has reported of it; ``None`` where none has."""
+        ...
+
     async def repeated(self, new: NewTask) -> SubmitResult | None:
         """The task that was accepted under the key of this one; ``None`` where there is none. IdempotencyConflict."""
         ...
@@ -496,6 +500,14 @@ class LeaseStore(Protocol):
         With ``charge`` the tenant's spending is changed in the same transaction. Raises SpendingReached, and records
         nothing, where what is to be reserved does not fit into what the tenant has left for the day: also not
         together with what other workers reserve at the same time.
+        """
+        ...
+
+    async def attach(self, lease: Lease, returned: ToolReturned) -> bool:
+        """Keep what came of a call that was begun under a lease which is lost; ``False`` where no such call was.
+
+        It becomes no step and changes nothing of the run: it is told with the task, and with the question about the
+        call. What was reported first of a call and a lease stays. Of a task that was retried, the last one has it.
         """
         ...
 

@@ -367,7 +367,9 @@ class LocalClient:
     async def settle(self, task_id: str, request: SettleRequest) -> TaskBody:
         """Say what came of a call."""
         given = request.as_step("")
-        task = await self._engine.settle(DEFAULT_TENANT, task_id_of(task_id), request.call, given)
+        task = await self._engine.settle(
+            DEFAULT_TENANT, task_id_of(task_id), request.call, given, late=request.late
+        )
         return TaskBody.of(task)
 
     async def approvals(self, *, cursor: str | None = None, limit: int = PAGE_DEFAULT) -> ApprovalPage:

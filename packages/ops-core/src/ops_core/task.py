@@ -29,6 +29,9 @@ FREE_HANDOVERS = 5
 HANDOVER_SECONDS = 5.0
 """After a hand-over that counts, a task is due after so many seconds, each time so many more."""
 
+MAX_LATE_SHOWN = 2000
+"""Characters of a late result that are shown; the whole of it is recorded when a person takes it."""
+
 DEFAULT_TENANT = "default"
 """Owner of everything until there are keys that belong to tenants."""
 
@@ -251,6 +254,8 @@ class Task:
         unsettled: nano-dollars that its run has reserved for calls whose cost nobody knows (yet).
         trace: the trace of whoever has submitted it.
         approvals: questions to a person that are open; known of a task that was looked up by its id.
+        late_results: what workers have reported of its calls after they had lost their leases, the oldest first; known
+            of a task that was looked up by its id.
         retried_as: id of the task that carries it on; ``None`` where it was not retried.
         status_since: when it became running or waiting, if it is one of these.
         looked_at: the moment at which this was read, by the database's clock; ``None`` where it was not asked for.
@@ -287,6 +292,7 @@ class Task:
     unsettled: int = 0
     trace: Trace | None = None
     approvals: tuple[Approval, ...] = ()
+    late_results: tuple[LateResult, ...] = ()
     retried_as: str | None = None
     status_since: float | None = None
     looked_at: float | None = field(default=None, compare=False)
@@ -305,6 +311,29 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LateResult:
+    """What came of an unsafe call, from a worker that had lost its lease by then: evidence, and no step of the run.
+
+    Attributes:
+        call_id: which call.
+        tool: the tool's name.
+        worker: which worker began the call.
+        epoch: of the lease under which it was begun.
+        at: when it was reported.
+        failed: the call has failed.
+        shown: the result as JSON, or why the call has failed; at most the first :data:`MAX_LATE_SHOWN` characters.
+    """
+
+    call_id: str
+    tool: str
+    worker: str
+    epoch: int
+    at: float
+    failed: bool
+    shown: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Approval:
     """A question to a person that is open.
 
@@ -314,6 +343,7 @@ class Approval:
         seq: number of the step that asked.
         asked_at: when it was recorded.
         asked: the question.
+        late_results: what came of the call, from workers that had lost their leases; the oldest first.
     """
 
     task_id: str
@@ -321,6 +351,7 @@ class Approval:
     seq: int
     asked_at: float
     asked: ApprovalAsked
+    late_results: tuple[LateResult, ...] = ()
 
     @property
     def expires_at(self) -> float | None:

@@ -1,5 +1,7 @@
 """What a person reads before a yes: the whole call on a terminal of any width. And what a person types as JSON."""
 
+import asyncio
+
 import pytest
 
 from agentkit.messages import JsonObject
@@ -9,6 +11,10 @@ from ops_core.cli.terminal.screen import Screen
 from ops_core.cli.terminal.step_lines import Narrator
 from ops_core.cli.terminal.text import as_call
 from ops_core.errors import InvalidRequest
+from ops_core.testing import open_test_store
+from ops_core.testing.store_contract.examples import reported_late
+
+from .conftest import Program
 
 
 def told(steps: list[ApprovalAsked | ApprovalGiven], capsys: pytest.CaptureFixture[str], **how: int) -> str:
@@ -73,3 +79,17 @@ def test_json_on_the_command_line_is_read_as_everybody_reads_it(text: str, probl
     with pytest.raises(InvalidRequest) as refused:
         json_or_file(text, "--arguments", "it must be an object")
     assert str(refused.value).startswith(problem)
+
+
+def test_what_was_reported_late_is_taken_with_one_command(opspawn: Program):
+    async def seed() -> str:
+        async with open_test_store(f"sqlite:///{opspawn.directory}/opspawn.db") as store:
+            return await reported_late(store, worker="lost")
+
+    task_id = asyncio.run(seed())
+    (approval,) = opspawn.json("approvals")
+    assert [late["shown"] for late in approval["late_results"]] == ["[1,2,3]"]
+    assert "settled" in opspawn("settle", task_id[:13], "call_1", "--late").stdout
+    given = next(step for step in opspawn.json("show", task_id) if step.get("kind") == "approval_given")
+    assert given["settlement"]["output"] == [1, 2, 3]
+    assert "it was settled" in opspawn("settle", task_id, "call_1", "--failed", "no", code=7).stderr

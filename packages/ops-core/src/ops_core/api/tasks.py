@@ -228,7 +228,9 @@ class TaskRoutes:
         the same one again changes nothing, another one is refused (409), and so is one that comes too late.
         """
         given = request.as_step("")
-        task = await self._engine.settle(DEFAULT_TENANT, task_id_of(task_id), request.call, given)
+        task = await self._engine.settle(
+            DEFAULT_TENANT, task_id_of(task_id), request.call, given, late=request.late
+        )
         return TaskBody.of(task)
 
     async def approvals(self, cursor: Cursor = None, limit: PageLimit = PAGE_DEFAULT) -> ApprovalPage:

@@ -13,11 +13,11 @@ from agentkit.attachments import split_input
 from agentkit.errors import Actor, RunError
 from agentkit.messages import Attachment
 from agentkit.recorded_text import recordable
-from agentkit.transcript.steps import ApprovalAsked, ApprovalGiven
+from agentkit.transcript.steps import ApprovalGiven
 from ops_core.observability.redaction import one_line, unmistakable
 from ops_core.schemas import SettleRequest
 from ops_core.strict_json import NotStrict, parse
-from ops_core.task import Task, TaskStatus
+from ops_core.task import Approval, Task, TaskStatus
 
 TASKS: Final = "io.modelcontextprotocol/tasks"
 POLL_MS = 500
@@ -33,7 +33,7 @@ _STATUS: Mapping[TaskStatus, str] = {
 }
 
 
-Questions: TypeAlias = Mapping[str, ApprovalAsked]
+Questions: TypeAlias = Mapping[str, Approval]
 """What a caller may put to a person: open approvals, by their ids."""
 
 
@@ -75,8 +75,9 @@ def detailed(task: Task, open_questions: Questions, *, keep_ms: int | None) -> d
     return told
 
 
-def question_of(asked: ApprovalAsked) -> dict[str, Any]:
+def question_of(approval: Approval) -> dict[str, Any]:
     """An approval as a form that a person fills in; the arguments stand there whole, and nothing in them is unseen."""
+    asked = approval.asked
     call = f"{one_line(asked.tool)} with {unmistakable(asked.arguments)}"
     message = f"The agent wants to call {call}. {one_line(asked.reason)}"
     properties = {
@@ -88,17 +89,30 @@ def question_of(asked: ApprovalAsked) -> dict[str, Any]:
         properties["result"] = {"type": "string", "title": "It took effect", "description": about}
         about = "Where you have looked: why the call has failed. It is not made again then."
         properties["failed"] = {"type": "string", "title": "It failed", "description": about}
+    if approval.late_results:
+        late = approval.late_results[-1]
+        about = "Whether that is recorded as the result of the call. It is not made again then."
+        properties["late"] = {"type": "boolean", "title": "Take what was reported", "description": about}
+        what = "it has failed" if late.failed else "it has returned"
+        message += f" Its worker came back and has reported that {what}: {one_line(late.shown)}"
     schema = {"type": "object", "properties": properties, "required": ["confirm"]}
     params = {"mode": "form", "message": message, "requestedSchema": schema}
     return {"method": "elicitation/create", "params": params}
 
 
-def answer_to(asked: ApprovalAsked, response: Any) -> ApprovalGiven | None:
+def takes_late_result(approval: Approval, response: Any) -> bool:
+    """A person said that what was reported late is the result of the call."""
+    told = _object(response)
+    accepted = told.get("action") == "accept" and _object(told.get("content")).get("late") is True
+    return accepted and bool(approval.late_results)
+
+
+def answer_to(approval: Approval, response: Any) -> ApprovalGiven | None:
     """What a person said to an approval; ``None`` for what is no answer.
 
     Only a form that was accepted, with a yes in it, is a yes.
     """
-    told = _object(response)
+    asked, told = approval.asked, _object(response)
     if told.get("action") not in {"accept", "decline", "cancel"}:
         return None
     content = _object(told.get("content"))

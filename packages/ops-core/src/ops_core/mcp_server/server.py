@@ -165,9 +165,14 @@ class AgentServer:
         task = await self._task(context, params)
         questions = self._questions(context, task)
         for name in params.input_responses.keys() & questions.keys():
-            given = answers.answer_to(questions[name], params.input_responses[name])
-            if given is not None:
-                with suppress(OpsError):  # somebody else was quicker, or it has expired: the next look tells
+            response = params.input_responses[name]
+            given = answers.answer_to(questions[name], response)
+            if given is None:
+                continue
+            with suppress(OpsError):  # somebody else was quicker, or it has expired: the next look tells
+                if answers.takes_late_result(questions[name], response):
+                    await self._ops.engine.settle(DEFAULT_TENANT, task.id, name, given, late=True)
+                else:
                     await self._ops.engine.answer(DEFAULT_TENANT, task.id, given)
         return {"resultType": "complete"}
 
@@ -200,7 +205,7 @@ class AgentServer:
         """What this caller may put to a person; nothing, where it cannot or may not."""
         if not (self._ops.catalog.serve.approvals and _elicits(context)):
             return {}
-        return {each.asked.approval_id: each.asked for each in task.approvals}
+        return {each.asked.approval_id: each for each in task.approvals}
 
 
 def _key_of(context: Context, params: types.CallToolRequestParams) -> str | None:

@@ -32,6 +32,7 @@ from ops_core.schemas import (
     BatchItem,
     BatchResult,
     ErrorBody,
+    LateResultBody,
     SettleRequest,
     TaskBody,
     TaskRequest,
@@ -157,6 +158,7 @@ def task_out(body: TaskBody) -> task_pb2.Task:
         lease=lease_out(body.lease),
         expires_at=moment_out(body.expires_at),
         approvals=[approval_out(approval) for approval in body.approvals],
+        late_results=[late_result_out(late) for late in body.late_results],
     )
 
 
@@ -174,6 +176,31 @@ def approval_out(body: ApprovalBody) -> task_pb2.Approval:
         digest=body.digest,
         asked_at=moment_out(body.asked_at),
         expires_at=moment_out(body.expires_at),
+        late_results=[late_result_out(late) for late in body.late_results],
+    )
+
+
+def late_result_out(body: LateResultBody) -> task_pb2.LateResult:
+    """A late result as a message."""
+    return task_pb2.LateResult(
+        call=body.call,
+        tool=body.tool,
+        worker=body.worker,
+        reported_at=moment_out(body.at),
+        failed=body.failed,
+        shown=body.shown,
+    )
+
+
+def late_result_in(told: task_pb2.LateResult) -> LateResultBody:
+    """The late result of a message."""
+    return LateResultBody(
+        call=told.call,
+        tool=told.tool,
+        worker=told.worker,
+        at=told.reported_at.ToDatetime(tzinfo=UTC),
+        failed=told.failed,
+        shown=told.shown,
     )
 
 
@@ -195,6 +222,7 @@ def approval_in(told: task_pb2.Approval) -> ApprovalBody:
         digest=told.digest,
         asked_at=told.asked_at.ToDatetime(tzinfo=UTC),
         expires_at=told.expires_at.ToDatetime(tzinfo=UTC) if told.HasField("expires_at") else None,
+        late_results=[late_result_in(late) for late in told.late_results],
     )
 
 
@@ -246,6 +274,8 @@ def settle_in(told: task_service_pb2.SettleCallRequest) -> SettleRequest:
             given["result"] = json_in(told.result_json, "result")
         case "failed":
             given["failed"] = told.failed
+        case "late":
+            given["late"] = told.late
         case _:
             pass
     if told.HasField("digest"):
@@ -256,7 +286,9 @@ def settle_in(told: task_service_pb2.SettleCallRequest) -> SettleRequest:
 def settle_out(task_id: str, request: SettleRequest) -> task_service_pb2.SettleCallRequest:
     """What came of a call, as a message."""
     outcome: dict[str, Any] = {"failed": request.failed}
-    if request.failed is None:
+    if request.late:
+        outcome = {"late": True}
+    elif request.failed is None:
         outcome = {"result_json": to_json_text(request.result)}
     return task_service_pb2.SettleCallRequest(
         task_id=task_id, call=request.call, by=request.by, digest=request.digest, **outcome
@@ -298,6 +330,7 @@ def task_in(told: task_pb2.Task) -> TaskBody:
         expires_at=_moment(told, "expires_at"),
         lease=lease_in(told.lease) if told.HasField("lease") else None,
         approvals=[approval_in(approval) for approval in told.approvals],
+        late_results=[late_result_in(late) for late in told.late_results],
     )
 
 

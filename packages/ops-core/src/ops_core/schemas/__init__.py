@@ -6,6 +6,7 @@ from ops_core.schemas.approvals import (
     ApprovalBody,
     ApprovalPage,
     ApprovalRequest,
+    LateResultBody,
     SettleRequest,
 )
 from ops_core.schemas.bulk import BulkBody, BulkRequest, selection_of
@@ -63,6 +64,7 @@ __all__ = [
     "HaltPage",
     "HaltRequest",
     "HeldTaskBody",
+    "LateResultBody",
     "LeaseBody",
     "LiftRequest",
     "NoteBody",

@@ -12,11 +12,11 @@ from agentkit.errors import ToolError, TranscriptError
 from agentkit.run.tool_call import MAX_OUTPUT
 from agentkit.transcript.codec import to_json_text
 from agentkit.transcript.steps import ApprovalGiven, Settlement
-from ops_core.observability.redaction import unmistakable
+from ops_core.observability.redaction import one_line, unmistakable
 from ops_core.ports import ApprovalFilter
 from ops_core.schemas.fields import Strict, moment
 from ops_core.schemas.queries import encode_cursor
-from ops_core.task import Approval
+from ops_core.task import MAX_LATE_SHOWN, Approval, LateResult
 
 DIGEST_PATTERN = r"^[0-9a-f]{64}$"
 
@@ -70,7 +70,7 @@ class ApprovalRequest(Strict):
 
 
 class SettleRequest(Strict):
-    """What came of a call that waits for a person: one of ``result`` and ``failed``."""
+    """What came of a call that waits for a person: one of ``result``, ``failed`` and ``late``."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"call": "call_1", "result": {"receipt": 4711}, "by": "kim"}]}
@@ -83,6 +83,11 @@ class SettleRequest(Strict):
     failed: Annotated[str, StringConstraints(min_length=1, max_length=2000)] | None = Field(
         default=None, description="Why the call has failed."
     )
+    late: Annotated[bool, Field(strict=True)] = Field(
+        default=False,
+        description="It is what a worker has reported of the call after it had lost its lease: the newest of "
+        "`late_results`.",
+    )
     by: Annotated[str, StringConstraints(max_length=200)] = Field(default="", description="Who says so.")
     digest: Annotated[str, StringConstraints(pattern=DIGEST_PATTERN)] | None = Field(
         default=None,
@@ -91,8 +96,8 @@ class SettleRequest(Strict):
 
     @model_validator(mode="after")
     def _one_outcome(self) -> Self:
-        if ("result" in self.model_fields_set) == (self.failed is not None):
-            message = "say either the result of the call, or why it has failed"
+        if ("result" in self.model_fields_set) + (self.failed is not None) + self.late != 1:
+            message = "say one of: the result of the call, why it has failed, that its late result is it"
             raise ValueError(message)
         try:
             size = len(to_json_text(self.result))
@@ -119,7 +124,35 @@ class SettleRequest(Strict):
 
     def dumped(self) -> str:
         """As it is sent: without the outcome that it does not have."""
-        return self.model_dump_json(exclude={"result"} if self.failed is not None else {"failed"})
+        others = {"result", "failed", "late"}
+        given = "late" if self.late else "result" if self.failed is None else "failed"
+        return self.model_dump_json(exclude=others - {given})
+
+
+class LateResultBody(Strict):
+    """What came of a call, from a worker that had lost its lease by then. It is not recorded as the call's result."""
+
+    call: str = Field(description="Id of the call.")
+    tool: str
+    worker: str = Field(description="The worker that began the call.")
+    at: datetime = Field(description="When it was reported.")
+    failed: bool = Field(description="The call has failed.")
+    shown: str = Field(
+        description="The result as JSON, or why the call has failed, on one line in which every character is to be "
+        f"seen; of a long one the first {MAX_LATE_SHOWN} characters."
+    )
+
+    @classmethod
+    def of(cls, late: LateResult) -> LateResultBody:
+        """A late result as it is told."""
+        return cls(
+            call=late.call_id,
+            tool=late.tool,
+            worker=late.worker,
+            at=moment(late.at),
+            failed=late.failed,
+            shown=one_line(late.shown),
+        )
 
 
 class ApprovalBody(Strict):
@@ -163,6 +196,11 @@ class ApprovalBody(Strict):
     expires_at: datetime | None = Field(
         description="From then on the call counts as refused; `null` for never."
     )
+    late_results: list[LateResultBody] = Field(
+        default_factory=list[LateResultBody],
+        description="What workers have reported of the call after they had lost their leases, the oldest first. "
+        "`POST /tasks/{task_id}/settle` with `late` takes the newest one as the result of the call.",
+    )
 
     @classmethod
     def of(cls, approval: Approval) -> ApprovalBody:
@@ -181,6 +219,7 @@ class ApprovalBody(Strict):
             digest=asked.digest,
             asked_at=moment(approval.asked_at),
             expires_at=None if approval.expires_at is None else moment(approval.expires_at),
+            late_results=[LateResultBody.of(late) for late in approval.late_results],
         )
 
 

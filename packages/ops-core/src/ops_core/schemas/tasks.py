@@ -16,7 +16,7 @@ from agentkit.transcript.codec import recorded_to_json
 from agentkit.transcript.steps import Recorded
 from ops_core.ports import Page, TaskFilter
 from ops_core.problem_details import Problem, problem_of_fields
-from ops_core.schemas.approvals import ApprovalBody
+from ops_core.schemas.approvals import ApprovalBody, LateResultBody
 from ops_core.schemas.fields import LabelKey, LabelValue, Moment, Name, Strict, TextOrObject, ThreadId, moment
 from ops_core.schemas.queries import IDEMPOTENCY_KEY, encode_cursor
 from ops_core.schemas.workers import LeaseBody
@@ -284,6 +284,11 @@ class TaskBody(Strict):
         default_factory=list[ApprovalBody],
         description="Calls that wait for a person. Told of one task, not in lists: `GET /approvals` lists all of them.",
     )
+    late_results: list[LateResultBody] = Field(
+        default_factory=list[LateResultBody],
+        description="What workers have reported of calls of this task after they had lost their leases, the oldest "
+        "first, whether somebody was asked about the call or not. Told of one task, not in lists.",
+    )
 
     @classmethod
     def of(cls, task: Task) -> TaskBody:
@@ -318,6 +323,7 @@ class TaskBody(Strict):
             expires_at=None if task.expires_at is None else moment(task.expires_at),
             lease=LeaseBody.of(task),
             approvals=[ApprovalBody.of(approval) for approval in task.approvals],
+            late_results=[LateResultBody.of(late) for late in task.late_results],
         )
 
 

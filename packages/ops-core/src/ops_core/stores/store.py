@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 
 from agentkit.ports import Scope
 from agentkit.transcript.codec import encode_step
-from agentkit.transcript.steps import ApprovalGiven, Note, Recorded, Step, Turn
+from agentkit.transcript.steps import ApprovalGiven, Note, Recorded, Step, ToolReturned, Turn
 from ops_core.bulk import Count, TaskSelection
 from ops_core.errors import SchemaMismatch, StoreUnavailable
 from ops_core.halt import Halt, NewHalt
@@ -60,6 +60,7 @@ from ops_core.stores.sql import (
     bulk,
     decisions,
     halts,
+    late_results,
     maintenance,
     notes,
     queries,
@@ -319,6 +320,15 @@ class SqlStore:
         """Record a person's answer."""
         answer = partial(decisions.answer_approval, tenant=tenant, task_id=task_id)
         return await self._write(partial(answer, step=step, seen=seen, until=until))
+
+    async def attach(self, lease: Lease, returned: ToolReturned) -> bool:
+        """Keep the result of a worker that has lost its lease."""
+        return await self._write(partial(late_results.attach_late_result, lease=lease, returned=returned))
+
+    async def late_result(self, tenant: str, task_id: str, call_id: str) -> ToolReturned | None:
+        """A result that came late."""
+        wanted = partial(late_results.get_late_result, tenant=tenant, task_id=task_id, call_id=call_id)
+        return await self._read(wanted)
 
     async def approvals(self, tenant: str, wanted: ApprovalFilter) -> Sequence[Approval]:
         """Open approvals."""

@@ -30,7 +30,7 @@ from sqlalchemy import (
 
 from ops_core.stores.dialects import by_moment, bytewise
 
-REVISION = "0015"
+REVISION = "0016"
 """The schema that this release works with: the head of the migrations."""
 
 metadata = MetaData(
@@ -345,4 +345,25 @@ worker = Table(
     # it counts as alive until then
     Column("until", Double, nullable=False),
     PrimaryKeyConstraint("name", name="pk_worker"),
+)
+
+# what came of calls, from workers that had lost their leases by then: no steps, and nothing that a run goes by
+late_result = Table(
+    "late_result",
+    metadata,
+    Column("tenant", String(64), nullable=False),
+    Column("task_id", String(36), nullable=False),
+    Column("call_id", String(200), nullable=False),
+    # of the lease under which the call was begun
+    Column("epoch", Integer, nullable=False),
+    Column("tool", String(200), nullable=False),
+    Column("worker", String(200), nullable=False),
+    Column("at", Double, nullable=False),
+    Column("failed", Boolean, nullable=False),
+    # the beginning of the outcome, for lists
+    Column("shown", Text, nullable=False),
+    # the result as the step that could not be recorded
+    Column("body", Text, nullable=False),
+    PrimaryKeyConstraint("task_id", "call_id", "epoch", name="pk_late_result"),
+    ForeignKeyConstraint(["task_id"], ["task.id"], name="fk_late_result", ondelete="CASCADE"),
 )

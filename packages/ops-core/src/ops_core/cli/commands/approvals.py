@@ -18,7 +18,7 @@ from ops_core.cli.options import Json, Limit, TaskId, Url, do
 from ops_core.cli.task_ids import whole_id
 from ops_core.cli.terminal.screen import STYLES, Screen
 from ops_core.cli.terminal.step_lines import seconds_of
-from ops_core.cli.terminal.tables import said
+from ops_core.cli.terminal.tables import late_line, said
 from ops_core.cli.terminal.text import one_line, unmistakable
 from ops_core.errors import InvalidRequest
 from ops_core.schemas import ApprovalBody, ApprovalPage, ApprovalRequest, SettleRequest
@@ -65,6 +65,9 @@ def settle(
         typer.Option(metavar="JSON", help="What the call has returned: JSON, or @FILE that holds it."),
     ] = None,
     failed: Annotated[str | None, typer.Option(metavar="REASON", help="Why the call has failed.")] = None,
+    late: Annotated[
+        bool, typer.Option("--late", help="What a worker has reported after it had lost its lease.")
+    ] = False,
     digest: Digest = None,
     url: Url = None,
     as_json: Json = False,
@@ -72,10 +75,11 @@ def settle(
     """Say what came of a tool call that waits for a person: it is recorded as the call's result.
 
     For a call that was cut short, when you have looked: it took effect, and this is what it returned (--result), or it
-    did not (--failed). The call is not made again, and the model reads what you say, with who has said it.
+    did not (--failed). Where its worker came back and has reported what came of it, --late takes that. The call is not
+    made again, and the model reads what you say, with who has said it.
     """
-    known = Known(call=call, result=result, failed=failed, digest=digest)
-    do(_settle(task_id, known, url, as_json))
+    known = Known(call=call, result=result, failed=failed, late=late, digest=digest)
+    do(settle_call(task_id, known, url, as_json))
 
 
 def deny(
@@ -127,6 +131,8 @@ def _print_page(screen: Screen, page: ApprovalPage) -> None:
         screen.print(row, soft_wrap=True)
         screen.print(Text(f"  {one_line(approval.tool)} {approval.shown}", STYLES["person"]), soft_wrap=True)
         screen.print(Text(f"  {one_line(approval.reason)}", STYLES["quiet"]), soft_wrap=True)
+        for late in approval.late_results:
+            screen.print(Text(f"  {late_line(late)}", STYLES["person"]), soft_wrap=True)
     if page.next_cursor is not None and screen.is_terminal:
         screen.say("there are more: --limit", "quiet", indent=0)
 
@@ -173,16 +179,19 @@ class Known:
     call: str
     result: str | None = None
     failed: str | None = None
+    late: bool = False
     digest: str | None = None
 
 
-async def _settle(task_id: str, known: Known, url: str | None, as_json: bool) -> Exit:
+async def settle_call(task_id: str, known: Known, url: str | None, as_json: bool) -> Exit:
     """Say what came of a call."""
-    if (known.result is None) == (known.failed is None):
-        message = "say either --result JSON or --failed REASON"
+    if (known.result is not None) + (known.failed is not None) + known.late != 1:
+        message = "say one of --result JSON, --failed REASON and --late"
         raise InvalidRequest(message, field="result")
     asked: dict[str, Any] = {"call": known.call, "digest": known.digest}
-    if known.failed is not None:
+    if known.late:
+        asked["late"] = True
+    elif known.failed is not None:
         asked["failed"] = known.failed
     elif known.result is not None:
         asked["result"] = json_or_file(known.result, "--result", "a text needs its quotation marks")
@@ -194,6 +203,6 @@ async def _settle(task_id: str, known: Known, url: str | None, as_json: bool) ->
         message = f"--{name}: {problem['msg'].removeprefix('Value error, ')}"
         raise InvalidRequest(message, field=name) from None
     async with connected(url) as client:
-        task = await client.settle(task_id, request)
+        task = await client.settle(await whole_id(client, task_id), request)
     said(task, "settled; the task goes on as soon as a worker takes it", as_json)
     return Exit.OK

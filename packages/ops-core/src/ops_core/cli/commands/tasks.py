@@ -83,7 +83,7 @@ def list_tasks(options: ListOptions) -> None:
 
 def show(task_id: TaskToSee, url: Url = None, as_json: Json = False) -> None:
     """Show a task and all its steps. With --json: a line for each step, then the task."""
-    do(_show(task_id, url, as_json))
+    do(show_task(task_id, url, as_json))
 
 
 def watch(
@@ -257,7 +257,7 @@ async def _list_tasks(options: ListOptions) -> Exit:
     return _unless_closed(screen, Exit.OK)
 
 
-async def _show(task_id: str, url: str | None, as_json: bool) -> Exit:
+async def show_task(task_id: str, url: str | None, as_json: bool) -> Exit:
     """A task and its steps."""
     screen = Screen()
     async with connected(url) as client:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
 from rich.cells import cell_len, set_cell_size
@@ -16,7 +16,7 @@ from ops_core.cli.terminal.screen import STYLES, Screen
 from ops_core.cli.terminal.step_lines import Narrator, counted, seconds_of
 from ops_core.cli.terminal.text import input_as_text, one_line, visible
 from ops_core.cli.terminal.worker_table import lease_in_words
-from ops_core.schemas import AgentBody, TaskBody, TaskPage
+from ops_core.schemas import AgentBody, LateResultBody, TaskBody, TaskPage
 from ops_core.task import EXPIRED, TaskStatus
 
 WIDE = 110
@@ -77,8 +77,11 @@ def print_task(screen: Screen, task: TaskBody, steps: Sequence[Recorded]) -> Non
     screen.pairs(_facts(task))
     if task.lease is not None and task.lease.expired_seconds is not None:
         screen.say(lease_in_words(task.lease), "bad")
+    for late in task.late_results:
+        screen.say(late_line(late), "person")
     if task.status is TaskStatus.WAITING and narrator.asked:
-        how_to_answer(screen, task.id, list(narrator.asked.values()))
+        reported = {approval.id for approval in task.approvals if approval.late_results}
+        how_to_answer(screen, task.id, list(narrator.asked.values()), reported)
 
 
 def _facts(task: TaskBody) -> dict[str, str]:
@@ -136,8 +139,16 @@ def how_to_go_on(screen: Screen, task_id: str, steps: int) -> None:
     screen.pairs({"go on": f"opspawn run --resume {task_id}", "or end it": f"opspawn cancel {task_id}"})
 
 
-def how_to_answer(screen: Screen, task_id: str, asked: Sequence[ApprovalAsked]) -> None:
-    """While a run waits for a person."""
+def late_line(late: LateResultBody) -> str:
+    """What a worker has reported of a call after it had lost its lease, on one line."""
+    what = "has failed" if late.failed else "has returned"
+    return f"{one_line(late.worker)} reports late: {one_line(late.tool)} {what} {one_line(late.shown)}"
+
+
+def how_to_answer(
+    screen: Screen, task_id: str, asked: Sequence[ApprovalAsked], reported: Collection[str] = ()
+) -> None:
+    """While a run waits for a person; ``reported`` are the questions about calls of which a late result is known."""
     screen.say()
     screen.say(f"waiting for {counted(len(asked), 'answer')}", "person")
     screen.say()
@@ -149,6 +160,9 @@ def how_to_answer(screen: Screen, task_id: str, asked: Sequence[ApprovalAsked]) 
                 "or deny": f"opspawn deny {task_id} {approval} --reason TEXT",
             }
         )
+        if question.interrupted:
+            known = "--late" if question.approval_id in reported else "--result JSON"
+            screen.pairs({"or say ": f"opspawn settle {task_id} {approval} {known}"})
     screen.pairs({"then   ": f"opspawn run --resume {task_id}"})
 
 

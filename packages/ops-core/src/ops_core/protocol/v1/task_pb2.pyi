@@ -106,6 +106,7 @@ class Task(_message.Message):
     RETRIED_AS_FIELD_NUMBER: _builtins.int
     LEASE_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    LATE_RESULTS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """A UUID that sorts by the moment of submission."""
     agent: _builtins.str
@@ -170,6 +171,12 @@ class Task(_message.Message):
     def expires_at(self) -> _timestamp_pb2.Timestamp:
         """It is not started from this moment on. Not set where it never expires, and once it was started."""
 
+    @_builtins.property
+    def late_results(self) -> _containers.RepeatedCompositeFieldContainer[Global___LateResult]:
+        """What workers have reported of calls of this task after they had lost their leases, the oldest first, whether
+        somebody was asked about the call or not. Told of one task, not in lists.
+        """
+
     def __init__(
         self,
         *,
@@ -193,10 +200,11 @@ class Task(_message.Message):
         retried_as: _builtins.str | None = ...,
         lease: Global___Lease | None = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
+        late_results: _abc.Iterable[Global___LateResult] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_output_json", b"_output_json", "_retried_as", b"_retried_as", "_thread_id", b"_thread_id", "created_at", b"created_at", "error", b"error", "expires_at", b"expires_at", "finished_at", b"finished_at", "lease", b"lease", "output_json", b"output_json", "retried_as", b"retried_as", "run_after", b"run_after", "started_at", b"started_at", "thread_id", b"thread_id", "updated_at", b"updated_at", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_output_json", b"_output_json", "_retried_as", b"_retried_as", "_thread_id", b"_thread_id", "agent", b"agent", "approvals", b"approvals", "attempt", b"attempt", "created_at", b"created_at", "error", b"error", "expires_at", b"expires_at", "finished_at", b"finished_at", "id", b"id", "input_json", b"input_json", "labels", b"labels", "lease", b"lease", "output_json", b"output_json", "priority", b"priority", "retried_as", b"retried_as", "run_after", b"run_after", "started_at", b"started_at", "status", b"status", "thread_id", b"thread_id", "updated_at", b"updated_at", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_output_json", b"_output_json", "_retried_as", b"_retried_as", "_thread_id", b"_thread_id", "agent", b"agent", "approvals", b"approvals", "attempt", b"attempt", "created_at", b"created_at", "error", b"error", "expires_at", b"expires_at", "finished_at", b"finished_at", "id", b"id", "input_json", b"input_json", "labels", b"labels", "late_results", b"late_results", "lease", b"lease", "output_json", b"output_json", "priority", b"priority", "retried_as", b"retried_as", "run_after", b"run_after", "started_at", b"started_at", "status", b"status", "thread_id", b"thread_id", "updated_at", b"updated_at", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__output_json: _TypeAlias = _typing.Literal["output_json"]  # noqa: Y015
     _WhichOneofArgType__output_json: _TypeAlias = _typing.Literal["_output_json", b"_output_json"]  # noqa: Y015
@@ -272,6 +280,7 @@ class Approval(_message.Message):
     DIGEST_FIELD_NUMBER: _builtins.int
     ASKED_AT_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    LATE_RESULTS_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """The task that waits."""
     id: _builtins.str
@@ -300,6 +309,10 @@ class Approval(_message.Message):
     def expires_at(self) -> _timestamp_pb2.Timestamp:
         """From then on the call counts as refused. Not set for never."""
 
+    @_builtins.property
+    def late_results(self) -> _containers.RepeatedCompositeFieldContainer[Global___LateResult]:
+        """What workers have reported of the call after they had lost their leases, the oldest first."""
+
     def __init__(
         self,
         *,
@@ -314,14 +327,61 @@ class Approval(_message.Message):
         digest: _builtins.str = ...,
         asked_at: _timestamp_pb2.Timestamp | None = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
+        late_results: _abc.Iterable[Global___LateResult] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["asked_at", b"asked_at", "expires_at", b"expires_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "arguments_json", b"arguments_json", "asked_at", b"asked_at", "digest", b"digest", "expires_at", b"expires_at", "id", b"id", "interrupted", b"interrupted", "reason", b"reason", "shown", b"shown", "task_id", b"task_id", "tool", b"tool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "arguments_json", b"arguments_json", "asked_at", b"asked_at", "digest", b"digest", "expires_at", b"expires_at", "id", b"id", "interrupted", b"interrupted", "late_results", b"late_results", "reason", b"reason", "shown", b"shown", "task_id", b"task_id", "tool", b"tool"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Approval: _TypeAlias = Approval  # noqa: Y015
+
+@_typing.final
+class LateResult(_message.Message):
+    """What came of a call, from a worker that had lost its lease by then. It is not recorded as the call's result."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALL_FIELD_NUMBER: _builtins.int
+    TOOL_FIELD_NUMBER: _builtins.int
+    WORKER_FIELD_NUMBER: _builtins.int
+    REPORTED_AT_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    SHOWN_FIELD_NUMBER: _builtins.int
+    call: _builtins.str
+    """The id of the call."""
+    tool: _builtins.str
+    """The tool that was called."""
+    worker: _builtins.str
+    """The worker that began the call."""
+    failed: _builtins.bool
+    """The call has failed."""
+    shown: _builtins.str
+    """The result as JSON, or why the call has failed, on one line in which every character is to be seen. Of a long one
+    the first 2000 characters.
+    """
+    @_builtins.property
+    def reported_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was reported."""
+
+    def __init__(
+        self,
+        *,
+        call: _builtins.str = ...,
+        tool: _builtins.str = ...,
+        worker: _builtins.str = ...,
+        reported_at: _timestamp_pb2.Timestamp | None = ...,
+        failed: _builtins.bool = ...,
+        shown: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reported_at", b"reported_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "failed", b"failed", "reported_at", b"reported_at", "shown", b"shown", "tool", b"tool", "worker", b"worker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LateResult: _TypeAlias = LateResult  # noqa: Y015
 
 @_typing.final
 class TaskError(_message.Message):

@@ -672,6 +672,7 @@ class SettleCallRequest(_message.Message):
     CALL_FIELD_NUMBER: _builtins.int
     RESULT_JSON_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
+    LATE_FIELD_NUMBER: _builtins.int
     BY_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
@@ -682,6 +683,8 @@ class SettleCallRequest(_message.Message):
     """What the call has returned: JSON."""
     failed: _builtins.str
     """Why the call has failed."""
+    late: _builtins.bool
+    """It is what a worker has reported of the call after it had lost its lease: the newest of late_results. If set, true."""
     by: _builtins.str
     """Who says so."""
     digest: _builtins.str
@@ -693,16 +696,17 @@ class SettleCallRequest(_message.Message):
         call: _builtins.str = ...,
         result_json: _builtins.str = ...,
         failed: _builtins.str = ...,
+        late: _builtins.bool = ...,
         by: _builtins.str = ...,
         digest: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_digest", b"_digest", "digest", b"digest", "failed", b"failed", "outcome", b"outcome", "result_json", b"result_json"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_digest", b"_digest", "digest", b"digest", "failed", b"failed", "late", b"late", "outcome", b"outcome", "result_json", b"result_json"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_digest", b"_digest", "by", b"by", "call", b"call", "digest", b"digest", "failed", b"failed", "outcome", b"outcome", "result_json", b"result_json", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_digest", b"_digest", "by", b"by", "call", b"call", "digest", b"digest", "failed", b"failed", "late", b"late", "outcome", b"outcome", "result_json", b"result_json", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__digest: _TypeAlias = _typing.Literal["digest"]  # noqa: Y015
     _WhichOneofArgType__digest: _TypeAlias = _typing.Literal["_digest", b"_digest"]  # noqa: Y015
-    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["result_json", "failed"]  # noqa: Y015
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["result_json", "failed", "late"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__digest) -> _WhichOneofReturnType__digest | None: ...

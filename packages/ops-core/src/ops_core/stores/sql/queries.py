@@ -14,7 +14,8 @@ from ops_core.ports import PAGE_BYTES, ApprovalFilter, Page, TaskFilter
 from ops_core.stores.damage import shown_task
 from ops_core.stores.dialects import by_moment, byte_length, bytewise, now
 from ops_core.stores.rows import AnyRow, recorded_of
-from ops_core.stores.tables import checked, task_label, turn
+from ops_core.stores.sql.late_results import list_late_results, with_late_results
+from ops_core.stores.tables import checked, late_result, task_label, turn
 from ops_core.stores.tables import step as s
 from ops_core.stores.tables import task as t
 from ops_core.task import Approval, Task, Verb, statuses_that
@@ -30,7 +31,10 @@ _is_about_approval = s.c.kind.in_(
     [literal_column("'approval_asked'", s.c.kind.type), literal_column("'approval_given'", s.c.kind.type)]
 )  # written into the statement, as the partial index has it
 _asked = select(s.c.seq).where(s.c.task_id == t.c.id, _is_about_approval).exists()
-_one_task_asked = _one_task.add_columns(_asked.label("asked"), now().label("moment"))
+_reported = select(late_result.c.epoch).where(late_result.c.task_id == t.c.id).exists()
+_one_task_asked = _one_task.add_columns(
+    _asked.label("asked"), _reported.label("reported"), now().label("moment")
+)
 _asking = (
     select(t.c.id, t.c.agent, now().label("moment"))
     .where(bytewise(t.c.status).in_(statuses_that(Verb.CANCEL)), t.c.steps > 1, _asked)
@@ -69,10 +73,13 @@ def get_task(connection: Connection, tenant: str, task_id: str) -> Task:
     if row is None:
         raise _no_task(task_id)
     task = shown_task(row)
+    if row.reported:
+        task = replace(task, late_results=list_late_results(connection, [task.id]).get(task.id, ()))
     if not row.asked or task.status.terminal:
         return task
     steps = _approval_steps(connection, [task.id])
-    return replace(task, approvals=tuple(_open(task.id, task.agent, steps.get(task.id, ()), row.moment)))
+    approvals = _open(task.id, task.agent, steps.get(task.id, ()), row.moment)
+    return replace(task, approvals=with_late_results(approvals, task.late_results))
 
 
 def list_approvals(connection: Connection, tenant: str, wanted: ApprovalFilter) -> Sequence[Approval]:
@@ -93,7 +100,13 @@ def list_approvals(connection: Connection, tenant: str, wanted: ApprovalFilter) 
         if len(rows) < LOOKED_AT:
             break
         before, including = rows[-1].id, False
-    return found[: wanted.limit]
+    shown = found[: wanted.limit]
+    reported = list_late_results(connection, sorted({approval.task_id for approval in shown}))
+    return [
+        each
+        for approval in shown
+        for each in with_late_results([approval], reported.get(approval.task_id, ()))
+    ]
 
 
 def _approval_steps(connection: Connection, task_ids: Sequence[str]) -> dict[str, list[Recorded]]:

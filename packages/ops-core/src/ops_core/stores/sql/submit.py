@@ -30,6 +30,7 @@ from ops_core.stores.damage import shown_task
 from ops_core.stores.dialects import now
 from ops_core.stores.rows import NEW_TASK_COLUMNS, accepted, new_task_values, status_of, task_of
 from ops_core.stores.sql import threads
+from ops_core.stores.sql.late_results import pass_late_results_on
 from ops_core.stores.sql.queries import get_task, row_of
 from ops_core.stores.sql.steps import add_steps, step_row
 from ops_core.stores.tables import step as s
@@ -263,6 +264,7 @@ def retry_task(writing: Transaction, asked: Retry) -> SubmitResult:
     _insert(writing, [Submitted(new, new_task_values(new, asked.new_id))], places)
     writing.execute(update(t).where(t.c.id == asked.task_id).values(retried_as=asked.new_id))
     _copy_steps(writing, task_of(row), asked.new_id)
+    pass_late_results_on(writing, asked.task_id, asked.new_id)
     return SubmitResult(task=get_task(writing.connection, asked.tenant, asked.new_id), created=True)
 
 

@@ -9,6 +9,7 @@ from ops_core.testing.store_contract.endings import FinishingContract, RetryingC
 from ops_core.testing.store_contract.expiry import ExpiringContract
 from ops_core.testing.store_contract.fair_share import SharingContract
 from ops_core.testing.store_contract.halts import HaltingContract
+from ops_core.testing.store_contract.late_results import LateResultsContract
 from ops_core.testing.store_contract.leases import (
     AnsweringContract,
     ClaimingContract,
@@ -40,6 +41,7 @@ class StoreContract(
     WorkersContract,
     ExpiringContract,
     BulkContract,
+    LateResultsContract,
 ):
     """Everything that :class:`ops_core.ports.Store` promises.
 

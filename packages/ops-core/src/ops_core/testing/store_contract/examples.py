@@ -100,6 +100,26 @@ async def brought_to(store: Store, status: TaskStatus) -> Claimed:
     return one
 
 
+async def reported_late(
+    store: Store, *, worker: str = OWNER, result: ToolReturned | None = RETURNED, **fields: Any
+) -> str:
+    """Id of a task that waits for an answer about an interrupted call, of which its lost worker has reported late.
+
+    No other task may be due for its agent.
+    """
+    task = await submitted(store, **fields)
+    (lost,) = await claim(store, owner=worker, agents=[task.agent])
+    steps = () if lost.begun is not None else (STARTED,)
+    await store.append_all(lost.lease, (*steps, CALLED, BEGUN))
+    await store.release(lost.lease)
+    (again,) = await claim(store, owner="another", agents=[task.agent])
+    await store.append(again.lease, replace(ASKED, interrupted=True))
+    await store.wait(again.lease, 4)
+    if result is not None:
+        assert await store.attach(lost.lease, result)
+    return task.id
+
+
 async def current(store: Store, task: Task) -> Task:
     """The task as it is now."""
     return await store.get(task.tenant, task.id)

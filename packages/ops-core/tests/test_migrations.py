@@ -15,11 +15,11 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 
-from ops_core.assembly import migrate_if_needed, open_ops
+from ops_core.assembly import open_ops
 from ops_core.config.catalog import Catalog
 from ops_core.errors import SchemaMismatch, StoreUnavailable
 from ops_core.settings import Settings
-from ops_core.stores import REVISION, migrations, open_store
+from ops_core.stores import REVISION, migrate_if_needed, migrations, open_store
 from ops_core.stores.tables import metadata
 from ops_core.testing.servers.postgresql import PostgresServer
 from ops_core.testing.store_contract.examples import current, submitted

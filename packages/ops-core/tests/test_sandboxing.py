@@ -24,7 +24,7 @@ from ops_core.config.catalog import Catalog
 from ops_core.config.loader import read_catalog
 from ops_core.config.sandbox import Place, Sandboxing
 from ops_core.errors import ConfigError
-from ops_core.schemas import AgentBody
+from ops_core.schemas.agent_description import describe_agent
 from ops_core.settings import Settings, granted_secrets
 from ops_core.task import DEFAULT_TENANT, NewTask
 
@@ -354,7 +354,7 @@ async def test_the_type_of_the_output_is_declared_and_told(folder):
     file.write_text(f'[agents.worker]\noutput = "{module}:forecast"\n')
     served = read_catalog(file).get("worker")
     assert served.agent.output.__name__ == "Report"
-    told = await AgentBody.of(served)
+    told = await describe_agent(served)
     assert told.output_schema is not None
     assert set(cast("dict[str, Any]", told.output_schema["properties"])) == {"city", "celsius"}
 

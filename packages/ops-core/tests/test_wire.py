@@ -14,7 +14,8 @@ from agentkit.transcript.steps import Recorded, RunStarted
 from ops_core.config.catalog import CatalogEntry
 from ops_core.errors import InvalidRequest
 from ops_core.ports import Page
-from ops_core.schemas import AgentBody, StepPage, TaskBody, TaskPage, TaskRequest
+from ops_core.schemas import StepPage, TaskBody, TaskPage, TaskRequest
+from ops_core.schemas.agent_description import describe_agent
 from ops_core.schemas.queries import checked_key, task_filter
 from ops_core.task import Task, TaskStatus
 
@@ -167,5 +168,5 @@ def test_a_key_is_printable():
 
 async def test_an_agent_may_have_a_larger_budget_than_a_request_may_ask_for():
     limits = Limits(steps=5_000_000, seconds=10 * 31_536_000)
-    told = await AgentBody.of(CatalogEntry(agent=Agent("offline:planner", limits=limits)))
+    told = await describe_agent(CatalogEntry(agent=Agent("offline:planner", limits=limits)))
     assert told.budget.steps == 5_000_000

@@ -9,6 +9,9 @@ from __future__ import annotations
 MAX_CHARACTERS = 32_000
 """Maximum length of a message, remark or reason."""
 
+MAX_OUTPUT = 4_000_000
+"""Maximum length of the output of one call as JSON; every later request holds it too."""
+
 _NOTE = " … ({} more characters were left out)"
 
 

@@ -25,7 +25,8 @@ from ops_core.config.import_path import make_deps
 from ops_core.config.loader import read_catalog
 from ops_core.config.mcp import check_mcp
 from ops_core.config.sandbox import Sandboxing
-from ops_core.dispatchers import CountedDispatcher, open_dispatcher
+from ops_core.dispatchers import open_dispatcher
+from ops_core.dispatchers.wake_up_counter import CountedDispatcher
 from ops_core.engine import Engine
 from ops_core.errors import ConfigError
 from ops_core.memory import check_memory
@@ -34,7 +35,7 @@ from ops_core.observability.metrics import Metrics, watching_the_loop
 from ops_core.observability.store_gauges import StoreGauges
 from ops_core.runner import OnTaskEvent, Runner, RunnerOptions
 from ops_core.settings import Settings, granted_secrets
-from ops_core.stores import REVISION, SqlStore, open_store
+from ops_core.stores import migrate_if_needed, open_store
 from ops_core.sweeper import purge_forever, sweep_forever
 from ops_core.workers import Announcement, worker_name
 
@@ -257,14 +258,6 @@ async def runnable(catalog: Catalog, sandboxes: Sandboxes | None = None) -> Cata
     for name, reason in reasons.items():
         log.warning("agent %s cannot be run here, its tasks wait: %s", name, reason)
     return catalog.with_others(placed).without(reasons)
-
-
-def migrate_if_needed(store: SqlStore) -> None:
-    """Bring the schema of a store that is not open yet up to date. Blocks."""
-    if store.revision() != REVISION:
-        from ops_core.stores import migrations  # not at the top: it loads Alembic
-
-        migrations.upgrade(store)
 
 
 def load_catalog(settings: Settings) -> Catalog:

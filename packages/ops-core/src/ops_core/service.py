@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from agentkit.errors import AgentkitError, ToolError
 from agentkit.messages import ToolCall
@@ -16,11 +17,9 @@ from agentkit.tracing import Trace
 from agentkit.transcript.steps import Note, Recorded
 from ops_core.bulk import BulkVerb
 from ops_core.concurrency.shutdown import unless_closing
-from ops_core.config.catalog import Catalog
 from ops_core.engine import Engine
 from ops_core.errors import AgentNotFound, IdempotencyConflict, InvalidRequest, OpsError, RecallUnavailable
 from ops_core.halt import HaltKind
-from ops_core.memory import missing_label, opened_memory
 from ops_core.operations import all_tasks, whole_batch
 from ops_core.ports import SubmitResult
 from ops_core.problem_details import Problem, is_ours, problem_of
@@ -65,6 +64,9 @@ from ops_core.schemas.queries import (
 )
 from ops_core.task import DEFAULT_TENANT, Task
 
+if TYPE_CHECKING:
+    from ops_core.config.catalog import Catalog
+
 MAX_WAIT_SECONDS = 60
 """Nobody may wait longer for the answer to one request."""
 
@@ -108,6 +110,8 @@ async def accept(
 
 
 def _check_agent(catalog: Catalog, request: TaskRequest) -> None:
+    from ops_core.memory import missing_label
+
     missing = missing_label(catalog.get(request.agent).agent.memory, request.labels)
     if missing is not None:
         raise InvalidRequest(missing, field="labels")
@@ -269,12 +273,20 @@ class LocalClient:
 
     Args:
         engine: where the tasks are.
-        catalog: the agents that can be run.
+        catalog: the agents that can be run; ``None`` for none, and then no part of an agent is loaded.
     """
 
-    def __init__(self, engine: Engine, catalog: Catalog) -> None:
+    def __init__(self, engine: Engine, catalog: Catalog | None = None) -> None:
         self._engine = engine
-        self._catalog = catalog
+        self._loaded = catalog
+
+    @property
+    def _catalog(self) -> Catalog:
+        if self._loaded is None:
+            from ops_core.config.catalog import Catalog
+
+            self._loaded = Catalog()
+        return self._loaded
 
     async def submit(
         self, request: TaskRequest, *, idempotency_key: str | None = None, wait: int | None = None
@@ -449,11 +461,15 @@ class LocalClient:
 
     async def agents(self) -> Sequence[AgentBody]:
         """All agents."""
-        return [await AgentBody.of(self._catalog.get(name)) for name in self._catalog.names]
+        from ops_core.schemas.agent_description import describe_agent
+
+        return [await describe_agent(self._catalog.get(name)) for name in self._catalog.names]
 
     async def agent(self, name: str) -> AgentBody:
         """One agent."""
-        return await AgentBody.of(self._catalog.get(name))
+        from ops_core.schemas.agent_description import describe_agent
+
+        return await describe_agent(self._catalog.get(name))
 
 
 async def recall(engine: Engine, catalog: Catalog, asked: RecallRequest) -> Sequence[Note]:
@@ -464,6 +480,8 @@ async def recall(engine: Engine, catalog: Catalog, asked: RecallRequest) -> Sequ
         InvalidRequest: it remembers nothing, or the key is missing.
         RecallUnavailable: its embeddings cannot be made here, or its memory does not answer.
     """
+    from ops_core.memory import opened_memory
+
     declared = catalog.get(asked.agent).agent.memory
     if declared is None:
         message = f"the agent {asked.agent} remembers nothing"

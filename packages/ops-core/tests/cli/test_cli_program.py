@@ -46,20 +46,45 @@ SLOW_TO_LOAD = {
 }
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
-def test_help_loads_nothing_that_is_slow(arguments):
+def modules_of(*arguments: str, directory: Path | None = None) -> set[str]:
+    """The modules that are loaded when a command has ended."""
     script = (
-        "import sys; from ops_core.cli import main\n"
+        "import atexit, sys; from ops_core.cli import main\n"
         f"sys.argv = ['opspawn', *{arguments!r}]\n"
-        "try: main()\n"
-        "except SystemExit as end: assert not end.code\n"
-        "print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
+        "atexit.register(lambda: print('MODULES', *sys.modules, file=sys.stderr))\n"
+        "main()"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    allowed = (
-        {"pydantic"} if len(arguments) > 1 else set()
-    )  # typer reads options with it, where it is installed
-    assert not (SLOW_TO_LOAD - allowed) & set(done.stderr.split())
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=directory
+    )
+    return set(ended.stderr.partition("MODULES ")[2].split())
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
+def test_help_loads_nothing_that_is_slow(arguments: list[str]):
+    loaded = modules_of(*arguments)
+    assert "ops_core.cli" in loaded
+    assert not SLOW_TO_LOAD & loaded
+
+
+@pytest.mark.parametrize("command", ["submit", "list", "show", "watch", "cancel", "retry", "approve", "halt"])
+def test_help_of_a_command_loads_neither_a_store_nor_an_agent(command: str):
+    loaded = modules_of(command, "--help")
+    assert "ops_core.cli.options" in loaded
+    assert not {"sqlalchemy", "httpx2", "ops_core.assembly", "agentkit.agent"} & loaded
+
+
+def test_a_command_that_asks_a_server_loads_no_store():
+    loaded = modules_of("list", "--url", "http://127.0.0.1:9")
+    assert "ops_core.client.http" in loaded
+    assert not {"sqlalchemy", "ops_core.assembly", "agentkit.agent"} & loaded
+
+
+def test_a_command_that_reads_the_store_loads_no_agent(opspawn):
+    opspawn("submit", "go", "--agent", "measurer")
+    loaded = modules_of("list", directory=opspawn.directory)
+    assert "ops_core.stores.store" in loaded
+    assert not {"ops_core.assembly", "agentkit.agent", "prometheus_client", "httpx2"} & loaded
 
 
 def test_it_says_its_version(opspawn):

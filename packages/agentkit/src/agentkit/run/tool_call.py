@@ -41,6 +41,7 @@ from agentkit.ports import (
     Toolset,
     behind_nothing,
 )
+from agentkit.recorded_text import MAX_OUTPUT
 from agentkit.run.fingerprints import fingerprint_of_tool
 from agentkit.run.kill_switch import KillSwitch, ToolUse
 from agentkit.tools.lookups import Lookup, lookup_of
@@ -69,9 +70,6 @@ from agentkit.transcript.steps import (
     digest_of_call,
 )
 from agentkit.untrusted.boundary import drop_cancellation, guarded, task_here
-
-MAX_OUTPUT = 4_000_000
-"""Characters of JSON that the output of one call may have; every later request holds it too."""
 
 _MAX_LOOKS = 50_000
 """Values of an output that are looked at in the event loop; a larger one is looked at in a thread."""

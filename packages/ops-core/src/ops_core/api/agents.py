@@ -10,6 +10,7 @@ from ops_core.api.parameters import AgentName
 from ops_core.config.catalog import Catalog
 from ops_core.errors import AgentNotFound
 from ops_core.schemas import AgentBody, AgentPage
+from ops_core.schemas.agent_description import describe_agent
 
 _NOT_HERE = Refusal(status=404, code=AgentNotFound.code, detail="There is no agent of this name here.")
 
@@ -31,7 +32,9 @@ class AgentRoutes:
 
     async def list_agents(self) -> AgentPage:
         """All agents that can be run here, in the order of their declaration."""
-        return AgentPage(items=[await AgentBody.of(self._catalog.get(name)) for name in self._catalog.names])
+        return AgentPage(
+            items=[await describe_agent(self._catalog.get(name)) for name in self._catalog.names]
+        )
 
     async def get(self, name: AgentName) -> AgentBody:
         """One agent."""
@@ -39,4 +42,4 @@ class AgentRoutes:
             served = self._catalog.get(name)
         except AgentNotFound as error:  # in a task it is a wrong field; here it is a wrong address
             raise Refused(_NOT_HERE, str(error)) from None
-        return await AgentBody.of(served)
+        return await describe_agent(served)

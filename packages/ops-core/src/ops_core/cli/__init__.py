@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from io import TextIOWrapper
@@ -12,6 +13,7 @@ from ops_core.cli.agentkit_check import problem_with_agentkit
 
 def main() -> None:
     """The program ``opspawn``."""
+    gc.set_threshold(20_000)  # imports make many objects and leave no garbage: a seventh of a short command
     if os.getpid() == 1:
         from ops_core.cli.init_process import split_from_init
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from agentkit.errors import AgentkitError
-from agentkit.run.tool_call import place_of
 from ops_core.cli.exit_codes import Exit
 from ops_core.cli.terminal.text import one_line
 from ops_core.errors import (
@@ -67,6 +66,8 @@ def line_of_error(error: BaseException) -> str:
     """What the person is told. The text of an error that nobody expected may hold a secret: only its place is told."""
     if isinstance(error, OpsError | AgentkitError):
         return one_line(str(error))
+    from agentkit.tools.results import place_of
+
     return f"unexpected {type(error).__name__} at {place_of(error)}; OPSPAWN_LOG_LEVEL=debug shows all of it"
 
 

@@ -7,13 +7,15 @@ from codecs import BOM_UTF8
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agentkit.attachments import checked_input, read_attachment
 from agentkit.errors import UsageError
-from ops_core.config.catalog import DEFAULT_AGENT, Catalog, CatalogEntry
 from ops_core.errors import AgentNotFound, InvalidRequest
 from ops_core.strict_json import NotStrict, parse
+
+if TYPE_CHECKING:
+    from ops_core.config.catalog import Catalog, CatalogEntry
 
 
 def with_attachments(goal: str, files: Sequence[Path]) -> Any:
@@ -47,6 +49,8 @@ def chosen_agent(names: Sequence[str], wanted: str | None) -> str:
             message = f"there is no agent {wanted!r}; there are: {', '.join(names) or 'none'}"
             raise AgentNotFound(message, field="agent")
         return wanted
+    from ops_core.config.catalog import DEFAULT_AGENT
+
     if len(names) == 1:
         return names[0]
     if DEFAULT_AGENT in names:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from ops_core.client import Operations
 from ops_core.errors import InvalidRequest, TaskNotFound
+from ops_core.operations import Operations
 from ops_core.schemas.queries import PAGE_MOST
 
 LAST = "last"

@@ -7,11 +7,10 @@ from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 from ops_core.dispatchers.local import LocalDispatcher
-from ops_core.dispatchers.wake_up_counter import CountedDispatcher
 from ops_core.errors import ConfigError
 from ops_core.ports import Dispatcher
 
-__all__ = ["CountedDispatcher", "LocalDispatcher", "examine_dispatcher", "open_dispatcher"]
+__all__ = ["LocalDispatcher", "examine_dispatcher", "open_dispatcher"]
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self, cast
 from pydantic import ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
 from agentkit.errors import ToolError, TranscriptError
-from agentkit.run.tool_call import MAX_OUTPUT
+from agentkit.recorded_text import MAX_OUTPUT
 from agentkit.transcript.codec import to_json_text
 from agentkit.transcript.steps import ApprovalGiven, Settlement
 from ops_core.observability.redaction import one_line, unmistakable

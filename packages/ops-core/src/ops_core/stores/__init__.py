@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
-from ops_core.observability.metrics import WriterMetrics
 from ops_core.ports import Clock
 from ops_core.stores.dialects import parse_url
 from ops_core.stores.store import SqlStore
 from ops_core.stores.tables import REVISION
 from ops_core.stores.watchdog import PATIENCE_SECONDS
 
-__all__ = ["REVISION", "SqlStore", "open_store"]
+if TYPE_CHECKING:
+    from ops_core.observability.metrics import WriterMetrics
+
+__all__ = ["REVISION", "SqlStore", "migrate_if_needed", "open_store"]
 
 
 def open_store(
@@ -35,3 +38,11 @@ def open_store(
         ConfigError: the URL is not one that can be used, or the database's driver is not installed.
     """
     return SqlStore(parse_url(url), clock, metrics, patience_seconds=patience_seconds)
+
+
+def migrate_if_needed(store: SqlStore) -> None:
+    """Bring the schema of a store that is not open yet up to date. Blocks."""
+    if store.revision() != REVISION:
+        from ops_core.stores import migrations  # not at the top: it loads Alembic
+
+        migrations.upgrade(store)

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Seque
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import uuid_utils
 from sqlalchemy import Connection, Engine, event, inspect, select, table, text
@@ -22,7 +22,6 @@ from agentkit.transcript.steps import ApprovalGiven, Note, Recorded, Step, ToolR
 from ops_core.bulk import Count, TaskSelection
 from ops_core.errors import SchemaMismatch, StoreUnavailable
 from ops_core.halt import Halt, NewHalt
-from ops_core.observability.metrics import WriterMetrics
 from ops_core.ports import (
     Activity,
     ApprovalFilter,
@@ -77,6 +76,9 @@ from ops_core.stores.watchdog import PATIENCE_SECONDS, Watchdog
 from ops_core.stores.writer import Work, Writer
 from ops_core.task import Approval, Claimed, Lease, NewTask, Task, Thread
 from ops_core.workers import Announcement, Worker
+
+if TYPE_CHECKING:
+    from ops_core.observability.metrics import WriterMetrics
 
 Result = TypeVar("Result")
 

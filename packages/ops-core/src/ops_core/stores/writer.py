@@ -13,17 +13,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from ops_core.errors import OpsError, StoreUnavailable
-from ops_core.observability.metrics import WriterMetrics
 from ops_core.stores.dialects import announce, concerns_all, is_repeatable, reason
 from ops_core.stores.sessions import OF_THE_MACHINE, of_the_machine
 from ops_core.stores.transaction import Transaction
 from ops_core.stores.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from ops_core.observability.metrics import WriterMetrics
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -37,8 +37,8 @@ from ops_core.cli.terminal.live_view import JsonView, PeopleView, View, print_go
 from ops_core.cli.terminal.screen import Screen
 from ops_core.cli.terminal.tables import print_agents, print_task, print_tasks, said
 from ops_core.cli.terminal.worker_table import lease_in_words
-from ops_core.client import Operations
 from ops_core.errors import InvalidRequest, OpsError
+from ops_core.operations import Operations
 from ops_core.schemas import LeaseBody, TaskBody, TaskRequest
 from ops_core.task import TaskStatus
 

@@ -15,7 +15,7 @@ from ops_core.cli.options import Json, Limit, Url, do
 from ops_core.cli.terminal.screen import STYLES, Screen
 from ops_core.cli.terminal.step_lines import counted, seconds_of
 from ops_core.cli.terminal.text import as_text, input_as_text, one_line, visible
-from ops_core.client import Operations
+from ops_core.operations import Operations
 from ops_core.schemas import TaskBody, ThreadPage
 from ops_core.schemas.queries import PAGE_MOST
 from ops_core.task import TaskStatus

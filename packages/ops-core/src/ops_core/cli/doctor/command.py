@@ -26,12 +26,12 @@ from agentkit.errors import AgentkitError
 from ops_core import __version__
 from ops_core.assembly import CONFIG_FILE, load_catalog
 from ops_core.cli.agentkit_check import FORMER_NAMES, OURS
-from ops_core.cli.connect import store_file
 from ops_core.cli.doctor.finding import Finding, State
 from ops_core.cli.doctor.mcp_servers import examine_servers
 from ops_core.cli.doctor.models import call_models
 from ops_core.cli.doctor.sandboxes import examine_sandboxes
 from ops_core.cli.exit_codes import Exit
+from ops_core.cli.local_store import store_file
 from ops_core.cli.options import Json, Url
 from ops_core.cli.terminal.screen import STYLES, Screen
 from ops_core.cli.terminal.step_lines import counted

@@ -9,9 +9,9 @@ from rich.text import Text
 from ops_core.cli.terminal.screen import STYLES, Screen
 from ops_core.cli.terminal.step_lines import seconds_of
 from ops_core.cli.terminal.text import one_line
-from ops_core.client import Operations
 from ops_core.errors import OpsError
 from ops_core.halt import HaltKind
+from ops_core.operations import Operations
 from ops_core.schemas import HaltBody, TaskBody
 from ops_core.schemas.queries import PAGE_MOST
 

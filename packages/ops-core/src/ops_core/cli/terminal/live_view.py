@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
@@ -11,8 +11,6 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from agentkit.messages import BegunAnew, ReasoningDelta, TextDelta, Usage
-from agentkit.run.loop import Event
-from agentkit.run.tool_call import ToolProgress
 from agentkit.transcript.codec import recorded_to_json
 from agentkit.transcript.steps import Recorded
 from ops_core.cli.terminal.screen import STYLES, Screen
@@ -20,6 +18,9 @@ from ops_core.cli.terminal.step_lines import Narrator, counted, joined, seconds_
 from ops_core.cli.terminal.text import as_text, input_as_text, one_line, visible
 from ops_core.schemas import TaskBody
 from ops_core.task import Task, TaskStatus
+
+if TYPE_CHECKING:
+    from agentkit.run.loop import Event
 
 TAIL = 6
 """So many lines of a text that is being written are shown."""
@@ -122,6 +123,10 @@ class PeopleView:
 
     def event(self, event: Event) -> None:
         """A step, a piece of text, or what a tool reports."""
+        from agentkit.run.tool_call import (
+            ToolProgress,  # with the loop, which is loaded where there are events
+        )
+
         match event:
             case Recorded():
                 self.step(event)

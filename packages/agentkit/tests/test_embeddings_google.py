@@ -129,7 +129,7 @@ async def test_what_it_has_read_is_counted_at_its_price(server, embeddings):
         record=record,
         look=lambda: None,
     )
-    meter = EmbeddingMeter(prices=Prices(), account=account, record=record, look=lambda: None)
+    meter = EmbeddingMeter(prices=Prices(), account=account)
     await embeddings.embed(["a"], meter)
     (step,) = kept
     assert step.model == "google:gemini-embedding-001"

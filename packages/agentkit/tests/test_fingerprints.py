@@ -9,7 +9,7 @@ import pytest
 from agentkit import Agent, Limits, MemoryJournal, ToolCall, Waiting
 from agentkit.messages import Attachment, ModelRequest, ToolSpec, UserMessage
 from agentkit.policies import SecurityPolicy
-from agentkit.run.fingerprints import Requests, changes, fingerprint
+from agentkit.run.fingerprints import ConstantParts, Requests, changes, fingerprint, fingerprint_of_tool
 from agentkit.testing import Crash, CrashingJournal, ScriptedModel
 from agentkit.tools import Tool
 from agentkit.transcript.codec import decode_step, encode_step
@@ -175,3 +175,11 @@ async def test_an_approval_is_for_the_tool_as_it_was_shown(change: dict[str, Any
     outcome = await agent(tools=[payer(approval=True, **change)]).run(journal=journal)
     assert outcome.unwrap() == "done"
     assert steps_of(journal.steps, ToolReturned)[0].error is None
+
+
+@pytest.mark.parametrize("text", ["go", "", 'ä"\\\n\u2028😀', "\ud800 half"])
+def test_the_quick_form_of_a_plain_message_has_the_same_fingerprint(text):
+    message = UserMessage(text=text)
+    rest, tools = ConstantParts().fingerprints(ModelRequest(messages=()), fingerprint_of_tool)
+    of_message = fingerprint(["", message])
+    assert Requests().fingerprint(ModelRequest(messages=(message,))) == fingerprint([rest, tools, of_message])

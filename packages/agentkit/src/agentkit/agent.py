@@ -9,8 +9,9 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import KW_ONLY, dataclass, fields, replace
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from math import inf
+from operator import is_
 from types import NoneType
 from typing import (
     TYPE_CHECKING,
@@ -40,7 +41,14 @@ from agentkit.policies import SecurityPolicy
 from agentkit.ports import Behind, Deny, Journal, Model, Policy, Question, Scope, Toolset, behind_nothing
 from agentkit.run.compaction import Context
 from agentkit.run.control import Control, Host
-from agentkit.run.fingerprints import Requests, fingerprint, fingerprint_of_tool, parts_of_tool, versions
+from agentkit.run.fingerprints import (
+    ConstantParts,
+    Requests,
+    fingerprint,
+    fingerprint_of_tool,
+    parts_of_tool,
+    versions,
+)
 from agentkit.run.outcomes import Completed, Outcome
 from agentkit.run.telemetry import Telemetry, Watch
 from agentkit.schema import OutputSchema, to_json_value
@@ -111,6 +119,22 @@ class _Offer(NamedTuple):
     completed: ToolSpec
     parts: JsonObject
     digest: str
+
+
+class _Tools(NamedTuple):
+    """The tools of an agent by their names, and what follows from how its toolsets have listed them.
+
+    Attributes:
+        listed: each toolset, followed by what it has listed.
+        specs: what is said of each tool.
+        toolsets: that each tool is from.
+        parts: the tools as they are declared, by digests.
+    """
+
+    listed: Sequence[object]
+    specs: Mapping[str, ToolSpec]
+    toolsets: Mapping[str, Toolset]
+    parts: JsonObject
 
 
 @dataclass(frozen=True)
@@ -341,35 +365,56 @@ class Agent(Generic[Deps, Output]):
         from agentkit.run.next_step import RunSpec
 
         earlier = tuple(options.get("earlier", ()))
-        by_name: dict[str, Toolset] = {}
-        specs: dict[str, ToolSpec] = {}
         memory = self._remembering(options.get("scope"))
         remember = None if memory is None else memory.toolset
-        for toolset in (*self._toolsets, *([] if remember is None else [remember])):
-            with guarded(f"agent {self.name}: a toolset"):
-                listed = await toolset.specs()
-            for spec in listed:
-                if spec.name in specs:
-                    message = f"agent {self.name}: two tools are called {spec.name}"
-                    raise UsageError(message)
-                specs[spec.name], by_name[spec.name] = self._offer(spec).completed, toolset
-        self._check_sequential(specs)
+        tools = await self._listed(self._toolsets if remember is None else (*self._toolsets, remember))
+        toolsets = tools.toolsets
         if watch is not None:
             model = model.each(watch.model)
-            by_name = {name: watch.toolset(toolset, specs) for name, toolset in by_name.items()}
+            toolsets = {name: watch.toolset(toolset, tools.specs) for name, toolset in toolsets.items()}
         return RunSpec(
-            asker=self._asker(model, self._offered(specs), earlier),
-            toolsets=by_name,
-            specs=specs,
+            asker=self._asker(model, self._offered(tools.specs), earlier),
+            toolsets=toolsets,
+            specs=tools.specs,
             policy=self.policy,
             output=self._output,
             limits=self.limits.tightened(options.get("limits")),
             patience=self.patience,
             memory=memory,
-            declared=self._declared(model, specs),
-            context=replace(self.context, window=self.context.window or window_of(model.name)),
+            declared={**self._own_parts, "models": [one.name for one in model.models], "tools": tools.parts},
+            context=_within(self.context, self.context.window or window_of(model.name)),
             reserves=options.get("reserves", False),
         )
+
+    async def _listed(self, toolsets: Sequence[Toolset]) -> _Tools:
+        """The tools as they are now. They are put together again only where a toolset gives other ones than before."""
+        given: list[Sequence[ToolSpec]] = []
+        for toolset in toolsets:
+            if type(toolset) is FunctionToolset:
+                given.append(toolset.listed)
+                continue
+            with guarded(f"agent {self.name}: a toolset"):
+                given.append(tuple(await toolset.specs()))
+        listed = [each for pair in zip(toolsets, given, strict=True) for each in (pair[0], *pair[1])]
+        known = self._known_tools.get("last")
+        if known is None or len(known.listed) != len(listed) or not all(map(is_, known.listed, listed)):
+            known = self._known_tools["last"] = self._put_together(listed, zip(toolsets, given, strict=True))
+        return known
+
+    def _put_together(
+        self, listed: Sequence[object], given: Iterable[tuple[Toolset, Sequence[ToolSpec]]]
+    ) -> _Tools:
+        specs: dict[str, ToolSpec] = {}
+        by_name: dict[str, Toolset] = {}
+        for toolset, its_specs in given:
+            for spec in its_specs:
+                if spec.name in specs:
+                    message = f"agent {self.name}: two tools are called {spec.name}"
+                    raise UsageError(message)
+                specs[spec.name], by_name[spec.name] = self._offer(spec).completed, toolset
+        self._check_sequential(specs)
+        parts: JsonObject = {name: self._parts_of(spec) for name, spec in specs.items()}
+        return _Tools(listed, specs, by_name, parts)
 
     def _check_sequential(self, names: Iterable[str]) -> None:
         known = list(names)
@@ -391,11 +436,6 @@ class Agent(Generic[Deps, Output]):
             )
         return known
 
-    def _declared(self, model: ResilientModel, specs: Mapping[str, ToolSpec]) -> JsonObject:
-        """What a run is made of, by digests of its parts: recorded, so that a later run can be compared with it."""
-        tools = {name: self._parts_of(spec) for name, spec in specs.items()}
-        return {**self._own_parts, "models": [one.name for one in model.models], "tools": tools}
-
     def _parts_of(self, spec: ToolSpec) -> JsonObject:
         known = self._offers.get(spec.name)
         return known.parts if known is not None and known.completed is spec else parts_of_tool(spec)
@@ -407,6 +447,14 @@ class Agent(Generic[Deps, Output]):
     @cached_property
     def _offers(self) -> dict[str, _Offer]:
         return {}
+
+    @cached_property
+    def _known_tools(self) -> dict[str, _Tools]:
+        return {}
+
+    @cached_property
+    def _constant_parts(self) -> ConstantParts:
+        return ConstantParts()
 
     @cached_property
     def _own_parts(self) -> JsonObject:
@@ -450,7 +498,7 @@ class Agent(Generic[Deps, Output]):
             output=self._output,
             prices=self.prices,
             settings=self._settings_for(tools),
-            requests=Requests(self._digest_of),
+            requests=Requests(self._constant_parts, self._digest_of),
         )
 
     def _settings_for(self, tools: tuple[ToolSpec, ...]) -> ModelSettings:
@@ -493,6 +541,11 @@ class Agent(Generic[Deps, Output]):
             message = f"agent {self.name}: the recorded output no longer fits the type of the output: {error}"
             raise UsageError(message) from None
         return Completed(run_id=outcome.run_id, transcript=outcome.transcript, output=output)
+
+
+@lru_cache(maxsize=64)
+def _within(context: Context, window: int | None) -> Context:
+    return replace(context, window=window)
 
 
 def _json(given: Any) -> JsonValue:

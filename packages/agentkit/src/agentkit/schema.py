@@ -266,7 +266,7 @@ def to_json_value(value: Any) -> JsonValue:
         UsageError: JSON cannot express it (this includes NaN and infinity); the text says why. Where reading it raised,
             that is its cause.
     """
-    if value is None or type(value) is bool:
+    if value is None or type(value) is bool or (type(value) is str and value.isascii()):
         return value
     from pydantic_core import to_jsonable_python
 

@@ -53,6 +53,8 @@ def is_instance(value: Any, wanted: Any) -> bool:
 
     What is inside of it is not looked at, nor whether it keeps a Protocol that cannot be looked at while it runs.
     """
+    if type(value) is wanted:
+        return True
     origin = get_origin(wanted)
     if wanted is Any:
         return True

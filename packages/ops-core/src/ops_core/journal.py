@@ -176,7 +176,7 @@ class TaskJournal:
             DayLimitReached: the call of a model that the step announces does not fit into what the tenant may spend.
         """
         self._known = None
-        is_last = any(isinstance(step, Finished) for step in steps)
+        is_last = Finished in map(type, steps)
         if self._ending is not None and is_last:
             self._ending()
         ended = [step for step in steps if isinstance(step, ToolReturned) and step.call_id in self._begun]

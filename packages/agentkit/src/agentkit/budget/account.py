@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 
@@ -90,6 +90,20 @@ class Account:
     def enter(self) -> None:
         """From here on, in this task and what it starts, runs draw on this account."""
         _HERE.set(self)
+
+    def look_in_time(self) -> None:
+        """Look whether the run may go on, for calls that a tool or the memory makes.
+
+        Raises:
+            CancelledError, RunReleased: it was told to stop.
+            LimitReached: its time is up, or that of a run around it.
+        """
+        self.look()
+        own, around = self.seconds_left(), self.outer_seconds_left()
+        if own is not None and own <= 0:
+            raise LimitReached(f"the run has used its {self.limits.seconds:g} seconds")
+        if around is not None and around <= 0:
+            raise LimitReached("the time of the run around this one is up")
 
     @property
     def reserves_money(self) -> bool:
@@ -202,8 +216,7 @@ class Account:
         if self.outer is not None and not self.outer.is_settled:
             self.outer.look()
 
-    @asynccontextmanager
-    async def inside(self) -> AsyncGenerator[None]:
+    def inside(self) -> AbstractAsyncContextManager[None]:
         """While this run is carried, a stop of the run around it reaches it, also in another thread.
 
         At its end the run around it is charged for what is left.
@@ -211,8 +224,12 @@ class Account:
         Raises:
             JournalError: that could not be recorded.
         """
-        task, outer = asyncio.current_task(), self.outer
-        if outer is None or task is None:
+        return nullcontext() if self.outer is None else self._inside(self.outer)
+
+    @asynccontextmanager
+    async def _inside(self, outer: Account) -> AsyncGenerator[None]:
+        task = asyncio.current_task()
+        if task is None:
             yield
             return
         outer.inner[task] = asyncio.get_running_loop()
@@ -231,11 +248,21 @@ class Account:
     def close(self, *, stopped: bool) -> None:
         """The run is carried no longer. Where it was stopped, the runs inside it are, too; else they go on alone."""
         if not stopped:
-            self.is_settled = True
+            self._settle()
             return
         for task, loop in list(self.inner.items()):
             if not loop.is_closed():
                 loop.call_soon_threadsafe(task.cancel)
+
+    def _settle(self) -> None:
+        """Let go of the run, to which the contexts of its tasks lead through this account.
+
+        Else each run would be a cycle of references, with its whole transcript, for the collector to find.
+        """
+        self.is_settled = True
+        tally = self.tally()
+        self.tally, self.seconds_left = (lambda: tally), (lambda: None)
+        self.record, self.look = _refuse, (lambda: None)
 
     def _chain(self) -> Iterator[Account]:
         one: Account | None = self
@@ -247,6 +274,12 @@ class Account:
         """Of the budget of this run alone."""
         left = self.limits.nanos_left(self.tally())
         return None if left is None else left - self.held
+
+
+async def _refuse(step: Step) -> Recorded:
+    del step
+    message = "the run has ended"
+    raise JournalError(message)
 
 
 def _counted(tally: RunningUsage) -> int:

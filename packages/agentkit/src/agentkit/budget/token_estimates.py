@@ -38,7 +38,7 @@ class Sizes:
     """Bytes of the messages of one run, each counted once."""
 
     def __init__(self) -> None:
-        self._messages = Fold[Message, int](0, lambda before, message: before + _message(message))
+        self._messages: Fold[Message, int] = Fold(0, lambda before, message: before + _message(message))
 
     def of(self, messages: Sequence[Message]) -> int:
         """Of all of them together."""

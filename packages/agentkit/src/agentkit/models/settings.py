@@ -64,6 +64,8 @@ class ModelSettings:
             request: as the planning has made it; its own stops are kept.
             has_called: a tool was called in the run.
         """
+        if self == _NONE:
+            return request
         choice = self.tool_choice
         if has_called and choice not in {None, "auto", "none"}:
             choice = None
@@ -90,7 +92,7 @@ def checked(settings: ModelSettings, check: Callable[[ModelRequest], None], agen
     Raises:
         UsageError: the model does not take one of them.
     """
-    if settings == ModelSettings():
+    if settings == _NONE:
         return
     tool = ToolSpec(name=settings.tool_choice or "tool", description="", parameters={})
     try:
@@ -140,3 +142,6 @@ def _problem(name: str, value: object) -> str | None:
             texts = cast("tuple[object, ...]", value) if isinstance(value, tuple) else (None,)
             fits = len(texts) <= _MAX_STOPS and all(isinstance(each, str) and each for each in texts)
             return None if fits else f"must be at most {_MAX_STOPS} texts"
+
+
+_NONE = ModelSettings()

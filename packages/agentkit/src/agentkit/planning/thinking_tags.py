@@ -143,7 +143,7 @@ def split_thinking(parts: Sequence[Part], read_line: ReadLine | None = None) -> 
         read_line: for a labelled text, in which code protects a tag only within an answer and a value.
     """
     texts = "".join(part.text for part in parts if isinstance(part, Text))
-    if not is_unicode(texts):  # halves of characters, which no text may hold
+    if not (texts.isascii() or is_unicode(texts)):  # halves of characters, which no text may hold
         parts = [replace(part, text=_mended(part.text)) if isinstance(part, Text) else part for part in parts]
         texts = "".join(part.text for part in parts if isinstance(part, Text))
     if not _MAY_HOLD_A_TAG.search(_narrow(texts)):

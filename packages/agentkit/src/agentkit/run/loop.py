@@ -46,7 +46,6 @@ from agentkit.run.next_step import (
     concluded,
     failed,
     next_owed,
-    out_of_time,
     withdrawal_of,
 )
 from agentkit.run.outcomes import Cancelled, Completed, Failed, Outcome, Waiting
@@ -192,7 +191,7 @@ class Loop:
     async def _turns(self) -> Outcome[JsonValue]:
         self.account.enter()
         while True:
-            now = _now()
+            now = self._clock()
             at = self.at + now - self._began
             owed = next_owed(self.steps, self.tally, self.work, now - self._last, self.gauge, at)
             if not isinstance(owed, Ended):
@@ -382,58 +381,51 @@ class Loop:
             raise asyncio.CancelledError
         if self.control.stopped:
             raise RunReleased
-        self.account.look_outside()
-
-    def _look_in_time(self) -> None:
-        """As :meth:`_look`, for calls that a tool or the memory makes.
-
-        Raises:
-            LimitReached: the run's time is up.
-        """
-        self._look()
-        if self._is_out_of_time:
-            raise LimitReached(out_of_time(self.work.limits).message)
+        if self.outer is not None:
+            self.account.look_outside()
 
     async def _append(self, step: Step, *more: Step) -> Recorded:
         """The one durable line; gives the first step as recorded."""
-        await self.account.report_to_outer((step, *more))
+        if self.outer is not None:
+            await self.account.report_to_outer((step, *more))
         change, self._change = self._change, None
         steps = (step, *more) if change is None else (change, step, *more)
         recorded = (
             await self.journal.append_all(steps) if len(steps) > 1 else (await self.journal.append(step),)
         )
-        self._last = _now()
+        self._last = self._clock()
         for one in recorded:
             self.steps.append(one)
             self.tally.add(one)
             if self.gauge is not None:
                 self.gauge.add(one)
-            self._show(one)
+            if self.on_event is not None:
+                self._show(one)
         return recorded[0 if change is None else 1]
 
     def _show(self, event: Event) -> None:
         """A watcher that raises harms nothing but what it shows: it stands between a paid reply and its record."""
         if self.on_event is None:
             return
-        task = task_here()
         try:
             self.on_event(event)
         except BaseException as error:
-            if not isinstance(error, asyncio.CancelledError) and is_meant_for(task, error):
+            if not isinstance(error, asyncio.CancelledError) and is_meant_for(task_here(), error):
                 raise
             if not self._watcher_failed:
                 log.error("on_event raised %s at %s; the run goes on", type(error).__name__, place_of(error))
             self._watcher_failed = True
 
     def _seconds_left(self) -> float | None:
-        own = self._own_seconds_left()
         if self.outer is None:
-            return own
+            return self._own_seconds_left()
+        own = self._own_seconds_left()
         around = self.account.outer_seconds_left()
         return min((seconds for seconds in (own, around) if seconds is not None), default=None)
 
     def _own_seconds_left(self) -> float | None:
-        return self.work.limits.seconds_left(self.tally, self._clock() - self._last)
+        limits = self.work.limits
+        return None if limits.seconds is None else limits.seconds_left(self.tally, self._clock() - self._last)
 
     @cached_property
     def account(self) -> Account:
@@ -454,13 +446,7 @@ class Loop:
 
     @cached_property
     def _meter(self) -> EmbeddingMeter:
-        work = self.work
-        return EmbeddingMeter(
-            prices=work.asker.prices,
-            account=self.account,
-            record=self._record,
-            look=self._look_in_time,
-        )
+        return EmbeddingMeter(prices=self.work.asker.prices, account=self.account)
 
     @property
     def _run_id(self) -> str:

@@ -41,9 +41,7 @@ from agentkit.transcript.steps import (
     ModelFailed,
     Note,
     Recalled,
-    Recorded,
     RunStarted,
-    Step,
     Transcript,
 )
 from agentkit.untrusted.boundary import guarded
@@ -237,15 +235,11 @@ class EmbeddingMeter:
 
     Attributes:
         prices: what embeddings cost.
-        account: what the run may still use.
-        record: appends a step to the journal.
-        look: raises where the run was told to stop, or its time is up; asked before each call.
+        account: what the run may still use; asked before each call whether it may go on.
     """
 
     prices: Prices
     account: Account
-    record: Callable[[Step], Awaitable[Recorded]]
-    look: Callable[[], None]
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @asynccontextmanager
@@ -258,13 +252,13 @@ class EmbeddingMeter:
             JournalError: a step could not be recorded.
         """
         async with self._turn:
-            self.look()
+            self.account.look_in_time()
             reserved = await self._reserve(model, texts)
             try:
-                self.look()
+                self.account.look_in_time()
             except LimitReached:
                 if reserved is not None:
-                    await self.record(replace(reserved, withdrawn=True))
+                    await self.account.record(replace(reserved, withdrawn=True))
                 raise
             began = time.monotonic()
             counted = Metered()
@@ -274,7 +268,7 @@ class EmbeddingMeter:
                 if reserved is not None:
                     seconds = round(time.monotonic() - began, 6)
                     usage = _billed_for(error)
-                    await self.record(
+                    await self.account.record(
                         ModelFailed(model=model, error=error.as_run_error(), usage=usage, seconds=seconds)
                     )
                 raise
@@ -282,7 +276,7 @@ class EmbeddingMeter:
             if reserved is not None or (used is not None and used.tokens):
                 paid = None if used is None else self.prices.billed(used, model)
                 seconds = round(time.monotonic() - began, 6)
-                await self.record(Embedded(model=model, usage=paid, seconds=seconds))
+                await self.account.record(Embedded(model=model, usage=paid, seconds=seconds))
 
     async def _reserve(self, model: str, texts: Sequence[str]) -> ModelAsked | None:
         if not self.account.reserves_money:
@@ -294,7 +288,7 @@ class EmbeddingMeter:
                 return None
             with self.account.holding(asked) as fits:
                 if fits:
-                    await self.record(asked)
+                    await self.account.record(asked)
                     return asked
 
 

@@ -136,8 +136,7 @@ class ModelTurn:
         if shown is not None:
             shown.close()
         place = _Place(len(wanted.transcript), wanted.tally.call_ids)
-        read = self._read(reply, place, time.monotonic() - began)
-        return replace(read, request=digest)
+        return self._read(reply, place, time.monotonic() - began, digest)
 
     async def shorten(self, wanted: TurnRequest, owed: Shorten) -> Answer:
         """How the conversation is told in short, as it is to be recorded.
@@ -184,7 +183,8 @@ class ModelTurn:
             raise
         except AgentkitError as error:
             return NoReply(error.as_run_error(), final=is_the_runs_own(error))
-        return replace(reply, usage=self._billed(reply.usage, *_names(reply.model, calls.model)))
+        usage = self._billed(reply.usage, *_names(reply.model, calls.model))
+        return reply if usage is reply.usage else replace(reply, usage=usage)
 
     def _billed(self, usage: Usage, *models: str) -> Usage:
         """A price of the developer's own that cannot be computed is an unknown one."""
@@ -194,7 +194,7 @@ class ModelTurn:
             log.error("the cost of a call is not known: %s at %s", type(error).__name__, place_of(error))
             return usage
 
-    def _read(self, reply: ModelReply, place: _Place, seconds: float) -> ModelReplied:
+    def _read(self, reply: ModelReply, place: _Place, seconds: float, digest: str) -> ModelReplied:
         reading = self._reading(reply)
         declined = reply.stop_reason in DECLINED
         said = [part for part in reading.parts if not (declined and isinstance(part, ToolCall))]
@@ -208,6 +208,7 @@ class ModelTurn:
             model=reply.model,
             seconds=round(seconds, 6),
             problem=problem,
+            request=digest,
             left_out=list(reply.left_out),
             declined_because=reply.declined_because[:_MAX_OF_A_REASON],
         )
@@ -222,11 +223,10 @@ class ModelTurn:
             return Reading(parts=said, problem="Your reply could not be read.")
 
     def _problem_with(self, reading: Reading) -> str | None:
-        said = ModelReplied(parts=reading.parts)
-        if reading.problem is not None or said.tool_calls:
+        if reading.problem is not None or any(isinstance(part, ToolCall) for part in reading.parts):
             return reading.problem
         try:
-            self.output.from_text(said.text)
+            self.output.from_text("".join(part.text for part in reading.parts if isinstance(part, Text)))
         except BadArguments as error:
             if error.__cause__ is not None:
                 log.warning("%s, at %s", error, place_of(error.__cause__))

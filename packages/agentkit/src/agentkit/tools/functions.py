@@ -398,9 +398,14 @@ class FunctionToolset:
                 raise UsageError(message)
             self._tools[made.name] = made
 
+    @cached_property
+    def listed(self) -> tuple[ToolSpec, ...]:
+        """The tools in the order in which they were given: always the same ones."""
+        return tuple(made.spec for made in self._tools.values())
+
     async def specs(self) -> Sequence[ToolSpec]:
-        """The tools in the order in which they were given."""
-        return [made.spec for made in self._tools.values()]
+        """The same."""
+        return self.listed
 
     def check(self, call: ToolCall) -> None:
         """Whether the arguments of a call fit, without calling anything.

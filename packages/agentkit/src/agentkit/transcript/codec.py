@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import MISSING, fields
 from enum import StrEnum
 from functools import cache
+from operator import attrgetter
 from typing import Any, NoReturn, cast
 
 from agentkit.errors import Actor, RunError, TranscriptError
@@ -305,14 +306,16 @@ _AS_THEY_ARE = frozenset({str, int, float, bool, dict, list, type(None)})
 
 
 def _dump(value: Any) -> dict[str, JsonValue]:
-    body: dict[str, JsonValue] = {"kind": _KIND_OF[type(value)]} if type(value) in _KIND_OF else {}
-    for name, default in _fields(value.__class__):
-        field = getattr(value, name)
+    kind = _KIND_OF.get(type(value))
+    body: dict[str, JsonValue] = {} if kind is None else {"kind": kind}
+    names, defaults, get = _layout(type(value))
+    for name, default, field in zip(names, defaults, get(value), strict=True):
         if field is default or (type(field) is type(default) and field == default):
             continue
         if isinstance(value, Attachment) and isinstance(field, bytes):
-            field = base64.b64encode(field).decode()
-        body[name] = field if type(field) in _AS_THEY_ARE else _plain(field)
+            body[name] = base64.b64encode(field).decode()
+        else:
+            body[name] = field if type(field) in _AS_THEY_ARE else _plain(field)
     return body
 
 
@@ -354,7 +357,7 @@ def _load_tagged(stored: Mapping[str, Any], kinds: Mapping[str, type[Any]], what
 
 
 def _load(cls: type[Any], stored: Mapping[str, Any]) -> Any:
-    known = {name for name, _default in _fields(cls)}
+    known = set(_layout(cls)[0])
     if not known.issuperset(stored) and _PASSES.get():
         stored = {name: value for name, value in stored.items() if name in known}
     if not known.issuperset(stored):
@@ -429,16 +432,21 @@ _NESTED: Mapping[tuple[type[Any], str], Callable[[Any], Any]] = {
 }
 
 
-def _fields(cls: type[Any]) -> tuple[tuple[str, Any], ...]:
-    if cls not in _FIELDS:
-        _FIELDS[cls] = tuple(_with_defaults(cls))
-    return _FIELDS[cls]
+def _layout(cls: type[Any]) -> tuple[tuple[str, ...], tuple[Any, ...], Callable[[Any], Sequence[Any]]]:
+    if cls not in _LAYOUTS:
+        _LAYOUTS[cls] = _laid_out(cls)
+    return _LAYOUTS[cls]
 
 
-_FIELDS: dict[type[Any], tuple[tuple[str, Any], ...]] = {}
+_LAYOUTS: dict[type[Any], tuple[tuple[str, ...], tuple[Any, ...], Callable[[Any], Sequence[Any]]]] = {}
 
 
-def _with_defaults(cls: type[Any]) -> Iterator[tuple[str, Any]]:
-    for field in fields(cls):
-        factory = field.default_factory
-        yield field.name, field.default if factory is MISSING else factory()
+def _laid_out(cls: type[Any]) -> tuple[tuple[str, ...], tuple[Any, ...], Callable[[Any], Sequence[Any]]]:
+    """Names of the fields of a class, their defaults, and what reads all of them from a value."""
+    names = tuple(field.name for field in fields(cls))
+    defaults = tuple(
+        field.default if field.default_factory is MISSING else field.default_factory()
+        for field in fields(cls)
+    )
+    # one name alone would give the field, and not a sequence
+    return names, defaults, attrgetter(*names) if len(names) > 1 else lambda value: [getattr(value, names[0])]

@@ -8,8 +8,8 @@ an error of that code like any other, unless it is meant for the task that runs 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
+from types import TracebackType
 from typing import Any
 
 from agentkit.errors import RunInterrupted
@@ -34,8 +34,7 @@ def is_meant_for(task: asyncio.Task[Any] | None, error: BaseException) -> bool:
     return task is None or task_here() is not task or task.cancelling() > 0
 
 
-@contextmanager
-def guarded(what: str) -> Generator[None, None, None]:
+def guarded(what: str) -> AbstractContextManager[None]:
     """Around a call of code that is not ours, in a task.
 
     Args:
@@ -44,15 +43,24 @@ def guarded(what: str) -> Generator[None, None, None]:
     Raises:
         RuntimeError: the code raised a BaseException of its own making, which is the cause.
     """
-    task = task_here()
-    try:
-        yield
-    except Exception:
-        raise
-    except BaseException as error:
-        if is_meant_for(task, error):
-            raise
-        message = f"{what} raised {type(error).__name__}"
+    return _Guarded(what)
+
+
+class _Guarded(AbstractContextManager[None]):
+    """No generator: each run passes several."""
+
+    __slots__ = ("_task", "_what")
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._task = task_here()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None or isinstance(error, Exception) or is_meant_for(self._task, error):
+            return
+        message = f"{self._what} raised {type(error).__name__}"
         raise RuntimeError(message) from error
 
 

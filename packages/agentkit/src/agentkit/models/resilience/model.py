@@ -412,15 +412,18 @@ def checked(reply: object, model: str) -> ModelReply:
     if not isinstance(reply, ModelReply):
         raise ModelBadResponse(f"{model} returned a {type(reply).__name__}, not a ModelReply")
     parts: object = reply.parts
-    if not isinstance(parts, Sequence) or not all(
-        isinstance(part, Part) for part in cast("Sequence[object]", parts)
+    if not isinstance(parts, tuple | Sequence) or any(
+        not isinstance(part, Part) for part in cast("Sequence[object]", parts)
     ):
         raise ModelBadResponse(f"{model} returned parts that are no parts of a reply")
     if not isinstance(cast("object", reply.usage), Usage):
         raise ModelBadResponse(f"{model} returned a usage that is none")
-    if reply.stop_reason not in list(StopReason):
+    if reply.stop_reason not in _STOP_REASONS:
         raise ModelBadResponse(f"{model} returned the stop reason {reply.stop_reason!r}, which is none")
     return reply
+
+
+_STOP_REASONS = tuple(StopReason)
 
 
 async def _in_time(guard: CallObserver, work: Coroutine[Any, Any, Result]) -> Result:

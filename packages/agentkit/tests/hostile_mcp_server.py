@@ -164,8 +164,11 @@ def answer(message):
                 "protocolVersion": "2025-11-25",
                 "capabilities": {"tools": {"listChanged": True}},
                 "serverInfo": {"name": "hostile", "version": "1"},
+                **state.get("introduction", {}),
             }
         case "tools/list":
+            if state.get("breaks_off") and params.get("cursor"):
+                raise KeyError(method)
             if state.get("dies_when_asked"):
                 STATE.write_text(json.dumps({**state, "dies_when_asked": False}))
                 os._exit(4)

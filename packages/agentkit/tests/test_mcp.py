@@ -377,6 +377,46 @@ async def test_cursors_that_lead_nowhere_end_the_list(cursors, pages, hostile, c
     assert "more than one tool" not in caplog.text
 
 
+async def test_a_page_that_is_refused_ends_the_list(hostile, caplog):
+    hostile.state.write_text(json.dumps({"cursor": ["a"], "breaks_off": True}))
+    async with McpPool([hostile.server]) as pool:
+        assert len(await pool.toolset("hostile").specs()) == len(TOOLS)
+    assert "breaks its list of tools off" in caplog.text
+
+
+INTRODUCTIONS = {
+    "no name": {"serverInfo": None},
+    "no version": {"serverInfo": {"name": "hostile"}},
+    "no capabilities": {"capabilities": None},
+    "capabilities that are no objects": {"capabilities": {"tools": {}, "new": "yes", "logging": None}},
+    "experiments that are no objects": {"capabilities": {"tools": {}, "experimental": {"x": 1}}},
+}
+
+
+@pytest.mark.parametrize("introduction", INTRODUCTIONS.values(), ids=INTRODUCTIONS)
+async def test_what_a_server_leaves_out_about_itself_changes_nothing(introduction, hostile):
+    hostile.state.write_text(json.dumps({"introduction": introduction}))
+    async with McpPool([hostile.server]) as pool:
+        assert await pool.toolset("hostile").call(called("add", a=1, b=1), context()) == {"result": 2}
+
+
+async def test_a_version_of_the_protocol_that_nobody_speaks_is_named(hostile):
+    hostile.state.write_text(json.dumps({"introduction": {"protocolVersion": "2099-01-01"}}))
+    async with McpPool([hostile.server]) as pool:
+        with pytest.raises(McpUnavailable, match=r"protocol version.*2099-01-01"):
+            await pool.toolset("hostile").specs()
+
+
+@pytest.mark.parametrize("schema", [{}, {"$ref": "#/$defs/A", "$defs": {"A": {"type": "object"}}}])
+async def test_a_schema_without_a_type_spoils_no_list(schema, hostile):
+    odd = {"name": "odd", "inputSchema": schema}
+    hostile.state.write_text(json.dumps({"tools": [odd, *TOOLS]}))
+    async with McpPool([hostile.server]) as pool:
+        specs = await pool.toolset("hostile").specs()
+    assert [spec.name for spec in specs][:1] == ["hostile__odd"]
+    assert len(specs) == len(TOOLS) + 1
+
+
 async def test_whoever_asks_and_does_not_read_the_answers_is_ended(toolset):
     with pytest.raises(McpUnavailable, match="it asks, and does not read the answers"):
         await toolset.call(called("pesters"), context())

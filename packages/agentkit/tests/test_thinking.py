@@ -1,7 +1,7 @@
 """Thinking in the text of a reply: it is kept as reasoning, never carried out, and never shown as what is said."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given, settings
@@ -71,6 +71,15 @@ TAGS: dict[str, tuple[str, str]] = {
     "an opening tag that is spoken of": ("<think>no `<think>` here", "</think>"),
     "a closing tag that is spoken of": ('<think>until "</think>" comes', "</think>"),
     "byte order mark": ("\ufeff<think>", "</think>"),
+    "joined to a prefix": ("<antThinking>", "</antThinking>"),
+    "hyphens": ("<chain-of-thought>", "</chain-of-thought>"),
+    "deliberation": ("<deliberation>", "</deliberation>"),
+    "German": ("<Gedanken>", "</Gedanken>"),
+    "French": ("<réflexion>", "</réflexion>"),
+    "Spanish": ("<pensamiento>", "</pensamiento>"),
+    "Russian": ("<мысли>", "</мысли>"),
+    "Chinese": ("<思考>", "</思考>"),
+    "unused tokens": ("<unused94>thought\n", "<unused95>"),
 }
 
 
@@ -108,6 +117,70 @@ def said_of(shown: Sequence[object]) -> str:
         elif isinstance(delta, TextDelta):
             said += delta.text
     return said
+
+
+ENCLOSED = {
+    "analysis": ("<analysis>", "</analysis>"),
+    "plan": ("<plan>", "</plan>"),
+    "nested": ("<plan>a <plan>b</plan>", "</plan>"),
+    "behind a label": ("Thought: <draft>", "</draft>"),
+    "attributes": ('<internal kind="x">', "</internal>"),
+    "brackets": ("[PLAN]", "[/PLAN]"),
+    "a word of another language": ("<планирование>", "</планирование>"),
+    "letters that look alike": ("<th\u0456nk>", "</th\u0456nk>"),
+    "an invisible character": ("<th\u200bink>", "</th\u200bink>"),
+    "summary": ("<details><summary>Thinking</summary>", "</details>"),
+    "comment": ("<!-- thinking", "-->"),
+    "Granite": ("Here is my thought process:", "Here is my response:"),
+}
+
+
+@pytest.mark.parametrize("opening, closing", ENCLOSED.values(), ids=ENCLOSED)
+async def test_a_call_between_tags_of_any_name_is_a_thought(opening: str, closing: str) -> None:
+    paid = []
+
+    @tool(effect="unsafe")
+    def pay() -> None:
+        """Pay."""
+        paid.append(1)
+
+    model = ScriptedModel([f"{opening}\n{PAY}\nFinal Answer: 7\n{closing}\n\nThought: no\nFinal Answer: 42"])
+    outcome = await Agent(model, tools=[pay], planning="react").run("go")
+    assert outcome.unwrap() == "42"
+    assert not paid
+
+
+ONLY_ENCLOSED = {
+    "labels": f"<plan>\n{PAY}\n</plan>",
+    "behind a call": f"Action: now\nAction Input: {{}}\n<plan>\n{PAY}\n</plan>",
+    "behind an answer": f"Final Answer: 42\n<plan>\n{PAY}\n</plan>",
+    "JSON": '<plan>\n{"action": "pay", "action_input": {}}\n</plan>',
+}
+
+
+@pytest.mark.parametrize("text", ONLY_ENCLOSED.values(), ids=ONLY_ENCLOSED)
+def test_what_stands_between_tags_alone_is_not_carried_out(text: str) -> None:
+    pay = replace(NOW, name="pay")
+    reading = REACT.read(ModelReply(parts=(Text(text=text),)), Brief(tools=(NOW, pay)))
+    assert "pay" not in [part.name for part in reading.parts if isinstance(part, ToolCall)]
+
+
+WRAPPED = {
+    "response": f"<response>\n{PAY}\n</response>",
+    "tool call": f"<tool_call>\n{PAY}\n</tool_call>",
+    "action": f"<action>\n{PAY}\n</action>",
+    "a tag that is spoken of": f'Thought: close the <div> tag\n{PAY[:-2]}{{"text": "</div>"}}',
+    "a tag in code": f"Thought: close `<div>`\n{PAY}\n</div>",
+    "closed before": f"<note>x</note>\n{PAY}",
+    "never closed": f"Thought: a <div> is missing\n{PAY}",
+}
+
+
+@pytest.mark.parametrize("text", WRAPPED.values(), ids=WRAPPED)
+def test_tags_that_hold_turns_and_tags_that_are_spoken_of_hide_no_call(text: str) -> None:
+    pay = replace(NOW, name="pay")
+    reading = REACT.read(ModelReply(parts=(Text(text=text),)), Brief(tools=(pay,)))
+    assert [part.name for part in reading.parts if isinstance(part, ToolCall)] == ["pay"]
 
 
 UNCLOSED = {

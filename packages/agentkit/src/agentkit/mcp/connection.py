@@ -450,7 +450,13 @@ async def _all_pages(ask: Callable[..., Awaitable[Any]], name: str) -> list[Any]
     cursor: str | None = None
     cursors: set[str] = set()
     for _page in range(_PAGES):
-        page = await ask(cursor=cursor)
+        try:
+            page = await ask(cursor=cursor)
+        except MCPError as error:
+            if not found or _says_that_it_is_over(error):
+                raise
+            log.warning("an MCP server breaks its list of %s off: %s", name, _words_of(error))
+            break
         new = [item for item in getattr(page, name) if item not in found] if found else getattr(page, name)
         found += new
         cursor = page.next_cursor
@@ -483,6 +489,10 @@ def _words_of(error: BaseException) -> str:
         return text if len(text) <= _MAX_WORDS else f"{text[:_MAX_WORDS]} …"
     if isinstance(error, DecodingError):
         return str(error)
+    if isinstance(error, RuntimeError) and "protocol version" in str(
+        error
+    ):  # the SDK's words and the server's
+        return str(visible(str(error)))[:_MAX_WORDS]
     if isinstance(error, ValidationError):
         return "what it sends is not of its protocol"
     return type(error).__name__

@@ -48,7 +48,12 @@ def _error(error: Any) -> dict[str, Any]:
     words = found.get("message")
     if not isinstance(words, str) or not words.strip():
         told = words or found.get("data") or (code if isinstance(code, str) else None)
-        found["message"] = "" if told is None else json.dumps(told, ensure_ascii=False)[:_MAX_WORDS]
+        told = code if told is None else told
+        found["message"] = (
+            "an error that it does not explain"
+            if told is None
+            else json.dumps(told, ensure_ascii=False)[:_MAX_WORDS]
+        )
     return found
 
 
@@ -67,9 +72,33 @@ def _result(result: Mapping[str, Any]) -> dict[str, Any]:
         made["structuredContent"] = {"result": made["structuredContent"]}
     if "tools" in made:
         made["tools"] = _tools(made["tools"])
+    if "protocolVersion" in made:
+        made |= _introduction(made)
     if "nextCursor" in made and not isinstance(made["nextCursor"], str):
         made["nextCursor"] = str(made["nextCursor"])
     return made
+
+
+def _introduction(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What a server says of itself in ``initialize``; what it leaves out changes nothing here."""
+    info, capabilities = result.get("serverInfo"), result.get("capabilities")
+    named = cast("dict[str, Any]", info) if isinstance(info, dict) else {}
+    able = cast("dict[str, Any]", capabilities) if isinstance(capabilities, dict) else {}
+    words = {
+        field: named[field] if isinstance(named.get(field), str) else "" for field in ("name", "version")
+    }
+    return {
+        "serverInfo": {**named, **words},
+        "capabilities": {
+            name: _objects_in(value) if name == "experimental" else value
+            for name, value in able.items()
+            if isinstance(value, dict)
+        },
+    }
+
+
+def _objects_in(value: Any) -> dict[str, Any]:
+    return {name: each for name, each in cast("dict[str, Any]", value).items() if isinstance(each, dict)}
 
 
 def _items(value: Any) -> Iterable[Any]:
@@ -90,7 +119,8 @@ def _block(block: Any) -> Any:
 def _tools(tools: Any) -> Sequence[Any]:
     """The tools that can be read: one that cannot is left out, and spoils none of the others."""
     found: list[Any] = []
-    for each in _items(tools):
+    for told in _items(tools):
+        each = _with_types(told)
         try:
             Tool.model_validate(each, by_name=False)
         except ValidationError as error:
@@ -101,3 +131,15 @@ def _tools(tools: Any) -> Sequence[Any]:
         else:
             found.append(each)
     return found
+
+
+def _with_types(tool: Any) -> Any:
+    """A tool whose schemas say that they are those of objects: arguments and structured results are nothing else."""
+    if not isinstance(tool, dict):
+        return tool
+    made = dict(cast("Mapping[str, Any]", tool))
+    for name in ("inputSchema", "outputSchema"):
+        schema = made.get(name)
+        if isinstance(schema, dict) and "type" not in schema:
+            made[name] = {"type": "object", **cast("dict[str, Any]", schema)}
+    return made

@@ -8,6 +8,7 @@ linear time as well.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -49,6 +50,22 @@ _FENCE = re.compile(r"^[ \t]*+(`{3,}|~{3,})([^\n]*+)$", re.MULTILINE)
 _INLINE_FENCE = re.compile(r"[ \t]*+(`{3,}|~{3,})")
 _LONE_FENCE = re.compile(r"\s*+(?:`{3,}|~{3,})\w*+\s*+")
 _BLOB = re.compile(r"^[ \t]*+(?:`{3,}\w*+\s*+)?+(?=[{\[])", re.MULTILINE)
+_TAG = re.compile(
+    r"""
+    (?<![`"'\\])(?:
+        <(?P<slash>/?)(?P<name>[^\s<>/!?="'|`]{1,40})(?:\s[^<>\n]{0,200})?>
+        |\[(?P<slash2>/?)(?P<name2>[^\W\d][\w\-]{0,40})\](?!\()
+        |(?P<comment><!--)|(?P<over>-->)
+        |^[ \t]*here(?:['’]s|[ ]is)[ ]my[ ](?:(?P<process>thought[ ]process)|response)\b
+    )(?![`"'\\])
+    """,
+    _FLAGS,
+)
+_HOLDS_CALLS = re.compile(  # tags around a turn or a call; every other tag around a call makes it a thought
+    r"(?:.*[:_\-.])?(?:re(?:ply|sponse|act|sult)|outputs?|(?:final_?)?answer|assistant|turn|message|step|pre|code|xml|root"
+    r"|actions?|tools?|calls?|functions?|invoke|parameters?)(?:[:_\-.=].*)?",
+    re.IGNORECASE,
+)
 
 
 class Label(StrEnum):
@@ -102,7 +119,7 @@ def parse(text: str, brief: Brief, *, has_thoughts: bool = False) -> Parsed:
     believed = text[: splitter.cut]
     is_cut = splitter.cut is not None
     if interpreter.is_empty:
-        interpreter.read_unlabelled(believed)
+        interpreter.read_unlabelled(splitter.outside(believed))
     if (
         interpreter.is_empty
         and not splitter.has_labels
@@ -110,6 +127,8 @@ def parse(text: str, brief: Brief, *, has_thoughts: bool = False) -> Parsed:
     ):
         return Parsed(parts=(Text(text=text.strip()),), problem=None, believed=believed, is_cut=False)
     problem = interpreter.problem(is_cut=is_cut)
+    if problem is not None and splitter.has_enclosed:
+        problem += "; what stands between tags is taken for your thinking"
     if has_thoughts and not text.strip():
         problem = "it holds your thinking and nothing else"
     parts = interpreter.parts()
@@ -150,11 +169,14 @@ class _Splitter:
 
     Attributes:
         cut: where the first made-up observation begins; known after the sections were read.
+        has_enclosed: labels stand between tags that hold no calls; known after the sections were read.
     """
 
     def __init__(self, text: str, specs: Mapping[str, ToolSpec]) -> None:
         self.cut: int | None = None
+        self.has_enclosed = False
         self._text = text
+        self._elements = _elements(text)
         self._specs = specs
         self._labels = list(_LABEL_LINE.finditer(text if text.isascii() else text.translate(FULL_WIDTH)))
         self._looks_ahead = (
@@ -168,7 +190,7 @@ class _Splitter:
 
     def sections(self) -> Iterator[Section]:
         """The sections in their order; what stands before the first label is a thought."""
-        labels, index = self._labels, self._next_label(-1)
+        labels, index = self._labels, self._outside(0, self._next_label(-1))
         preface = self._text[: self._start(index)]
         is_wrapped = len(_FENCE.findall(preface)) % 2 == 1  # the whole reply is in a code block
         if not _LONE_FENCE.fullmatch(preface):
@@ -184,6 +206,29 @@ class _Splitter:
             yield Section(kind, _without_last_fence(text) if is_wrapped and kind is Label.ANSWER else text)
             index = after
 
+    def outside(self, text: str) -> str:
+        """A beginning of the text without what stands between tags that hold no calls."""
+        kept: list[str] = []
+        at = 0
+        for start, end in self._elements:
+            if start >= at:
+                kept.append(text[at:start])
+                at = end
+        return "".join([*kept, text[at:]])
+
+    def _outside(self, start: int, index: int) -> int:
+        """The first label from this one on that no element encloses which begins between ``start`` and the label."""
+        at = bisect_left(self._elements, (start, 0))
+        while index < len(self._labels) and at < len(self._elements):
+            begin, end = self._elements[at]
+            if begin >= self._start(index):
+                break
+            while self._start(index) < end and index < len(self._labels):
+                self.has_enclosed = True
+                index = self._next_label(index)
+            at += 1
+        return index
+
     def _start(self, index: int) -> int:
         return self._labels[index].start() if index < len(self._labels) else len(self._text)
 
@@ -197,8 +242,12 @@ class _Splitter:
     def _end_of_section(self, index: int, kind: Label) -> int:
         after = self._next_label(index, loose=kind is Label.ACTION)
         if kind is Label.THOUGHT:
-            return after
-        end = self._end_of_value(self._labels[index].end(), self._start(after))
+            return self._outside(self._labels[index].end(), after)
+        start = self._labels[index].end()
+        end = self._end_of_value(start, self._start(after))
+        if kind is Label.INPUT and end == start:
+            value = value_at(self._text[: self._start(after)], start)
+            return after if value is None else self._outside(value[1], after)
         while after < len(self._labels) and self._start(after) < end:
             after = self._next_label(after)
         return after
@@ -230,6 +279,7 @@ class _Splitter:
             while block is not None and block[1] <= start:
                 block = next(blocks, None)
             is_call = (block is None or start < block[0]) and self._is_call(after)
+            is_call = is_call and self._outside(self._labels[index].end(), after) == after
             if is_call and not self._is_quoted(index, after):
                 return after
         return len(self._labels)
@@ -264,6 +314,32 @@ def _without_mark(label: re.Match[str], text: str) -> str:
         return text
     line, newline, rest = text.partition("\n")
     return line.rstrip().removesuffix(mark) + newline + rest
+
+
+def _elements(text: str) -> list[tuple[int, int]]:
+    """Where tags that hold no calls open, and where they are closed, in their order."""
+    if not ("</" in text or "[/" in text or "-->" in text or "y response" in text):
+        return []
+    opened: dict[str, list[int]] = {}
+    found: list[tuple[int, int]] = []
+    for tag in _TAG.finditer(text):
+        name = (tag["name"] or tag["name2"] or "").lower()
+        if name and _HOLDS_CALLS.fullmatch(name):
+            continue
+        is_opening = not (tag["slash"] or tag["slash2"]) if name else bool(tag["comment"] or tag["process"])
+        name = name or ("-->" if tag["comment"] or tag["over"] else "response")
+        if is_opening:
+            opened.setdefault(name, []).append(tag.start())
+        elif opened.get(name) and _has_line_end(text, tag):
+            found.append((opened[name].pop(), tag.end()))
+    return sorted(found)
+
+
+def _has_line_end(text: str, tag: re.Match[str]) -> bool:
+    """The tag begins or ends its line: one in the middle of a line may stand in what a tool is given."""
+    before, after = text[max(0, tag.start() - 80) : tag.start()], text[tag.end() : tag.end() + 80]
+    is_first = not before.rpartition("\n")[2].strip() and ("\n" in before or tag.start() <= 80)
+    return is_first or after.lstrip(" \t\r")[:1] in ("", "\n")
 
 
 def _without_last_fence(text: str) -> str:

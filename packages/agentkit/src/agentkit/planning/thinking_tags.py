@@ -19,9 +19,9 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from functools import cache
 
 from agentkit.messages import BegunAnew, Delta, Part, Reasoning, ReasoningDelta, Text, TextDelta
+from agentkit.planning.thinking_names import CORE, FLAGS, MAY_HOLD_A_TAG, NAME, thinking_tag, unfinished_tag
 from agentkit.ports import OnDelta
 from agentkit.untrusted.lenient_json import is_unicode, whole_value
 
@@ -37,58 +37,18 @@ UNCLOSED = "Your reply ends within your thinking. Close its tag, or write tags t
 FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: 0x20}
 """Full-width letters and signs as plain ones, for ``str.translate``; each character keeps its place."""
 
-_NAME = r"""
-    (?:[a-z0-9.\-_]{1,24}[:_])?
-    (?:think(?:ing)?|thoughts?|reasoning|reflect(?:ions?|ing)?|scratch_?pad|monologue|cot)
-    (?:[_\-](?:process|steps?|trace|block|start|begin|end|stop))?
-"""
-_FLAGS = re.VERBOSE | re.IGNORECASE
 _SPECIAL = re.compile(r"[<◁⟨〈\[\n]")
 _PLAIN = re.compile(r"[^<◁⟨〈\[\n\"`“”\\\uff01-\uff5e\u3000]++")
 _FENCE = re.compile(r"[ \t]*(?P<run>`{3,}|~{3,})[ \t]*(?P<info>[\w+.#:\- ]{0,60})(?P<end>\r?\n|\Z)")
 _MAY_BECOME_A_FENCE = re.compile(r"[ \t]*(?:`{0,2}|~{0,2}|(?:`{3,}|~{3,})[ \t]*[\w+.#:\- ]{0,60}\r?)")
 _RUN = re.compile(r"`{3,}|~{3,}")
-_THINKING_INFO = re.compile(_NAME, _FLAGS)
-_CORE = re.compile(r"think|thought|reasoning|reflect|scratch|monologue|cot", re.IGNORECASE)
+_THINKING_INFO = re.compile(NAME, FLAGS)
 _IS_CLOSING = re.compile(r"(?:end|stop)[:_\-]|.*[_\-](?:end|stop)\Z", re.IGNORECASE)
-_MAY_HOLD_A_TAG = re.compile(
-    _CORE.pattern + "|channel", re.IGNORECASE
-)  # most replies hold none of these words
 _BLANK = "\ufeff \t\r\n"
 _QUOTED = {'""', "''", "``", "“”", "‘’", "«»", "„“", "「」"}
 _DOUBLE = re.compile(r'(?<!\\)"')
 _TICKS = re.compile(r"`+")
 _CHANNEL, _BLOCK = "channel", "block"
-
-
-@cache  # compiled when the first tag is seen: most replies hold none
-def _tag() -> re.Pattern[str]:
-    return re.compile(
-        rf"""
-    [<◁⟨〈]\s{{0,3}}\|?\s{{0,3}}(?P<slash>/?)\s{{0,3}}(?P<name>{_NAME})
-        (?:\s(?:"[^"\n]{{0,200}}"|'[^'\n]{{0,200}}'|[^<>▷⟩〉"'\n]){{0,200}})?
-        \s{{0,3}}(?P<empty>/?)\s{{0,3}}\|?\s{{0,3}}[>▷⟩〉]
-    |\[\s?(?P<slash2>/?)\s?(?P<name2>{_NAME})\s?\](?![(:\[])
-    |(?:<\|start\|>\w{{0,20}})?<\|channel\|?>\s?(?P<channel>analysis|commentary|final|thoughts?|thinking|\w{{1,20}})
-        (?:[^<\n]{{0,80}}(?:<\|constrain\|>\w{{0,20}}\s?)?<\|message\|>)?
-    |(?P<over><\|(?:end|return|call)\|>|<channel\|>)
-    |(?P<header><\|start\|>\w{{0,20}}|<\|message\|>)
-    """,
-        _FLAGS,
-    )
-
-
-@cache  # compiled when the first tag is seen: most replies hold none
-def _unfinished_tag() -> re.Pattern[str]:
-    return re.compile(
-        rf"""
-    [<◁⟨〈]\s{{0,3}}\|?\s{{0,3}}/?\s{{0,3}}(?:[\w.:\-]{{0,60}}|{_NAME}(?:\s[^<>▷⟩〉\n]{{0,400}})?)[\s/|]{{0,8}}
-    |\[\s?/?\s?[\w.:\-]{{0,60}}\s?\]?
-    |(?:<\|start\|>\w{{0,20}})?
-        (?:<(?:\|(?:\w{{0,10}}\|?)?)?|<\|channel\|?>[^<\n]{{0,100}}(?:<\|?[\w|]{{0,12}}>?\w{{0,20}}){{0,3}})?
-    """,
-        _FLAGS,
-    )
 
 
 class Line(Enum):
@@ -146,7 +106,7 @@ def split_thinking(parts: Sequence[Part], read_line: ReadLine | None = None) -> 
     if not (texts.isascii() or is_unicode(texts)):  # halves of characters, which no text may hold
         parts = [replace(part, text=_mended(part.text)) if isinstance(part, Text) else part for part in parts]
         texts = "".join(part.text for part in parts if isinstance(part, Text))
-    if not _MAY_HOLD_A_TAG.search(_narrow(texts)):
+    if not MAY_HOLD_A_TAG.search(_narrow(texts)):
         return Spoken(parts=tuple(parts))
     splitter = Splitter(read_line)
     ends: list[int] = []
@@ -284,9 +244,9 @@ class Splitter:
 
     def _read_tag(self, *, must_decide: bool) -> bool:
         text, at = self._narrow, self._at
-        tag = _tag().match(text, at)
-        may_go_on = tag is None or not (tag["name"] or tag["over"])
-        if may_go_on and not must_decide and _unfinished_tag().fullmatch(text, at):
+        tag = thinking_tag().match(text, at)
+        may_go_on = tag is None or not (tag["name"] or tag["over"] or tag["unused"])
+        if may_go_on and not must_decide and unfinished_tag().fullmatch(text, at):
             return False
         if tag is None or ((tag["over"] or tag["header"]) and not self._uses_channels):
             self._take(at + 1)
@@ -368,8 +328,12 @@ class Splitter:
                 self._open = [] if tag["channel"].lower() == "final" else [_CHANNEL]
         elif tag["over"]:
             self._open = [] if is_in_channel else self._open
+        elif tag["unused"] == "4":  # MedGemma's own tokens
+            self._open.append("think")
+        elif tag["unused"]:
+            self._close_tag("think")
         elif name and not tag["empty"]:
-            core = _CORE.search(name)
+            core = CORE.search(name)
             kind = "think" if core is None or core[0].lower() == "thought" else core[0].lower()
             if tag["slash"] or tag["slash2"] or _IS_CLOSING.match(name):
                 self._close_tag(kind)

@@ -47,13 +47,19 @@ class EventReader:
             self._started, line = True, line.removeprefix(b"\xef\xbb\xbf")
         name, _, value = line.partition(b":")
         if name == b"data":
-            self._data.append(value.removeprefix(b" "))
+            value = value.removeprefix(b" ")
+            if self._data and self._data[-1].endswith(b"}") and value.startswith((b"{", b"[DONE]")):
+                yield from self._line(
+                    b""
+                )  # no JSON goes on so: the server leaves out the empty line between events
+            self._data.append(value)
         elif line.startswith(b"{"):
             yield line
         elif not line:
             if self._data:
                 data, self._data = b"\n".join(self._data), []
-                yield data
+                if data and not data.isspace():  # some gateways keep a connection alive so
+                    yield data
         elif name == b"error":  # llama-box
             yield as_error_line(value.strip())
         elif name and name not in _FIELDS:  # an empty name is a comment

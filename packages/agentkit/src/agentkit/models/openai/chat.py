@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from agentkit.errors import ContentRefused, ModelBadResponse
 from agentkit.messages import (
@@ -392,4 +392,7 @@ def id_of(raw: Mapping[str, Any]) -> str:
 def usage_of(body: Mapping[str, Any], dialect: Dialect) -> Usage:
     """What the completion has used, as far as the server says."""
     usage = as_object(body.get("usage")) or as_object(as_object(body.get("x_groq")).get("usage"))
+    choices = body.get("choices")
+    if not usage and isinstance(choices, list) and choices:  # streams of Moonshot
+        usage = as_object(as_object(cast("list[object]", choices)[0]).get("usage"))
     return openai_usage(usage, routed=dialect.routed)

@@ -19,6 +19,9 @@ from ops_core.task import Lease
 AGAIN_SECONDS = 1.0
 """After a step could not be written, so long until that is tried again."""
 
+UNSAFE_PATIENCE_SECONDS = 600.0
+"""So long the result of an unsafe call is kept and written again, also when the lease is over: nobody else knows it."""
+
 log = logging.getLogger("ops_core.journal")
 
 
@@ -106,10 +109,10 @@ class TaskJournal:
         self._till.commit(recorded)
         return recorded
 
-    async def _append_patiently(self, steps: Sequence[Step]) -> Sequence[Recorded]:
+    async def _append_patiently(self, steps: Sequence[Step], patience: float) -> Sequence[Recorded]:
         """Write, and write again where it is certain that nothing was written."""
         now = asyncio.get_running_loop().time
-        until = now() + self._patience
+        until = now() + patience
         while True:
             try:
                 return await self._append(steps)
@@ -127,7 +130,7 @@ class TaskJournal:
         A call that ran out of time tells nothing of what came of it.
         """
         try:
-            return await self._append_patiently(steps)
+            return await self._append_patiently(steps, max(self._patience, UNSAFE_PATIENCE_SECONDS))
         except LeaseLost:
             for returned in ended:
                 if returned.error is None or returned.error.code != ToolTimeout.code:
@@ -136,7 +139,7 @@ class TaskJournal:
 
     async def _attach(self, returned: ToolReturned) -> None:
         now = asyncio.get_running_loop().time
-        until = now() + self._patience
+        until = now() + max(self._patience, UNSAFE_PATIENCE_SECONDS)
         while True:
             try:
                 kept = await self._store.attach(self._lease, returned)
@@ -187,7 +190,7 @@ class TaskJournal:
             writing.add_done_callback(self._written)
             recorded = await asyncio.shield(writing)
         else:
-            recorded = await self._append_patiently(steps)
+            recorded = await self._append_patiently(steps, self._patience)
         self._begun.update(step.call_id for step in steps if isinstance(step, ToolStarted))
         if self._recorded is not None:
             for step in steps:

@@ -1,9 +1,16 @@
 """`opspawn run` and `watch` at a terminal, as a person sees and answers them."""
 
+import asyncio
+import os
 import re
+from contextlib import suppress
 
 import pexpect
 import pytest
+
+from ops_core.cli.terminal.output import BackgroundFile, written_behind
+
+from .conftest import until
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\r")
 COLOURS = re.compile(r"\x1b\[(\d+;)*(3|9)[0-7](;\d+)*m")
@@ -163,3 +170,49 @@ def test_a_dumb_terminal_gets_plain_lines(opspawn):
     shown, code = ended(opspawn.terminal("run", "go", "--agent", "measurer", TERM="dumb"))
     assert code == 0
     assert "\x1b" not in shown
+
+
+def test_a_terminal_that_is_closed_lets_the_run_go(opspawn):
+    terminal = opspawn.terminal("run", "go", "--agent", "holder")
+    opspawn.file("begun")
+    os.close(terminal.child_fd)  # as a window that is closed: it gets SIGHUP, and can write nothing more
+    terminal.child_fd, terminal.closed = -1, True
+    (opspawn.directory / "go").touch()
+    until(lambda: opspawn.json("list")[0]["status"] == "pending")
+
+
+# --- output that is not read -------------------------------------------------------------------------------------
+
+
+async def test_output_that_is_not_read_blocks_nobody():
+    reading, writing = os.pipe()
+    text = "a line of text\n" * 20_000  # more than a pipe holds
+    with os.fdopen(reading, encoding="utf-8") as reader, os.fdopen(writing, "w", encoding="utf-8") as file:
+        async with written_behind(file) as behind:
+            for _ in range(3):
+                behind.write(text)
+                behind.flush()
+            read = asyncio.create_task(asyncio.to_thread(reader.read, 3 * len(text)))
+        assert await read == 3 * text
+        assert not behind.is_broken
+
+
+@pytest.mark.parametrize("ending", ["closed", "too much"])
+async def test_output_that_nobody_will_read_is_broken(ending: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("ops_core.cli.terminal.output.MAX_UNREAD", 200_000)
+    reading, writing = os.pipe()
+    file = os.fdopen(writing, "w", encoding="utf-8")
+    behind = BackgroundFile(file)
+    if ending == "closed":
+        os.close(reading)
+    with pytest.raises(BrokenPipeError):
+        while True:
+            behind.write("x" * 1000)
+            await asyncio.sleep(0)
+    async with asyncio.timeout(20):
+        await behind.close_after_writing()
+    if ending == "too much":
+        os.close(reading)
+        await asyncio.to_thread(behind._thread.join)
+    with suppress(BrokenPipeError):
+        file.close()

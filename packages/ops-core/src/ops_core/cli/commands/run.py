@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import sys
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import IO, Annotated, cast
 
 import typer
 from pydantic import ValidationError
@@ -20,6 +21,7 @@ from ops_core.cli.options import Attach, Json, MaxUsd, Thread, grouped
 from ops_core.cli.signals import first_of, signals_to, warnings_to
 from ops_core.cli.task_ids import whole_id
 from ops_core.cli.terminal.live_view import JsonView, PeopleView, View, print_goal
+from ops_core.cli.terminal.output import written_behind
 from ops_core.cli.terminal.prompt import can_ask, confirm
 from ops_core.cli.terminal.screen import Screen, reserved_output
 from ops_core.cli.terminal.tables import how_to_answer, how_to_go_on, how_to_look
@@ -93,9 +95,15 @@ GLANCE_SECONDS = 0.1
 async def run_here(options: RunOptions) -> Exit:
     """Work on one task until it ends, waits for somebody who is not here, or is let go."""
     if not options.as_json:
-        return await _run(options, Screen())
+        return await _run_behind(options, sys.stdout)
     with reserved_output() as file:  # a tool that prints would be in the middle of the lines
-        return await _run(options, Screen(file=file))
+        return await _run_behind(options, file)
+
+
+async def _run_behind(options: RunOptions, output: IO[str]) -> Exit:
+    async with written_behind(output) as file:
+        code = await _run(options, Screen(file=cast("IO[str]", file)))
+    return Exit.OUTPUT_CLOSED if file.is_broken and code is Exit.OK else code
 
 
 async def _run(options: RunOptions, screen: Screen) -> Exit:
@@ -125,7 +133,7 @@ async def _submitted(ops: Ops, served: CatalogEntry, options: RunOptions) -> Tas
     except ValidationError as error:
         problem = error.errors()[0]
         name = {"thread_id": "--thread", "budget": "--max-usd"}.get(str(problem["loc"][0]), "GOAL")
-        message = f"{name}: {problem['msg']}"
+        message = f"{name}: {problem['msg'].removeprefix('Value error, ')}"
         raise InvalidRequest(message, field="goal") from None
     new = request.as_new_task()
     if new.thread is not None:  # other tasks are left alone here: it could wait for ever

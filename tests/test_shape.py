@@ -44,7 +44,7 @@ LATE_IMPORTS = [
     ),
     ("ops_core.dispatchers", "ops_core.dispatchers.", "the client of RabbitMQ loads when a URL asks for it"),
     ("ops_core.cli", "ops_core.", "a command loads only what it needs: `opspawn --help` is quick"),
-    ("ops_core.cli", "agentkit.", "as above"),
+    ("ops_core.cli", "agentkit", "as above"),
     ("ops_core.service", "ops_core.config.catalog", "reading a store loads no part of an agent"),
     ("ops_core.service", "ops_core.memory", "as above"),
     ("ops_core.service", "ops_core.schemas.agent_description", "as above"),

@@ -12,8 +12,8 @@ import pytest
 
 from ops_core import __version__
 from ops_core.cli.commands.tasks import Following, ListOptions, _list_tasks, _watch, show_task
+from ops_core.cli.commands.workers import workers
 from ops_core.cli.doctor.command import _workers
-from ops_core.cli.terminal import worker_table
 from ops_core.client import Operations
 from ops_core.ports import Activity
 from ops_core.task import NewTask, Task
@@ -102,7 +102,7 @@ async def test_workers_are_a_table_in_eighty_columns(stage, terminal, capsys):
     await left_behind(stage)
     held = await stage.submit("held")
     await stage.until(held["id"], "running")
-    await worker_table.list_workers(stage.url, as_json=False)
+    await workers(stage.url, as_json=False)
     head, dead, of_dead, alive, of_alive = capsys.readouterr().out.splitlines()
     assert head.split() == ["WORKER", "AGENTS", "TASKS", "SEEN", "VERSION"]
     assert re.fullmatch(r"dead-host pid 7 +\(own task only\) +1 +silent", dead)
@@ -110,7 +110,7 @@ async def test_workers_are_a_table_in_eighty_columns(stage, terminal, capsys):
     assert re.match(rf"{socket.gethostname()[:20]}.* pid {os.getpid()} .* 1/100 ", alive)
     assert of_alive.startswith(f"  {held['id']}  held  lease ")
     assert all(len(line) <= 80 for line in (head, dead, of_dead, alive, of_alive))
-    await worker_table.list_workers(stage.url, as_json=True)
+    await workers(stage.url, as_json=True)
     printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [worker["running"] for worker in printed] == [1, 1]
 

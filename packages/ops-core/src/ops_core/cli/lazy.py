@@ -1,10 +1,13 @@
-"""Lazy loading of commands: ``opspawn --help`` imports none of them, a command imports what it needs.
+"""Lazy loading of commands: ``opspawn --help`` imports none of them, ``opspawn COMMAND --help`` its options alone.
 
 The help lines stand here and in the docstrings of the commands; a test holds that they agree.
 """
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -12,7 +15,9 @@ import typer
 from typer.core import TyperCommand
 from typer.main import get_command, get_group
 
+from ops_core.cli import phase
 from ops_core.cli.groups import CommandGroup
+from ops_core.cli.options import runs
 
 COMMANDS = {
     "run": ("ops_core.cli.commands.run", "run", "Work on one goal in this process, and show every step."),
@@ -133,13 +138,48 @@ class LazyGroup(CommandGroup):
 
 
 def load(name: str) -> Any:
-    """Import the command ``name``, with its options."""
+    """Build the command ``name`` with its options; what it runs with is imported when it is called."""
+    module = COMMANDS[name][0]
+    if module in sys.modules:
+        return _build(name)
+    phase.to_run = False
+    try:
+        command = _build(name)
+    finally:
+        phase.to_run = True
+        _forget(module)
+    for path, one in _commands(command):
+        one.callback = partial(_call_whole, name, path)
+    return command
+
+
+def _build(name: str) -> Any:
     module, attribute, _ = COMMANDS[name]
-    found = getattr(import_module(module), attribute)
+    found: Any = getattr(import_module(module), attribute)
     if isinstance(found, typer.Typer):
         command = get_group(found)
         command.name = name
         return command
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    app.command(name=name)(found)
+    app.command(name=name)(runs(found))
     return get_command(app)
+
+
+def _forget(module: str) -> None:
+    """Let the next import of ``module`` load it whole."""
+    sys.modules.pop(module, None)
+    package, _, name = module.rpartition(".")
+    vars(sys.modules[package]).pop(name, None)
+
+
+def _commands(command: Any) -> Iterator[tuple[str | None, Any]]:
+    """The command, or those of a group by their names."""
+    if hasattr(command, "commands"):
+        yield from command.commands.items()
+    else:
+        yield None, command
+
+
+def _call_whole(name: str, path: str | None, /, **options: Any) -> Any:
+    """Call a command for which only the options were loaded so far."""
+    return dict(_commands(_build(name)))[path].callback(**options)

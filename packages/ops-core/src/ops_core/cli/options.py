@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
 from functools import wraps
-from inspect import Parameter, Signature
+from inspect import Parameter, Signature, iscoroutinefunction
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, TypeVar, get_type_hints
 
@@ -215,3 +215,15 @@ def do(work: Any) -> None:
     import asyncio
 
     raise typer.Exit(asyncio.run(work))
+
+
+def runs(command: Callable[..., Any]) -> Callable[..., None]:
+    """The command as typer calls it: one that is a coroutine runs to its end, and its exit code ends the program."""
+    if not iscoroutinefunction(command):
+        return command
+
+    @wraps(command)
+    def wrapper(**given: Any) -> None:
+        do(command(**given))
+
+    return wrapper

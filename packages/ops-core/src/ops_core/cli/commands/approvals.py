@@ -5,23 +5,27 @@ from __future__ import annotations
 import getpass
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import ValidationError
-from rich.text import Text
 
-from ops_core.cli.connect import connected
+from ops_core.cli import phase
 from ops_core.cli.exit_codes import Exit
-from ops_core.cli.inputs import json_or_file
 from ops_core.cli.options import Json, Limit, TaskId, Url, do
-from ops_core.cli.task_ids import whole_id
-from ops_core.cli.terminal.screen import STYLES, Screen
-from ops_core.cli.terminal.step_lines import seconds_of
-from ops_core.cli.terminal.tables import late_line, said
-from ops_core.cli.terminal.text import one_line, unmistakable
-from ops_core.errors import InvalidRequest
-from ops_core.schemas import ApprovalBody, ApprovalPage, ApprovalRequest, SettleRequest
+
+if TYPE_CHECKING or phase.to_run:
+    from pydantic import ValidationError
+    from rich.text import Text
+
+    from ops_core.cli.connect import connected
+    from ops_core.cli.inputs import json_or_file
+    from ops_core.cli.task_ids import whole_id
+    from ops_core.cli.terminal.screen import STYLES, Screen
+    from ops_core.cli.terminal.step_lines import seconds_of
+    from ops_core.cli.terminal.tables import late_line, said
+    from ops_core.cli.terminal.text import one_line, unmistakable
+    from ops_core.errors import InvalidRequest
+    from ops_core.schemas import ApprovalBody, ApprovalPage, ApprovalRequest, SettleRequest
 
 ApprovalId = Annotated[str, typer.Argument(metavar="APPROVAL", help="The approval's id.", show_default=False)]
 Reason = Annotated[str, typer.Option(metavar="TEXT", help="The model is told it.")]

@@ -6,20 +6,23 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from pydantic import ValidationError
-
-from ops_core.cli.connect import connected
+from ops_core.cli import phase
 from ops_core.cli.exit_codes import Exit
-from ops_core.cli.inputs import chosen_agent
 from ops_core.cli.options import SubmitOptions
-from ops_core.cli.terminal.screen import Screen
-from ops_core.cli.terminal.text import one_line
-from ops_core.errors import InvalidRequest
-from ops_core.problem_details import problem_of_fields
-from ops_core.schemas import BatchItem, BatchResult
-from ops_core.strict_json import NotStrict, parse
+
+if TYPE_CHECKING or phase.to_run:
+    from pydantic import ValidationError
+
+    from ops_core.cli.connect import connected
+    from ops_core.cli.inputs import chosen_agent
+    from ops_core.cli.terminal.screen import Screen
+    from ops_core.cli.terminal.text import one_line
+    from ops_core.errors import InvalidRequest
+    from ops_core.problem_details import problem_of_fields
+    from ops_core.schemas import BatchItem, BatchResult
+    from ops_core.strict_json import NotStrict, parse
 
 _BESIDE_A_FILE = frozenset({"file", "agent", "idempotency_key", "url", "as_json"})
 

@@ -6,19 +6,23 @@ import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
-from ops_core.cli.connect import connected
+from ops_core.cli import phase
 from ops_core.cli.exit_codes import Exit
-from ops_core.cli.inputs import seconds_in
 from ops_core.cli.options import CancelOptions, RetryOptions
-from ops_core.cli.terminal.prompt import can_ask, confirm
-from ops_core.cli.terminal.screen import Screen
-from ops_core.cli.terminal.step_lines import counted, seconds_of
-from ops_core.errors import InvalidRequest, OpsError
-from ops_core.problem_details import problem_of_fields
-from ops_core.schemas import BulkBody, BulkRequest
+
+if TYPE_CHECKING or phase.to_run:
+    from pydantic import ValidationError
+
+    from ops_core.cli.connect import connected
+    from ops_core.cli.inputs import seconds_in
+    from ops_core.cli.terminal.prompt import can_ask, confirm
+    from ops_core.cli.terminal.screen import Screen
+    from ops_core.cli.terminal.step_lines import counted, seconds_of
+    from ops_core.errors import InvalidRequest, OpsError
+    from ops_core.problem_details import problem_of_fields
+    from ops_core.schemas import BulkBody, BulkRequest
 
 DONE_WORDS = {
     "cancelled": "cancelled",

@@ -5,20 +5,23 @@ from __future__ import annotations
 import getpass
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ops_core.cli.connect import connected
+from ops_core.cli import phase
 from ops_core.cli.exit_codes import Exit
 from ops_core.cli.options import Json, Key, Limit, Url, do
-from ops_core.cli.terminal.halt_lines import print_halt, what
-from ops_core.cli.terminal.screen import Screen
-from ops_core.cli.terminal.text import one_line
-from ops_core.errors import InvalidRequest
-from ops_core.halt import MAX_BY, MAX_REASON, MAX_TARGET, HaltKind
-from ops_core.schemas import HaltBody, HaltRequest, LiftRequest
-from ops_core.strict_json import is_unicode
+
+if TYPE_CHECKING or phase.to_run:
+    from ops_core.cli.connect import connected
+    from ops_core.cli.terminal.halt_lines import print_halt, what
+    from ops_core.cli.terminal.screen import Screen
+    from ops_core.cli.terminal.text import one_line
+    from ops_core.errors import InvalidRequest
+    from ops_core.halt import MAX_BY, MAX_REASON, MAX_TARGET, HaltKind
+    from ops_core.schemas import HaltBody, HaltRequest, LiftRequest
+    from ops_core.strict_json import is_unicode
 
 
 class Halted(StrEnum):

@@ -14,28 +14,31 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from difflib import unified_diff
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from agentkit.errors import McpUnavailable, ToolError, UsageError
-from agentkit.mcp import Definition, LoopbackLogin, McpPool, McpServer, Pins, Standing, standings
-from agentkit.mcp.pins import problem_with
-from ops_core.assembly import CONFIG_FILE, open_ops
-from ops_core.cli.commands.serve import log_from
+from ops_core.cli import phase
 from ops_core.cli.exit_codes import Exit
 from ops_core.cli.groups import CommandGroup
 from ops_core.cli.options import Json, do
-from ops_core.cli.terminal.prompt import can_ask, confirm
-from ops_core.cli.terminal.screen import Screen
-from ops_core.cli.terminal.step_lines import counted
-from ops_core.cli.terminal.text import one_line, visible
-from ops_core.concurrency.shutdown import stopped_by_signals, unless_closing
-from ops_core.config.loader import read_catalog
-from ops_core.config.mcp import lock_of, write_pins
-from ops_core.errors import ConfigError, InvalidRequest
-from ops_core.processes.server import mcp_is_installed
-from ops_core.settings import read_settings
+
+if TYPE_CHECKING or phase.to_run:
+    from agentkit.errors import McpUnavailable, ToolError, UsageError
+    from agentkit.mcp import Definition, LoopbackLogin, McpPool, McpServer, Pins, Standing, standings
+    from agentkit.mcp.pins import problem_with
+    from ops_core.assembly import CONFIG_FILE, open_ops
+    from ops_core.cli.commands.serve import log_from
+    from ops_core.cli.terminal.prompt import can_ask, confirm
+    from ops_core.cli.terminal.screen import Screen
+    from ops_core.cli.terminal.step_lines import counted
+    from ops_core.cli.terminal.text import one_line, visible
+    from ops_core.concurrency.shutdown import stopped_by_signals, unless_closing
+    from ops_core.config.loader import read_catalog
+    from ops_core.config.mcp import lock_of, write_pins
+    from ops_core.errors import ConfigError, InvalidRequest
+    from ops_core.processes.server import mcp_is_installed
+    from ops_core.settings import read_settings
 
 app = typer.Typer(
     cls=CommandGroup,

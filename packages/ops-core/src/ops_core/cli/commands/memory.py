@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import ValidationError
-from rich.text import Text
 
-from ops_core.cli.connect import connected
+from ops_core.cli import phase
 from ops_core.cli.exit_codes import Exit
 from ops_core.cli.groups import CommandGroup
 from ops_core.cli.options import Json, Limit, Url, do
-from ops_core.cli.terminal.screen import STYLES, Screen
-from ops_core.cli.terminal.step_lines import counted, joined
-from ops_core.cli.terminal.text import one_line
-from ops_core.errors import InvalidRequest
-from ops_core.problem_details import problem_of_fields
-from ops_core.schemas import NoteBody, RecallRequest
+
+if TYPE_CHECKING or phase.to_run:
+    from pydantic import ValidationError
+    from rich.text import Text
+
+    from ops_core.cli.connect import connected
+    from ops_core.cli.terminal.screen import STYLES, Screen
+    from ops_core.cli.terminal.step_lines import counted, joined
+    from ops_core.cli.terminal.text import one_line
+    from ops_core.errors import InvalidRequest
+    from ops_core.problem_details import problem_of_fields
+    from ops_core.schemas import NoteBody, RecallRequest
 
 app = typer.Typer(
     cls=CommandGroup,

@@ -6,34 +6,38 @@ import asyncio
 import getpass
 import sys
 from dataclasses import dataclass, replace
-from typing import IO, Annotated, cast
+from typing import IO, TYPE_CHECKING, Annotated, cast
 
 import typer
-from pydantic import ValidationError
 
-from agentkit.run.loop import Event
-from agentkit.transcript.steps import ApprovalAsked, ApprovalGiven, Recorded
-from ops_core.assembly import Ops, open_ops
-from ops_core.cli.error_lines import exit_of_status
+from ops_core.cli import phase
 from ops_core.cli.exit_codes import Exit
-from ops_core.cli.inputs import chosen_agent, serving, with_attachments, with_model
 from ops_core.cli.options import Attach, Json, MaxUsd, Thread, grouped
-from ops_core.cli.signals import first_of, signals_to, warnings_to
-from ops_core.cli.task_ids import whole_id
-from ops_core.cli.terminal.live_view import JsonView, PeopleView, View, print_goal
-from ops_core.cli.terminal.output import written_behind
-from ops_core.cli.terminal.prompt import can_ask, confirm
-from ops_core.cli.terminal.screen import Screen, reserved_output
-from ops_core.cli.terminal.tables import how_to_answer, how_to_go_on, how_to_look
-from ops_core.cli.terminal.text import one_line, unmistakable
-from ops_core.config.catalog import CatalogEntry
-from ops_core.errors import ApprovalConflict, ApprovalExpired, InvalidRequest
-from ops_core.runner import Runner
-from ops_core.schemas import TaskBody, TaskRequest
-from ops_core.schemas.queries import task_id_of
-from ops_core.service import LocalClient
-from ops_core.settings import read_settings
-from ops_core.task import DEFAULT_TENANT, Task, TaskStatus
+
+if TYPE_CHECKING or phase.to_run:
+    from pydantic import ValidationError
+
+    from agentkit.run.loop import Event
+    from agentkit.transcript.steps import ApprovalAsked, ApprovalGiven, Recorded
+    from ops_core.assembly import Ops, open_ops
+    from ops_core.cli.error_lines import exit_of_status
+    from ops_core.cli.inputs import chosen_agent, serving, with_attachments, with_model
+    from ops_core.cli.signals import first_of, signals_to, warnings_to
+    from ops_core.cli.task_ids import whole_id
+    from ops_core.cli.terminal.live_view import JsonView, PeopleView, View, print_goal
+    from ops_core.cli.terminal.output import written_behind
+    from ops_core.cli.terminal.prompt import can_ask, confirm
+    from ops_core.cli.terminal.screen import Screen, reserved_output
+    from ops_core.cli.terminal.tables import how_to_answer, how_to_go_on, how_to_look
+    from ops_core.cli.terminal.text import one_line, unmistakable
+    from ops_core.config.catalog import CatalogEntry
+    from ops_core.errors import ApprovalConflict, ApprovalExpired, InvalidRequest
+    from ops_core.runner import Runner
+    from ops_core.schemas import TaskBody, TaskRequest
+    from ops_core.schemas.queries import task_id_of
+    from ops_core.service import LocalClient
+    from ops_core.settings import read_settings
+    from ops_core.task import DEFAULT_TENANT, Task, TaskStatus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

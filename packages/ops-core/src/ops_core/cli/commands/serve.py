@@ -6,23 +6,26 @@ import logging
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agentkit.money import as_text, nanos
-from ops_core.assembly import open_ops
-from ops_core.cli.connect import connected
+from ops_core.cli import phase
 from ops_core.cli.exit_codes import Exit
-from ops_core.cli.inputs import seconds_in
 from ops_core.cli.options import Json, Url
-from ops_core.cli.terminal.screen import Screen
-from ops_core.cli.terminal.step_lines import counted
-from ops_core.cli.terminal.text import without_secrets
-from ops_core.observability import logs
-from ops_core.processes.server import mcp_is_installed, run_server
-from ops_core.settings import Settings, known_secrets, read_settings
-from ops_core.stores import REVISION, migrations, open_store
+
+if TYPE_CHECKING or phase.to_run:
+    from agentkit.money import as_text, nanos
+    from ops_core.assembly import open_ops
+    from ops_core.cli.connect import connected
+    from ops_core.cli.inputs import seconds_in
+    from ops_core.cli.terminal.screen import Screen
+    from ops_core.cli.terminal.step_lines import counted
+    from ops_core.cli.terminal.text import without_secrets
+    from ops_core.observability import logs
+    from ops_core.processes.server import mcp_is_installed, run_server
+    from ops_core.settings import Settings, known_secrets, read_settings
+    from ops_core.stores import REVISION, migrations, open_store
 
 
 def serve(

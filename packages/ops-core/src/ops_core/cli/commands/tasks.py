@@ -8,17 +8,12 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import ValidationError
 
-from agentkit.transcript.codec import recorded_to_json
-from agentkit.transcript.steps import ApprovalAsked
-from ops_core.cli.connect import connected
-from ops_core.cli.error_lines import exit_of_status
+from ops_core.cli import phase
 from ops_core.cli.exit_codes import Exit
-from ops_core.cli.inputs import chosen_agent, json_or_file, seconds_in, with_attachments
 from ops_core.cli.options import (
     CancelOptions,
     Json,
@@ -31,16 +26,26 @@ from ops_core.cli.options import (
     do,
     grouped,
 )
-from ops_core.cli.task_ids import whole_id
-from ops_core.cli.terminal.halt_lines import describe_halt, holding
-from ops_core.cli.terminal.live_view import JsonView, PeopleView, View, print_goal
-from ops_core.cli.terminal.screen import Screen
-from ops_core.cli.terminal.tables import print_agents, print_task, print_tasks, said
-from ops_core.cli.terminal.worker_table import lease_in_words
-from ops_core.errors import InvalidRequest, OpsError
-from ops_core.operations import Operations
-from ops_core.schemas import LeaseBody, TaskBody, TaskRequest
-from ops_core.task import TaskStatus
+
+if TYPE_CHECKING or phase.to_run:
+    from pydantic import ValidationError
+
+    from agentkit.transcript.codec import recorded_to_json
+    from agentkit.transcript.steps import ApprovalAsked
+    from ops_core.cli.commands import batch, bulk
+    from ops_core.cli.connect import connected
+    from ops_core.cli.error_lines import exit_of_status
+    from ops_core.cli.inputs import chosen_agent, json_or_file, seconds_in, with_attachments
+    from ops_core.cli.task_ids import whole_id
+    from ops_core.cli.terminal.halt_lines import describe_halt, holding
+    from ops_core.cli.terminal.live_view import JsonView, PeopleView, View, print_goal
+    from ops_core.cli.terminal.screen import Screen
+    from ops_core.cli.terminal.tables import print_agents, print_task, print_tasks, said
+    from ops_core.cli.terminal.worker_table import lease_in_words
+    from ops_core.errors import InvalidRequest, OpsError
+    from ops_core.operations import Operations
+    from ops_core.schemas import LeaseBody, TaskBody, TaskRequest
+    from ops_core.task import TaskStatus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +75,6 @@ def submit(options: SubmitOptions) -> None:
     as REST takes it, {"agent": …, "input": …, "idempotency_key": …}; the ids are printed in the same order, and a task
     that is refused harms no other.
     """
-    from ops_core.cli.commands import batch
-
     do(_submit(options) if options.file is None else batch.submit(options, options.file))
 
 
@@ -110,8 +113,6 @@ def cancel(options: CancelOptions) -> None:
     One that has ended stays as it is. With a filter the tasks are counted, and you are asked; a script says --yes.
     Without --status, all that have not ended are meant.
     """
-    from ops_core.cli.commands import bulk
-
     one = _one_or_many(options.task_id, many=bulk.has_filter(options))
     do(bulk.cancel(options) if one is None else _cancel(one, options.url, options.as_json))
 
@@ -123,8 +124,6 @@ def retry(options: RetryOptions) -> None:
     A task is retried once: asked again, this prints the id of the task that carries it on. With a filter the tasks are
     counted, and you are asked; a script says --yes. Without --status, those that failed are meant.
     """
-    from ops_core.cli.commands import bulk
-
     one = _one_or_many(options.task_id, many=bulk.has_filter(options))
     key = options.idempotency_key
     do(bulk.retry(options) if one is None else _retry(one, key, options.url, options.as_json))

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.text import Text
 
-from ops_core.cli.connect import connected
+from ops_core.cli import phase
 from ops_core.cli.exit_codes import Exit
 from ops_core.cli.groups import CommandGroup
 from ops_core.cli.options import Json, Limit, Url, do
-from ops_core.cli.terminal.screen import STYLES, Screen
-from ops_core.cli.terminal.step_lines import counted, seconds_of
-from ops_core.cli.terminal.text import as_text, input_as_text, one_line, visible
-from ops_core.operations import Operations
-from ops_core.schemas import TaskBody, ThreadPage
-from ops_core.schemas.queries import PAGE_MOST
-from ops_core.task import TaskStatus
+
+if TYPE_CHECKING or phase.to_run:
+    from rich.text import Text
+
+    from ops_core.cli.connect import connected
+    from ops_core.cli.terminal.screen import STYLES, Screen
+    from ops_core.cli.terminal.step_lines import counted, seconds_of
+    from ops_core.cli.terminal.text import as_text, input_as_text, one_line, visible
+    from ops_core.operations import Operations
+    from ops_core.schemas import TaskBody, ThreadPage
+    from ops_core.schemas.queries import PAGE_MOST
+    from ops_core.task import TaskStatus
 
 app = typer.Typer(
     cls=CommandGroup,

@@ -7,19 +7,22 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ops_core.assembly import Ops, open_ops
-from ops_core.cli.commands.serve import announced, log_from
+from ops_core.cli import phase
 from ops_core.cli.exit_codes import Exit
 from ops_core.cli.options import grouped
-from ops_core.cli.terminal.screen import Screen
-from ops_core.cli.terminal.text import without_secrets
-from ops_core.processes.supervisor import Supervisor, SupervisorOptions
-from ops_core.processes.worker import shared_only, work
-from ops_core.settings import Settings, read_settings
+
+if TYPE_CHECKING or phase.to_run:
+    from ops_core.assembly import Ops, open_ops
+    from ops_core.cli.commands.serve import announced, log_from
+    from ops_core.cli.terminal.screen import Screen
+    from ops_core.cli.terminal.text import without_secrets
+    from ops_core.processes.supervisor import Supervisor, SupervisorOptions
+    from ops_core.processes.worker import shared_only, work
+    from ops_core.settings import Settings, read_settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

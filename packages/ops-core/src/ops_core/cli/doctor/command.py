@@ -15,36 +15,40 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from textwrap import wrap
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
-import httpx2
 import typer
-from rich.text import Text
 
-import agentkit
-from agentkit.errors import AgentkitError
 from ops_core import __version__
-from ops_core.assembly import CONFIG_FILE, load_catalog
-from ops_core.cli.agentkit_check import FORMER_NAMES, OURS
-from ops_core.cli.doctor.finding import Finding, State
-from ops_core.cli.doctor.mcp_servers import examine_servers
-from ops_core.cli.doctor.models import call_models
-from ops_core.cli.doctor.sandboxes import examine_sandboxes
+from ops_core.cli import phase
 from ops_core.cli.exit_codes import Exit
-from ops_core.cli.local_store import store_file
 from ops_core.cli.options import Json, Url
-from ops_core.cli.terminal.screen import STYLES, Screen
-from ops_core.cli.terminal.step_lines import counted
-from ops_core.cli.terminal.text import one_line, without_secrets
-from ops_core.config.http_tools import check_apis
-from ops_core.dispatchers import examine_dispatcher
-from ops_core.errors import ConfigError, OpsError, StoreUnavailable
-from ops_core.ports import Activity, Stats
-from ops_core.processes.server import grpc_is_installed
-from ops_core.settings import PREFIX, Settings, read_settings
-from ops_core.stores import REVISION, SqlStore, open_store
-from ops_core.stores.diagnostics import examine_database, try_to_write
-from ops_core.task import TaskStatus
+
+if TYPE_CHECKING or phase.to_run:
+    import httpx2
+    from rich.text import Text
+
+    import agentkit
+    from agentkit.errors import AgentkitError
+    from ops_core.assembly import CONFIG_FILE, load_catalog
+    from ops_core.cli.agentkit_check import FORMER_NAMES, OURS
+    from ops_core.cli.doctor.finding import Finding, State
+    from ops_core.cli.doctor.mcp_servers import examine_servers
+    from ops_core.cli.doctor.models import call_models
+    from ops_core.cli.doctor.sandboxes import examine_sandboxes
+    from ops_core.cli.local_store import store_file
+    from ops_core.cli.terminal.screen import STYLES, Screen
+    from ops_core.cli.terminal.step_lines import counted
+    from ops_core.cli.terminal.text import one_line, without_secrets
+    from ops_core.config.http_tools import check_apis
+    from ops_core.dispatchers import examine_dispatcher
+    from ops_core.errors import ConfigError, OpsError, StoreUnavailable
+    from ops_core.ports import Activity, Stats
+    from ops_core.processes.server import grpc_is_installed
+    from ops_core.settings import PREFIX, Settings, read_settings
+    from ops_core.stores import REVISION, SqlStore, open_store
+    from ops_core.stores.diagnostics import examine_database, try_to_write
+    from ops_core.task import TaskStatus
 
 
 def doctor(

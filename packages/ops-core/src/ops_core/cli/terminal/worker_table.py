@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from rich.cells import set_cell_size
 from rich.text import Text
 
-from ops_core.cli.connect import connected
-from ops_core.cli.exit_codes import Exit
 from ops_core.cli.terminal.screen import STYLES, Screen
 from ops_core.cli.terminal.step_lines import seconds_of
 from ops_core.cli.terminal.text import one_line
@@ -18,22 +17,15 @@ NAME_WIDTH = 28
 AGENTS_WIDTH = 18
 
 
-async def list_workers(url: str | None, as_json: bool) -> Exit:
-    """Show all workers."""
-    screen = Screen()
-    async with connected(url) as client:
-        workers = await client.workers()
-    if as_json:
-        for worker in workers:
-            screen.json(worker.model_dump(mode="json"))
-    elif not workers:
+def print_workers(screen: Screen, workers: Sequence[WorkerBody]) -> None:
+    """A line for each worker, and one for each task that it holds."""
+    if not workers:
         screen.say("no worker is alive: `opspawn worker` or `opspawn serve` starts one", "quiet")
-    else:
-        if screen.is_terminal:
-            screen.print(Text(_row("WORKER", "AGENTS", "TASKS", "SEEN", "VERSION"), STYLES["quiet"]))
-        for worker in workers:
-            _print_worker(screen, worker)
-    return Exit.OUTPUT_CLOSED if screen.closed else Exit.OK
+        return
+    if screen.is_terminal:
+        screen.print(Text(_row("WORKER", "AGENTS", "TASKS", "SEEN", "VERSION"), STYLES["quiet"]))
+    for worker in workers:
+        _print_worker(screen, worker)
 
 
 def lease_in_words(lease: LeaseBody) -> str:

@@ -181,6 +181,18 @@ def test_a_terminal_that_is_closed_lets_the_run_go(opspawn):
     until(lambda: opspawn.json("list")[0]["status"] == "pending")
 
 
+@pytest.mark.parametrize("answer, status", [("y", "cancelled"), ("n", "pending")])
+def test_a_verb_on_many_tasks_is_confirmed_at_the_prompt(opspawn, answer, status):
+    for _ in range(2):
+        opspawn("submit", "go", "--agent", "measurer")
+    terminal = opspawn.terminal("cancel", "--agent", "measurer")
+    terminal.expect("2 tasks")
+    terminal.expect(r"\[y/")
+    terminal.sendline(answer)
+    ended(terminal)
+    assert [task["status"] for task in opspawn.json("list")] == [status] * 2
+
+
 # --- output that is not read -------------------------------------------------------------------------------------
 
 

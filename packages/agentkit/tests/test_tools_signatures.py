@@ -7,7 +7,8 @@ import pickle
 import sys
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, TypedDict  # noqa: F401
+from enum import Enum, StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, TypedDict  # noqa: F401
 
 import pytest
 from pydantic import BaseModel, Field
@@ -404,3 +405,37 @@ def test_an_annotation_that_is_no_type_names_its_parameter(annotation: Any):
     look.__annotations__["odd"] = annotation
     with pytest.raises(UsageError, match="tool look: the annotation of parameter odd"):
         _ = Tool(look).spec
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+class Size(StrEnum):
+    SMALL = "small"
+
+
+@pytest.mark.parametrize(
+    "type_, reason",
+    [
+        (type[int], "class"),
+        (list[type], "class"),
+        (Literal[Colour.RED], "Enum"),
+        (Annotated[Literal[Colour.RED] | None, "colour"], "Enum"),
+    ],
+)
+def test_a_type_of_which_no_json_is_a_value_is_refused_when_declared(type_: Any, reason: str) -> None:
+    def paint(what: Any) -> None:
+        """Paint."""
+
+    paint.__annotations__["what"] = type_
+    with pytest.raises(UsageError, match=f"tool paint: parameter what .*{reason}"):
+        Tool(paint).spec  # noqa: B018
+
+
+async def test_a_member_of_a_text_enum_in_a_literal_arrives() -> None:
+    def pack(size: Literal[Size.SMALL]) -> str:
+        """Pack."""
+        return type(size).__name__
+
+    assert await called(Tool(pack), size="small") == "Size"

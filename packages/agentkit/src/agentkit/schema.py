@@ -9,10 +9,11 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields as fields_of
 from dataclasses import is_dataclass
+from enum import Enum
 from functools import cache, cached_property
 from itertools import islice
 from operator import is_
-from typing import Annotated, Any, Generic, TypeVar, cast, get_args, get_origin
+from typing import Annotated, Any, Generic, Literal, TypeVar, cast, get_args, get_origin
 
 from agentkit.errors import AgentkitError, BadArguments, TranscriptError, UsageError
 from agentkit.messages import JsonObject, JsonValue
@@ -156,6 +157,8 @@ class ArgumentsSchema:
         if name not in self._signature.hints:
             message = f"tool {self._tool}: parameter {name} needs an annotation that says its type"
             raise UsageError(message)
+        if (reason := _never_valid(self._signature.hints[name])) is not None:
+            raise self._refused(parameter, TypeError(reason))
 
     def _refused(self, parameter: inspect.Parameter, cause: Exception) -> UsageError:
         kind = UnresolvedAnnotation if getattr(cause, "code", "") in _UNRESOLVED else UsageError
@@ -390,6 +393,24 @@ def _explain(what: str, error: Any) -> str:
     """What is wrong, field by field; without the values, which may be private."""
     problems = [f"{'.'.join(map(str, item['loc'])) or 'value'}: {item['msg']}" for item in error.errors()[:8]]
     return f"{what}: {'; '.join(problems)}"
+
+
+def _never_valid(hint: Any) -> str | None:
+    """Return why no JSON is a value of a type although pydantic makes a schema of it; ``None`` where some is."""
+    origin = get_origin(hint)
+    if hint is type or origin is type:
+        return "a class cannot be written in JSON, take its name as a str"
+    if origin is Literal:
+        has_members = any(
+            isinstance(each, Enum) and not isinstance(each, str | int) for each in get_args(hint)
+        )
+        return (
+            "members of an Enum in a Literal match no JSON, name the Enum or the values"
+            if has_members
+            else None
+        )
+    inner = get_args(hint)[:1] if origin is Annotated else get_args(hint)
+    return next((reason for each in inner if (reason := _never_valid(each)) is not None), None)
 
 
 def _first_line(error: Exception) -> str:

@@ -42,6 +42,24 @@ def test_the_beginning_of_an_id_is_enough_and_last_is_the_newest(tasks):
     assert "completed" in done.stdout
 
 
+def test_a_dash_is_the_newest_task_for_every_command(opspawn):
+    first, second = (opspawn("submit", "go", "--agent", "measurer").stdout.strip() for _ in range(2))
+    assert opspawn.json("show", "-")[-1]["id"] == second
+    (halt,) = opspawn.json("halt", "task", "-")
+    assert halt["target"] == second
+    assert "cancelled" in opspawn("cancel", "-").stdout
+    (retried,) = opspawn.json("retry", "-")
+    assert opspawn.json("show", "-")[-1]["id"] == retried["id"]
+    assert [opspawn.status(task) for task in (first, second)] == ["pending", "cancelled"]
+
+
+def test_a_halt_takes_the_beginning_of_an_id(opspawn):
+    task = opspawn("submit", "go", "--agent", "measurer").stdout.strip()
+    (halt,) = opspawn.json("halt", "task", task[:13])
+    assert halt["target"] == task
+    assert "there is no task" in opspawn("halt", "task", "00000000", code=3).stderr
+
+
 def test_a_beginning_that_fits_several_or_none_is_refused(tasks):
     opspawn, ids = tasks
     shared = ids[0][:8]

@@ -12,11 +12,16 @@ from typing import Annotated, Any, TypeAlias, TypeVar, get_type_hints
 import typer
 
 TaskId: TypeAlias = Annotated[
-    str, typer.Argument(metavar="ID", help="The task's id, or its beginning.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="ID", help="The task's id, its beginning, or - for the newest.", show_default=False
+    ),
 ]
 TaskToSee: TypeAlias = Annotated[
     str,
-    typer.Argument(metavar="ID", help="The task's id, its beginning, or `last`.", show_default=False),
+    typer.Argument(
+        metavar="ID", help="The task's id, its beginning, or - for the newest.", show_default=False
+    ),
 ]
 Thread: TypeAlias = Annotated[
     str | None,
@@ -106,7 +111,10 @@ def grouped(group: type[Given]) -> Callable[[Command[Given]], Callable[..., None
 
 
 OneTask: TypeAlias = Annotated[
-    str | None, typer.Argument(metavar="ID", help="The task's id, or its beginning.", show_default=False)
+    str | None,
+    typer.Argument(
+        metavar="ID", help="The task's id, its beginning, or - for the newest.", show_default=False
+    ),
 ]
 OfStatus: TypeAlias = Annotated[
     list[str] | None,

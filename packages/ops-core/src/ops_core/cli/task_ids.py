@@ -1,4 +1,4 @@
-"""Ids of tasks as they are typed: whole, or the beginning of one."""
+"""Ids of tasks as they are typed: whole, the beginning of one, or a word for the newest task."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from ops_core.schemas.queries import PAGE_MOST
 
 LAST = "last"
 """Stands for the newest task, for commands that change nothing."""
+
+NEWEST = "-"
+"""Stands for the newest task, for every command."""
 
 SHORTEST = 8
 """Characters of a beginning; two tasks of one millisecond share thirteen."""
@@ -26,14 +29,14 @@ async def whole_id(client: Operations, given: str, *, last: bool = False) -> str
 
     Args:
         client: where the tasks are.
-        given: an id, or its beginning.
+        given: an id, its beginning, or ``-`` for the newest task.
         last: ``last`` may be said, for the newest one.
 
     Raises:
         TaskNotFound: there is none.
         InvalidRequest: several ids begin so.
     """
-    if last and given == LAST:
+    if given == NEWEST or (last and given == LAST):
         newest = (await client.list(limit=1)).items
         if not newest:
             raise TaskNotFound("there is no task yet")

@@ -15,6 +15,7 @@ from ops_core.cli.options import Json, Key, Limit, Url, do
 
 if TYPE_CHECKING or phase.to_run:
     from ops_core.cli.connect import connected
+    from ops_core.cli.task_ids import whole_id
     from ops_core.cli.terminal.halt_lines import print_halt, what
     from ops_core.cli.terminal.screen import Screen
     from ops_core.cli.terminal.text import one_line
@@ -101,6 +102,8 @@ async def _halt(order: Order, url: str | None, as_json: bool) -> Exit:
     request = HaltRequest(kind=HaltKind(order.kind), target=order.target, reason=order.reason, by=_person())
     request.as_new()
     async with connected(url) as client:
+        if request.kind is HaltKind.TASK:
+            request = request.model_copy(update={"target": await whole_id(client, request.target)})
         made = await client.halt(request, idempotency_key=order.idempotency_key)
     screen = Screen()
     if as_json:

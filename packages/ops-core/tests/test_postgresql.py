@@ -555,3 +555,9 @@ def sessions(postgres: PostgresServer, name: str) -> set[int]:
 
 def end_sessions(postgres: PostgresServer, name: str) -> None:
     postgres.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+
+
+async def test_a_server_that_is_not_there_is_not_reached():
+    with pytest.raises(StoreUnavailable, match=r"^the database cannot be reached: .*refused"):
+        async with open_store("postgresql://u@127.0.0.1:1/x") as store:
+            await store.check()

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from ops_core.errors import StoreUnavailable
 from ops_core.ports import Activity, Stats
-from ops_core.stores.dialects import is_file, reason
+from ops_core.stores.dialects import failure, is_file, reason
 from ops_core.stores.sql.stats import read_stats
 from ops_core.stores.sql.workers import read_activity
 from ops_core.stores.store import SqlStore
@@ -64,7 +64,7 @@ def examine_database(store: SqlStore) -> Examined:
                 activity=None if stats is None else read_activity(connection),
             )
     except DBAPIError as error:
-        message = f"the database refused a read: {reason(error)}"
+        message = failure("a read", error)
         raise StoreUnavailable(message) from None
     finally:
         store.disconnect()

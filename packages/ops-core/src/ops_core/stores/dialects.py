@@ -567,6 +567,14 @@ def reason(error: DBAPIError) -> str:
     return f"{type(error.orig).__name__}: {lines[0] if lines else 'no reason given'}"
 
 
+def failure(what: str, error: DBAPIError) -> str:
+    """What became of ``what``: the database refused it, or was not reached at all."""
+    said = reason(error)
+    if ": connection failed: " in said:
+        return f"the database cannot be reached: {said}"
+    return f"the database refused {what}: {said}"
+
+
 def is_repeatable(error: DBAPIError) -> bool:
     """May the same transaction succeed when it is carried out once more?"""
     return getattr(error.orig, "sqlstate", None) in REPEATABLE

@@ -44,6 +44,7 @@ from ops_core.spending import Charge, Spent
 from ops_core.stores.dialects import (
     READERS,
     empty_the_log,
+    failure,
     file_of,
     give_back,
     is_file,
@@ -484,7 +485,7 @@ def _in_transaction(
     except DBAPIError as error:
         if error.connection_invalidated and again:  # it was lost while it was idle: the pool has dropped it
             return _in_transaction(engine, patience, work, again=False)
-        message = f"the database refused a read: {reason(error)}"
+        message = failure("a read", error)
         raise StoreUnavailable(message) from None
     except OF_THE_MACHINE as error:
         message = f"the database cannot be used for a read: {of_the_machine(error)}"

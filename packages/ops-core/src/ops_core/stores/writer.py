@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from ops_core.errors import OpsError, StoreUnavailable
-from ops_core.stores.dialects import announce, concerns_all, is_repeatable, reason
+from ops_core.stores.dialects import announce, concerns_all, failure, is_repeatable, reason
 from ops_core.stores.sessions import OF_THE_MACHINE, of_the_machine
 from ops_core.stores.transaction import Transaction
 from ops_core.stores.watchdog import Watchdog
@@ -280,7 +280,7 @@ def _concerns_all(error: Exception) -> bool:
 
 def _explained(error: Exception) -> Exception:
     if isinstance(error, DBAPIError):  # its own text quotes the statement and its values
-        return StoreUnavailable(f"the database refused a write: {reason(error)}")
+        return StoreUnavailable(failure("a write", error))
     if isinstance(error, OF_THE_MACHINE):
         return StoreUnavailable(f"the database cannot be used for a write: {of_the_machine(error)}")
     return error

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from ops_core.errors import SchemaMismatch, StoreUnavailable
 from ops_core.stores import pgvector
-from ops_core.stores.dialects import lock_for_migrations, make_schema, reason
+from ops_core.stores.dialects import failure, lock_for_migrations, make_schema, reason
 from ops_core.stores.store import SqlStore, schema_revision
 
 HERE = Path(__file__).parent
@@ -81,7 +81,7 @@ def _run(store: SqlStore, verb: str, revision: str) -> None:
             _check_is_ours(connection)
         getattr(command, verb)(config(engine), revision)
     except DBAPIError as error:
-        message = f"the database refused a migration: {reason(error)}"
+        message = failure("a migration", error)
         raise StoreUnavailable(message) from None
     finally:
         store.disconnect()

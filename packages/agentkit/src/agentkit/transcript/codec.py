@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import MISSING, fields
 from enum import StrEnum
-from functools import cache
+from functools import cache, partial
 from operator import attrgetter
 from typing import Any, NoReturn, cast
 
@@ -306,9 +306,9 @@ _AS_THEY_ARE = frozenset({str, int, float, bool, dict, list, type(None)})
 
 
 def _dump(value: Any) -> dict[str, JsonValue]:
-    kind = _KIND_OF.get(type(value))
+    kind = _KIND_OF.get(value.__class__)
     body: dict[str, JsonValue] = {} if kind is None else {"kind": kind}
-    names, defaults, get = _layout(type(value))
+    names, defaults, get = _layout(value.__class__)
     for name, default, field in zip(names, defaults, get(value), strict=True):
         if field is default or (type(field) is type(default) and field == default):
             continue
@@ -448,5 +448,11 @@ def _laid_out(cls: type[Any]) -> tuple[tuple[str, ...], tuple[Any, ...], Callabl
         field.default if field.default_factory is MISSING else field.default_factory()
         for field in fields(cls)
     )
-    # one name alone would give the field, and not a sequence
-    return names, defaults, attrgetter(*names) if len(names) > 1 else lambda value: [getattr(value, names[0])]
+    get: Callable[[Any], Sequence[Any]] = attrgetter(*names)
+    if len(names) == 1:  # that would give the field, and not a sequence
+        get = partial(_only, names[0])
+    return names, defaults, get
+
+
+def _only(name: str, value: object) -> Sequence[Any]:
+    return (getattr(value, name),)

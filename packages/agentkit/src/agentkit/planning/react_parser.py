@@ -274,12 +274,14 @@ class _Splitter:
         """An answer goes on to the end, unless the model calls a tool after all, outside a code block."""
         blocks = _code_blocks(self._text, self._labels[index].end())
         block = next(blocks, None)
+        at, hidden = bisect_left(self._elements, (self._labels[index].end(), 0)), 0
         for after in range(index + 1, len(self._labels)):
             start = self._start(after)
+            while at < len(self._elements) and self._elements[at][0] < start:
+                hidden, at = max(hidden, self._elements[at][1]), at + 1
             while block is not None and block[1] <= start:
                 block = next(blocks, None)
-            is_call = (block is None or start < block[0]) and self._is_call(after)
-            is_call = is_call and self._outside(self._labels[index].end(), after) == after
+            is_call = (block is None or start < block[0]) and start >= hidden and self._is_call(after)
             if is_call and not self._is_quoted(index, after):
                 return after
         return len(self._labels)

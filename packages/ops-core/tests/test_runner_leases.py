@@ -10,9 +10,10 @@ import pytest
 from agentkit.agent import Agent
 from agentkit.testing.models import ScriptedModel
 from agentkit.tools import tool
-from agentkit.transcript.steps import Finished, Recorded, Step, ToolStarted
+from agentkit.transcript.steps import Finished, Step, ToolStarted
 from ops_core.dispatchers import LocalDispatcher
 from ops_core.engine import Engine
+from ops_core.ports import Appended
 from ops_core.stores import SqlStore
 from ops_core.task import Lease, RetryPolicy, TaskStatus
 from ops_core.testing import FakeClock, open_test_store
@@ -77,7 +78,7 @@ class Reluctant:
             self._renewed.clear()
             await self._renewed.wait()
 
-    async def append_all(self, lease: Lease, steps: Sequence[Step]) -> Sequence[Recorded]:
+    async def append_all(self, lease: Lease, steps: Sequence[Step]) -> Appended:
         recorded = await self._store.append_all(lease, steps)
         if any(isinstance(step, Finished) for step in steps):
             await self._after_a_heartbeat()

@@ -92,6 +92,31 @@ async def test_cancel_reaches_a_run_of_another_process_with_the_heartbeat(url: s
             assert (await ended(there, task)).status is TaskStatus.CANCELLED
 
 
+async def test_after_a_cancellation_by_another_process_nothing_begins(file_url: str):
+    """Although the next heartbeat is far away, and a file tells nobody of what another process has written."""
+    fetching, paid = Hanging(), asyncio.Event()
+
+    @tool(effect="unsafe")
+    async def pay() -> str:
+        """Pay."""
+        paid.set()
+        return "paid"
+
+    model = ScriptedModel.by_turn([call("hang"), call("pay"), "Done."])
+    agent = Agent(model, name="agent", tools=[fetching.tool(), pay])
+    async with open_test_store(file_url) as store, open_test_store(file_url) as other:
+        here, there = Engine(store, LocalDispatcher()), Engine(other, LocalDispatcher())
+        task = await submit(there)
+        async with working(here, agent, lease_seconds=1000.0):
+            await fetching.begun.wait()
+            await there.cancel(task.tenant, task.id)
+            fetching.go_on.set()
+            assert (await ended(here, task)).status is TaskStatus.CANCELLED
+        steps = await steps_of(store, task)
+    assert not paid.is_set()
+    assert [type(step) for step in steps[-2:]] == [ToolReturned, Finished]
+
+
 async def test_a_cancellation_between_the_claim_and_the_run_is_heard_at_once(engine: Engine):
     task = await submit(engine)
     (claimed,) = await engine.claim("worker", 1, 60.0, ["agent"])

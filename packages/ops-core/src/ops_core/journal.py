@@ -12,7 +12,7 @@ from agentkit.transcript.codec import kind_of
 from agentkit.transcript.steps import Finished, Recorded, Step, ToolReturned, ToolStarted, Unreadable
 from ops_core.concurrency.jitter import spread
 from ops_core.errors import LeaseLost, SpendingReached, StoreUnavailable, TaskUnreadable
-from ops_core.ports import Store
+from ops_core.ports import Appended, Store
 from ops_core.spending import Spending, SpendingLedger
 from ops_core.task import Lease
 
@@ -55,6 +55,7 @@ class TaskJournal:
         lease: the worker's claim; every write is refused with LeaseLost once it is lost.
         changed: told the task's id after each step, and whether its status changed, for whoever watches here.
         recorded: told the kind of each step that was recorded.
+        on_cancel: called before an append returns that found the task's cancellation requested, by whichever process.
         ending: called before the step that ends the task is written.
         known: all its steps, where the claim has brought them, so that there is nothing to load.
         patience_seconds: so long a step that the database refuses is kept and written again: about as long as the lease
@@ -69,6 +70,7 @@ class TaskJournal:
         changed: Changed,
         *,
         recorded: Callable[[str], None] | None = None,
+        on_cancel: Callable[[], None] | None = None,
         ending: Callable[[], None] | None = None,
         known: Sequence[Recorded] | None = None,
         spending: Spending | None = None,
@@ -80,6 +82,7 @@ class TaskJournal:
         self._lease = lease
         self._changed = changed
         self._recorded = recorded
+        self._on_cancel = on_cancel
         self._ending = ending
         self._known = known
         self._begun: set[str] = set()  # unsafe calls
@@ -99,6 +102,12 @@ class TaskJournal:
         return steps
 
     async def _append(self, steps: Sequence[Step]) -> Sequence[Recorded]:
+        appended = await self._append_charged(steps)
+        if appended.cancel_requested and self._on_cancel is not None:
+            self._on_cancel()
+        return appended
+
+    async def _append_charged(self, steps: Sequence[Step]) -> Appended:
         charge = self._till.charge(steps)
         if charge is None:
             return await self._store.append_all(self._lease, steps)

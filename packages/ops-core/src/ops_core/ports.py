@@ -52,6 +52,16 @@ class Page(list[Item]):
     more: bool = False
 
 
+class Appended(list[Recorded]):
+    """Steps that were recorded.
+
+    Attributes:
+        cancel_requested: the cancellation of their task was requested before. ``False`` where they end it.
+    """
+
+    cancel_requested: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskFilter:
     """Which tasks a list shows. Empty fields do not filter.
@@ -492,10 +502,10 @@ class LeaseStore(Protocol):
         """Record a step of a running task; a :class:`~agentkit.transcript.steps.Finished` ends the task with it."""
         ...
 
-    async def append_all(
-        self, lease: Lease, steps: Sequence[Step], charge: Charge | None = None
-    ) -> Sequence[Recorded]:
+    async def append_all(self, lease: Lease, steps: Sequence[Step], charge: Charge | None = None) -> Appended:
         """Record several steps, all or none; nothing may follow a :class:`~agentkit.transcript.steps.Finished`.
+
+        The answer says also whether somebody has requested the task's cancellation, in whichever process.
 
         With ``charge`` the tenant's spending is changed in the same transaction. Raises SpendingReached, and records
         nothing, where what is to be reserved does not fit into what the tenant has left for the day: also not

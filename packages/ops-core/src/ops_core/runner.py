@@ -415,7 +415,7 @@ class Runner:
         return await (await self._ready(served)).run(
             task.input,
             deps=served.deps,
-            journal=self._journal(claimed, known=claimed.steps),
+            journal=self._journal(claimed, known=claimed.steps, on_cancel=control.cancel),
             run_id=task.id,
             earlier=await self._earlier(task),
             scope=scope_of(served.agent.memory, task),
@@ -429,7 +429,13 @@ class Runner:
     async def _earlier(self, task: Task) -> Sequence[Turn]:
         return () if task.thread_id is None else await self._engine.store.earlier(task.tenant, task.id)
 
-    def _journal(self, claimed: Claimed, *, known: Sequence[Recorded] | None = None) -> TaskJournal:
+    def _journal(
+        self,
+        claimed: Claimed,
+        *,
+        known: Sequence[Recorded] | None = None,
+        on_cancel: Callable[[], None] | None = None,
+    ) -> TaskJournal:
         engine, lease = self._engine, claimed.lease
         recorded, ending = self._metrics.recorded, partial(self._ends, lease)
         return TaskJournal(
@@ -437,6 +443,7 @@ class Runner:
             lease,
             engine.notify,
             recorded=recorded,
+            on_cancel=on_cancel,
             ending=ending,
             known=known,
             spending=self._catalog.terms.spending,

@@ -24,6 +24,7 @@ from ops_core.errors import SchemaMismatch, StoreUnavailable
 from ops_core.halt import Halt, NewHalt
 from ops_core.ports import (
     Activity,
+    Appended,
     ApprovalFilter,
     Clock,
     HaltFilter,
@@ -259,9 +260,7 @@ class SqlStore:
         (recorded,) = await self.append_all(lease, (step,))
         return recorded
 
-    async def append_all(
-        self, lease: Lease, steps: Sequence[Step], charge: Charge | None = None
-    ) -> Sequence[Recorded]:
+    async def append_all(self, lease: Lease, steps: Sequence[Step], charge: Charge | None = None) -> Appended:
         """Record steps; they are put into their stored form here, not in the thread that all writes share."""
         bodies = tuple(encode_step(step) for step in steps)
         writer, _readers = self._opened()

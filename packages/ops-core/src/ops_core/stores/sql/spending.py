@@ -14,6 +14,7 @@ from sqlalchemy import BigInteger, Connection, Integer, bindparam, case, func, i
 from agentkit.money import as_text
 from agentkit.transcript.steps import Recorded
 from ops_core.errors import LeaseLost, SpendingReached
+from ops_core.ports import Appended
 from ops_core.spending import Charge, Spent, day_of
 from ops_core.stores.dialects import now
 from ops_core.stores.sql.steps import Written, record_steps
@@ -45,7 +46,7 @@ class Charged:
 
 def record_charged(
     writing: Transaction, charged: Sequence[Charged]
-) -> Sequence[Sequence[Recorded] | LeaseLost | SpendingReached]:
+) -> Sequence[Appended | LeaseLost | SpendingReached]:
     """Record steps as :func:`~ops_core.stores.sql.steps.record_steps` does, and what they cost with them.
 
     The rows of the tenants are locked in one order, so that two workers never wait for each other crosswise.

@@ -26,6 +26,7 @@ from sqlalchemy.types import TypeEngine
 from agentkit.transcript.codec import kind_of
 from agentkit.transcript.steps import BEGINNINGS, Finished, Recorded, Step
 from ops_core.errors import LeaseLost
+from ops_core.ports import Appended
 from ops_core.stores.bulk_statements import (
     BulkInsert,
     BulkStatement,
@@ -130,7 +131,7 @@ def for_many(
     )
 
 
-_append = for_many(_append_by, _COUNTED, t.c.tenant, t.c.steps, t.c.updated_at)
+_append = for_many(_append_by, _COUNTED, t.c.tenant, t.c.steps, t.c.updated_at, t.c.cancel_requested)
 _finish = for_many(_finish_by, _ENDED, t.c.tenant, t.c.steps, t.c.updated_at, t.c.thread_id)
 _new_steps = BulkInsert(s)
 
@@ -169,9 +170,7 @@ class _OfOneLease:
         return (step for one in self.written for step in one.steps)
 
 
-def record_steps(
-    writing: Transaction, written: Sequence[Written]
-) -> Sequence[Sequence[Recorded] | LeaseLost]:
+def record_steps(writing: Transaction, written: Sequence[Written]) -> Sequence[Appended | LeaseLost]:
     """Record steps under their leases; their numbers and times come from the rows of the tasks, which this locks."""
     by_lease: dict[Lease, _OfOneLease] = {}
     for one in written:
@@ -182,7 +181,7 @@ def record_steps(
             of.ending = last if isinstance(last, Finished) else None
     going_on = [of for of in by_lease.values() if of.ending is None]
     coming_to_an_end = [of for of in by_lease.values() if of.ending is not None]
-    recorded: dict[int, Sequence[Recorded]] = {}
+    recorded: dict[int, Appended] = {}
     rows: list[StepRow] = []
     ended: list[tuple[Lease, str | None]] = []
     for statement, leases in ((_append, going_on), (_finish, coming_to_an_end)):
@@ -197,13 +196,15 @@ def record_steps(
     return [recorded[id(one)] if id(one) in recorded else lost(one.lease) for one in written]
 
 
-def _rows_of(of: _OfOneLease, row: Found, recorded: dict[int, Sequence[Recorded]]) -> Iterator[StepRow]:
+def _rows_of(of: _OfOneLease, row: Found, recorded: dict[int, Appended]) -> Iterator[StepRow]:
     """The rows of steps whose task let them through; notes in ``recorded`` what each write has become."""
     tenant, count, at = row[:3]
+    cancel_requested = of.ending is None and bool(row[3])
     number = count - sum(len(one.steps) for one in of.written)
     for one in of.written:
         numbered = [Recorded(seq=seq, at=at, step=step) for seq, step in enumerate(one.steps, start=number)]
-        recorded[id(one)] = numbered
+        recorded[id(one)] = Appended(numbered)
+        recorded[id(one)].cancel_requested = cancel_requested
         number += len(numbered)
         for step, body in zip(numbered, one.bodies, strict=True):
             yield step_row((tenant, of.lease.task_id, of.lease.epoch), step, body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -84,6 +85,15 @@ class FinishingContract:
         await store.append(one.lease, REPLIED)
         await store.append(one.lease, CANCELLED)
         assert await steps_of(store, one.task) == [STARTED, REPLIED, CANCELLED]
+
+    async def test_a_worker_reads_with_each_step_that_cancellation_is_requested(self, store: Store) -> None:
+        one, other = await claimed(store, STARTED), await claimed(store, STARTED)
+        assert not (await store.append_all(one.lease, [REPLIED])).cancel_requested
+        await store.cancel(TENANT, one.task.id)
+        appended = await asyncio.gather(
+            *(store.append_all(each.lease, [REPLIED]) for each in (one, other, one, other))
+        )
+        assert [each.cancel_requested for each in appended] == [True, False, True, False]
 
     async def test_a_worker_that_lets_a_task_go_instead_of_cancelling_it_ends_it(self, store: Store) -> None:
         for way in ("wait", "release", "release for later"):

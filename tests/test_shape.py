@@ -23,7 +23,7 @@ FUNCTION_LINES = 40
 PARAMETERS = 7
 WIDER = {
     "agentkit.tools.functions": 9,
-    "ops_core.journal": 8,
+    "ops_core.journal": 9,
     "ops_core.cli.commands.approvals": 8,
 }  # declarations: each parameter is a property of a tool, or an option of a command
 PORT_METHODS = 16

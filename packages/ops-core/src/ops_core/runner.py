@@ -186,11 +186,12 @@ class Runner:
 
     async def _drain(self) -> None:
         self.stop()
-        running = {carried.running for carried in self._carried.values()}
-        if running:
-            _done, late = await asyncio.wait(running, timeout=self._options.grace_seconds)
+        carried = {one.running: one for one in self._carried.values()}
+        if carried:
+            _done, late = await asyncio.wait(carried, timeout=self._options.grace_seconds)
             for task in late:
-                task.cancel()
+                if not carried[task].ending:  # a last write that is on its way is waited for
+                    task.cancel()
             if late:
                 await asyncio.wait(late, timeout=2 * STUBBORN_SECONDS)
 
@@ -314,9 +315,8 @@ class Runner:
         """Carry a task until it has ended, or waits, or belongs to somebody else; the lease is in no hand then."""
         task, halt_watch = claimed.task, self._engine.halt_watch
         hold = partial(self._hold, claimed.lease)
-        if (
-            halt_watch.holding(task) is not None
-        ):  # it was claimed all the same: the halt was lifted a moment ago
+        # claimed all the same: the halt was lifted a moment ago
+        if halt_watch.holding(task) is not None:
             await halt_watch.refresh_quietly()
         try:
             with (
@@ -415,7 +415,7 @@ class Runner:
         return await (await self._ready(served)).run(
             task.input,
             deps=served.deps,
-            journal=self._journal(claimed, known=claimed.steps, on_cancel=control.cancel),
+            journal=self._journal(claimed, known=claimed.steps),
             run_id=task.id,
             earlier=await self._earlier(task),
             scope=scope_of(served.agent.memory, task),
@@ -429,13 +429,7 @@ class Runner:
     async def _earlier(self, task: Task) -> Sequence[Turn]:
         return () if task.thread_id is None else await self._engine.store.earlier(task.tenant, task.id)
 
-    def _journal(
-        self,
-        claimed: Claimed,
-        *,
-        known: Sequence[Recorded] | None = None,
-        on_cancel: Callable[[], None] | None = None,
-    ) -> TaskJournal:
+    def _journal(self, claimed: Claimed, *, known: Sequence[Recorded] | None = None) -> TaskJournal:
         engine, lease = self._engine, claimed.lease
         recorded, ending = self._metrics.recorded, partial(self._ends, lease)
         return TaskJournal(
@@ -443,7 +437,7 @@ class Runner:
             lease,
             engine.notify,
             recorded=recorded,
-            on_cancel=on_cancel,
+            on_cancel=self._carried[lease].control.cancel,
             ending=ending,
             known=known,
             spending=self._catalog.terms.spending,

@@ -1,3 +1,3 @@
-"""ops_core: the platform that carries agents to their end."""
+"""ops_core: the platform that runs agents durably."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""Where the parts meet: settings become an open platform. Nothing else builds."""
+"""Assembly of the platform: settings become an open platform. No other module builds one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Verbs on many tasks at once: which tasks are meant, and what became of them. Pure."""
+"""Verbs on many tasks at once: which tasks are selected, and the result of each. Pure."""
 
 from __future__ import annotations
 

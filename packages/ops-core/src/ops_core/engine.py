@@ -1,4 +1,4 @@
-"""The verbs: what can be done with tasks. Every surface and every worker goes through here."""
+"""Engine: the verbs on tasks. Every surface and every worker calls it."""
 
 from __future__ import annotations
 

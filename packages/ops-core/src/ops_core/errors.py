@@ -1,4 +1,4 @@
-"""What can go wrong on the platform, named by who must act.
+"""Errors of the platform, named by who must act.
 
 ::
 

@@ -1,4 +1,4 @@
-"""A halt: somebody's order that something is not to go on until it is lifted. Pure."""
+"""Halt: an order that something must not go on until it is lifted. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run's journal on the platform's store: every append carries the lease."""
+"""Journal of a run on the platform's store: every append carries the lease."""
 
 from __future__ import annotations
 

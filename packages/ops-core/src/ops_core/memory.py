@@ -1,4 +1,4 @@
-"""What agents remember on this platform: notes in its own database, and whose they are."""
+"""Memory of agents on this platform: notes in its own database, and their owners."""
 
 from __future__ import annotations
 

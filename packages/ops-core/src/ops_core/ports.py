@@ -1,4 +1,4 @@
-"""What can be swapped on the platform: where tasks are kept, how workers are woken, what time it is."""
+"""Ports: the parts of the platform that can be replaced (store, dispatcher, clock)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Carries claimed tasks: agent, journal, heartbeat, cancellation; many runs on one event loop."""
+"""Runner of claimed tasks: agent, journal, heartbeat, cancellation; many runs on one event loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an operator can set: environment variables ``OPSPAWN_…``, read here and nowhere else."""
+"""Settings of a deployment: environment variables ``OPSPAWN_…``, read here and nowhere else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Spending ledger: what the steps of a run change in what it leaves unsettled, and in what its tenant spends.
+"""Spending ledger: how the steps of a run change what it leaves unsettled, and what its tenant spends.
 
 Pure, but for the reservation that is open.
 """

@@ -1,4 +1,4 @@
-"""JSON that everybody reads in the same way, whichever surface it comes through."""
+"""Strict JSON that every parser reads in the same way, on every surface."""
 
 from __future__ import annotations
 

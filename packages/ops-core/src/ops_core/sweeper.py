@@ -1,4 +1,4 @@
-"""Looks after what nobody holds: tasks of dead workers, due retries, lost wake-ups, tasks out of time."""
+"""Sweeper of unowned work: tasks of dead workers, due retries, lost wake-ups, tasks out of time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A task and what can happen to it. Pure: decisions are functions and a table, nothing here has an effect."""
+"""Task and its transitions. Pure: decisions are functions and a table, and nothing here has an effect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The routes of agents."""
+"""Routes of agents."""
 
 from __future__ import annotations
 

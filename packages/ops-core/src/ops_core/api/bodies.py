@@ -1,4 +1,4 @@
-"""What a request's body may be: bounded, of the right type, and JSON that everybody reads in the same way."""
+"""Request bodies: bounded, of the right type, and JSON that every parser reads in the same way."""
 
 from __future__ import annotations
 

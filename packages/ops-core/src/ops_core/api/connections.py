@@ -1,4 +1,4 @@
-"""Connections of an HTTP server: how many there may be, and how long each may stand still.
+"""Connection limits of the HTTP server: their number, and how long each may be idle.
 
 An idle connection costs a file descriptor, and the worker of the same process needs descriptors to carry its runs.
 uvicorn itself closes a connection that is idle after an answer; it waits without end for a first request, for the rest

@@ -1,4 +1,4 @@
-"""The page that shows the API, without anything from elsewhere."""
+"""Interactive page of the API. It loads nothing from elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How errors are told over HTTP: problem+json (RFC 9457) for everything."""
+"""Errors over HTTP: problem+json (RFC 9457) for all of them."""
 
 from __future__ import annotations
 

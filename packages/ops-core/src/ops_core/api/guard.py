@@ -1,4 +1,4 @@
-"""Around every route: who may ask, which headers every answer carries, and what is told when we fail."""
+"""Guard around every route: permitted hosts, headers of every response, and the body of an internal error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The routes of the kill switch."""
+"""Routes of the kill switch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``HEAD`` on every address that knows ``GET``: the same answer, without its body."""
+"""``HEAD`` on every address that supports ``GET``: the same response without its body."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the server lives, and whether it can work."""
+"""Health routes: whether the server is alive, and whether it can work."""
 
 from __future__ import annotations
 

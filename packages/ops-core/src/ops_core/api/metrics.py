@@ -1,4 +1,4 @@
-"""What Prometheus asks for, and the counting of requests."""
+"""Metrics route for Prometheus, and the counting of requests."""
 
 from __future__ import annotations
 

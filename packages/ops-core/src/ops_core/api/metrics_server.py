@@ -1,4 +1,4 @@
-"""Metrics and health of a process that has no API."""
+"""HTTP server for metrics and health in a process that has no API."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The routes of what agents remember."""
+"""Routes of agents' notes."""
 
 from __future__ import annotations
 

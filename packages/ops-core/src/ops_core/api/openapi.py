@@ -1,4 +1,4 @@
-"""What all operations have in common in the OpenAPI document."""
+"""Parts that all operations share in the OpenAPI document."""
 
 from __future__ import annotations
 

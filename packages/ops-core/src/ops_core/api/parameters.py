@@ -1,4 +1,4 @@
-"""What stands in headers, addresses and queries: their types, and how they are read."""
+"""Parameters of headers, paths and queries: their types, and how they are parsed."""
 
 from __future__ import annotations
 

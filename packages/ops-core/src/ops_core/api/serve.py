@@ -1,4 +1,4 @@
-"""The server: the API and a worker in one process."""
+"""HTTP server: the API and a worker in one process."""
 
 from __future__ import annotations
 

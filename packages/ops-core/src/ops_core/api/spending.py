@@ -1,4 +1,4 @@
-"""The route of what a tenant spends."""
+"""Route of a tenant's spending."""
 
 from __future__ import annotations
 

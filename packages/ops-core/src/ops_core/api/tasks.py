@@ -1,4 +1,4 @@
-"""The routes of tasks: each translates, and calls one verb of the engine.
+"""Routes of tasks: each translates, and calls one verb of the engine.
 
 The routes of verbs on many tasks at once.
 """

@@ -1,4 +1,4 @@
-"""The routes of threads."""
+"""Routes of threads."""
 
 from __future__ import annotations
 

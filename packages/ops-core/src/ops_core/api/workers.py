@@ -1,4 +1,4 @@
-"""The route of workers."""
+"""Route of workers."""
 
 from __future__ import annotations
 

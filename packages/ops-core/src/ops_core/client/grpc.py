@@ -1,4 +1,4 @@
-"""The client of a server over gRPC. Needs the extra ``opspawn[grpc]``."""
+"""Client of a server over gRPC. Needs the extra ``opspawn[grpc]``."""
 
 from __future__ import annotations
 

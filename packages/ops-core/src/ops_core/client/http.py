@@ -1,4 +1,4 @@
-"""The client of a server over HTTP."""
+"""Client of a server over HTTP."""
 
 from __future__ import annotations
 

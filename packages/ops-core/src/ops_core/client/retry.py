@@ -1,4 +1,4 @@
-"""What a lost answer and a broken stream are to a client: a reason to ask again, a bounded number of times."""
+"""Retries of a client: a lost answer or a broken stream is asked for again, a bounded number of times."""
 
 from __future__ import annotations
 

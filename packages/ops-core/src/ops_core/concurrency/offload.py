@@ -1,4 +1,4 @@
-"""Work whose cost grows with what a caller sent, beside the event loop.
+"""Offloading of work whose cost grows with a caller's input, so that it does not block the event loop.
 
 The loop of a process carries runs and renews their leases. Reading a body or writing a page of a mebibyte takes long
 enough to be felt there, and many callers can send one at the same time. So large pieces of work wait for each other and

@@ -1,4 +1,4 @@
-"""What this deployment can run: agents by name. ``opspawn.toml`` is read in :mod:`ops_core.config.loader`."""
+"""Catalog of the agents of a deployment, by name. ``opspawn.toml`` is read in :mod:`ops_core.config.loader`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Grants of a deployment: what one tool may write must be no other tool's, and nothing that is trusted."""
+"""Grants of a deployment: no tool may write a path of another tool, or a path that is trusted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""APIs over HTTP whose requests are tools: ``[tools.NAME]`` in ``opspawn.toml``."""
+"""HTTP APIs as tools: ``[tools.NAME]`` in ``opspawn.toml``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands at an import path ``package.module:name``."""
+"""Import paths ``package.module:name``, and the objects that they name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The agents that ``opspawn.toml`` declares."""
+"""Loader of the agents that ``opspawn.toml`` declares."""
 
 from __future__ import annotations
 

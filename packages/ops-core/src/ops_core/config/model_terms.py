@@ -1,4 +1,4 @@
-"""On what terms models are asked: what they cost, how much they may be sent, what may be spent. Values, no effect."""
+"""Terms of model calls: prices, rate limits and spending limits. Values without effects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``[agents.NAME.policy]``: what an agent may do with its tools, as it is declared in ``opspawn.toml``."""
+"""Policies in ``[agents.NAME.policy]``: what an agent may do with its tools, as ``opspawn.toml`` declares it."""
 
 from __future__ import annotations
 

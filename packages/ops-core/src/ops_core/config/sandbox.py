@@ -1,4 +1,4 @@
-"""Where the tools of a deployment run, and what an operator grants them: ``[sandbox]`` in ``opspawn.toml``."""
+"""Sandbox settings ``[sandbox]`` of ``opspawn.toml``: where tools run, and what the operator grants them."""
 
 from __future__ import annotations
 

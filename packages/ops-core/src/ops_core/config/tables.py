@@ -1,4 +1,4 @@
-"""The tables of ``opspawn.toml``: what may be said there, and of which type it is."""
+"""Tables of ``opspawn.toml``: their keys and types."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How workers are woken."""
+"""Dispatchers wake workers."""
 
 from __future__ import annotations
 

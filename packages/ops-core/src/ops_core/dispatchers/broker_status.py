@@ -1,4 +1,4 @@
-"""Whether a broker can be used, told in one line when that changes."""
+"""Broker status: whether a broker can be used, logged in one line when it changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A look at RabbitMQ, for whoever wants to know what is wrong. Changes nothing."""
+"""Diagnostics of RabbitMQ. They change nothing."""
 
 from __future__ import annotations
 

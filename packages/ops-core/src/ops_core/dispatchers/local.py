@@ -1,4 +1,4 @@
-"""Wake-ups within one process."""
+"""Dispatcher within one process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Wake-ups between processes, through RabbitMQ."""
+"""Dispatcher between processes, through RabbitMQ."""
 
 from __future__ import annotations
 

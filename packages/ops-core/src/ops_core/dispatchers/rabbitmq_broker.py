@@ -1,4 +1,4 @@
-"""How hints travel through RabbitMQ: Dramatiq's broker, cut down to one short queue of messages that mean "look".
+"""RabbitMQ broker for hints: Dramatiq's broker, reduced to one short queue of messages that mean "look".
 
 Dramatiq by itself loses messages and doubles them (docs/decisions/0017). Here nothing depends on any message, and what
 made it so is gone: no delay queue, no dead letters, no retries, no middleware, no reconnecting inside of a call, no

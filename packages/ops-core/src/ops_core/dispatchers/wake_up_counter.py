@@ -1,4 +1,4 @@
-"""Wake-ups, counted."""
+"""Counter of wake-ups."""
 
 from __future__ import annotations
 

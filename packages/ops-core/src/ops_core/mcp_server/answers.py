@@ -1,4 +1,4 @@
-"""Tasks of ours in the words of MCP: results of tools, and tasks of its extension of that name. Pure."""
+"""Task results in the terms of MCP: results of tools, and tasks of the MCP extension of that name. Pure."""
 
 from __future__ import annotations
 

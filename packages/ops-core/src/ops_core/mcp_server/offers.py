@@ -1,4 +1,4 @@
-"""Which agents are offered as tools, and what is read from a call. Pure."""
+"""Agents offered as tools, and the arguments of a call. Pure."""
 
 from __future__ import annotations
 

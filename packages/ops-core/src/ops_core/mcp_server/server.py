@@ -1,4 +1,4 @@
-"""The server itself: lists agents, submits tasks, tells what becomes of them. It holds nothing: the store does."""
+"""MCP server: lists agents, submits tasks and reports their status. It keeps no state: the store does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ways in: standard streams, and ``/mcp`` over HTTP."""
+"""Transports of the MCP server: standard streams, and ``/mcp`` over HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lines of the log: one for each event, with the task that it is about, for a person or as JSON.
+"""Log lines: one for each event, with the task that it concerns, as text or as JSON.
 
 Whatever is logged inside ``with about(task=…)`` carries these fields, also what a tool or a library says there. An
 exception is told by its type and its place; its text, which may hold anything, is not, except that of a tool at

@@ -1,4 +1,4 @@
-"""What a process counts and measures, in the form that Prometheus reads. What is exposed: docs/reference/metrics.md.
+"""Metrics of a process in Prometheus' format. docs/reference/metrics.md lists them.
 
 A registry belongs to one open platform and is passed in; there is none for the whole process. No label ever holds what
 a caller can choose (a task, a tenant, a path): the number of series is bounded by the program and its catalog.

@@ -1,4 +1,4 @@
-r"""Text that is safe to show: of models and tools, and of settings.
+r"""Redaction of text for display: of models and tools, and of settings.
 
 What models and tools write may hold terminal escapes (which can move the cursor, or fill the clipboard) and characters
 that turn the order of what is read around. Such characters (:mod:`agentkit.untrusted.text` has the table) are shown as

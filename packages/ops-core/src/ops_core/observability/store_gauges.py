@@ -1,4 +1,4 @@
-"""How full the store is, for Prometheus."""
+"""Gauges of the store for Prometheus."""
 
 from __future__ import annotations
 

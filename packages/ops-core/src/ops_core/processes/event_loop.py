@@ -1,4 +1,4 @@
-"""The event loop of a process that lasts: uvloop where it is installed (extra ``opspawn[uvloop]``), else asyncio."""
+"""Event loop of a long-running process: uvloop where it is installed (extra ``opspawn[uvloop]``), else asyncio."""
 
 from __future__ import annotations
 

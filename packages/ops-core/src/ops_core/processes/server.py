@@ -1,4 +1,4 @@
-"""The server as a process: everything that it serves, until a signal."""
+"""Server process: runs everything that it serves until a signal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several workers side by side: one that dies is replaced, the others go on, and all of them end together.
+"""Supervisor of several workers: one that dies is replaced, the others go on, and all of them end together.
 
 A worker has a connection to its supervisor. It says there when it is ready, and stops when the connection closes: so
 it is stopped in the same way by a supervisor that was told to end and by one that was killed, and a signal that comes

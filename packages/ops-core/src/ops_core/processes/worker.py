@@ -1,4 +1,4 @@
-"""A worker as a process: it carries tasks until it is told to end, and serves nothing."""
+"""Worker process: runs tasks until it is asked to end, and serves nothing."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The contract of gRPC in Python: its messages, and what they mean in the JSON we speak (:mod:`ops_core.schemas`)."""
+"""gRPC contract in Python: its messages, and their conversion to the JSON of :mod:`ops_core.schemas`."""

@@ -1,4 +1,4 @@
-"""Verbs on many tasks at once: as messages, and as the JSON we speak."""
+"""Conversion of verbs on many tasks at once, between messages and JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors as gRPC tells them: a status, a google.rpc.ErrorInfo, and a google.rpc.BadRequest for fields at fault."""
+"""Errors over gRPC: a status, a google.rpc.ErrorInfo, and a google.rpc.BadRequest for invalid fields."""
 
 from __future__ import annotations
 

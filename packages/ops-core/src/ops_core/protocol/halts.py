@@ -1,4 +1,4 @@
-"""Halts as messages, and as the JSON we speak."""
+"""Conversion of halts, between messages and JSON."""
 
 from __future__ import annotations
 

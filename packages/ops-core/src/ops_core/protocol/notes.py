@@ -1,4 +1,4 @@
-"""Notes, and what is spent: as messages, and as the JSON we speak."""
+"""Conversion of notes and of spending, between messages and JSON."""
 
 from __future__ import annotations
 

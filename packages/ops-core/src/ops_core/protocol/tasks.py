@@ -1,4 +1,4 @@
-"""Tasks, steps and agents: as messages, and as the JSON we speak."""
+"""Conversion of tasks, steps and agents, between messages and JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Single values: JSON texts, moments, statuses, and the names of fields."""
+"""Conversion of single values: JSON texts, timestamps, statuses, and the names of fields."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers and leases: as messages, and as the JSON we speak."""
+"""Conversion of workers and leases, between messages and JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The service of agents."""
+"""Service of agents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Around every method: bounded and known requests, and errors told as the table says."""
+"""Guard around every gRPC method: bounded and known requests, and errors according to the table of problems."""
 
 from __future__ import annotations
 

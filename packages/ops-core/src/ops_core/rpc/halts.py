@@ -1,4 +1,4 @@
-"""The service of the kill switch."""
+"""Service of the kill switch."""
 
 from __future__ import annotations
 

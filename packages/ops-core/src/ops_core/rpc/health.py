@@ -1,4 +1,4 @@
-"""The standard service of health: whether the server can work, asked of the database each time."""
+"""Standard gRPC health service: whether the server can work. The database is asked each time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The services of what agents remember, and of what is spent."""
+"""Services of agents' notes and of spending."""
 
 from __future__ import annotations
 

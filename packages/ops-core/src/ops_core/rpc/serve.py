@@ -1,4 +1,4 @@
-"""The gRPC server."""
+"""gRPC server."""
 
 from __future__ import annotations
 

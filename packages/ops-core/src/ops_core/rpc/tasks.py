@@ -1,4 +1,4 @@
-"""The service of tasks: each method translates, and calls one verb of the engine."""
+"""Service of tasks: each method translates, and calls one verb of the engine."""
 
 from __future__ import annotations
 

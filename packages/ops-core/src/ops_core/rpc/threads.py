@@ -1,4 +1,4 @@
-"""The service of threads."""
+"""Service of threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The service of workers."""
+"""Service of workers."""
 
 from __future__ import annotations
 

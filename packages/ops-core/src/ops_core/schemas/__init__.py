@@ -1,4 +1,4 @@
-"""The JSON we speak: what the API takes and gives, shared with the client. Nothing unknown is accepted."""
+"""JSON of the API: what it accepts and returns, shared with the client. Unknown fields are refused."""
 
 from ops_core.schemas.agents import AgentBody, AgentBudgetBody, AgentPage, ToolBody
 from ops_core.schemas.approvals import (

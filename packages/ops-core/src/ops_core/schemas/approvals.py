@@ -1,4 +1,4 @@
-"""What is told of open approvals, and what is answered to them."""
+"""Bodies of open approvals and of the answers to them."""
 
 from __future__ import annotations
 

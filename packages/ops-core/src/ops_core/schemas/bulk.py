@@ -1,4 +1,4 @@
-"""Verbs on many tasks at once."""
+"""Bodies of verbs on many tasks at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fields of the JSON of the API: forms of single values. Nothing unknown is accepted."""
+"""Fields of the JSON of the API: forms of single values. Unknown fields are refused."""
 
 from __future__ import annotations
 

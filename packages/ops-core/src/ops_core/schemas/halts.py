@@ -1,4 +1,4 @@
-"""What is told of halts, and how they are ordered and lifted."""
+"""Bodies of halts: how they are shown, ordered and lifted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is told of what agents remember."""
+"""Bodies of agents' notes."""
 
 from __future__ import annotations
 

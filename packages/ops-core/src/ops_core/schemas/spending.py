@@ -1,4 +1,4 @@
-"""What is told of what a tenant spends."""
+"""Bodies of a tenant's spending."""
 
 from __future__ import annotations
 

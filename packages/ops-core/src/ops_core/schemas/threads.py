@@ -1,4 +1,4 @@
-"""What is told of threads."""
+"""Bodies of threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers, and the leases that they hold."""
+"""Bodies of workers and of the leases that they hold."""
 
 from __future__ import annotations
 

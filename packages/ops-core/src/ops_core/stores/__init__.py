@@ -1,4 +1,4 @@
-"""Where tasks and their steps are kept: one implementation for every database."""
+"""Stores of tasks and their steps: one implementation for every database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A look at the database itself, for whoever wants to know what is wrong. Changes nothing."""
+"""Diagnostics of the database. They change nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything in which the databases differ."""
+"""Dialects: everything in which the databases differ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What other processes write, heard over PostgreSQL's LISTEN."""
+"""Notifications from other processes over PostgreSQL's LISTEN."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PostgreSQL's extension ``vector``, where a database has it: it compares the notes, and nothing is read for that.
+"""PostgreSQL's extension ``vector``, where a database has it: it compares the notes without reading them here.
 
 The column that it works on is made by the database itself out of the stored vectors, so that it holds every note,
 whatever process of whatever release has kept it, and can be dropped at any time. It is no part of the schema: which

@@ -1,4 +1,4 @@
-"""Rows ↔ values."""
+"""Conversion between rows and values."""
 
 from __future__ import annotations
 

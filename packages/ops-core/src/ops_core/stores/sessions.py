@@ -1,4 +1,4 @@
-"""Sessions with a database that live and are no good any more.
+"""Sessions with a database that are open but no longer usable.
 
 A server that was demoted, a disk that is full or a schema that was changed ends no connection: whoever holds one would
 be refused for as long as it lives. Such a session is treated as one that was lost.

@@ -1,4 +1,4 @@
-"""The store: the verbs of :mod:`ops_core.stores.sql` behind the port."""
+"""SQL store: the verbs of :mod:`ops_core.stores.sql` behind the port."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables. The migrations make them; a test holds that both say the same.
+"""Tables of the database. The migrations create them; a test compares the two.
 
 Times are seconds since the epoch by the database's clock, as double precision: one arithmetic for both databases.
 JSON is stored as text, as it was written: it is never searched, and a ``jsonb`` column refuses NUL characters.

@@ -1,4 +1,4 @@
-"""One writer per process: what is waiting is committed together.
+"""Writer: one for each process; waiting writes are committed together.
 
 The cost of a write is its commit. While one transaction is on its way, the next writes gather; the thread then takes
 all of them into one transaction, and those of one kind into the same statements. Nothing waits when nothing is under

@@ -1,4 +1,4 @@
-"""For tests: a platform in memory, a clock that is told the time, and the contract suite of each port.
+"""Test support: a platform in memory, a clock that is set by hand, and the contract suite of each port.
 
 The suites need no test framework of their own: subclass one, give it the fixtures that it names, and let pytest (with
 ``pytest-asyncio`` in its auto mode) collect it.

@@ -1,4 +1,4 @@
-"""The contract of a dispatcher."""
+"""Contract of a dispatcher."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Open platforms and stores for tests."""
+"""Platforms and stores for tests."""
 
 from __future__ import annotations
 

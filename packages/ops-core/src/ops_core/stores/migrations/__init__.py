@@ -1,4 +1,4 @@
-"""The only way in which the schema comes to be: Alembic's migrations, shipped with the package."""
+"""Migrations of the schema by Alembic, shipped with the package. Nothing else changes the schema."""
 
 from __future__ import annotations
 

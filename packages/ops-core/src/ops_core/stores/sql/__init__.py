@@ -1,4 +1,4 @@
-"""Every statement, once. Each function is one verb inside a transaction that the caller has begun.
+"""SQL statements, each written once. Each function is one verb inside a transaction that the caller has begun.
 
 A verb raises an :class:`~ops_core.errors.OpsError` only before it has written anything, so that several can share a
 transaction and fail alone. One that is carried out for many callers at once answers each of them, with what it would

@@ -1,4 +1,4 @@
-"""Many tasks at once: found by a filter, and cancelled or retried in one transaction."""
+"""Statements on many tasks at once: selected by a filter, and cancelled or retried in one transaction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people decide about a task that exists."""
+"""Statements of people's decisions about an existing task."""
 
 from __future__ import annotations
 

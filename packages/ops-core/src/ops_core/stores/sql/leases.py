@@ -1,4 +1,4 @@
-"""Claims, and what becomes of them."""
+"""Statements of claims and leases."""
 
 from __future__ import annotations
 

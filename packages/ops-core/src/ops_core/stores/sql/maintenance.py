@@ -1,4 +1,4 @@
-"""What nobody asks for: lost workers, deadlines, old tasks."""
+"""Statements of maintenance: lost workers, deadlines, old tasks."""
 
 from __future__ import annotations
 

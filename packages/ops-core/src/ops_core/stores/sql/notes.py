@@ -1,4 +1,4 @@
-"""What agents remember: notes, each in the scope of a tenant, an agent and a key."""
+"""Statements of agents' notes, each in the scope of a tenant, an agent and a key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tenants spend: one row for each tenant and day, changed in the transaction of the step that changes it.
+"""Spending of tenants: one row for each tenant and day, changed in the transaction of the step that changes it.
 
 Money is in whole nano-dollars. A day is counted in days since 1970, UTC, by the database's clock.
 """

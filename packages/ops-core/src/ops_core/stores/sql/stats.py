@@ -1,4 +1,4 @@
-"""How full the store is: what it costs does not grow with the number of tasks.
+"""Statistics of the store. Their cost does not grow with the number of tasks.
 
 Tasks that wait are counted up to :data:`COUNTED`. Where there are more, their number is an estimate from a sample:
 places in the table are drawn, and what stands there is counted.

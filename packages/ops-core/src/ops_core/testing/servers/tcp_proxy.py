@@ -1,4 +1,4 @@
-"""A wire that can be cut, stopped, slowed down, or lose an answer: a proxy between a client and a server."""
+"""TCP proxy for tests: it can cut, stop or slow a connection, or lose an answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of a store: verbs on many tasks at once."""
+"""Contract of a store: verbs on many tasks at once."""
 
 from __future__ import annotations
 

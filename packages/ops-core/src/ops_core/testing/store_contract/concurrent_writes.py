@@ -1,4 +1,4 @@
-"""The contract of a store: writes that are on their way at the same time."""
+"""Contract of a store: concurrent writes."""
 
 from __future__ import annotations
 

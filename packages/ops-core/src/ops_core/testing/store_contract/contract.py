@@ -1,4 +1,4 @@
-"""The contract of a store."""
+"""Contract of a store."""
 
 from __future__ import annotations
 

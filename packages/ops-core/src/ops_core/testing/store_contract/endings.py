@@ -1,4 +1,4 @@
-"""The contract of a store: how tasks end, and what becomes of those whose worker is gone."""
+"""Contract of a store: endings of tasks, and tasks of lost workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of a store: tasks that are not started in time."""
+"""Contract of a store: tasks that are not started in time."""
 
 from __future__ import annotations
 

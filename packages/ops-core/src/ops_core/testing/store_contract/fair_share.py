@@ -1,4 +1,4 @@
-"""The contract of a store: whose turn it is when there is more work than slots."""
+"""Contract of a store: fair share of slots when there is more work than slots."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of a store: what somebody has halted is not claimed."""
+"""Contract of a store: halted tasks are not claimed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of a store: what a worker that has lost its lease reports of a call."""
+"""Contract of a store: results that a worker reports after it has lost its lease."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of a store: what workers do under a lease."""
+"""Contract of a store: leases of workers."""
 
 from __future__ import annotations
 

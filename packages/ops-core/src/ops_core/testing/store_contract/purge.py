@@ -1,4 +1,4 @@
-"""The contract of a store: what becomes of tasks that ended long ago."""
+"""Contract of a store: purge of tasks that ended long ago."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of a store: what tenants spend, together with the steps that spend it."""
+"""Contract of a store: spending of tenants, together with the steps that cause it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of a store that says how full it is."""
+"""Contract of a store that says how full it is."""
 
 from __future__ import annotations
 

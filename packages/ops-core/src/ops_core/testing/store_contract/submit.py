@@ -1,4 +1,4 @@
-"""The contract of a store: submitting tasks and looking at them."""
+"""Contract of a store: submitting tasks and looking at them."""
 
 from __future__ import annotations
 

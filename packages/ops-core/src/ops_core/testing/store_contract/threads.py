@@ -1,4 +1,4 @@
-"""The contract of a store: conversations, whose tasks have their turn one after the other."""
+"""Contract of a store: threads, whose tasks run one after the other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of a store: workers that announce themselves, and what they hold."""
+"""Contract of a store: workers that announce themselves, and the leases that they hold."""
 
 from __future__ import annotations
 

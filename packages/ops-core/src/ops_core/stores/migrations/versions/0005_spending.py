@@ -1,4 +1,4 @@
-"""What tenants spend in a day."""
+"""Spending of tenants in a day."""
 
 import sqlalchemy as sa
 from alembic import op

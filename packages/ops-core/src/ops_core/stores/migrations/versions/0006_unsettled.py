@@ -1,4 +1,4 @@
-"""What a task has reserved for calls whose cost nobody knows."""
+"""Reservations of a task for calls whose cost is unknown."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""The trace of whoever has submitted a task."""
+"""Trace context of the caller that submitted a task."""
 
 import sqlalchemy as sa
 from alembic import op

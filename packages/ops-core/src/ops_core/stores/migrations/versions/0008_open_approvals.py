@@ -1,4 +1,4 @@
-"""Open approvals are found without reading all steps."""
+"""Open approvals, found without reading all steps."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""What is not to go on until somebody lifts it."""
+"""Halts."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Hand-overs without progress, and when somebody last swept."""
+"""Hand-overs without progress, and the time of the last sweep."""
 
 import sqlalchemy as sa
 from alembic import op

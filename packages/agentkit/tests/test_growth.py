@@ -77,8 +77,10 @@ async def calls_per_turn(turns: int, declared: Mapping[str, Any]) -> float:
     return await calls_in(carried, turns) / turns
 
 
-async def test_a_short_run_takes_few_calls():
+async def test_a_short_run_takes_few_calls(monkeypatch: pytest.MonkeyPatch):
     """What each task of a platform pays, whatever its agent does; more of it is a decision, and no accident."""
+    # other tests of this process import OpenTelemetry, and a run is watched where it is
+    monkeypatch.delitem(sys.modules, "opentelemetry.trace", raising=False)
     agent = Agent(Adds(0, in_text=False), name="short")
     await agent.run("Say something.")  # what is made once
     # the least of some: what others have left to the loop, or to the collector, may fall into one of them

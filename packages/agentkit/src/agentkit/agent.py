@@ -1,4 +1,4 @@
-"""An agent: what it is, and the ways to run it."""
+"""Agent: an immutable declaration, and the methods that run it."""
 
 from __future__ import annotations
 

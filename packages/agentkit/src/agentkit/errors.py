@@ -1,4 +1,4 @@
-"""What can go wrong, named by who must act.
+"""Errors of the library, named by who must act.
 
 ::
 
@@ -8,7 +8,7 @@
     ├── JournalError            the operator: a step could not be recorded
     ├── MemoryUnavailable       the operator: the memory does not answer
     ├── MachineError            the operator: descriptors, memory, processes or disk space have run out
-    ├── ModelError              the provider (or whoever pays for it)
+    ├── ModelError              the provider (or the owner of the account)
     │   ├── ModelBadRequest     the developer: the provider refuses this request
     │   │   ├── ContextTooLong  the developer: the conversation does not fit the model
     │   │   └── UnsupportedSetting  the developer: the model does not take a setting of the agent
@@ -32,7 +32,7 @@
     │   ├── McpUnavailable      the operator: an MCP server cannot be reached, or went away
     │   └── ToolQuarantined     the operator: a tool of an MCP server is to be approved first
     ├── LimitReached            the budget's owner
-    │   └── PriceUnknown        the budget's owner: money is limited, and nobody knows what a model costs
+    │   └── PriceUnknown        the budget's owner: money is limited, and a model's price is unknown
     └── RunFailed               raised by ``Outcome.unwrap()`` for a run that did not complete
 
     RunReleased                 (a BaseException) nobody: the run was let go and may be resumed

@@ -1,4 +1,4 @@
-"""What is said between an agent, its model and its tools: frozen values, no behaviour beyond sums and lookups.
+"""Messages between an agent, its model and its tools: frozen values without behaviour beyond sums and lookups.
 
 The types follow what the wire formats of the providers have in common; nothing here belongs to one vendor.
 """

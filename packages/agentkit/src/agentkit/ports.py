@@ -1,4 +1,4 @@
-"""What can be swapped: a model, a set of tools, a policy, a memory, a journal.
+"""Ports: the parts that can be replaced. They are model, toolset, policy, memory and journal.
 
 Each port is a small Protocol with a fake and a contract suite in :mod:`agentkit.testing`.
 """

@@ -1,4 +1,4 @@
-"""Text as it can be recorded: whole characters, and no more of them than anybody reads.
+"""Recorded text: whole characters, at a length that a person can read.
 
 Messages of errors, remarks and reasons come from tools, models, policies and people. Half a character (as in a file
 name that is not UTF-8) cannot be stored, and a message of megabytes would go with each later request and each list.

@@ -1,4 +1,4 @@
-"""What a run may use, counted from its transcript, so that it holds across crashes and restarts."""
+"""Limits of a run. Usage is counted from the transcript, so limits hold across crashes and restarts."""
 
 from __future__ import annotations
 

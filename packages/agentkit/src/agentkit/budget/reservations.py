@@ -1,4 +1,4 @@
-"""What one call of a model may cost at most, and whether that fits into what is left. Pure."""
+"""Reservations: the highest cost of one model call, compared with the budget that is left. Pure."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""How many tokens a request has: a number that it cannot exceed, and one that it probably has. Pure.
+"""Token estimates of a request: an upper bound and a probable value. Pure.
 
-Nobody but the provider can count them. A token stands for at least one byte of UTF-8, so that the bytes are a bound,
+Only the provider can count tokens. A token stands for at least one byte of UTF-8, so that the bytes are a bound,
 and for about four in running text.
 """
 

@@ -5,7 +5,7 @@
     async with McpPool([McpServer(name="time", command="mcp-server-time")]) as pool:
         agent = Agent("openai:gpt-5.5", tools=[pool.toolset("time")])
 
-What a server says is data of somebody else: definitions are checked and can be pinned, results are made safe to show,
+Whatever a server sends is untrusted data: definitions are checked and can be pinned, results are made safe to show,
 no schema of a server is run, and what it says about the effects of its tools counts for nothing.
 """
 

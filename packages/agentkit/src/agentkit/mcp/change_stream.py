@@ -1,4 +1,4 @@
-"""Hear of changed tools, where the revision asks for a stream of its own for that.
+"""Change stream: notifications of changed tools, where the protocol revision has a separate stream for them.
 
 This module imports the SDK; it is imported when a connection is opened.
 """

@@ -1,7 +1,7 @@
-"""A connection to an MCP server: it lives in a task of its own, dies alone, and is opened again.
+"""Connection to an MCP server: it runs in a task of its own, fails alone, and is opened again.
 
-Why a task of its own: when a server goes away, the SDK's client cancels the task that has opened it. Here that is
-nobody's but the connection's; whoever waits for an answer is told with an error.
+Why a task of its own: when a server goes away, the SDK's client cancels the task that has opened it. Here that
+is the connection's own task; callers that wait for an answer get an error.
 
 This module imports the SDK; it is imported when the first connection is to be opened.
 """

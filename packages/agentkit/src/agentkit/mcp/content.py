@@ -1,4 +1,4 @@
-"""What a server returns, as the output of a tool. Pure.
+"""Content that a server returns, converted to the output of a tool. Pure.
 
 Text stays text. An image and any other data become attachments (see :mod:`agentkit.attachments`), a resource an object
 with its address. Texts are what the server sent, since an agent that edits files writes them back; only invisible

@@ -1,4 +1,4 @@
-"""What a server says about its tools: read, checked, and put into the form of a :class:`ToolSpec`. Pure."""
+"""Tool definitions of a server: parsed, checked, and converted to a :class:`ToolSpec`. Pure."""
 
 from __future__ import annotations
 

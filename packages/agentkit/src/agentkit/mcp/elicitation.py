@@ -1,4 +1,4 @@
-"""What a server asks a person in the middle of a call, put before whoever is there.
+"""Elicitation: a server's question to a person in the middle of a call.
 
 This module imports the SDK; it is imported when a connection is opened.
 """

@@ -1,7 +1,7 @@
-"""What a program needs to be seen by, to start at all: where it is installed, and what interprets it.
+"""Executables: the paths that a program needs in order to start, its installation and its interpreter.
 
 A server that runs in the jail sees the system's programs and libraries and nothing else of this machine. Its own
-installation is none of anybody's secrets, and nobody should have to find out where it lies.
+installation is no secret, and you should not have to find out where it lies.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Messages in what a server writes: one counts whatever stands beside it, and what is none harms no other. Pure.
+"""Framing: messages among the lines that a server writes. A line that is no message harms no message. Pure.
 
 This module imports the SDK's types; it is imported when a connection is opened.
 """

@@ -1,8 +1,8 @@
-"""Which hosts the requests to an MCP server may go to. Pure.
+"""Hosts that requests to an MCP server may reach. Pure.
 
-Whoever writes ``http://127.0.0.1:8000/mcp`` into a declaration has chosen that machine. A name is something else:
-whoever holds it decides where it leads, today there and tomorrow into the network of this machine. And the addresses
-of authorization servers are chosen by the MCP server.
+A declaration with ``http://127.0.0.1:8000/mcp`` has chosen that machine. A name is something else: its owner decides
+where it leads, today there and tomorrow into the network of this machine. And the addresses of authorization servers
+are chosen by the MCP server.
 """
 
 from __future__ import annotations

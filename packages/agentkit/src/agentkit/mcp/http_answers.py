@@ -1,4 +1,4 @@
-"""Answers of a server over HTTP: their messages, their events, and what a status says.
+"""HTTP responses of a server: their messages, their events, and the meaning of a status.
 
 This module imports the SDK's types; it is imported when a connection is opened.
 """

@@ -1,7 +1,7 @@
-"""What was approved: which server, and each of its tools as it was defined then.
+"""Pins: the servers that were approved, with each tool as it was defined at that time.
 
 A file of these is kept beside the code, like a lock of dependencies, and its changes are read like those. Agents are
-shown the tools as they stand in it, so what a server says later reaches no model before somebody has approved it.
+shown the tools as they stand in it, so what a server says later reaches no model before a person has approved it.
 """
 
 from __future__ import annotations

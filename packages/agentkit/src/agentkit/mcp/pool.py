@@ -1,4 +1,4 @@
-"""The servers that are known here, and the connections to them: one each, shared by all runs of an event loop."""
+"""Pool of MCP servers and their connections: one connection each, shared by all runs of an event loop."""
 
 from __future__ import annotations
 

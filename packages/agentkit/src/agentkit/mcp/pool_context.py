@@ -1,4 +1,4 @@
-"""What connections find where they run: the same for all servers of a pool."""
+"""Context of a pool: the settings and callbacks that the connections to all its servers share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The process of a server that speaks over its standard streams: in the jail, or as it is.
+"""Process of a server that speaks over its standard streams: in the jail, or unconfined.
 
 :func:`running` is the only place that starts one.
 """

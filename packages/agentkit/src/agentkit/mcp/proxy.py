@@ -1,6 +1,6 @@
-"""Many tools behind three: an agent looks for what it needs, and calls it by name.
+"""Proxy toolset: three tools stand for many. An agent searches for a tool and calls it by name.
 
-What a model is told of every tool costs tokens in every request; beyond a few dozen, finding them is cheaper. A policy
+The description of every tool costs tokens in every request; beyond a few dozen, searching is cheaper. A policy
 sees calls of ``mcp_proxy`` with the server and the tool among the arguments, and the call behind it.
 """
 

@@ -1,4 +1,4 @@
-"""Repairs of messages that are right but for a detail, so that what they say is not lost. Pure.
+"""Repairs of messages that are valid but for a detail, so that their content is not lost. Pure.
 
 This module imports the SDK's types; it is imported when a connection is opened.
 """

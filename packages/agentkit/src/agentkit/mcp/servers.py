@@ -1,4 +1,4 @@
-"""The declaration of an MCP server."""
+"""Declaration of an MCP server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tools of an MCP server as a :class:`~agentkit.ports.Toolset`."""
+"""Tools of an MCP server as a :class:`~agentkit.ports.Toolset`."""
 
 from __future__ import annotations
 

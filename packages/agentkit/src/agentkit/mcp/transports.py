@@ -1,4 +1,4 @@
-"""The ways to a server, in the form that the SDK asks for: a pair of streams of messages.
+"""Transports to a server, in the form that the SDK expects: a pair of message streams.
 
 This module imports the SDK; it is imported when a connection is opened.
 """

@@ -1,6 +1,6 @@
-"""What outlives a run: where notes are kept, how they are found, and what an agent makes of them.
+"""Memories: notes that outlive a run, the stores that keep them, and their retrieval.
 
-agent_memory      what an agent remembers and recalls
+agent_memory      settings of what an agent remembers and recalls
 local             notes in this process
 openai            embeddings of OpenAI and of compatible servers
 google            embeddings of Google

@@ -1,4 +1,4 @@
-"""What an agent remembers, and how much of it the model is told."""
+"""Memory settings of an agent: what is remembered, and how much of it the model is shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many tokens a model can take in, by its name: what its provider publishes, as of 2026-11.
+"""Context windows of models by name, in tokens, as their providers publish them (2026-11).
 
 Only well-known models are in the table. For the others nothing is known until the user says it (``Context.window``) or
 the provider refuses a conversation.

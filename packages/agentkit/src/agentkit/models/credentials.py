@@ -1,4 +1,4 @@
-"""How a provider is reached: addresses, keys, and what every request carries besides the conversation."""
+"""Credentials of a provider: addresses, keys, and the headers of every request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Endpoints under names of their own, and which adapter serves which of them."""
+"""Endpoints under names of their own, and the adapter that serves each of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How an agent wants its model to answer: bounds and choices that most models know, under one name each."""
+"""Model settings of an agent: bounds and choices that most models support, under one name each."""
 
 from __future__ import annotations
 

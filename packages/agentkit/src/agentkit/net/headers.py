@@ -1,4 +1,4 @@
-"""Headers of HTTP: what may stand in one, which are nobody's to set, and when to come again."""
+"""HTTP headers: valid values, names that must not be set, and the time of ``Retry-After``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which addresses are open to everybody, so that a name that somebody else chose leads nowhere inside."""
+"""Public addresses: a host name from an untrusted source must not lead into the internal network."""
 
 from __future__ import annotations
 

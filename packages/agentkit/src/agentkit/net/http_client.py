@@ -1,6 +1,6 @@
-"""HTTP that connects only to an address which it has checked.
+"""HTTP client that connects only to an address which it has checked.
 
-Whoever chooses a URL chooses who is connected to: a model, a document, a redirect. A name may lead inside, and
+The source of a URL chooses who is connected to: a model, a document, a redirect. A name may lead inside, and
 somewhere else when it is looked up for the second time. Here a name is looked up once, every address that it has is
 looked at, and one of these very addresses is connected to; the server's name and its certificate are still those of the
 URL. There is no proxy, no cookie and no connection that is used again, and what comes back has an end.

@@ -1,4 +1,4 @@
-"""From what has happened to what the model is told next, and from its reply to what is wanted: pure functions.
+"""Planning: the transcript rendered as the next request, and the reply parsed into calls or an answer. Pure.
 
 Two ways to plan: :class:`NativePlanning` uses the provider's own tool calls, :class:`ReActPlanning` speaks text
 (reason, act, observe) with models that have none. Both leave the same steps behind, so a transcript does not depend on

@@ -1,4 +1,4 @@
-"""From what stands behind ``Action:`` and ``Action Input:`` to a tool call."""
+"""ReAct calls: the text behind ``Action:`` and ``Action Input:``, parsed into a tool call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a model's text to what it wants: the reading half of :mod:`agentkit.planning.react`.
+"""ReAct parser: a model's text, parsed into its action or answer. The reading half of :mod:`agentkit.planning.react`.
 
 The text is cut at its labels into sections, and the sections are read one after the other. Labels are found by one
 pattern that is anchored at the beginning of a line and never goes back over what it has read, so a hostile text takes

@@ -1,4 +1,4 @@
-"""Thinking that a model writes into the text of its reply, told apart from what it says. Pure.
+"""Thinking tags: the reasoning in the text of a reply, separated from the answer. Pure.
 
 Where a provider does not mark reasoning itself, it stands in the text, between tags that every model family writes in
 its own way. One rule serves every planning, streams and typed output:

@@ -1,4 +1,4 @@
-"""Who may call which tool, with what: allow, deny, or ask a person.
+"""Policies: decisions about tool calls. A call is allowed, denied, or put before a person.
 
 security     the standard policy: tools by name, by effect, and by rules about arguments
 rules        one rule about one argument; a number is within bounds, a value is one of a few

@@ -1,4 +1,4 @@
-"""The standard policy."""
+"""Standard security policy."""
 
 from __future__ import annotations
 

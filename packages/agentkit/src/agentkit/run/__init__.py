@@ -1,1 +1,1 @@
-"""One run of an agent: the loop, its turns and tool calls, and what a run is told and becomes."""
+"""Run of an agent: the loop, its turns and tool calls, its control and its outcome."""

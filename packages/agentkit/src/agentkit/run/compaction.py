@@ -1,8 +1,7 @@
-"""When a conversation outgrows its model: how large it is, what is told in short, and how a summary is asked for.
+"""Compaction of a conversation that outgrows its model: its size, the part to summarise, and the summary request.
 
-All of it is pure. What was decided is recorded as a :class:`~agentkit.transcript.steps.Summarised` step, so that
-whoever
-carries the run on shows the model the same; the steps that are told in short stay in the journal.
+All of it is pure. What was decided is recorded as a :class:`~agentkit.transcript.steps.Summarised` step, so that a
+resumed run shows the model the same; the summarised steps stay in the journal.
 """
 
 from __future__ import annotations

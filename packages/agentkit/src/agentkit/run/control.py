@@ -1,4 +1,4 @@
-"""Control over a run in flight: how it is told to stop, from inside or outside, and whether it was."""
+"""Control over a run in flight: requests to stop it, from inside or outside, and their state."""
 
 from __future__ import annotations
 

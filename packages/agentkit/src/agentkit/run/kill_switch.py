@@ -1,4 +1,4 @@
-"""What a person has switched off: from the next call on, whatever the policy says and whoever has approved it."""
+"""Kill switch: tools that a person has switched off. It holds from the next call on, over policies and approvals."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The loop: look at the transcript, do what is owed, record it; nothing else.
+"""Loop of a run: read the transcript, do what is owed, record it; nothing else.
 
 Everything the loop knows is in the steps. A crash, a deployment, an approval and a cancellation are therefore one and
-the same event: the run stops, and whoever loads its journal goes on with what is still owed.
+the same event: the run stops, and the process that loads its journal goes on with what is still owed.
 """
 
 from __future__ import annotations

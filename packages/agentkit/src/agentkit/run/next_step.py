@@ -1,4 +1,4 @@
-"""The next step of a run: what its transcript owes. Pure."""
+"""Next step of a run: what its transcript owes. Pure."""
 
 from __future__ import annotations
 

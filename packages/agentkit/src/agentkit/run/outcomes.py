@@ -1,4 +1,4 @@
-"""How a run stands when it is no longer being carried: completed, failed, cancelled, or waiting for somebody."""
+"""Outcomes of a run that has stopped: completed, failed, cancelled, or waiting for a person."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a tool runs: in this process, in a confined child, or in a jail.
+"""Sandboxes for tools: this process, a confined child, or a jail.
 
 ::
 

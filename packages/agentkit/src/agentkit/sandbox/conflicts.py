@@ -1,7 +1,7 @@
 """Grants that would undo each other, or the rules themselves.
 
-Whoever may write a folder chooses what the names in it lead to. So nothing that is granted to another tool, and nothing
-that is trusted (code, configuration, the store), may be found by a name in a folder that a tool may write.
+A tool that may write a folder chooses what the names in it lead to. So nothing that is granted to another tool, and
+nothing that is trusted (code, configuration, the store), may be found by a name in a folder that a tool may write.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How a call in a sandbox can end, apart from well.
+"""Errors of calls in a sandbox.
 
 ::
 
@@ -12,7 +12,7 @@
     │   ├── OutputTooLarge
     │   └── ResultTooLarge
     ├── ToolCrashed             a signal ended it
-    ├── FunctionRaised          the function raised; its type and message are told
+    ├── FunctionRaised          the function raised; with its type and message
     ├── BadResult               what it left behind is no JSON
     │   └── NoResult            it ended without a result
     └── SandboxRefused          it asked for something that this sandbox does not do

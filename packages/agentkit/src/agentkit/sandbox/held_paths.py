@@ -2,7 +2,7 @@
 
 A path is resolved when it is granted, and never again: what a name leads to later may have been planted by the code of
 another tool. An ``O_PATH`` descriptor keeps the inode alive, so that its number names this file or folder and no other
-one for as long as the grant exists; whoever opens the path later compares the number.
+one for as long as the grant exists; the process that opens the path later compares the number.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Mounts of granted paths in which what root owns belongs to the id of tools.
 
-Where the worker is root, tools run as nobody. What is granted to them is as open to them as to the worker only where
-its mount maps owners. Only root outside of all namespaces may arrange that: so the worker makes such mounts, from the
-descriptors that it holds, and hands them over.
+Where the worker is root, tools run under an id without rights. What is granted to them is as open to them as to the
+worker only where its mount maps owners. Only root outside of all namespaces may arrange that: so the worker makes such
+mounts, from the descriptors that it holds, and hands them over.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""On what terms a call runs: what it may use, and what it may reach."""
+"""Terms of a call: its limits and its grants."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""For tests of agents, and of what is plugged into agentkit: fakes, faults, and the contract of each port.
+"""Test support for agents and for implementations of the ports: fakes, faults, and the contract of each port.
 
 A contract is a class of pytest tests that needs a fixture or two::
 

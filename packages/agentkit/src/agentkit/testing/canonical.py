@@ -1,4 +1,4 @@
-"""What a request says, in a form that can be kept and compared for years.
+"""Canonical form of a request: it can be stored and compared across releases.
 
 Only what reaches the model is in it, and nothing that has its default value: a field that a later release adds does not
 make old recordings differ. Ids of tool calls are counted, since providers and releases make them up in different ways.

@@ -1,4 +1,4 @@
-"""A journal that dies on demand, and the contract that every journal keeps."""
+"""Journal that fails on demand, and the contract that every journal keeps."""
 
 from __future__ import annotations
 

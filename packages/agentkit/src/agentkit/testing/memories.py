@@ -1,4 +1,4 @@
-"""The contracts that every memory and all embeddings keep."""
+"""Contracts that every memory and all embeddings keep."""
 
 from __future__ import annotations
 

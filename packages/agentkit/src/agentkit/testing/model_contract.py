@@ -1,4 +1,4 @@
-"""The contract that every model keeps."""
+"""Contract that every model keeps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model that says what it is told to say."""
+"""Scripted model: it gives the replies of its script."""
 
 from __future__ import annotations
 

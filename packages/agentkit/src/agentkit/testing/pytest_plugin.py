@@ -1,4 +1,4 @@
-"""For pytest: a recording for each test, kept beside it. In ``conftest.py``::
+"""Pytest plugin: a recording for each test, kept beside it. In ``conftest.py``::
 
     pytest_plugins = ["agentkit.testing.pytest_plugin"]
 

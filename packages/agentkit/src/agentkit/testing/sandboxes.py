@@ -1,4 +1,4 @@
-"""The contract that every sandbox keeps."""
+"""Contract that every sandbox keeps."""
 
 from __future__ import annotations
 

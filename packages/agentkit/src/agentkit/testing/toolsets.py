@@ -1,4 +1,4 @@
-"""The contract that every toolset keeps."""
+"""Contract that every toolset keeps."""
 
 from __future__ import annotations
 

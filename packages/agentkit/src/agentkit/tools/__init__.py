@@ -1,4 +1,4 @@
-"""What an agent can do: functions as tools, and a few tools that every installation has."""
+"""Tools of an agent: functions as tools, and a few tools that every installation has."""
 
 from typing import TYPE_CHECKING
 

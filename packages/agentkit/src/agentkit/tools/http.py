@@ -1,4 +1,4 @@
-"""Requests of HTTP as tools: one operation each, declared by whoever writes the agent."""
+"""HTTP requests as tools: one operation each, declared with the agent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers of a look-up: what came of a call that was cut short.
+"""Look-up results: the effect of a call that was cut short.
 
 A tool names its look-up with ``@tool(effect="unsafe", find=look_up)``. It is called with the idempotency key of the
 call before a person is asked; its answers are JSON, so that it can run in a sandbox, as its tool does.

@@ -1,8 +1,8 @@
-"""Results of tools: awaited, collected and converted to JSON as a part of the call; and what is told of failures.
+"""Results of tools: awaited, collected and converted to JSON as a part of the call; and the text of failures.
 
 A result may be evaluated late (a generator, a query, a computed field), so that converting it takes long, runs code of
 the tool's author, and may raise. All of it belongs to the call: to its thread, its time limit, its sandbox. A tool that
-has returned has taken effect: where its result cannot be shown, that is told, and not that the call has failed.
+has returned has taken effect: where its result cannot be shown, the text says so, and not that the call has failed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A tool on the other side of a sandbox: found by its name, called with JSON."""
+"""Entry of a tool inside a sandbox: found by its name, called with JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tools of an agent as they run in sandboxes: the same names and schemas, and calls that go elsewhere."""
+"""Sandboxed tools of an agent: the same names and schemas, with calls that run in a sandbox."""
 
 from __future__ import annotations
 

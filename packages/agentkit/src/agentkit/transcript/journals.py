@@ -1,4 +1,4 @@
-"""Where a run's steps are kept: in memory, or in a file."""
+"""Journals that keep the steps of a run: in memory, or in a file."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What has happened in a run: the steps and pure folds over them.
+"""Steps of a run, and pure folds over them.
 
-The transcript is the whole state of a run. Everything the loop wants to know is computed from it, so a run can be
-carried on by anybody who has the list. The stored form is in :mod:`agentkit.transcript.codec`.
+The transcript is the whole state of a run. Everything the loop needs is computed from it, so any process that
+has the list can resume the run. The stored form is in :mod:`agentkit.transcript.codec`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a run has used so far: the sums of its transcript, kept as it grows."""
+"""Usage of a run: the sums of its transcript, updated as it grows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The boundary to code that is not ours: tools, policies, models, memories, watchers.
+"""Boundary to code that is not ours: tools, policies, models, memories, watchers.
 
 ``except Exception`` lets a BaseException pass: that of a Rust extension that panics, ``sys.exit()`` in a tool, a group
 of them. It would end the task, or with asyncio the whole event loop and every other run in it. At this boundary it is

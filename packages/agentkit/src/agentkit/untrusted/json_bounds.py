@@ -1,4 +1,4 @@
-"""Bounds of JSON that somebody else has written: what it costs depends on its values, not on its bytes."""
+"""Bounds of untrusted JSON: its cost depends on its values, not on its bytes."""
 
 from __future__ import annotations
 

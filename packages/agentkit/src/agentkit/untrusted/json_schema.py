@@ -1,4 +1,4 @@
-"""JSON schemas that somebody else has written: looked at, and never run.
+"""Untrusted JSON schemas: inspected, and never run.
 
 A pattern or a nest of references in such a schema could keep a validator, and with it every run of this process, busy
 for ever.

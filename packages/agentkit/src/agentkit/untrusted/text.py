@@ -1,6 +1,6 @@
-r"""Characters that a person does not see, or that turn the order of what is read around: the one table of them.
+r"""Invisible characters, and those that reverse the order of a text: the one table of them.
 
-A description that hides instructions from whoever approves it is written with these. Where a definition has one it is
+A description that hides instructions from its reviewer is written with these. Where a definition has one it is
 refused; wherever a text is shown to people it is written as an escape, such as ``\uXXXX``. What models are given stays
 as it is, but for invisible letters (:func:`legible`).
 

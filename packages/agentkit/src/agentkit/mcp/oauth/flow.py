@@ -1,9 +1,9 @@
-"""Ask for tokens, and send them along: the flows of the SDK, as workers and people need them.
+"""OAuth flows of the SDK, adapted to workers and to people: tokens are requested and sent with each call.
 
 What the SDK leaves open is closed here. Its lock is held while a call is answered, so calls of one connection would
 wait for each other: a call with a valid token passes by it. It does not keep when a token ends, nor who gave it, so
-after a restart a token that has ended could not be made fresh: both are kept. And where nobody is there to log in,
-nothing is registered and nobody is sent anywhere.
+after a restart a token that has ended could not be made fresh: both are kept. And where no person can log in,
+no client is registered and no browser is opened.
 
 This module imports the SDK; it is imported when a connection is opened.
 """

@@ -1,4 +1,4 @@
-"""A person with a browser on this machine: sent to an authorization server, and awaited on the loopback (RFC 8252)."""
+"""Loopback login (RFC 8252): a browser on this machine visits the authorization server and returns to a local port."""
 
 from __future__ import annotations
 

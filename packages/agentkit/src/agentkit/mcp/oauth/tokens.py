@@ -1,4 +1,4 @@
-"""OAuth of MCP servers: how it is declared, where what was granted is kept, and who is asked for it.
+"""OAuth tokens of MCP servers: the declaration, the store of granted tokens, and the person who grants them.
 
 Nothing here knows the SDK; ``agentkit.mcp.oauth.flow`` does the asking.
 """

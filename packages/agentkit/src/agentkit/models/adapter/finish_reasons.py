@@ -1,4 +1,4 @@
-"""Why a reply ended, in the words of every server, as one of ours.
+"""Finish reasons of a reply: the words of every server, mapped to ours.
 
 A word that is not in the table is read by its parts: providers invent new ones, and nearly all of them say what they
 mean (``network_error``, ``content_filtered``, ``max_output_tokens``). One that says nothing is no ordinary end: the

@@ -1,4 +1,4 @@
-"""What all wires share: strict JSON in both directions, and tool calls as they come before they are checked."""
+"""JSON of all wires: strict in both directions; and tool calls as they arrive, before they are checked."""
 
 from __future__ import annotations
 

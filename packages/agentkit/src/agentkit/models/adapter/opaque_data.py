@@ -1,4 +1,4 @@
-"""Opaque data belongs to who wrote it: it goes back to that endpoint and model, and to no other.
+"""Opaque data of a provider: it goes back to the endpoint and model that wrote it, and to no other.
 
 Signatures and encrypted reasoning can be read by the model that made them only, and other endpoints refuse the whole
 request for a field that they do not know. So what an adapter keeps for its provider says who that is.

@@ -1,4 +1,4 @@
-"""Redaction of replies: a model server that repeats its key, or a header that it was sent, tells nobody."""
+"""Redaction of replies: the key, or a header of the request, is cut where a model server repeats it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a reply holds beside its words: the sources that it refers to, and the images and recordings that it is made of.
+"""Reply parts beside the text: sources that it refers to, images, and recordings.
 
 Each provider has fields of its own for them; they become parts of the reply, bounded in number and size.
 """

@@ -1,4 +1,4 @@
-"""What the adapters over SDKs share: a client of the SDK for each event loop, on an HTTP client of ours."""
+"""SDK clients of the adapters: one for each event loop, on an HTTP client of ours."""
 
 from __future__ import annotations
 

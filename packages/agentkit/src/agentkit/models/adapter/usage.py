@@ -1,4 +1,4 @@
-"""What a call has used, read from each provider's figures as a whole and checked against the provider's own sum.
+"""Usage of a call, read from each provider's figures as a whole and checked against the provider's own sum.
 
 Field by field the figures say different things at different servers: some count reasoning within the tokens written,
 some beside them and only in their total. Parts that have a price of their own are counted by kind, and figures that

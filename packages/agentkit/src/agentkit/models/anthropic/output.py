@@ -1,6 +1,6 @@
 """Typed output at Anthropic: by the wire itself where the schema allows it, else by a tool that takes the output.
 
-The wire takes closed objects only, no recursion and few constraints. Constraints that it does not know are told to the
+The wire takes closed objects only, no recursion and few constraints. Constraints that it does not know are put to the
 model in words; the run checks the output in any case.
 """
 

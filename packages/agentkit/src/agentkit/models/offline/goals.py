@@ -1,4 +1,4 @@
-"""From a goal in English to the calls it asks for. What is not understood wholly is not understood."""
+"""Goals in English, translated to the calls that they ask for. What is not understood wholly is not understood."""
 
 from __future__ import annotations
 

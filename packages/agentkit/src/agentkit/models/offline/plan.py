@@ -1,4 +1,4 @@
-"""What a conversation already answers of a goal, and what has to be called next."""
+"""Plan of a goal: the parts that a conversation already answers, and the next call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a provider's error means, as our tree, and what of its words is passed on."""
+"""Classification of a provider's errors into our tree, with the part of their text that is passed on."""
 
 from __future__ import annotations
 

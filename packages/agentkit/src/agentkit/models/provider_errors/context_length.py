@@ -1,4 +1,4 @@
-"""Whether a provider's error says that the conversation does not fit the model's context.
+"""Context-length errors: recognition of a conversation that does not fit the model's context.
 
 Hardly two servers say it alike, and most have no code for it. So first comes the code, then the field that the error is
 about, then the words. What is too long may also be something else: a description of a tool, a bound of the reply, a

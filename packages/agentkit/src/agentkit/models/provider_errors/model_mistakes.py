@@ -1,4 +1,4 @@
-"""Errors that tell of the model's mistake, not of the request's or the server's: read as the reply that the model gave.
+"""Model mistakes that a provider reports as errors: read as the reply that the model gave.
 
 Groq, Ollama and others check the calls that their models write. What does not pass is an error of theirs, though the
 next request would be in order; as a reply it goes back to the model, which corrects itself.

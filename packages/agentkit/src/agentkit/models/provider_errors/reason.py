@@ -1,6 +1,6 @@
-"""A provider's own words for an error, as they may be passed on: without keys, without what they quote, and short.
+"""Reason of a provider's error, in its own words: short, without keys and without quotations of the request.
 
-Whoever has a request refused needs the provider's reason. But its text may hold the key, and parts of what was sent. So
+You need the provider's reason when a request is refused. But its text may hold the key, and parts of what was sent. So
 what looks like a key is cut out, and so is what the request holds as well: four words that follow each other there, a
 quotation of it, and any word with a digit that its messages hold.
 """

@@ -1,8 +1,8 @@
-"""A circuit breaker: a model whose calls fail one after the other is left alone for a while. Pure.
+"""Circuit breaker: a model whose calls fail one after the other is not called for a while. Pure.
 
 ::
 
-    closed ──(so many failures in a row)──▶ open ──(its time is over)──▶ half open: one call is let through
+    closed ──(too many failures in a row)─▶ open ──(its time is over)──▶ half open: one call is let through
        ▲                                      ▲                              │            │
        └────────────── it succeeds ───────────┼──────────────────────────────┘            │
                                               └───────── it fails: twice as long ─────────┘

@@ -1,4 +1,4 @@
-"""One or several models that are asked until one of them replies: the only retries there are.
+"""Resilient model: one or several models, called until one of them replies. No other module retries model calls.
 
 :class:`ResilientModel` is a :class:`~agentkit.ports.Model`. What is remembered of providers between calls is in a
 :class:`~agentkit.models.resilience.provider_state.ProviderState`, which all models of a process share.

@@ -1,4 +1,4 @@
-"""What all runs of a process share about each provider: how much it may be sent, and whether it works."""
+"""Provider state that all runs of a process share: rate limiter and circuit breaker of each provider."""
 
 from __future__ import annotations
 

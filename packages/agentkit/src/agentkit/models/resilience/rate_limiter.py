@@ -1,6 +1,6 @@
-"""How many calls a provider is sent: at once, and in a minute. One limiter is shared by all runs of a process.
+"""Rate limiter of a provider: concurrent calls, and calls a minute. All runs of a process share one.
 
-Nobody polls: who must wait is in a queue, first come first served, and one timer is set for the first in it.
+Callers do not poll: they wait in a queue, first come first served, with one timer for the first of them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What to do about a call that failed: make it again, ask another model, or give up. Pure."""
+"""Retry decision for a failed call: make it again, call another model, or give up. Pure."""
 
 from __future__ import annotations
 

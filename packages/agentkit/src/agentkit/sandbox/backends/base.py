@@ -1,4 +1,4 @@
-"""Base of the backends: the port over one way to carry a call."""
+"""Base of the backends: the port, over one way to run a call."""
 
 from __future__ import annotations
 

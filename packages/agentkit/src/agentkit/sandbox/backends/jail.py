@@ -1,4 +1,4 @@
-"""Programs, and code that nobody has read, in jails of bubblewrap that are made ahead of need."""
+"""Jail backend: programs and unreviewed code in jails of bubblewrap that are made ahead of need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The worker's end of what a child may say: progress, and requests for connections to granted hosts."""
+"""Broker of a child: the worker's end for its progress and its requests for connections to granted hosts."""
 
 from __future__ import annotations
 

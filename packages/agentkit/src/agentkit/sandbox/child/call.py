@@ -1,4 +1,4 @@
-"""Call in a child: from a free supervisor to a value, or to the error that says why there is none."""
+"""Call in a child: from a free supervisor to a value, or to an error with the cause."""
 
 from __future__ import annotations
 

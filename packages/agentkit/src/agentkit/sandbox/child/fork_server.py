@@ -1,4 +1,4 @@
-"""The worker's end of a fork server: starts it, asks it for supervisors, and ends it."""
+"""Fork server, seen from the worker: started, asked for supervisors, and ended."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Network of a child: connections to granted hosts, made here, and the gateway of a jail's loopback.
 
 A jail has a network of its own with nothing in it. Its launcher listens at a few addresses there, and hands the
-listening sockets out before anything that is not trusted runs; whoever connects to one inside is accepted here. A
+listening sockets out before anything that is not trusted runs; connections from inside are accepted here. A
 granted name has an address of its own in the jail's table of hosts, so that any program reaches it as it would outside.
 One door more is a proxy, for names that are granted with a ``*``, for addresses, and for telling in words what is
 refused.

@@ -1,4 +1,4 @@
-"""What comes out of a child, as much of it as may be kept."""
+"""Output of a child, up to the limit that may be kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Program that stays: its streams in the event loop, and its end."""
+"""Long-running program: its streams in the event loop, and its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How bubblewrap is told to make a jail: what is seen in it, and as whom."""
+"""Bubblewrap arguments of a jail: its mounts, and the ids of its processes."""
 
 from __future__ import annotations
 

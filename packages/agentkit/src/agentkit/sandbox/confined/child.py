@@ -1,4 +1,4 @@
-"""The child in which one function is called: how it gives up everything but that."""
+"""Confined child in which one function is called: it gives up every right that the call does not need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inside: find the function, call it, and write what it returned or raised."""
+"""Function call inside the child: the function is found and called, and its result or error is written."""
 
 from __future__ import annotations
 

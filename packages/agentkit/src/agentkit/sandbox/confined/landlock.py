@@ -1,4 +1,4 @@
-"""Landlock: which files this process, and whatever it becomes, can still reach."""
+"""Landlock: the files that this process, and each program that it becomes, can still reach."""
 
 from __future__ import annotations
 

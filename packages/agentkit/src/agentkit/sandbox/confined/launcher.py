@@ -1,4 +1,4 @@
-"""Inside a jail: it confines itself, waits for what to do, and does it or becomes it.
+"""Launcher inside a jail: it confines itself, waits for a call, and makes it or becomes its program.
 
 Each jail loads this anew: nothing is imported here that takes long.
 """

@@ -1,4 +1,4 @@
-"""What a child and its descendants use, as the kernel counts it."""
+"""Limits watch: usage of a child and its descendants, as the kernel counts it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Copies of the modules in folders of Python's path: all that children see of such a folder.
+"""Copies of the modules in folders of Python's path. Children see nothing else of such a folder.
 
 A folder on the path also holds what is no module: ``.env``, ``credentials.json``, a database. Mounts and rules of
 Landlock are about folders, so what may be read is copied, file by file: modules, and data that a package declares.

@@ -1,4 +1,4 @@
-"""A root of its own: what a child can name at all."""
+"""Mounts of a child: a root of its own with all the paths that it can name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections of a child: none of its own, and to granted hosts only, which the worker's broker makes for it.
+"""Network of a child: it makes no connections itself; the worker's broker makes them, to granted hosts only.
 
 In the pool there is no network at all: names are resolved and connections made by asking the worker over a socket, from
 which descriptors of connections come. Whatever goes through :mod:`socket` in Python works: synchronous clients, and

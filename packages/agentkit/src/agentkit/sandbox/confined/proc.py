@@ -1,4 +1,4 @@
-"""What the kernel tells of processes, and what it is told, through ``/proc``.
+"""Process information and settings of the kernel, through ``/proc``.
 
 Loaded into every jail: nothing is imported here that takes long.
 """

@@ -1,4 +1,4 @@
-"""Refusals of a call: hosts and paths that it asked for in vain, and the files that it leaves in its own folder.
+"""Refusals of a call: hosts and paths that it was denied, and the files that it leaves in its own folder.
 
 The worker reads them with the result and puts them into words: see :mod:`agentkit.sandbox.remarks`.
 """

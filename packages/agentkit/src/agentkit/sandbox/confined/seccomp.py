@@ -1,4 +1,4 @@
-"""The filter of system calls: a small program that the kernel runs before each of them."""
+"""Seccomp filter of system calls: a small program that the kernel runs before each of them."""
 
 from __future__ import annotations
 

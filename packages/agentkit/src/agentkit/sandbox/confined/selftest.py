@@ -1,4 +1,4 @@
-"""What a child tries when a sandbox is opened, to see what is truly refused; nothing that does harm where it is not."""
+"""Self-test of a sandbox: a child tries what must be refused. Nothing here does harm where it is not refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fork server: one thread, a clean environment, one connection; of it a supervisor is forked for each call."""
+"""Fork server: one thread, a clean environment, one connection. It forks a supervisor for each call."""
 
 from __future__ import annotations
 

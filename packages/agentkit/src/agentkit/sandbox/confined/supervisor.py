@@ -1,4 +1,4 @@
-"""The process between the fork server and one call: it waits for the call, makes the child, watches it, and ends."""
+"""Supervisor between the fork server and one call: it waits for the call, makes the child, watches it, and ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading the text files of one directory, and nothing outside it.
+"""File tools: they read the text files of one directory, and nothing outside it.
 
 How the directory is kept: a path is taken apart and each part is opened relative to the one before, never following a
 symbolic link, so there is no moment between a check and its use. A link is refused wherever it points, also inside the

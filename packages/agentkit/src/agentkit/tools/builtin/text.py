@@ -1,4 +1,4 @@
-"""Counting in texts, for models: they see tokens, not letters."""
+"""Text tools that count for models, which see tokens and not letters."""
 
 from __future__ import annotations
 

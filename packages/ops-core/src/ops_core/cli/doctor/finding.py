@@ -1,4 +1,4 @@
-"""What ``opspawn doctor`` finds."""
+"""Findings of ``opspawn doctor``."""
 
 from __future__ import annotations
 

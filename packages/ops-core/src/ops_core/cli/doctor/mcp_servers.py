@@ -1,4 +1,4 @@
-"""How the MCP servers stand, for ``opspawn doctor``: asked all at a time, and not waited for longer than one may."""
+"""MCP servers, for ``opspawn doctor``: all asked at the same time, each for a bounded time."""
 
 from __future__ import annotations
 

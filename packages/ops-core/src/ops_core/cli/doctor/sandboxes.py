@@ -1,4 +1,4 @@
-"""What the sandboxes hold on this machine, for ``opspawn doctor``: tried, not guessed."""
+"""Sandboxes of this machine, for ``opspawn doctor``: tried, not guessed."""
 
 from __future__ import annotations
 

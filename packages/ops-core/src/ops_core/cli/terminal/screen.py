@@ -1,4 +1,4 @@
-"""Where lines go: a terminal, a pipe or a file. Nothing of what is shown is taken as markup."""
+"""Screen for lines: a terminal, a pipe or a file. Nothing of what is shown is taken as markup."""
 
 from __future__ import annotations
 
